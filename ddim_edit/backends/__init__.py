@@ -1,0 +1,19 @@
+"""Backends: checkpoints of each family as a `Model`."""
+
+from ddim_edit.backends.folder import DEFAULT_MODEL, load_model, packaged_models, read_scheduler
+from ddim_edit.backends.placed import PRECISIONS, Placed, dtype_name, find_device
+from ddim_edit.backends.unet import UNet, UNetConfig, load_unet
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "PRECISIONS",
+    "Placed",
+    "UNet",
+    "UNetConfig",
+    "dtype_name",
+    "find_device",
+    "load_model",
+    "load_unet",
+    "packaged_models",
+    "read_scheduler",
+]

@@ -1,0 +1,160 @@
+"""Denoisers: what answers, at a noisy picture and its level, with x_0 and eps together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ddim_edit.schedule import Level
+
+
+class Prediction(NamedTuple):
+    """What a denoiser believes: the clean image and the noise of x = alpha x0 + sigma eps, shapes as x."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Denoiser(Protocol):
+    """Anything that maps x [B, ...] at one level to a `Prediction`, row by row."""
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The prediction at x, all of whose rows stand at this level."""
+        ...
+
+
+Reading = Callable[[Tensor, Tensor, Level], Prediction]
+
+
+def from_eps(output: Tensor, x: Tensor, level: Level) -> Prediction:
+    """Read a network that was trained to predict eps: x0 = (x - sigma eps) / alpha."""
+    return Prediction((x - level.sigma * output) / level.alpha, output)
+
+
+def from_x0(output: Tensor, x: Tensor, level: Level) -> Prediction:
+    """Read a network that was trained to predict x0: eps = (x - alpha x0) / sigma; not for the clean image.
+
+    Raises:
+        ZeroDivisionError: at sigma = 0, where x0 says nothing of eps.
+    """
+    return Prediction(output, (x - level.alpha * output) / level.sigma)
+
+
+def from_v(output: Tensor, x: Tensor, level: Level) -> Prediction:
+    """Read a network that predicts v = alpha eps - sigma x0: x0 = alpha x - sigma v, eps = sigma x + alpha v.
+
+    Salimans and Ho (2022).
+    """
+    return Prediction(level.alpha * x - level.sigma * output, level.sigma * x + level.alpha * output)
+
+
+READINGS: Mapping[str, Reading] = {"epsilon": from_eps, "sample": from_x0, "v_prediction": from_v}
+
+
+class Network(Protocol):
+    """A trained network: x [B, C, H, W] and its indices [B] in, one tensor of the shape of x out."""
+
+    def __call__(self, x: Tensor, index: Tensor) -> Tensor:
+        """The network's raw output."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkDenoiser:
+    """A trained network as a denoiser; the one place that knows the network's index is t - 1.
+
+    Args:
+        network: called with x in `dtype` and float32 indices, which may be fractional; times below 1 read index 0.
+        reading: how its output is read, one of `READINGS`.
+        dtype: what the network computes in; the prediction comes back in the dtype of x.
+    """
+
+    network: Network
+    reading: Reading = from_eps
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The prediction at x [B, C, H, W]."""
+        index = torch.full((len(x),), max(level.t - 1, 0.0), device=x.device)
+        output = self.network(x.to(self.dtype), index).to(x.dtype)
+        return self.reading(output, x, level)
+
+
+@dataclass(frozen=True)
+class MixtureDenoiser:
+    """The exact denoiser of data from a mixture of isotropic Gaussians; needs no weights, for tests and teaching.
+
+    Data sum_k w_k N(m_k, c_k^2 I). With y = x / alpha, s = sigma / alpha and posterior weights
+    p_k ~ w_k N(y; m_k, (c_k^2 + s^2) I): eps = sum_k p_k s (y - m_k) / (c_k^2 + s^2), x0 = y - s eps.
+
+    Args:
+        means: [K, ...], one row per component, rows shaped as an image.
+        widths: [K], each at least 0; a component of width 0 is a point mass.
+        weights: [K], positive; need not sum to 1.
+
+    Undefined at s = 0 for a component of width 0.
+    """
+
+    means: Tensor
+    widths: Tensor
+    weights: Tensor
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The prediction at x [B, ...]."""
+        offset = x.flatten(1)[:, None] / level.alpha - self.means.flatten(1)
+        variance = self.widths**2 + level.s**2
+        energy = offset.square().sum(-1) / variance + offset.shape[-1] * variance.log()
+        posterior = torch.softmax(self.weights.log() - energy / 2, dim=1)
+        eps = torch.einsum("bk,bkd->bd", posterior * level.s / variance, offset).view_as(x)
+        return Prediction(x / level.alpha - level.s * eps, eps)
+
+
+@dataclass(frozen=True)
+class GuidedDenoiser:
+    """Classifier-free guidance of two denoisers; a scale far from 1 makes `invert` harder, never illegal.
+
+    eps = eps_u + w (eps_c - eps_u), and x0 alike; w = 1 is the conditional denoiser alone.
+
+    Ho and Salimans (2022).
+    """
+
+    conditional: Denoiser
+    unconditional: Denoiser
+    guidance_scale: float
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The guided prediction at x."""
+        yes, no = self.conditional(x, level), self.unconditional(x, level)
+        w = self.guidance_scale
+        return Prediction(torch.lerp(no.x0, yes.x0, w), torch.lerp(no.eps, yes.eps, w))
+
+
+@dataclass(frozen=True)
+class ClippedDenoiser:
+    """A denoiser whose x0 is clipped to [-bound, bound]; many-to-one, so `invert` refuses it.
+
+    eps follows from the clipped x0, eps = (x - alpha x0) / sigma, as in Ho et al. (2020)'s sampler.
+    """
+
+    denoiser: Denoiser
+    bound: float = 1.0
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The clipped prediction at x; sigma must not be 0."""
+        return from_x0(self.denoiser(x, level).x0.clamp(-self.bound, self.bound), x, level)
+
+
+@dataclass(frozen=True)
+class WatchedDenoiser:
+    """A denoiser that tells after every evaluation how many images it was for, so that progress can be shown."""
+
+    denoiser: Denoiser
+    on_evaluation: Callable[[int], object]
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """The prediction at x."""
+        prediction = self.denoiser(x, level)
+        self.on_evaluation(len(x))
+        return prediction

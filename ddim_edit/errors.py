@@ -1,0 +1,44 @@
+"""Every error this package raises on purpose, in one short tree.
+
+    DDIMEditError
+    ├── ArgumentError        a value that no call could work with (also a ValueError)
+    ├── ImageError           a file that is not a picture we can read, or cannot be written
+    ├── ModelError           a folder or checkpoint that we cannot run as it claims
+    └── LatentError          a latent file that cannot be read
+        └── LatentMismatchError   a latent that belongs to another model, grid or solver
+
+Each is raised with what was wanted, what was given and what to do about it, and reads as one sentence.
+"""
+
+
+class DDIMEditError(Exception):
+    """Base of all errors raised on purpose; its text is one sentence.
+
+    Args:
+        wanted: what would have been accepted, as in "an image file".
+        given: what arrived instead, as in "an empty file".
+        remedy: what the reader can do now, as in "check the download".
+    """
+
+    def __init__(self, wanted: str, given: str, remedy: str) -> None:
+        super().__init__(f"wanted {wanted}, was given {given}: {remedy}")
+
+
+class ArgumentError(DDIMEditError, ValueError):
+    """A value that no call could work with."""
+
+
+class ImageError(DDIMEditError):
+    """A file that is not a picture we can read, or a picture that cannot be written."""
+
+
+class ModelError(DDIMEditError):
+    """A folder or checkpoint that cannot be run as it claims."""
+
+
+class LatentError(DDIMEditError):
+    """A latent file that cannot be read."""
+
+
+class LatentMismatchError(LatentError):
+    """A latent that belongs to another model, grid or solver than the one it met."""

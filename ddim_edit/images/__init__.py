@@ -1,0 +1,31 @@
+"""Picture files and tensors: reading, writing, sheets of pictures and animations. The only user of Pillow.
+
+A network's picture is float32 [B, 3, H, W] in [-1, 1]; a file's picture is uint8 [3, H, W] in sRGB.
+`to_float` and `to_uint8` lead from one to the other and lose nothing on the way there and back.
+"""
+
+from .crop import Box, CentreSquare, Crop, Fit
+from .finding import find
+from .pixels import to_float, to_uint8
+from .reading import Picture, read, read_recipe
+from .sheets import comparison, enlarge, sheet, strip
+from .writing import write, write_animation
+
+__all__ = [
+    "Box",
+    "CentreSquare",
+    "Crop",
+    "Fit",
+    "Picture",
+    "comparison",
+    "enlarge",
+    "find",
+    "read",
+    "read_recipe",
+    "sheet",
+    "strip",
+    "to_float",
+    "to_uint8",
+    "write",
+    "write_animation",
+]

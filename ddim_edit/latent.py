@@ -1,0 +1,205 @@
+"""Latents: the code of an image, with the recipe that made it, in one safetensors file."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddim_edit.errors import LatentError, LatentMismatchError
+from ddim_edit.files import atomic
+from ddim_edit.interpolate import find_blend
+
+SUFFIX = ".latent.safetensors"
+FORMAT = 1
+WALK = ("model", "weights", "schedule", "dtype", "solver", "times", "dequantise")
+_HEADER = "ddim-edit"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that it takes to decode a latent, and where it came from; no paths, no time stamps.
+
+    Attributes:
+        model, weights: name and SHA-256 of the network.
+        schedule: description of the noise schedule.
+        prediction: what the network predicts, in diffusers' words.
+        dtype: what the network computed in.
+        solver: name of the solver that decodes.
+        grid: name of the grid.
+        times: its times, from the image up to the latent's t.
+        dequantise: seed of the noise at the first time, or None.
+        origin: how the latent came to be, as plain data: an inversion's options and source, a seed, a mixture.
+        format: version of this record.
+    """
+
+    model: str
+    weights: str
+    schedule: Mapping[str, Any]
+    prediction: str
+    dtype: str
+    solver: str
+    grid: str
+    times: tuple[float, ...]
+    dequantise: int | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as JSON types."""
+        return asdict(self) | {"times": list(self.times)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Recipe":
+        """The recipe of such a record.
+
+        Raises:
+            LatentError: fields are missing or unknown, or the format is newer than this program.
+        """
+        if record.get("format") != FORMAT:
+            given = f"format {record.get('format')}"
+            raise LatentError(f"a recipe of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
+        names = {each.name for each in fields(cls)}
+        if set(record) != names:
+            odd = ", ".join(sorted(set(record) ^ names))
+            raise LatentError("a recipe with the fields of its format", f"one that differs in {odd}", "write it anew")
+        return cls(**{**record, "times": tuple(record["times"])})
+
+    @property
+    def walk(self) -> tuple[Any, ...]:
+        """What two latents must share to be decoded together or mixed, in the order of `WALK`."""
+        return tuple(getattr(self, name) for name in WALK)
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """The code of one image: x at time t, and delta where the solver has two states.
+
+    Attributes:
+        x: float64 [C, H, W].
+        t: the time at which x stands; T unless the grid stops short of it.
+        recipe: what made it and what decodes it.
+        delta: float64 [C, H, W], or None.
+        report: what the inversion said of itself: nfe, residual, converged and so on, as JSON types.
+    """
+
+    x: Tensor
+    t: float
+    recipe: Recipe
+    delta: Tensor | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """What a solver decodes, as a batch of one."""
+        return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file whose header holds the recipe as sorted JSON; reads back bit by bit."""
+        tensors = {"x": self.x.cpu().contiguous()}
+        if self.delta is not None:
+            tensors["delta"] = self.delta.cpu().contiguous()
+        header = {"recipe": self.recipe.as_dict(), "report": dict(self.report), "t": self.t}
+        with atomic(Path(path)) as temporary:
+            save_file(tensors, temporary, {_HEADER: json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Latent":
+        """Read a file that `save` wrote.
+
+        Raises:
+            LatentError: not such a file, or of a newer format.
+        """
+        tensors, header = _read(Path(path))
+        recipe = Recipe.from_dict(header["recipe"])
+        return cls(tensors["x"], header["t"], recipe, tensors.get("delta"), header["report"])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()[_HEADER])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        given = f"{path.name} ({_reason(error)})"
+        raise LatentError("a latent file written by ddim-edit", given, "invert the image again") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return "no ddim-edit header" if isinstance(error, KeyError | TypeError) else str(error).rstrip(".")
+
+
+class Latents(Sequence[Latent]):
+    """An immutable row of latents, as `invert` returns them."""
+
+    def __init__(self, latents: Iterable[Latent]) -> None:
+        self._latents = tuple(latents)
+
+    @overload
+    def __getitem__(self, index: int) -> Latent: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Latents": ...
+    def __getitem__(self, index: int | slice) -> "Latent | Latents":
+        return Latents(self._latents[index]) if isinstance(index, slice) else self._latents[index]
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def __iter__(self) -> Iterator[Latent]:
+        return iter(self._latents)
+
+    @property
+    def x(self) -> Tensor:
+        """All x as one tensor [B, C, H, W]."""
+        return torch.stack([latent.x for latent in self])
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """What a solver decodes: x and, where every latent has one, delta, each [B, C, H, W]."""
+        return tuple(torch.cat(rows) for rows in zip(*(latent.parts for latent in self), strict=True))
+
+
+def between(a: Latent, b: Latent, method: str, w: float) -> Latent:
+    """The latent a fraction w of the way from a to b; its delta, if any, lies on the straight line.
+
+    Args:
+        a: where w = 0.
+        b: where w = 1, a latent of the same walk.
+        method: one of `BLENDS`.
+        w: in [0, 1].
+
+    Raises:
+        LatentMismatchError: latents of different walks; ArgumentError: an unknown method.
+    """
+    blend = find_blend(method)
+    require_alike([a, b])
+    delta = None if a.delta is None or b.delta is None else torch.lerp(a.delta, b.delta, w)
+    ends = [dict(a.recipe.origin), dict(b.recipe.origin)]
+    recipe = replace(a.recipe, origin={"kind": method, "w": w, "ends": ends})
+    return Latent(blend(a.x, b.x, w), a.t, recipe, delta)
+
+
+def require_alike(latents: Sequence[Latent]) -> None:
+    """Insist that all latents are decoded by the same model, solver, grid and dequantisation.
+
+    Raises:
+        LatentMismatchError: the first thing in which two of them differ.
+    """
+    for a, b in pairwise(latents):
+        for name, mine, theirs in zip(WALK, a.recipe.walk, b.recipe.walk, strict=True):
+            if mine != theirs:
+                given = f"{_short(mine)} and {_short(theirs)}"
+                raise LatentMismatchError(f"latents of one {name}", given, "invert the pictures alike")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,73 @@
+"""Solvers by name, and a method: everything that is chosen about an inversion, as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ddim_edit.errors import ArgumentError
+from ddim_edit.solve.implicit import Implicit, half, whole
+from ddim_edit.solve.pairs import Edict, Leapfrog, bdia_weight, belm_weight
+from ddim_edit.solve.solvers import Checked, Exact, Marching, Solver
+from ddim_edit.solve.steps import euler, heun, multistep
+
+EIGHT_BIT = 0.45 * 2 / 255
+"""An error in [-1, 1] below which every 8-bit pixel comes back, with a tenth of its half-level to spare."""
+
+SOLVERS: Mapping[str, Solver] = {
+    "dpm2m": Marching(multistep, multistep),
+    "ddim": Marching(Implicit(whole), euler),
+    "heun": Marching(heun, heun),
+    "midpoint": Marching(Implicit(half, tol=1e-5), Implicit(half, tol=1e-5)),
+    "belm": Leapfrog(belm_weight),
+    "bdia": Leapfrog(bdia_weight),
+    "edict": Edict(),
+}
+
+# An exact inversion of DDIM starts best from steps that were already solved: two calls each buy a round of 100.
+_FOR_EXACT: Mapping[str, Solver] = {**SOLVERS, "ddim": Marching(Implicit(whole, tol=1e-3), euler)}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to invert: a solver, a grid and their options, by name; what a recipe records.
+
+    Args:
+        solver: one of `SOLVERS`.
+        grid: one of `GRIDS`, or "karras:RHO".
+        steps: number of steps of the grid.
+        exact: iterate until the solver's own decode gives the image back to `tol`.
+        tol: largest error accepted by `exact`, images in [-1, 1]; the default returns every 8-bit pixel.
+        check: decode what was inverted and report the error, without iterating.
+        dequantise: seed of the noise that the first level implies, or None to take the image as it is.
+    """
+
+    solver: str = "dpm2m"
+    grid: str = "karras"
+    steps: int = 20
+    exact: bool = False
+    tol: float = EIGHT_BIT
+    check: bool = False
+    dequantise: int | None = 0
+
+    def make_solver(self) -> Solver:
+        """The solver that this method names, wrapped as it asks.
+
+        Raises:
+            ArgumentError: an unknown name, or a tolerance that is not positive.
+        """
+        if not self.tol > 0:
+            raise ArgumentError("a tolerance above 0", f"{self.tol:g}", f"{EIGHT_BIT:.2g} returns every pixel")
+        if self.exact:
+            return Exact(find_solver(self.solver, _FOR_EXACT), self.tol)
+        solver = find_solver(self.solver)
+        return Checked(solver) if self.check else solver
+
+
+def find_solver(name: str, solvers: Mapping[str, Solver] = SOLVERS) -> Solver:
+    """The solver of a name.
+
+    Raises:
+        ArgumentError: an unknown name.
+    """
+    if name not in solvers:
+        raise ArgumentError(f"a solver out of {', '.join(solvers)}", name, "choose one of these")
+    return solvers[name]

@@ -1,0 +1,108 @@
+"""The two walks: `invert` from images to codes, `sample` from codes to images."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ddim_edit.denoise import ClippedDenoiser, Denoiser
+from ddim_edit.errors import ArgumentError
+from ddim_edit.noise import SeededNoise
+from ddim_edit.solve.account import Account
+from ddim_edit.solve.anderson import Parts
+from ddim_edit.solve.solvers import Solver, Spans
+
+
+class Inversion(NamedTuple):
+    """What an inversion found for each image, and how well.
+
+    Fields: parts, x_T [B, ...] and, of pair schemes, delta [B, ...]; nfe [B], all evaluations spent; residual [B], the
+    worst one of an implicit step, in units of x; converged [B]. Where the solver checked itself: the decoded
+    image [B, ...], nfe_decode [B] that this cost, error [B] = max |decoded - image|, and rounds [B].
+    """
+
+    parts: Parts
+    nfe: Tensor
+    residual: Tensor
+    converged: Tensor
+    decoded: Tensor | None = None
+    nfe_decode: Tensor | None = None
+    error: Tensor | None = None
+    rounds: Tensor | None = None
+
+
+class Sampled(NamedTuple):
+    """Images [B, ...] and the evaluations [B] that they cost."""
+
+    x0: Tensor
+    nfe: Tensor
+
+
+def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, dequantise: int | None = None) -> Inversion:
+    """Walk images up to their codes; any deterministic solver, not through a clipped denoiser.
+
+    The state at the first level is x = alpha (x0 + s n): with `dequantise` n ~ N(0, I) of that seed, so that x has the
+    noise that its level implies; else n = 0. The state is kept in float64.
+
+    Args:
+        denoiser: what to ask.
+        x0: images [B, ...] in [-1, 1].
+        spans: `schedule.spans(grid)`.
+        solver: for example one of `SOLVERS`.
+        dequantise: seed of n, the same for every image; `sample` needs it to take n off again.
+
+    Raises:
+        ArgumentError: the denoiser is clipped, or the solver cannot invert.
+
+    Song, Meng, Ermon (2021), section 4.3.
+    """
+    if isinstance(denoiser, ClippedDenoiser):
+        raise ArgumentError(
+            "a denoiser that can be inverted",
+            "one that clips x0",
+            "invert without clipping: it is many-to-one",
+        )
+    account = Account.open(denoiser, len(x0))
+    start = _start(spans, dequantise, x0)
+    encoded = solver.encode(account, start.up(x0.double()), spans)
+    spent = (encoded.parts, account.nfe, account.residual, account.converged)
+    if encoded.check is None:
+        return Inversion(*spent)
+    decoded = start.down(encoded.check.decoded)
+    error = (decoded - x0).flatten(1).abs().amax(1)
+    return Inversion(*spent, decoded, encoded.check.nfe.cpu(), error.cpu(), encoded.check.rounds.cpu())
+
+
+def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, dequantise: int | None = None) -> Sampled:
+    """Walk codes down to images, the inverse of `invert` with the same spans, solver and seed.
+
+    Args:
+        denoiser: what to ask.
+        parts: x at the last level [B, ...] and, of pair schemes, delta [B, ...], or x alone for delta = 0.
+        spans: as for `invert`, from the image towards noise.
+        solver: for example one of `SOLVERS`.
+        dequantise: the seed given to `invert`.
+    """
+    account = Account.open(denoiser, len(parts[0]))
+    x = solver.decode(account, tuple(part.double() for part in parts), spans)
+    return Sampled(_start(spans, dequantise, x).down(x), account.nfe)
+
+
+class _Start(NamedTuple):
+    """How an image and the state at the first level of a walk belong together."""
+
+    alpha: float
+    noise: Tensor | float
+
+    def up(self, x0: Tensor) -> Tensor:
+        return self.alpha * (x0 + self.noise)
+
+    def down(self, x: Tensor) -> Tensor:
+        return x / self.alpha - self.noise
+
+
+def _start(spans: Spans, seed: int | None, x: Tensor) -> _Start:
+    first = spans[0].here
+    if seed is None or not first.s:
+        return _Start(first.alpha, 0.0)
+    noise = SeededNoise([seed]).draw(x.shape[1:]).to(x.device)
+    return _Start(first.alpha, first.s * noise)
