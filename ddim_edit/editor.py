@@ -18,7 +18,7 @@ from ddim_edit.interpolate import path
 from ddim_edit.latent import Latent, Latents, Recipe, between, require_alike
 from ddim_edit.model import Model
 from ddim_edit.noise import SeededNoise
-from ddim_edit.roundtrip import Reconstruction, Trip
+from ddim_edit.roundtrip import Reconstruction, Trip, scores
 from ddim_edit.schedule import Grid, make_grid
 from ddim_edit.solve import Ancestral, Method, OneWay, find_solver, invert, no_noise, sample
 from ddim_edit.sources import Images, sources
@@ -70,13 +70,13 @@ class Editor:
         """Pictures through their codes and back, measured; arguments and errors as `invert`."""
         trips = list(self._trips(images, replace(method, check=True), crop))
         lpips = metrics.LPIPS()
-        scores = chain.from_iterable(trip.scores(lpips) for trip, _ in trips)
+        measured = chain.from_iterable(scores(trip, lpips) for trip, _ in trips)
         latents = Latents(chain.from_iterable(latents for _, latents in trips))
         return Reconstruction(
             originals=torch.cat([trip.originals for trip, _ in trips]),
             pictures=torch.cat([trip.decoded for trip, _ in trips if trip.decoded is not None]),
             latents=latents,
-            scores=tuple(latent.report | score for latent, score in zip(latents, scores, strict=True)),
+            scores=tuple({**latent.report, **score} for latent, score in zip(latents, measured, strict=True)),
         )
 
     def decode(self, latents: Sequence[Latent], force: bool = False) -> Tensor:
@@ -169,7 +169,7 @@ class Editor:
         for batch in _chunks(sources(images, self.model.size, crop), self.batch_size):
             originals = torch.stack([source.pixels for source in batch])
             found = invert(self._denoiser, self.model.codec.encode(originals.to(self.model.device)), *walk)
-            decoded = None if found.decoded is None else self.model.codec.decode(found.decoded).cpu()
+            decoded = None if found.trip is None else self.model.codec.decode(found.trip.decoded).cpu()
             trip = Trip(originals, found, decoded)
             kind = {"kind": "inversion", "exact": method.exact}
             yield trip, trip.latents([replace(recipe, origin=kind | source.origin) for source in batch])

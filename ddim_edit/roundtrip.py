@@ -40,32 +40,36 @@ class Trip(NamedTuple):
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
         """The codes, one recipe each."""
-        rows = zip(*(part.cpu() for part in self.found.parts), strict=True)
-        reports = list(self._reports())
-        return [
-            Latent(x, recipe.times[-1], recipe, *delta, report=report)
-            for (x, *delta), recipe, report in zip(rows, recipes, reports, strict=True)
-        ]
+        x, *rest = (part.cpu() for part in self.found.parts)
+        deltas = rest[0] if rest else [None] * len(x)
+        rows = zip(x, recipes, deltas, _reports(self.found), strict=True)
+        return [Latent(each, recipe.times[-1], recipe, delta, report) for each, recipe, delta, report in rows]
 
-    def scores(self, lpips: metrics.LPIPS) -> list[dict[str, Any]]:
-        """How much came back, picture by picture; only for a trip that was decoded."""
-        assert self.decoded is not None
-        columns = {
-            "nfe_in": self.found.nfe - self.found.nfe_decode,
-            "nfe_out": self.found.nfe_decode,
-            "mse": metrics.mse(self.originals, self.decoded),
-            "psnr": metrics.psnr(self.originals, self.decoded),
-            "ssim": metrics.ssim(self.originals, self.decoded),
-            "lpips": lpips(self.originals, self.decoded),
-            "identical_pixels": identical_pixels(self.originals, self.decoded),
-        }
-        return list(_rows(columns))
 
-    def _reports(self) -> Iterator[dict[str, Any]]:
-        health = {f"xt_{name}": value for name, value in asdict(metrics.health(self.found.parts[0])).items()}
-        found = self.found._asdict()
-        names = ("nfe", "nfe_decode", "residual", "converged", "error", "rounds")
-        return _rows({name: found[name] for name in names if found[name] is not None} | health)
+def _reports(found: Inversion) -> Iterator[dict[str, Any]]:
+    """What each latent will say of itself."""
+    columns = {"nfe": found.nfe, "residual": found.residual, "converged": found.converged}
+    if found.trip is not None:
+        columns |= {"error": found.trip.error, "rounds": found.trip.rounds}
+    health = asdict(metrics.health(found.parts[0]))
+    return _rows(columns | {f"xt_{name}": value for name, value in health.items()})
+
+
+def scores(trip: Trip, lpips: metrics.LPIPS) -> Iterator[dict[str, Any]]:
+    """How much of each picture came back; of a trip that was decoded."""
+    assert trip.found.trip is not None
+    assert trip.decoded is not None
+    pair = trip.originals, trip.decoded
+    columns = {
+        "nfe_in": trip.found.nfe - trip.found.trip.nfe,
+        "nfe_out": trip.found.trip.nfe,
+        "mse": metrics.mse(*pair),
+        "psnr": metrics.psnr(*pair),
+        "ssim": metrics.ssim(*pair),
+        "lpips": lpips(*pair),
+        "identical_pixels": identical_pixels(*pair),
+    }
+    return _rows(columns)
 
 
 def identical_pixels(a: Tensor, b: Tensor) -> Tensor:

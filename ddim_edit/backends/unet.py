@@ -484,7 +484,7 @@ class UNet(nn.Module):
 def load_unet(folder: Path) -> UNet:
     """The network in a diffusers `unet` folder, ready to run on the CPU; reads no pickles and no shards.
 
-    It is float32 whatever the file holds, channels_last, in eval mode and asks for no gradients of its weights.
+    It is float32 whatever the file holds, channels_last, in eval mode, and its weights ask for no gradients.
     The attention names of old checkpoints are understood.
 
     Errors: ModelError for a file that is missing, broken, sharded or a pickle, for a config that is not

@@ -65,7 +65,8 @@ def _least_squares(columns: Tensor, target: Tensor) -> Tensor:
     gram = columns @ columns.mT
     ridge = 1e-12 * gram.diagonal(dim1=1, dim2=2).mean(-1) + torch.finfo(gram.dtype).tiny
     gram = gram + ridge[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram, columns @ target[:, :, None])[:, :, 0]
+    solution: Tensor = torch.linalg.solve(gram, columns @ target[:, :, None])
+    return solution[:, :, 0]
 
 
 class _Best:

@@ -90,7 +90,7 @@ class Edict:
     """EDICT: two coupled states that take turns; exact up to rounding, two evaluations a step, a poor sampler.
 
     Down: u = along(x, eps(x')), v = along(x', eps(u)), then x = p u + (1 - p) v, x' = p v + (1 - p) x; up each is
-    undone. The code is (x, delta = x' - x). Rounding and edits grow by p^-2 a step on the way: for comparison with papers.
+    undone. The code is (x, delta = x' - x). Rounding and edits grow by p^-2 a step: for comparison with papers.
 
     Args:
         mixing: p in (0.5, 1).

@@ -9,25 +9,31 @@ from ddim_edit.errors import ArgumentError
 from ddim_edit.noise import SeededNoise
 from ddim_edit.solve.account import Account
 from ddim_edit.solve.anderson import Parts
-from ddim_edit.solve.solvers import Solver, Spans
+from ddim_edit.solve.solvers import Check, Solver, Spans
+
+
+class RoundTrip(NamedTuple):
+    """What codes decode to [B, ...], the evaluations for it [B], its largest error [B], and the rounds so far [B]."""
+
+    decoded: Tensor
+    nfe: Tensor
+    error: Tensor
+    rounds: Tensor
 
 
 class Inversion(NamedTuple):
     """What an inversion found for each image, and how well.
 
     Fields: parts, x_T [B, ...] and, of pair schemes, delta [B, ...]; nfe [B], all evaluations spent; residual [B], the
-    worst one of an implicit step, in units of x; converged [B]. Where the solver checked itself: the decoded
-    image [B, ...], nfe_decode [B] that this cost, error [B] = max |decoded - image|, and rounds [B].
+    worst one of an implicit step, in units of x; converged [B], whether every tolerance was met; the round trip,
+    where the solver made one to check itself.
     """
 
     parts: Parts
     nfe: Tensor
     residual: Tensor
     converged: Tensor
-    decoded: Tensor | None = None
-    nfe_decode: Tensor | None = None
-    error: Tensor | None = None
-    rounds: Tensor | None = None
+    trip: RoundTrip | None = None
 
 
 class Sampled(NamedTuple):
@@ -64,12 +70,13 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, dequant
     account = Account.open(denoiser, len(x0))
     start = _start(spans, dequantise, x0)
     encoded = solver.encode(account, start.up(x0.double()), spans)
-    spent = (encoded.parts, account.nfe, account.residual, account.converged)
-    if encoded.check is None:
-        return Inversion(*spent)
-    decoded = start.down(encoded.check.decoded)
+    trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
+    return Inversion(encoded.parts, account.nfe, account.residual, account.converged, trip)
+
+
+def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTrip:
     error = (decoded - x0).flatten(1).abs().amax(1)
-    return Inversion(*spent, decoded, encoded.check.nfe.cpu(), error.cpu(), encoded.check.rounds.cpu())
+    return RoundTrip(decoded, check.nfe, error.cpu(), check.rounds.cpu())
 
 
 def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, dequantise: int | None = None) -> Sampled:
