@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ddim_edit.errors import ArgumentError
 from ddim_edit.schedule import Level
 
 
@@ -37,8 +38,10 @@ def from_x0(output: Tensor, x: Tensor, level: Level) -> Prediction:
     """Read a network that was trained to predict x0: eps = (x - alpha x0) / sigma; not for the clean image.
 
     Raises:
-        ZeroDivisionError: at sigma = 0, where x0 says nothing of eps.
+        ArgumentError: at sigma = 0, where x0 says nothing of eps.
     """
+    if not level.sigma:
+        raise ArgumentError("a noisy picture", "the clean one, where x0 says nothing of eps", "begin the grid later")
     return Prediction(output, (x - level.alpha * output) / level.sigma)
 
 
@@ -77,7 +80,7 @@ class NetworkDenoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """The prediction at x [B, C, H, W]."""
-        index = torch.full((len(x),), max(level.t - 1, 0.0), device=x.device)
+        index = torch.full((len(x),), max(level.t - 1, 0.0), dtype=torch.float32, device=x.device)
         output = self.network(x.to(self.dtype), index).to(x.dtype)
         return self.reading(output, x, level)
 

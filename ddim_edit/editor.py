@@ -17,11 +17,11 @@ from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.interpolate import path
 from ddim_edit.latent import Latent, Latents, Recipe, between, require_alike
 from ddim_edit.model import Model
-from ddim_edit.noise import SeededNoise
+from ddim_edit.noise import Mix, SeededNoise, derive_seed, mixed_noise
 from ddim_edit.roundtrip import Reconstruction, Trip, scores
 from ddim_edit.schedule import Grid, make_grid
 from ddim_edit.solve import Ancestral, Method, OneWay, find_solver, invert, no_noise, sample
-from ddim_edit.sources import Images, sources
+from ddim_edit.sources import Images, Source, sources
 
 Item = TypeVar("Item")
 DEFAULT, CENTRE = Method(), CentreSquare()
@@ -94,7 +94,7 @@ class Editor:
             raise ArgumentError("at least one latent", "none", "invert a picture first")
         if not force:
             for latent in latents:
-                self._require_own(latent.recipe)
+                self.require_own(latent)
         walks = (list(alike) for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
         groups = chain.from_iterable(_chunks(alike, self.batch_size) for alike in walks)
         return torch.cat([self._decode(Latents(group)) for group in groups])
@@ -102,7 +102,7 @@ class Editor:
     def noise(self, seeds: Sequence[int], method: Method = DEFAULT) -> Latents:
         """Fresh codes, one standard normal x_T per seed, that decode all the way down to t = 0."""
         grid = make_grid(method.grid, self.model.schedule, method.steps).to_clean()
-        recipe = self._recipe(replace(method, dequantise=None), grid)
+        recipe = self._recipe(method, grid)
         origins = [{"kind": "noise", "seed": seed} for seed in seeds]
         x = SeededNoise(seeds).draw(self.model.shape)
         return Latents(
@@ -164,31 +164,39 @@ class Editor:
     def _trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
         """Invert batch by batch."""
         grid = make_grid(method.grid, self.model.schedule, method.steps)
-        walk = self.model.schedule.spans(grid), method.make_solver(), method.dequantise
-        recipe = self._recipe(method, grid)
+        spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self._recipe(method, grid)
         for batch in _chunks(sources(images, self.model.size, crop), self.batch_size):
             originals = torch.stack([source.pixels for source in batch])
-            found = invert(self._denoiser, self.model.codec.encode(originals.to(self.model.device)), *walk)
+            mixes = [_dequantisation(method, source) for source in batch]
+            x0 = self.model.codec.encode(originals.to(self.model.state_device))
+            found = invert(self._denoiser, x0, spans, solver, self._noise(mixes))
             decoded = None if found.trip is None else self.model.codec.decode(found.trip.decoded).cpu()
             trip = Trip(originals, found, decoded)
-            kind = {"kind": "inversion", "exact": method.exact}
-            yield trip, trip.latents([replace(recipe, origin=kind | source.origin) for source in batch])
+            origins = [{"kind": "inversion", "exact": method.exact, **source.origin} for source in batch]
+            recipes = [
+                replace(recipe, dequantise=mix, origin=origin) for mix, origin in zip(mixes, origins, strict=True)
+            ]
+            yield trip, trip.latents(recipes)
 
     def _decode(self, latents: Latents) -> Tensor:
         """Decode latents of one walk, few enough for one batch."""
         recipe, schedule = latents[0].recipe, self.model.schedule
         spans = schedule.spans(Grid(recipe.grid, recipe.times))
-        parts = tuple(part.to(self.model.device) for part in latents.parts)
-        x0 = sample(self._denoiser, parts, spans, find_solver(recipe.solver), recipe.dequantise).x0
+        parts = tuple(part.to(self.model.state_device) for part in latents.parts)
+        noise = self._noise([latent.recipe.dequantise for latent in latents])
+        x0 = sample(self._denoiser, parts, spans, find_solver(recipe.solver), noise).x0
         return self.model.codec.decode(x0).cpu()
 
     def _sample_with_noise(self, seeds: Sequence[int], method: Method, eta: float, posterior_mean: bool) -> Tensor:
         grid = make_grid(method.grid, self.model.schedule, method.steps).to_clean()
         noise = SeededNoise(seeds)
-        x = noise.draw(self.model.shape).to(self.model.device)
+        x = noise.draw(self.model.shape).to(self.model.state_device)
         step = Ancestral(1.0, no_noise) if posterior_mean else Ancestral(eta, noise)
         x0 = sample(self._denoiser, (x,), self.model.schedule.spans(grid), OneWay(step)).x0
         return self.model.codec.decode(x0).cpu()
+
+    def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
+        return mixed_noise(mixes, self.model.shape).to(self.model.state_device) if any(mixes) else None
 
     def _recipe(self, method: Method, grid: Grid) -> Recipe:
         model = self.model
@@ -201,17 +209,25 @@ class Editor:
             solver=method.solver,
             grid=grid.name,
             times=grid.times,
-            dequantise=method.dequantise,
         )
 
-    def _require_own(self, recipe: Recipe) -> None:
-        mine = self.model
-        if (recipe.model, recipe.weights) != (mine.name, mine.weights):
+    def require_own(self, latent: Latent) -> None:
+        """Insist that a latent belongs to this model, its weights and its dtype.
+
+        Raises:
+            LatentMismatchError: it does not; the message names both.
+        """
+        mine, theirs = self.model, latent.recipe
+        if (theirs.model, theirs.weights, theirs.dtype) != (mine.name, mine.weights, mine.dtype):
             raise LatentMismatchError(
-                f"a latent of {mine.name} (weights {mine.weights[:8]})",
-                f"one of {recipe.model} (weights {recipe.weights[:8]})",
+                f"a latent of {mine.name} (weights {mine.weights[:8]}, {mine.dtype})",
+                f"one of {theirs.model} (weights {theirs.weights[:8]}, {theirs.dtype})",
                 "load that model, or force it",
             )
+
+
+def _dequantisation(method: Method, source: Source) -> Mix:
+    return () if method.dequantise is None else ((derive_seed(method.dequantise, source.origin["source"]), 1.0),)
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

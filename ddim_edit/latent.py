@@ -15,10 +15,11 @@ from torch import Tensor
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.files import atomic
 from ddim_edit.interpolate import find_blend
+from ddim_edit.noise import Mix, blend_mixes
 
 SUFFIX = ".latent.safetensors"
 FORMAT = 1
-WALK = ("model", "weights", "schedule", "dtype", "solver", "times", "dequantise")
+WALK = ("model", "weights", "schedule", "dtype", "solver", "times")
 _HEADER = "ddim-edit"
 
 
@@ -34,7 +35,7 @@ class Recipe:
         solver: name of the solver that decodes.
         grid: name of the grid.
         times: its times, from the image up to the latent's t.
-        dequantise: seed of the noise at the first time, or None.
+        dequantise: what to take off at the first time, as seeds and weights of noise.
         origin: how the latent came to be, as plain data: an inversion's options and source, a seed, a mixture.
         format: version of this record.
     """
@@ -47,7 +48,7 @@ class Recipe:
     solver: str
     grid: str
     times: tuple[float, ...]
-    dequantise: int | None = None
+    dequantise: Mix = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -69,7 +70,8 @@ class Recipe:
         if set(record) != names:
             odd = ", ".join(sorted(set(record) ^ names))
             raise LatentError("a recipe with the fields of its format", f"one that differs in {odd}", "write it anew")
-        return cls(**{**record, "times": tuple(record["times"])})
+        mix = tuple((seed, weight) for seed, weight in record["dequantise"])
+        return cls(**{**record, "times": tuple(record["times"]), "dequantise": mix})
 
     @property
     def walk(self) -> tuple[Any, ...]:
@@ -183,12 +185,13 @@ def between(a: Latent, b: Latent, method: str, w: float) -> Latent:
     require_alike([a, b])
     delta = None if a.delta is None or b.delta is None else torch.lerp(a.delta, b.delta, w)
     ends = [dict(a.recipe.origin), dict(b.recipe.origin)]
-    recipe = replace(a.recipe, origin={"kind": method, "w": w, "ends": ends})
+    mix = blend_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
+    recipe = replace(a.recipe, dequantise=mix, origin={"kind": method, "w": w, "ends": ends})
     return Latent(blend(a.x, b.x, w), a.t, recipe, delta)
 
 
 def require_alike(latents: Sequence[Latent]) -> None:
-    """Insist that all latents are decoded by the same model, solver, grid and dequantisation.
+    """Insist that all latents are decoded by the same model, solver and grid.
 
     Raises:
         LatentMismatchError: the first thing in which two of them differ.

@@ -22,7 +22,8 @@ class Model:
         weights: SHA-256 of the weights file.
         prediction: what the network predicts, in diffusers' words.
         dtype: what the network computes in, by name.
-        device: where the state lives; the network may live elsewhere.
+        device: where the network lives.
+        state_device: where the state of a walk lives; the CPU for devices without float64.
     """
 
     denoiser: Denoiser
@@ -34,6 +35,7 @@ class Model:
     prediction: str
     dtype: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    state_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,9 +1,13 @@
 """Seeded Gaussian noise: one generator per image, so that neither batch size nor order changes a picture."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+Mix = tuple[tuple[int, float], ...]
+"""A noise as the weighted sum of seeded ones: pairs of seed and weight; no pairs are no noise."""
 
 
 class SeededNoise:
@@ -24,3 +28,29 @@ class SeededNoise:
     def __call__(self, x: Tensor) -> Tensor:
         """The next noise, in the shape, dtype and place of x [B, ...]."""
         return self.draw(x.shape[1:]).to(x)
+
+
+def mixed_noise(mixes: Sequence[Mix], shape: Sequence[int]) -> Tensor:
+    """The noises of several mixes, [B, *shape] in float64 on the CPU, each row by itself."""
+    return torch.stack([_one_mix(mix, shape) for mix in mixes])
+
+
+def _one_mix(mix: Mix, shape: Sequence[int]) -> Tensor:
+    total = torch.zeros(*shape, dtype=torch.float64)
+    for seed, weight in mix:
+        total += weight * SeededNoise([seed]).draw(shape)[0]
+    return total
+
+
+def blend_mixes(a: Mix, b: Mix, w: float) -> Mix:
+    """The mix (1 - w) a + w b, without what has no weight."""
+    weights = dict.fromkeys([seed for seed, _ in (*a, *b)], 0.0)
+    for mix, share in ((a, 1 - w), (b, w)):
+        for seed, weight in mix:
+            weights[seed] += share * weight
+    return tuple((seed, weight) for seed, weight in weights.items() if weight)
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """A seed of 63 bits for one thing out of many, the same wherever and in whatever order it is asked for."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1

@@ -64,7 +64,8 @@ def load_model(name_or_path: str | Path | None = None, device: str = "cpu", dtyp
         weights=hashlib.sha256((weights / WEIGHTS).read_bytes()).hexdigest(),
         prediction=prediction,
         dtype=dtype,
-        device=state_device(place),
+        device=place,
+        state_device=state_device(place),
     )
 
 

@@ -59,13 +59,13 @@ def _list_of(item: _Domain) -> _Domain:
 
 
 _SIZE = _Domain("a positive integer", lambda value: type(value) is int and value > 0)
-_SIZE_OR_NULL = _either(_SIZE, _one_of(None))
+_NULL = _one_of(None)
 _PAIR = _Domain("two of them", lambda value: _list_of(_SIZE).has(value) and len(value) == 2)
 _NUMBER = _Domain("a number", lambda value: type(value) in (int, float))
 _POSITIVE = _Domain("a positive number", lambda value: _NUMBER.has(value) and value > 0)
 
 Size = Annotated[int, _SIZE]
-SizeOrNone = Annotated[int | None, _SIZE_OR_NULL]
+SizeOrNone = Annotated[int | None, _either(_SIZE, _NULL)]
 Number = Annotated[float, _NUMBER]
 Positive = Annotated[float, _POSITIVE]
 Flag = Annotated[bool, _one_of(True, False)]
@@ -83,7 +83,7 @@ class UNetConfig:
     Errors: ModelError names the first entry that no network here fits.
     """
 
-    sample_size: Annotated[int | tuple[int, ...] | None, _either(_SIZE_OR_NULL, _PAIR)] = None
+    sample_size: Annotated[int | tuple[int, ...] | None, _either(_SIZE, _PAIR, _NULL)] = None
     in_channels: Size = 3
     out_channels: Size = 3
     center_input_sample: Flag = False
@@ -246,7 +246,7 @@ def _norm_then_scale_and_shift(h: Tensor, time: Tensor, norm: nn.Module) -> Tens
 
 
 class _ResnetBlock(nn.Module):
-    """Two convolutions with the time told in between, plus a shortcut: inputs -> outputs channels."""
+    """Two convolutions, the second one told the time, plus a shortcut: inputs -> outputs channels."""
 
     def __init__(
         self,
@@ -264,14 +264,14 @@ class _ResnetBlock(nn.Module):
         self.norm2 = nn.GroupNorm(config.norm_num_groups, outputs, config.norm_eps)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        self.told = _norm_then_scale_and_shift if scaled else _shift_then_norm
+        self.norm_with_time = _norm_then_scale_and_shift if scaled else _shift_then_norm
         self.activate = _ACTIVATIONS[config.act_fn]
         self.resample = resample or nn.Identity()
         self.rescale = _divide_by(scale)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(self.resample(self.activate(self.norm1(x))))
-        h = self.told(h, self.time_emb_proj(emb)[:, :, None, None], self.norm2)
+        h = self.norm_with_time(h, self.time_emb_proj(emb)[:, :, None, None], self.norm2)
         h = self.conv2(self.activate(h))
         return self.rescale(h.add_(self.conv_shortcut(self.resample(x))))
 

@@ -74,7 +74,7 @@ class _Best:
 
     def __init__(self, z: Tensor) -> None:
         self.residual = torch.full((len(z),), torch.inf, dtype=z.dtype, device=z.device)
-        self.goal = self.residual.clone()
+        self.goal = torch.full_like(self.residual, torch.finfo(z.dtype).max)
         self.spent = torch.zeros(len(z), dtype=torch.int64, device=z.device)
         self.since = self.spent.clone()
         self.parts: Parts = ()
@@ -121,4 +121,4 @@ def fixed_point(
 
 
 def _max_norm(x: Tensor) -> Tensor:
-    return x.flatten(1).abs().amax(1).nan_to_num(torch.inf)
+    return x.flatten(1).abs().amax(1).nan_to_num(torch.inf, torch.inf)

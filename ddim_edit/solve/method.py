@@ -37,7 +37,7 @@ class Method:
         exact: iterate until the solver's own decode gives the image back to `tol`.
         tol: largest error accepted by `exact`, images in [-1, 1]; the default returns every 8-bit pixel.
         check: decode what was inverted and report the error, without iterating.
-        dequantise: seed of the noise that the first level implies, or None to take the image as it is.
+        dequantise: seed from which each image gets its own noise of the first level, or None for no such noise.
     """
 
     solver: str = "dpm2m"

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ddim_edit.denoise import ClippedDenoiser, Denoiser
 from ddim_edit.errors import ArgumentError
-from ddim_edit.noise import SeededNoise
 from ddim_edit.solve.account import Account
 from ddim_edit.solve.anderson import Parts
 from ddim_edit.solve.solvers import Check, Solver, Spans
@@ -43,18 +42,18 @@ class Sampled(NamedTuple):
     nfe: Tensor
 
 
-def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, dequantise: int | None = None) -> Inversion:
+def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Inversion:
     """Walk images up to their codes; any deterministic solver, not through a clipped denoiser.
 
-    The state at the first level is x = alpha (x0 + s n): with `dequantise` n ~ N(0, I) of that seed, so that x has the
-    noise that its level implies; else n = 0. The state is kept in float64.
+    The state at the first level is x = alpha (x0 + s n). With n ~ N(0, I) it has the noise that its level implies, and
+    x_T is closer to Gaussian; without, n = 0. The state is kept in float64.
 
     Args:
         denoiser: what to ask.
         x0: images [B, ...] in [-1, 1].
         spans: `schedule.spans(grid)`.
         solver: for example one of `SOLVERS`.
-        dequantise: seed of n, the same for every image; `sample` needs it to take n off again.
+        noise: n [B, ...], one of its own per image; `sample` needs it to take it off again.
 
     Raises:
         ArgumentError: the denoiser is clipped, or the solver cannot invert.
@@ -68,7 +67,7 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, dequant
             "invert without clipping: it is many-to-one",
         )
     account = Account.open(denoiser, len(x0))
-    start = _start(spans, dequantise, x0)
+    start = _start(spans, noise)
     encoded = solver.encode(account, start.up(x0.double()), spans)
     trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
     return Inversion(encoded.parts, account.nfe, account.residual, account.converged, trip)
@@ -79,7 +78,7 @@ def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTrip:
     return RoundTrip(decoded, check.nfe, error.cpu(), check.rounds.cpu())
 
 
-def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, dequantise: int | None = None) -> Sampled:
+def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:
     """Walk codes down to images, the inverse of `invert` with the same spans, solver and seed.
 
     Args:
@@ -87,11 +86,11 @@ def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, dequa
         parts: x at the last level [B, ...] and, of pair schemes, delta [B, ...], or x alone for delta = 0.
         spans: as for `invert`, from the image towards noise.
         solver: for example one of `SOLVERS`.
-        dequantise: the seed given to `invert`.
+        noise: the n given to `invert`.
     """
     account = Account.open(denoiser, len(parts[0]))
     x = solver.decode(account, tuple(part.double() for part in parts), spans)
-    return Sampled(_start(spans, dequantise, x).down(x), account.nfe)
+    return Sampled(_start(spans, noise).down(x), account.nfe)
 
 
 class _Start(NamedTuple):
@@ -107,9 +106,6 @@ class _Start(NamedTuple):
         return x / self.alpha - self.noise
 
 
-def _start(spans: Spans, seed: int | None, x: Tensor) -> _Start:
+def _start(spans: Spans, noise: Tensor | None) -> _Start:
     first = spans[0].here
-    if seed is None or not first.s:
-        return _Start(first.alpha, 0.0)
-    noise = SeededNoise([seed]).draw(x.shape[1:]).to(x.device)
-    return _Start(first.alpha, first.s * noise)
+    return _Start(first.alpha, 0.0 if noise is None else first.s * noise)

@@ -1,0 +1,136 @@
+"""Input files and the names of outputs, where one failure ends nothing but itself."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ddim_edit import ArgumentError
+
+from .session import Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit import Latent
+    from ddim_edit.images import Picture
+
+LATENT = ".latent.safetensors"
+
+
+class Job(NamedTuple):
+    """One input file and where its result goes."""
+
+    source: Path
+    target: Path
+
+
+class Place(NamedTuple):
+    """Where results go: a folder, the suffix of their names, and whether they may replace files."""
+
+    folder: Path
+    suffix: str
+    overwrite: bool
+
+    def claim(self, target: Path) -> Path:
+        """The target, if it may be written."""
+        if target.exists() and not self.overwrite:
+            raise ArgumentError("a name that is free", str(target), "use --overwrite or write elsewhere")
+        return target
+
+
+def picture_files(session: Session, paths: Sequence[Path]) -> list[Path]:
+    """The picture files that arguments name, folders opened."""
+    from ddim_edit.images import find
+
+    return _gathered(session, paths, lambda path: find([path]))
+
+
+def latent_files(session: Session, paths: Sequence[Path]) -> list[Path]:
+    """The latent files that arguments name, folders opened."""
+    return _gathered(session, paths, _latents_in)
+
+
+def _latents_in(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob(f"*{LATENT}"))
+    if not found:
+        raise ArgumentError(f"a folder with *{LATENT} files", str(path), "write some with `ddim-edit invert`")
+    return found
+
+
+def _gathered(session: Session, paths: Sequence[Path], expand: Callable[[Path], list[Path]]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        with session.survive(path):
+            files += expand(path)
+    return files
+
+
+def jobs(session: Session, files: Sequence[Path], place: Place) -> list[Job]:
+    """A target for every file; equal names are numbered, and what may not be replaced fails."""
+    made: dict[Path, Path] = {}
+    for file in files:
+        target = _untaken(place, stem(file), made)
+        with session.survive(file):
+            made[place.claim(target)] = file
+    return [Job(file, target) for target, file in made.items()]
+
+
+def stem(file: Path) -> str:
+    """A file's name without the suffixes that this program gives."""
+    return file.name.removesuffix(LATENT) if file.name.endswith(LATENT) else file.stem
+
+
+def _untaken(place: Place, name: str, taken: Mapping[Path, Path]) -> Path:
+    target, number = place.folder / f"{name}{place.suffix}", 2
+    while target in taken:
+        target = place.folder / f"{name}-{number}{place.suffix}"
+        number += 1
+    return target
+
+
+def pictures(
+    session: Session, images: Sequence[Path], place: Place, crop: Any
+) -> Iterator[list[tuple[Job, "Picture"]]]:
+    """The pictures that arguments name, batch by batch, each with its job; says what was done to them."""
+    from ddim_edit.images import read
+
+    frame = make_crop(crop)
+    for batch in session.batches(jobs(session, picture_files(session, images), place), "pictures"):
+        good = []
+        for job in batch:
+            with session.survive(job.source):
+                picture = read(job.source, session.editor.model.size, frame)
+                say_notes(session, job.source, picture)
+                good.append((job, picture))
+        if good:
+            yield good
+
+
+def say_notes(session: Session, file: Path, picture: "Picture") -> None:
+    """Say what was done to a picture on the way to the network."""
+    if picture.notes:
+        session.note(f"{file.name}: {', '.join(picture.notes)}")
+
+
+def make_crop(crop: Any) -> Any:
+    """The crop that the options describe: None, "fit" or a box."""
+    from ddim_edit.images import Box, CentreSquare, Fit
+
+    if crop is None:
+        return CentreSquare()
+    return Fit() if crop == "fit" else Box(*crop)
+
+
+def save_picture(path: Path, picture: "Tensor", latent: "Latent") -> None:
+    """Write a picture [3, H, W] in [-1, 1] with the recipe of the latent that it was decoded from."""
+    from ddim_edit.images import to_uint8, write
+
+    write(path, to_uint8(picture), latent.recipe.as_dict())
+
+
+def warn_if_unfinished(session: Session, source: Path, report: Mapping[str, Any]) -> None:
+    """Say so where an inversion did not meet its tolerance."""
+    if not report["converged"]:
+        session.warn(f"{source}: did not converge, so the best code was kept; try more steps or another grid")

@@ -1,0 +1,118 @@
+"""`invert`, `decode` and `reconstruct`: pictures to their codes and back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .files import LATENT, Job, Place, jobs, latent_files, pictures, save_picture, warn_if_unfinished
+from .options import folder_option, images_argument, overwrite_option, with_crop, with_method, with_session
+from .session import Session
+from .table import Sheet, table
+
+if TYPE_CHECKING:
+    from ddim_edit import Latent
+
+
+@click.command()
+@images_argument
+@folder_option
+@with_method()
+@with_crop
+@overwrite_option
+@with_session
+def invert(
+    images: Sequence[Path],
+    output: Path,
+    method: Mapping[str, Any],
+    crop: Any,
+    overwrite: bool,
+    session: Session,
+) -> None:
+    """Find the code x_T of every picture and write it as DIR/NAME.latent.safetensors."""
+    from ddim_edit import Method
+
+    for batch in pictures(session, images, Place(output, LATENT, overwrite), crop):
+        latents = session.editor.invert([picture for _, picture in batch], Method(**method))
+        for (job, _), latent in zip(batch, latents, strict=True):
+            with session.survive(job.source):
+                latent.save(job.target)
+                warn_if_unfinished(session, job.source, latent.report)
+                session.emit({**_row(job), "t": latent.t, **latent.report}, job.target)
+    session.leave()
+
+
+@click.command()
+@click.argument("latents", nargs=-1, required=True, metavar="LATENTS|FOLDERS...", type=click.Path(path_type=Path))
+@folder_option
+@click.option("--force", is_flag=True, help="Decode codes of another model too.")
+@overwrite_option
+@with_session
+def decode(latents: Sequence[Path], output: Path, force: bool, overwrite: bool, session: Session) -> None:
+    """Decode every latent file by its own recipe and write the picture as DIR/NAME.png."""
+    work = jobs(session, latent_files(session, latents), Place(output, ".png", overwrite))
+    loaded = list(_loaded(session, work))
+    if loaded and session.dtype == "auto":
+        session.dtype = loaded[0][1].recipe.dtype
+    own = [pair for pair in loaded if force or _is_own(session, *pair)]
+    for batch in session.batches(own, "latents"):
+        decoded = session.editor.decode([latent for _, latent in batch], force)
+        for (job, latent), picture in zip(batch, decoded, strict=True):
+            with session.survive(job.source):
+                save_picture(job.target, picture, latent)
+                session.emit(_row(job), job.target)
+    session.leave()
+
+
+def _loaded(session: Session, work: Sequence[Job]) -> Iterator[tuple[Job, "Latent"]]:
+    from ddim_edit import Latent
+
+    for job in work:
+        with session.survive(job.source):
+            yield job, Latent.load(job.source)
+
+
+def _is_own(session: Session, job: Job, latent: "Latent") -> bool:
+    before = session.failures
+    with session.survive(job.source):
+        session.editor.require_own(latent)
+    return session.failures == before
+
+
+@click.command()
+@images_argument
+@folder_option
+@with_method()
+@with_crop
+@overwrite_option
+@with_session
+def reconstruct(
+    images: Sequence[Path],
+    output: Path,
+    method: Mapping[str, Any],
+    crop: Any,
+    overwrite: bool,
+    session: Session,
+) -> None:
+    """Take every picture through its code and back, measure it, and write DIR/NAME.png and DIR/sheet.png."""
+    from ddim_edit import Method
+
+    rows, sheet = [], Sheet()
+    for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
+        trip = session.editor.reconstruct([picture for _, picture in batch], Method(**method))
+        sheet.add(trip.originals, trip.pictures)
+        for (job, _), picture, latent, score in zip(batch, trip.pictures, trip.latents, trip.scores, strict=True):
+            with session.survive(job.source):
+                save_picture(job.target, picture, latent)
+                warn_if_unfinished(session, job.source, score)
+                rows.append({**_row(job), **score})
+                session.emit(rows[-1])
+    if rows:
+        sheet.save(output / "sheet.png")
+        click.echo(table(rows), err=session.as_json)
+    session.leave()
+
+
+def _row(job: Job) -> dict[str, Any]:
+    return {"input": str(job.source), "output": str(job.target)}

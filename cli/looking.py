@@ -1,0 +1,94 @@
+"""`show`, `models` and `env`: what files, models and machines are."""
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .files import LATENT
+
+PACKAGES = ("ddim-edit", "torch", "torchvision", "scikit-learn", "lpips", "safetensors", "Pillow", "numpy", "diffusers")
+json_flag = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """Print the recipe of a latent file, or of a picture or animation that this program wrote, as JSON."""
+    record = _latent_record(file) if file.name.endswith(LATENT) else _picture_record(file)
+    click.echo(json.dumps(record, indent=2, sort_keys=True))
+
+
+def _latent_record(file: Path) -> dict[str, Any]:
+    from ddim_edit import Latent
+
+    latent = Latent.load(file)
+    return {
+        "recipe": latent.recipe.as_dict(),
+        "report": dict(latent.report),
+        "t": latent.t,
+        "shape": list(latent.x.shape),
+    }
+
+
+def _picture_record(file: Path) -> dict[str, Any]:
+    from ddim_edit import ImageError
+    from ddim_edit.images import read_recipe
+
+    recipe = read_recipe(file)
+    if recipe is None:
+        raise ImageError("a picture written by ddim-edit", f"{file}, which holds no recipe", "show another one")
+    return {"recipe": recipe}
+
+
+@click.command()
+@json_flag
+def models(as_json: bool) -> None:
+    """List the models that come with the package."""
+    from ddim_edit import packaged_models
+
+    rows = [_model_row(name, folder) for name, folder in packaged_models().items()]
+    for row in rows:
+        plain = f"{row['name']:<12} {row['size']}x{row['size']}  {row['prediction']}  {row['card']}"
+        click.echo(json.dumps(row, sort_keys=True) if as_json else plain)
+
+
+def _model_row(name: str, folder: Path) -> dict[str, Any]:
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    card = next(line for line in (folder / "README.md").read_text().splitlines() if line and line[0] != "#")
+    return {"name": name, "size": unet["sample_size"], "prediction": scheduler["prediction_type"], "card": card}
+
+
+@click.command()
+@json_flag
+def env(as_json: bool) -> None:
+    """Print the versions and devices that results depend on."""
+    import torch
+
+    devices = ["cpu"]
+    devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": ", ".join(devices),
+        "threads": str(torch.get_num_threads()),
+        **{name: _version(name) for name in PACKAGES},
+    }
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else _aligned(facts))
+
+
+def _aligned(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"{name:<14} {value}" for name, value in facts.items())
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,71 @@
+"""The command `ddim-edit`: its group of commands, and how every one of them ends."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ddim_edit import DDIMEditError
+
+from . import interpolating, inverting, looking, sampling
+
+FAILED, INTERRUPTED = 1, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ddim-edit")
+def commands() -> None:
+    """Pictures to the noise latent x_T of a diffusion model and back: invert, decode, interpolate, measure.
+
+    Everything runs offline on the packaged model faces64 unless --model names another one. Results go to files and
+    to standard output, notes and progress to standard error.
+
+    \b
+    ddim-edit reconstruct portrait.jpg -o out/
+    ddim-edit interpolate a.png b.png -o out/a-to-b.webp --frames 25
+    """
+
+
+for command in (
+    inverting.invert,
+    inverting.decode,
+    inverting.reconstruct,
+    interpolating.interpolate,
+    sampling.sample,
+    looking.show,
+    looking.models,
+    looking.env,
+):
+    commands.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and leave: 0 done, 1 something failed, 2 wrong use, 130 interrupted."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        status = commands.main(args=arguments, prog_name="ddim-edit", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except DDIMEditError as error:
+        return _say(str(error))
+    except BrokenPipeError:
+        # The reader of a pipe has gone; writing to it again at exit must not raise once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        return _say(f"{error.filename or 'the system'}: {error.strerror or error}")
+    return int(status or 0)
+
+
+def _say(message: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    return FAILED

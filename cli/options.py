@@ -1,0 +1,166 @@
+"""Options that several commands share; a command gets each group as one argument."""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .session import Session
+
+Command = Callable[..., Any]
+# Written out here so that --help and wrong use need not load the solvers; a test compares them.
+SOLVER_NAMES = ("dpm2m", "ddim", "heun", "midpoint", "belm", "bdia", "edict")
+GRID_NAMES = ("karras", "logsnr", "uniform", "quad", "leading", "trailing", "linspace")
+LOSSLESS = "bdia"
+
+images_argument = click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGES|FOLDERS...", type=click.Path(path_type=Path)
+)
+folder_option = click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to.",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+
+
+def _stack(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def with_session(command: Command) -> Command:
+    """Hand the command a `session`: the editor that its options describe, and its voice on standard error."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        model: str | None,
+        device: str,
+        dtype: str,
+        batch_size: int,
+        as_json: bool,
+        quiet: bool,
+        **rest: Any,
+    ) -> Any:
+        session = Session(model, device, dtype, batch_size, as_json, quiet)
+        return command(*args, session=session, **rest)
+
+    return _stack(
+        wrapped,
+        click.option(
+            "--model", metavar="NAME|DIR|HUB-ID", help="Packaged model, diffusers folder or hub id. [faces64]"
+        ),
+        click.option("--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Where to run."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+            default="auto",
+            show_default=True,
+            help="What the network computes in; the state is float64 always.",
+        ),
+        click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures at once."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    )
+
+
+def _grid(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"karras:\d+(\.\d+)?", value) and value not in GRID_NAMES:
+        raise click.BadParameter(f"{value!r} is none of {', '.join(GRID_NAMES)} and not karras:RHO.")
+    return value
+
+
+def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
+    """Solver, grid and steps."""
+    return _stack(
+        command,
+        click.option(
+            "--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Steps of the grid."
+        ),
+        click.option("--solver", type=click.Choice(SOLVER_NAMES), help="How to walk. [dpm2m]"),
+        click.option(
+            grid_flag,
+            "grid",
+            default="karras:10",
+            show_default=True,
+            callback=_grid,
+            metavar="NAME",
+            help=f"Times to visit: {', '.join(GRID_NAMES)} or karras:RHO.",
+        ),
+    )
+
+
+def with_method(grid_flag: str = "--grid") -> Callable[[Command], Command]:
+    """Hand the command a `method`: the arguments of `Method`, as a dictionary."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, solver: str | None, lossless: bool, dequantise: bool, seed: int, **rest: Any) -> Any:
+            if lossless and solver not in (None, LOSSLESS):
+                raise click.UsageError(f"--lossless is --solver {LOSSLESS}; it does not go with --solver {solver}.")
+            method = {name: rest.pop(name) for name in ("grid", "steps", "exact", "check")}
+            method["solver"] = LOSSLESS if lossless else solver or "dpm2m"
+            method["dequantise"] = seed if dequantise else None
+            tol = rest.pop("tol")
+            return command(*args, method=method if tol is None else {**method, "tol": tol}, **rest)
+
+        return walk_options(_stack(wrapped, *_INVERSION), grid_flag)
+
+    return decorate
+
+
+_INVERSION = (
+    click.option("--exact", is_flag=True, help="Iterate until the decoded picture is the same, and certify it."),
+    click.option(
+        "--tol", type=click.FloatRange(0, min_open=True), help="Largest error for --exact. [all 8-bit pixels]"
+    ),
+    click.option("--lossless", is_flag=True, help="A two-state solver that is exact by algebra (bdia)."),
+    click.option("--check", is_flag=True, help="Decode once to report the round-trip error."),
+    click.option(
+        "--dequantise/--no-dequantise",
+        default=True,
+        show_default=True,
+        help="Add the seeded noise that the first level implies; decoding takes it off again.",
+    ),
+    click.option(
+        "--dequantise-seed",
+        "seed",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Seed of that noise; each picture has its own.",
+    ),
+)
+
+
+def _crop(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d+,\d+,\d+", value):
+        raise click.BadParameter(f"{value!r} is not X,Y,SIZE in pixels, as in 120,80,512.")
+    x, y, size = map(int, value.split(","))
+    return x, y, size
+
+
+def with_crop(command: Command) -> Command:
+    """Hand the command a `crop`: a box (x, y, size), "fit" or None for the centre square."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, crop: tuple[int, int, int] | None, fit: bool, **rest: Any) -> Any:
+        if crop and fit:
+            raise click.UsageError("--crop and --fit exclude each other.")
+        return command(*args, crop="fit" if fit else crop, **rest)
+
+    return _stack(
+        wrapped,
+        click.option("--crop", callback=_crop, metavar="X,Y,SIZE", help="Square to cut out. [the centre square]"),
+        click.option("--fit", is_flag=True, help="Keep the whole picture, its edges continued to a square."),
+    )

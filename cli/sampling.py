@@ -1,0 +1,59 @@
+"""`sample`: new pictures from seeded noise."""
+
+from pathlib import Path
+
+import click
+
+from .files import Place
+from .options import folder_option, overwrite_option, walk_options, with_session
+from .session import Session
+
+
+@click.command()
+@click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="How many pictures.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first; then one more each."
+)
+@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="0 is DDIM, 1 is DDPM.")
+@click.option("--posterior-mean", is_flag=True, help="DDPM with its noise left out, to see that this is not DDIM.")
+@folder_option
+@walk_options
+@overwrite_option
+@with_session
+def sample(
+    count: int,
+    seed: int,
+    eta: float,
+    posterior_mean: bool,
+    output: Path,
+    steps: int,
+    solver: str | None,
+    grid: str,
+    overwrite: bool,
+    session: Session,
+) -> None:
+    """Draw pictures from seeded noise and write them as DIR/seed-0000.png; a picture depends on its seed alone."""
+    noisy = eta > 0 or posterior_mean
+    if noisy and (solver not in (None, "ddim") or (eta > 0 and posterior_mean)):
+        raise click.UsageError("--eta and --posterior-mean exclude each other and every --solver but ddim.")
+    place = Place(output, ".png", overwrite)
+    targets = {number: place.claim(output / f"seed-{number:04}.png") for number in range(seed, seed + count)}
+    _draw(session, targets, solver or ("ddim" if noisy else "dpm2m"), grid, steps, eta, posterior_mean)
+    session.leave()
+
+
+def _draw(
+    session: Session, targets: dict[int, Path], solver: str, grid: str, steps: int, eta: float, posterior_mean: bool
+) -> None:
+    from ddim_edit import Method
+    from ddim_edit.images import to_uint8, write
+
+    method = Method(solver, grid, steps)
+    recipe = {"kind": "sample", "model": session.editor.model.name, "solver": solver, "grid": grid, "steps": steps}
+    for batch in session.batches(list(targets), "pictures"):
+        pictures = session.editor.sample(len(batch), batch[0], method, eta, posterior_mean)
+        for number, picture in zip(batch, to_uint8(pictures), strict=True):
+            own = {"seed": number, "eta": eta, "posterior_mean": posterior_mean}
+            with session.survive(targets[number]):
+                write(targets[number], picture, recipe | own)
+                session.emit({"output": str(targets[number]), "seed": number}, targets[number])

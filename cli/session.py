@@ -1,0 +1,99 @@
+"""What a running command has: its editor, its voice on standard error, and the count of what failed."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ddim_edit import DDIMEditError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ddim_edit import Editor
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Session:
+    """One run of a command; nothing heavy is loaded before `editor` is asked for."""
+
+    model: str | None
+    device: str
+    dtype: str
+    batch_size: int
+    as_json: bool
+    quiet: bool
+    failures: int = 0
+    evaluations: int = 0
+    _bar: "tqdm[Any] | None" = field(default=None, repr=False)
+
+    @cached_property
+    def editor(self) -> "Editor":
+        """The editor that the options describe."""
+        from ddim_edit import Editor
+
+        editor = Editor.from_pretrained(
+            self.model, self.device, self.dtype, batch_size=self.batch_size, on_evaluation=self._evaluated
+        )
+        chosen = ", chosen by --device auto" if self.device == "auto" else ""
+        self.note(f"{editor.model.name} in {editor.model.dtype} on {editor.model.device}{chosen}")
+        return editor
+
+    def emit(self, row: Mapping[str, Any], plain: object = None) -> None:
+        """Put a result on standard output: a JSON object if so asked, else plainly, if there is a plain form."""
+        if self.as_json:
+            click.echo(json.dumps(row, sort_keys=True))
+        elif plain is not None:
+            click.echo(plain)
+
+    def note(self, text: str) -> None:
+        """Say what is good to know."""
+        if not self.quiet:
+            self._say(text)
+
+    def warn(self, text: str) -> None:
+        """Say what the user should act on."""
+        self._say(f"warning: {text}")
+
+    @contextmanager
+    def survive(self, name: object) -> Iterator[None]:
+        """Let one input fail without ending the batch; its name goes before what the error says."""
+        try:
+            yield
+        except (DDIMEditError, OSError) as error:
+            self.failures += 1
+            self._say(f"error: {name}: {error}")
+
+    def batches(self, items: Sequence[Item], unit: str) -> Iterator[Sequence[Item]]:
+        """Items in batches of the asked size, with a bar on standard error where somebody looks."""
+        from tqdm import tqdm
+
+        hidden = self.quiet or not sys.stderr.isatty()
+        with tqdm(total=len(items), unit=f" {unit}", disable=hidden, leave=False) as self._bar:
+            for start in range(0, len(items), self.batch_size):
+                batch = items[start : start + self.batch_size]
+                yield batch
+                self._bar.update(len(batch))
+        self._bar = None
+
+    def leave(self) -> None:
+        """End the command: with exit status 1 if anything failed."""
+        if self.failures:
+            raise click.exceptions.Exit(1)
+
+    def _evaluated(self, pictures: int) -> None:
+        self.evaluations += pictures
+        if self._bar is not None:
+            self._bar.set_postfix(evaluations=self.evaluations)
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(text, err=True)

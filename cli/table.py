@@ -1,0 +1,71 @@
+"""What `reconstruct` shows: a table of scores and a sheet of pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "nfe_in": ("in", "4.0f"),
+    "nfe_out": ("out", "4.0f"),
+    "psnr": ("PSNR", "7.2f"),
+    "ssim": ("SSIM", "7.5f"),
+    "lpips": ("LPIPS", "8.6f"),
+    "identical_pixels": ("same", "8.2%"),
+    "xt_mean": ("mean", "+7.3f"),
+    "xt_std": ("std", "7.4f"),
+    "xt_corr": ("corr", "+7.3f"),
+    "xt_kurtosis": ("kurt", "6.2f"),
+}
+SHOWN = 64
+"""Pictures on a sheet at most; more would make it too large to look at."""
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line per picture and, for several, one of their means; evaluations, round trip, then health of x_T."""
+    lines = [_line("", [title.rjust(_width(code)) for title, code in COLUMNS.values()])]
+    lines += [_scores(Path(row["input"]).stem, row) for row in rows]
+    if len(rows) > 1:
+        lines.append(_scores("mean", {name: _mean([row[name] for row in rows]) for name in COLUMNS}))
+    return "\n".join(lines)
+
+
+def _scores(name: str, row: Mapping[str, Any]) -> str:
+    cells = [(row[key], code) for key, (_, code) in COLUMNS.items()]
+    return _line(name, ["-".rjust(_width(code)) if value is None else format(value, code) for value, code in cells])
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return "  ".join([name[:20].ljust(20), *cells])
+
+
+def _width(code: str) -> int:
+    return len(format(0.0, code))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+class Sheet:
+    """The first pictures of a run beside what came back of them."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, originals: "Tensor", pictures: "Tensor") -> None:
+        """Take in a batch [B, 3, H, W] in [-1, 1], as far as there is room."""
+        room = SHOWN - sum(len(pair[0]) for pair in self._pairs)
+        self._pairs.append((originals[:room], pictures[:room]))
+
+    def save(self, path: Path) -> None:
+        """Write originals, reconstructions and differences."""
+        import torch
+
+        from ddim_edit.images import comparison, to_uint8, write
+
+        originals, pictures = (to_uint8(torch.cat(column)) for column in zip(*self._pairs, strict=True))
+        write(path, comparison(originals, pictures))

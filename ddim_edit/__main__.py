@@ -1,0 +1,5 @@
+"""`python -m ddim_edit`."""
+
+from ddim_edit.cli import main
+
+main()
