@@ -112,13 +112,15 @@ def _rows(
 
 
 def _decoded(session: Session, latents: "Latents", scale: int) -> "Tensor":
-    """Frames uint8 [N, 3, H, W], enlarged."""
+    """Frames uint8 [N, 3, H, W], enlarged; a code that comes twice, as on the way back of a loop, is decoded once."""
     import torch
 
     from ddim_edit.images import enlarge, to_uint8
 
-    parts = [session.editor.decode(batch) for batch in session.batches(latents, "frames")]
-    return enlarge(to_uint8(torch.cat(parts)), scale)
+    pictures: dict[Latent, Tensor] = {}
+    for batch in session.batches(list(dict.fromkeys(latents)), "frames"):
+        pictures |= zip(batch, session.editor.decode(batch), strict=True)
+    return enlarge(to_uint8(torch.stack([pictures[latent] for latent in latents])), scale)
 
 
 def _writer(output: Path, fps: float) -> Writer:

@@ -89,7 +89,7 @@ def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
         click.option(
             grid_flag,
             "grid",
-            default="karras:10",
+            default="karras:14",
             show_default=True,
             callback=_grid,
             metavar="NAME",

@@ -149,7 +149,8 @@ class Editor:
         """
         require_alike(latents)
         stops = path(len(latents), frames, loop)
-        return Latents(between(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops)
+        made = {stop: between(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops}
+        return Latents(made[stop] for stop in stops)
 
     def sheet(self, corners: Sequence[Latent], rows: int = 7, columns: int = 7, method: str = "slerp") -> list[Latents]:
         """Codes between four corners (top left, top right, bottom left, bottom right), one `Latents` a row.

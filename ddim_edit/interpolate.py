@@ -93,8 +93,13 @@ def path(ends: int, frames: int, loop: bool = False) -> list[Stop]:
         given = f"{ends} pictures and {frames} frames"
         raise ArgumentError("at least 2 pictures and 2 frames", given, "add what is missing")
     legs = list(pairwise([*range(ends), 0] if loop else range(ends)))
-    stops = [Stop(a, b, i / (frames - 1)) for a, b in legs for i in range(frames - 1)]
-    return stops if loop else [*stops, Stop(*legs[-1], 1.0)]
+    stops = [_stop(a, b, i, frames - 1) for a, b in legs for i in range(frames - 1)]
+    return stops if loop else [*stops, _stop(*legs[-1], frames - 1, frames - 1)]
+
+
+def _stop(a: int, b: int, i: int, n: int) -> Stop:
+    # Named from the lower end, a way there and back is the same stops twice, and is decoded once.
+    return Stop(a, b, i / n) if a < b else Stop(b, a, (n - i) / n)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

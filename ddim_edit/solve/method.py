@@ -41,7 +41,7 @@ class Method:
     """
 
     solver: str = "dpm2m"
-    grid: str = "karras"
+    grid: str = "karras:14"
     steps: int = 20
     exact: bool = False
     tol: float = EIGHT_BIT

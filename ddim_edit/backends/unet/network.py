@@ -1,168 +1,16 @@
-"""The DDPM UNet in diffusers' parameter layout: runs pixel-space `UNet2DModel` checkpoints, in torch alone.
+"""The layers of the DDPM UNet, under diffusers' parameter names."""
 
-`embed` (time, label) -> `encode` (down) -> `middle` -> `decode` (up, fed by the skips); a wrapper edits the
-bottleneck on either side of `middle`. Network: Ho, Jain, Abbeel (2020); its options: Song et al. (2021),
-Dhariwal and Nichol (2021).
-"""
-
-import json
 import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ddim_edit.errors import ArgumentError, ModelError
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-ONLY_DDPM = "only DDPM-style UNet2DModel networks can be run, so use another checkpoint"
-
-# In place where torch can: what is activated here was made on the line before, and nobody else holds it.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": partial(F.silu, inplace=True),
-    "swish": partial(F.silu, inplace=True),
-    "mish": partial(F.mish, inplace=True),
-    "relu": partial(F.relu, inplace=True),
-    "gelu": F.gelu,
-}
-
-
-class _Domain(NamedTuple):
-    """The values that a config entry may take, in words and as a test."""
-
-    wanted: str
-    has: Callable[[Any], bool]
-
-
-def _one_of(*values: str | int | None) -> _Domain:
-    return _Domain(" or ".join(map(json.dumps, values)), lambda value: value in values)
-
-
-def _either(*domains: _Domain) -> _Domain:
-    words = " or ".join(domain.wanted for domain in domains)
-    return _Domain(words, lambda value: any(domain.has(value) for domain in domains))
-
-
-def _list_of(item: _Domain) -> _Domain:
-    return _Domain(
-        f"a list, each entry {item.wanted}",
-        lambda values: type(values) is tuple and values != () and all(map(item.has, values)),
-    )
-
-
-_SIZE = _Domain("a positive integer", lambda value: type(value) is int and value > 0)
-_NULL = _one_of(None)
-_PAIR = _Domain("two of them", lambda value: _list_of(_SIZE).has(value) and len(value) == 2)
-_NUMBER = _Domain("a number", lambda value: type(value) in (int, float))
-_POSITIVE = _Domain("a positive number", lambda value: _NUMBER.has(value) and value > 0)
-
-Size = Annotated[int, _SIZE]
-SizeOrNone = Annotated[int | None, _either(_SIZE, _NULL)]
-Number = Annotated[float, _NUMBER]
-Positive = Annotated[float, _POSITIVE]
-Flag = Annotated[bool, _one_of(True, False)]
-Resampling = Annotated[str, _one_of("conv", "resnet")]
-DownKinds = Annotated[tuple[str, ...], _list_of(_one_of("DownBlock2D", "AttnDownBlock2D"))]
-UpKinds = Annotated[tuple[str, ...], _list_of(_one_of("UpBlock2D", "AttnUpBlock2D"))]
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """A `unet/config.json` that this network can run; names, meanings and defaults are diffusers'.
-
-    `dropout` and `num_train_timesteps` change nothing at inference; `attention_head_dim` None is one head.
-
-    Errors: ModelError names the first entry that no network here fits.
-    """
-
-    sample_size: Annotated[int | tuple[int, ...] | None, _either(_SIZE, _PAIR, _NULL)] = None
-    in_channels: Size = 3
-    out_channels: Size = 3
-    center_input_sample: Flag = False
-    time_embedding_type: Annotated[str, _one_of("positional", "fourier")] = "positional"
-    time_embedding_dim: SizeOrNone = None
-    freq_shift: Number = 0
-    flip_sin_to_cos: Flag = True
-    down_block_types: DownKinds = ("DownBlock2D", *3 * ("AttnDownBlock2D",))
-    mid_block_type: Annotated[str | None, _one_of("UNetMidBlock2D", None)] = "UNetMidBlock2D"
-    up_block_types: UpKinds = (*3 * ("AttnUpBlock2D",), "UpBlock2D")
-    block_out_channels: Annotated[tuple[int, ...], _list_of(_SIZE)] = (224, 448, 672, 896)
-    layers_per_block: Size = 2
-    mid_block_scale_factor: Positive = 1
-    downsample_padding: Annotated[int, _one_of(0, 1)] = 1
-    downsample_type: Resampling = "conv"
-    upsample_type: Resampling = "conv"
-    dropout: Number = 0.0
-    act_fn: Annotated[str, _one_of(*_ACTIVATIONS)] = "silu"
-    attention_head_dim: SizeOrNone = 8
-    norm_num_groups: Size = 32
-    attn_norm_num_groups: SizeOrNone = None
-    norm_eps: Positive = 1e-5
-    resnet_time_scale_shift: Annotated[str, _one_of("default", "scale_shift")] = "default"
-    add_attention: Flag = True
-    class_embed_type: Annotated[str | None, _one_of(None, "timestep", "identity")] = None
-    num_class_embeds: SizeOrNone = None
-    num_train_timesteps: SizeOrNone = None
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, object]) -> Self:
-        """The config in a parsed `config.json`; an unknown entry is refused unless it starts with "_"."""
-        if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-            raise ModelError("a UNet2DModel config", f"'_class_name' {config['_class_name']!r}", ONLY_DDPM)
-        known = {field.name for field in fields(cls)}
-        given = {name: value for name, value in config.items() if not name.startswith("_")}
-        for name in sorted(given.keys() - known):
-            raise ModelError("entries of a UNet2DModel config", f"the entry {name!r}", ONLY_DDPM)
-        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-        return cls(**values)
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            domain: _Domain = field.type.__metadata__[0]  # type: ignore[union-attr]
-            value = getattr(self, field.name)
-            if not domain.has(value):
-                raise ModelError(f"{field.name!r} to be {domain.wanted}", f"{value!r}", ONLY_DDPM)
-        for wanted, holds in self._constraints():
-            if not holds:
-                raise ModelError(f"'block_out_channels' {wanted}", f"{self.block_out_channels}", ONLY_DDPM)
-
-    def _constraints(self) -> list[tuple[str, bool]]:
-        widths, groups, head = self.block_out_channels, self.norm_num_groups, self.attention_head_dim or 1
-        last_groups = self.attn_norm_num_groups or 1
-        counts = {len(widths), len(self.down_block_types), len(self.up_block_types)}
-        return [
-            ("as many as 'down_block_types' and 'up_block_types'", len(counts) == 1),
-            (f"in multiples of 'norm_num_groups' {groups}", not any(width % groups for width in widths)),
-            (f"ending on a multiple of 'attn_norm_num_groups' {last_groups}", widths[-1] % last_groups == 0),
-            (f"of 'attention_head_dim' {head} or more", min(self._attended, default=head) >= head),
-            (f"not starting on twice 'freq_shift' {self.freq_shift}", widths[0] // 2 != self.freq_shift),
-        ]
-
-    @property
-    def _attended(self) -> list[int]:
-        """Widths that an attention works at."""
-        kinds = (*self.down_block_types, *self.up_block_types[::-1])
-        levels = zip(kinds, 2 * self.block_out_channels, strict=False)
-        middle = self.block_out_channels[-1:] if self.mid_block_type and self.add_attention else ()
-        return [*middle, *(width for kind, width in levels if kind.startswith("Attn"))]
-
-    @property
-    def time_width(self) -> int:
-        """Width of the time embedding."""
-        return self.time_embedding_dim or 4 * self.block_out_channels[0]
-
-    @property
-    def stride(self) -> int:
-        """What heights and widths must be multiples of: every level but the last halves them."""
-        return 1 << (len(self.block_out_channels) - 1)
+from ddim_edit.backends.unet.config import ACTIVATIONS, UNetConfig
+from ddim_edit.errors import ArgumentError
 
 
 class _TimeFeatures(nn.Module):
@@ -265,7 +113,7 @@ class _ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.norm_with_time = _norm_then_scale_and_shift if scaled else _shift_then_norm
-        self.activate = _ACTIVATIONS[config.act_fn]
+        self.activate = ACTIVATIONS[config.act_fn]
         self.resample = resample or nn.Identity()
         self.rescale = _divide_by(scale)
 
@@ -416,7 +264,7 @@ class UNet(nn.Module):
         self.time_embedding = _Embedding(config, self.time_proj.width)
         self.class_embedding = self._class_embedding()
         self.label_is_time = config.class_embed_type == "timestep"
-        self.activate = _ACTIVATIONS[config.act_fn]
+        self.activate = ACTIVATIONS[config.act_fn]
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(_DownBlock(config, level) for level in levels)
         self.mid_block = _MidBlock(config) if config.mid_block_type else None
@@ -479,83 +327,3 @@ class UNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % stride or x.shape[3] % stride:
             wanted = f"images [B, {channels}, H, W] with H and W multiples of {stride}"
             raise ArgumentError(wanted, f"the shape {list(x.shape)}", "resize or pad the images")
-
-
-def load_unet(folder: Path) -> UNet:
-    """The network in a diffusers `unet` folder, ready to run on the CPU; reads no pickles and no shards.
-
-    It is float32 whatever the file holds, channels_last, in eval mode, and its weights ask for no gradients.
-    The attention names of old checkpoints are understood.
-
-    Errors: ModelError for a file that is missing, broken, sharded or a pickle, for a config that is not
-    implemented, and for tensors that are missing, unknown or of another shape.
-    """
-    config = UNetConfig.from_dict(_read_config(folder / "config.json"))
-    weights = _read_weights(folder / WEIGHTS)
-    with torch.device("meta"):  # draws no random weights: they cost time and move the global generator
-        unet = UNet(config)
-    _check_fit({name: tensor.shape for name, tensor in unet.state_dict().items()}, weights, folder / WEIGHTS)
-    unet.to_empty(device="cpu").load_state_dict(weights)
-    return unet.eval().requires_grad_(False)
-
-
-def _read_config(path: Path) -> dict[str, object]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"a file {path}", "none that can be read", "name a diffusers unet folder") from error
-    except ValueError as error:
-        raise ModelError(f"JSON in {path}", "something else", "fetch the checkpoint again") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"a JSON object in {path}", f"a {type(config).__name__}", "fetch the checkpoint again")
-    return config
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"a file {path}", *_what_stands_for(path))
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"tensors in {path}", f"a broken file ({error})", "fetch it again") from error
-    return {_modern(name): tensor for name, tensor in weights.items()}
-
-
-def _what_stands_for(path: Path) -> tuple[str, str]:
-    """What was given in place of the weights, and what to do."""
-    resave = "with save_pretrained(folder, safe_serialization=True)"
-    if path.with_name(path.name + ".index.json").exists():
-        return (
-            "a sharded checkpoint",
-            f"load it in diffusers and save it as one file {resave}, max_shard_size='100GB'",
-        )
-    if pickles := sorted(file.name for file in path.parent.glob("*.bin")):
-        return (
-            f"only the pickle {pickles[0]}, which can run code",
-            f"load it where you trust it and save it {resave}",
-        )
-    return "none", "fetch the checkpoint again"
-
-
-def _modern(name: str) -> str:
-    """Today's name of a parameter; checkpoints such as google/ddpm-cifar10-32 use an older one."""
-    today = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    old = re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)", name)
-    return old[1] + today[old[2]] + old[3] if old else name
-
-
-def _check_fit(wanted: Mapping[str, torch.Size], weights: Mapping[str, Tensor], path: Path) -> None:
-    misfits = [f"no {name}" for name in wanted if name not in weights]
-    misfits += [f"an unknown {name}" for name in weights if name not in wanted]
-    misfits += [
-        f"{name} of shape {list(tensor.shape)}, not {list(wanted[name])}"
-        for name, tensor in weights.items()
-        if name in wanted and tensor.shape != wanted[name]
-    ]
-    if misfits:
-        more = [f"{len(misfits) - 3} more misfits"] * (len(misfits) > 3)
-        raise ModelError(
-            f"in {path} the tensors that its config.json describes",
-            ", ".join(misfits[:3] + more),
-            "take both files from one checkpoint",
-        )

@@ -1,0 +1,39 @@
+# Two commands: `make demo` shows what the tool does, `make test` proves it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FACES := assets/images
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
+	$(BIN)/ddim-edit invert $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite -q
+	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/strip.png --overwrite -q
+	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/walk.webp --frames 17 --loop --scale 4 --overwrite -q
+	@echo
+	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other) and out/walk.webp (the same, moving)."
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable . --group test
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ddim_edit.errors import ArgumentError
+from ddim_edit.images import comparison, enlarge, sheet, strip
+
+GENERATOR = torch.Generator().manual_seed(5)
+
+
+def pictures(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=GENERATOR)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 4))
+def test_enlarging_and_taking_every_nth_pixel_is_the_identity(n: int, h: int, w: int, factor: int) -> None:
+    small = pictures(n, 3, h, w)
+    large = enlarge(small, factor)
+    assert large.shape == (n, 3, h * factor, w * factor)
+    for offset in range(factor):
+        assert torch.equal(large[..., offset::factor, offset::factor], small)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 5), st.integers(0, 255))
+def test_a_sheet_keeps_every_pixel_and_adds_only_background(counts: list[int], gap: int, grey: int) -> None:
+    rows = [pictures(count, 3, 4, 6) for count in counts]
+    result = sheet(rows, gap, grey)
+    assert result.shape == (3, len(rows) * (4 + gap) - gap, max(counts) * (6 + gap) - gap)
+    rest = torch.ones(result.shape, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = i * (4 + gap), j * (6 + gap)
+            assert torch.equal(result[:, top : top + 4, left : left + 6], picture)
+            rest[:, top : top + 4, left : left + 6] = False
+    assert (result[rest] == grey).all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.integers(0, 4))
+def test_a_strip_without_its_gaps_is_the_pictures(n: int, gap: int) -> None:
+    frames = pictures(n, 3, 4, 6)
+    row = torch.nn.functional.pad(strip(frames, gap), (0, gap))
+    assert torch.equal(row.unfold(2, 6, 6 + gap).permute(2, 0, 1, 3), frames)
+
+
+@pytest.mark.parametrize("rows", [[], [pictures(1, 3, 4, 4), pictures(1, 3, 4, 5)], [pictures(3, 4, 4)]])
+def test_rows_that_make_no_sheet(rows: list[Tensor]) -> None:
+    with pytest.raises(ArgumentError, match="rows of pictures of one size"):
+        sheet(rows)
+
+
+def test_enlarging_by_nothing_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="at least 1"):
+        enlarge(pictures(1, 3, 4, 4), 0)
+
+
+def cells(result: Tensor, count: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The three pictures of every row of a comparison of pictures 128 pixels wide, by its stated layout."""
+    heading, gap = 28, 4
+    block = 3 * width + 2 * gap
+    margin = block // 24
+    found = []
+    for index in range(count):
+        top = heading + index % 8 * (width + gap)
+        left = margin + index // 8 * (block + margin)
+        columns = [left + k * (width + gap) for k in range(3)]
+        found.append(tuple(result[:, top : top + width, x : x + width] for x in columns))
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 8, 11])
+def test_a_comparison_shows_both_and_their_difference(count: int) -> None:
+    originals = pictures(count, 3, 64, 64)
+    shifts = torch.randint(-9, 10, originals.shape, generator=GENERATOR)
+    reconstructions = (originals + shifts).clamp(0, 255).to(torch.uint8)
+    result = comparison(originals, reconstructions, gain=20)
+    gained = ((originals.int() - reconstructions.int()).abs() * 20).clamp(max=255).to(torch.uint8)
+    for index, shown in enumerate(cells(result, count, 128)):
+        for cell, picture in zip(shown, (originals, reconstructions, gained), strict=True):
+            assert torch.equal(cell, enlarge(picture[index], 2))
+
+
+def test_equal_pictures_differ_in_black() -> None:
+    originals = pictures(1, 3, 64, 64)
+    assert not cells(comparison(originals, originals), 1, 128)[0][2].any()
+
+
+def test_every_column_has_its_label_and_the_ink_stays_in_the_heading() -> None:
+    white = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
+    ink = (comparison(white, white) < 128).any(0)
+    margin = (3 * 128 + 2 * 4) // 24
+    columns = [ink[:28, margin + k * 132 : margin + k * 132 + 128] for k in range(3)]
+    assert all(column.any() and not column[:, 0].any() and not column[:, -1].any() for column in columns)
+    assert ink[28:, : margin + 264].sum() == 0
+
+
+@pytest.mark.parametrize("other", [pictures(2, 3, 8, 8), pictures(1, 3, 8, 9)])
+def test_pictures_that_do_not_pair_up(other: Tensor) -> None:
+    with pytest.raises(ArgumentError, match="pair the pictures up"):
+        comparison(pictures(1, 3, 8, 8), other)

@@ -1,0 +1,192 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.images import read, read_recipe, write, write_animation
+
+PIXELS = torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+SMOOTH = torch.stack([torch.arange(0, 256, 4, dtype=torch.uint8).expand(64, 64)] * 3)
+FRAMES = torch.stack([SMOOTH.roll(shift, -1) for shift in (0, 5, 9, 20, 33)])
+RECIPE = {"seed": [1, 2], "model": "faces64", "é": {"t": 0.1}, "a": None}
+
+
+def opened(path) -> Image.Image:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def decoded(path) -> list[np.ndarray]:
+    image = opened(path)
+    frames = []
+    for index in range(getattr(image, "n_frames", 1)):
+        image.seek(index)
+        frames.append(np.asarray(image.convert("RGB")).astype(int))
+    return frames
+
+
+def as_array(pixels: torch.Tensor) -> np.ndarray:
+    return pixels.permute(1, 2, 0).numpy().astype(int)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "A.PNG"])
+def test_lossless_stills_come_back_bit_by_bit(tmp_path, name) -> None:
+    write(tmp_path / name, PIXELS, RECIPE)
+    assert torch.equal(read(tmp_path / name, (24, 32)).pixels, PIXELS)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg"])
+def test_jpeg_is_close(tmp_path, name) -> None:
+    write(tmp_path / name, SMOOTH)
+    assert abs(as_array(read(tmp_path / name, 64).pixels) - as_array(SMOOTH)).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
+def test_a_still_keeps_its_recipe(tmp_path, name) -> None:
+    write(tmp_path / name, PIXELS, RECIPE)
+    assert read_recipe(tmp_path / name) == RECIPE
+    write(tmp_path / name, PIXELS)
+    assert read_recipe(tmp_path / name) is None
+    assert read(tmp_path / name, (24, 32)).notes == ()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_an_animation_keeps_its_recipe(tmp_path, name) -> None:
+    write_animation(tmp_path / name, FRAMES, 10, RECIPE)
+    assert read_recipe(tmp_path / name) == RECIPE
+    write_animation(tmp_path / name, FRAMES, 10)
+    assert read_recipe(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
+def test_equal_recipes_make_equal_files(tmp_path, name) -> None:
+    write(tmp_path / name, PIXELS, RECIPE)
+    first = (tmp_path / name).read_bytes()
+    write(tmp_path / name, PIXELS, dict(reversed(RECIPE.items())))
+    assert (tmp_path / name).read_bytes() == first
+    assert json.dumps(RECIPE, sort_keys=True).encode() in first
+
+
+@pytest.mark.parametrize("text", ["[1]", "not json"])
+def test_a_foreign_text_under_our_key_is_no_recipe(tmp_path, text) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    chunks.add_text("ddim-edit", text)
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png", pnginfo=chunks)
+    assert read_recipe(tmp_path / "a.png") is None
+
+
+def test_webp_frames_come_back_bit_by_bit(tmp_path) -> None:
+    write_animation(tmp_path / "a.webp", FRAMES, 10)
+    frames = decoded(tmp_path / "a.webp")
+    assert len(frames) == len(FRAMES)
+    assert all(np.array_equal(frame, as_array(pixels)) for frame, pixels in zip(frames, FRAMES, strict=True))
+
+
+def test_gif_frames_of_few_colours_come_back_bit_by_bit(tmp_path) -> None:
+    write_animation(tmp_path / "a.gif", FRAMES, 10)
+    frames = decoded(tmp_path / "a.gif")
+    assert len(frames) == len(FRAMES)
+    assert all(np.array_equal(frame, as_array(pixels)) for frame, pixels in zip(frames, FRAMES, strict=True))
+
+
+@pytest.mark.parametrize("fps", [0.5, 3, 12, 24, 30, 50])
+@pytest.mark.parametrize(("name", "tick"), [("a.gif", 10), ("a.webp", 1)])
+def test_every_frame_ends_within_half_a_tick(tmp_path, name, tick, fps) -> None:
+    write_animation(tmp_path / name, FRAMES, fps)
+    image = opened(tmp_path / name)
+    end = 0.0
+    for index in range(len(FRAMES)):
+        image.seek(index)
+        image.load()
+        end += image.info["duration"]
+        assert abs(end - 1000 * (index + 1) / fps) <= tick / 2
+
+
+@pytest.mark.parametrize(("name", "once"), [("a.gif", None), ("a.webp", 1)])
+def test_loops_for_ever_or_once(tmp_path, name, once) -> None:
+    write_animation(tmp_path / name, FRAMES, 10)
+    assert opened(tmp_path / name).info["loop"] == 0
+    write_animation(tmp_path / name, FRAMES, 10, loop=False)
+    assert opened(tmp_path / name).info.get("loop") == once
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_one_frame_is_an_animation_too(tmp_path, name) -> None:
+    write_animation(tmp_path / name, FRAMES[:1], 10)
+    assert np.array_equal(decoded(tmp_path / name)[0], as_array(FRAMES[0]))
+
+
+@pytest.mark.parametrize("fps", [0, -1, 51, float("nan"), float("inf")])
+def test_impossible_rates(tmp_path, fps) -> None:
+    with pytest.raises(ArgumentError, match="at most 50 frames per second"):
+        write_animation(tmp_path / "a.gif", FRAMES, fps)
+
+
+@pytest.mark.parametrize("frames", [FRAMES[:0], FRAMES[0]])
+def test_impossible_frames(tmp_path, frames) -> None:
+    with pytest.raises(ArgumentError, match=r"frames of shape \[N, 3, H, W\]"):
+        write_animation(tmp_path / "a.gif", frames, 10)
+
+
+@pytest.mark.parametrize("pixels", [PIXELS.float(), PIXELS[None], PIXELS[:1], PIXELS[:, :0]])
+def test_impossible_pixels(tmp_path, pixels) -> None:
+    with pytest.raises(ArgumentError, match=r"uint8 pixels of shape \[3, H, W\]"):
+        write(tmp_path / "a.png", pixels)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a", "a.png.txt", "a.gif"])
+def test_unknown_suffixes_of_stills(tmp_path, name) -> None:
+    with pytest.raises(ImageError, match=r"\.png or \.webp or \.jpg or \.jpeg"):
+        write(tmp_path / name, PIXELS)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
+def test_unknown_suffixes_of_animations(tmp_path, name) -> None:
+    with pytest.raises(ImageError, match=r"\.webp or \.gif"):
+        write_animation(tmp_path / name, FRAMES, 10)
+
+
+def test_missing_folders_are_made(tmp_path) -> None:
+    write(tmp_path / "new" / "deeper" / "a.png", PIXELS)
+    assert [path.name for path in (tmp_path / "new" / "deeper").iterdir()] == ["a.png"]
+
+
+def test_a_file_where_a_folder_should_be(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError, match="choose another place"):
+        write(tmp_path / "file" / "a.png", PIXELS)
+
+
+def test_a_folder_where_the_file_should_be(tmp_path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(ImageError, match="choose another place"):
+        write(tmp_path / "a.png", PIXELS)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_recipe_with_no_room_leaves_nothing_behind(tmp_path) -> None:
+    with pytest.raises(ImageError, match="choose another place or format"):
+        write(tmp_path / "a.jpg", PIXELS, {"long": "x" * 70_000})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_keeps_the_old_picture_and_nothing_else(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "a.png", PIXELS, RECIPE)
+
+    def fill(self, path, *_, **__):
+        path.write_bytes(b"half a pic")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill)
+    with pytest.raises(ImageError, match="No space left on device"):
+        write(tmp_path / "a.png", PIXELS)
+    with pytest.raises(ImageError, match="No space left on device"):
+        write_animation(tmp_path / "b.gif", FRAMES, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert read_recipe(tmp_path / "a.png") == RECIPE
