@@ -1,7 +1,7 @@
 """Where and how precisely a network runs: devices and dtypes by name."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from ddim_edit.errors import ArgumentError
 
 
 class Precision(NamedTuple):
-    """The dtype of weights and activations, and whether float32 products may be rounded to tf32 on the way."""
+    """The dtype of weights and activations, and whether float32 convolutions may be rounded to tf32 on the way."""
 
     dtype: torch.dtype
     tf32: bool = False
@@ -78,12 +78,14 @@ class Placed:
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """The network's output, on the device of x."""
-        with torch.inference_mode(), _rounding(self.precision.tf32):
+        with torch.inference_mode(), _convolutions(self.device, self.precision.tf32):
             output: Tensor = self.network(x.to(self.device, self.precision.dtype), index.to(self.device))
         return output.to(x.device)
 
 
-def _rounding(tf32: bool) -> AbstractContextManager[None]:
-    # cuDNN rounds convolutions to tf32 unless told not to, which costs an inversion two digits.
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(allow_tf32=tf32)
+def _convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:
+    if device.type != "cuda":
+        return nullcontext()
+    # Left alone, cuDNN rounds float32 to tf32, which costs an inversion two digits, and may add up in any order.
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32)
     return flags
