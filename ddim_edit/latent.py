@@ -118,25 +118,25 @@ class Latent:
         Raises:
             LatentError: not such a file, or of a newer format.
         """
-        tensors, header = _read(Path(path))
-        recipe = Recipe.from_dict(header["recipe"])
-        return cls(tensors["x"], header["t"], recipe, tensors.get("delta"), header["report"])
+        try:
+            return _read(Path(path))
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+            given = f"{Path(path).name} ({_reason(error)})"
+            raise LatentError("a latent file written by ddim-edit", given, "invert the image again") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()[_HEADER])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        given = f"{path.name} ({_reason(error)})"
-        raise LatentError("a latent file written by ddim-edit", given, "invert the image again") from error
+def _read(path: Path) -> Latent:
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[_HEADER])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    recipe = Recipe.from_dict(header["recipe"])
+    return Latent(tensors["x"], header["t"], recipe, tensors.get("delta"), header["report"])
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    return "no ddim-edit header" if isinstance(error, KeyError | TypeError) else str(error).rstrip(".")
+    return "no ddim-edit header" if isinstance(error, AttributeError | KeyError | TypeError) else str(error).rstrip(".")
 
 
 class Latents(Sequence[Latent]):
@@ -165,8 +165,14 @@ class Latents(Sequence[Latent]):
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """What a solver decodes: x and, where every latent has one, delta, each [B, C, H, W]."""
-        return tuple(torch.cat(rows) for rows in zip(*(latent.parts for latent in self), strict=True))
+        """What a solver decodes: x and, where any latent has one, delta (else 0), each [B, C, H, W]."""
+        if all(latent.delta is None for latent in self):
+            return (self.x,)
+        return self.x, torch.stack([_delta(latent) for latent in self])
+
+
+def _delta(latent: Latent) -> Tensor:
+    return torch.zeros_like(latent.x) if latent.delta is None else latent.delta
 
 
 def between(a: Latent, b: Latent, method: str, w: float) -> Latent:
@@ -183,7 +189,7 @@ def between(a: Latent, b: Latent, method: str, w: float) -> Latent:
     """
     blend = find_blend(method)
     require_alike([a, b])
-    delta = None if a.delta is None or b.delta is None else torch.lerp(a.delta, b.delta, w)
+    delta = None if a.delta is None and b.delta is None else torch.lerp(_delta(a), _delta(b), w)
     ends = [dict(a.recipe.origin), dict(b.recipe.origin)]
     mix = blend_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
     recipe = replace(a.recipe, dequantise=mix, origin={"kind": method, "w": w, "ends": ends})

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.schedule import Span
+from ddim_edit.schedule import Level, Span
 from ddim_edit.solve.account import Account
 from ddim_edit.solve.anderson import Parts
 from ddim_edit.solve.solvers import Encoded, Spans
@@ -27,13 +28,40 @@ def bdia_weight(near: Span, far: Span) -> float:
     return far.there.alpha / near.here.alpha
 
 
+LATTICE = 2.0**44
+"""Steps per unit of the lattice that states live on: sums of its points below 512 are exact in float64."""
+
+
+def on_lattice(x: Tensor) -> Tensor:
+    """The nearest point of the lattice."""
+    return torch.round(x * LATTICE) / LATTICE
+
+
+class _Hop(NamedTuple):
+    """An inner node of a two-step scheme, z_{i-1} - z_{i+1} = g(z_i), with z = c y."""
+
+    node: Level
+    c: float
+    c_before: float
+    weight: float
+    pull: float
+
+    def g(self, account: Account, z: Tensor) -> Tensor:
+        y = z / self.c
+        eps = account(self.node.alpha * y, self.node).eps
+        return on_lattice(self.c_before * ((1 - self.weight) * y - self.pull * eps))
+
+
 @dataclass(frozen=True)
 class Leapfrog:
-    """A two-step scheme that is solved for either end in closed form; exact up to rounding, one evaluation a step.
+    """A two-step scheme that is solved for either end in closed form; returns bit by bit, one evaluation a step.
 
-    y_{i-1} = w y_{i+1} + (1 - w) y_i - (h_i + w h_{i+1}) eps(y_i), y = x / alpha, h_i = s_i - s_{i-1}. The first step
-    up is Euler's. The code is (x_S, delta), delta = x_{S-1} - (sigma_{S-1} / sigma_S) x_S: what the last step adds to
-    shrinking the noise, so x_S may be edited, or drawn afresh with delta = 0.
+    y_{i-1} = w y_{i+1} + (1 - w) y_i - (h_i + w h_{i+1}) eps(y_i), y = x / alpha, h_i = s_i - s_{i-1}; the first step
+    up is Euler's. In z_i = c_i y_i with c_{i+1} = w c_{i-1} this is z_{i-1} = z_{i+1} + g(z_i). With z and g rounded to
+    a lattice the sum is exact, so the way down meets the same floats as the way up, whatever the network makes of them.
+
+    The code is (x_S, delta), delta = x_{S-1} - (sigma_{S-1} / sigma_S) x_S: what the last step adds to shrinking the
+    noise, so x_S may be edited, or drawn afresh with delta = 0.
 
     Args:
         weight: w of two neighbouring spans; `belm_weight` or `bdia_weight`.
@@ -43,31 +71,32 @@ class Leapfrog:
 
     def encode(self, account: Account, x: Tensor, spans: Spans) -> Encoded:
         """Walk up: as many evaluations as spans."""
-        _want_two(spans)
-        y, y_next = x / spans[0].here.alpha, euler(account, x, spans[0], ())[0] / spans[0].there.alpha
-        for near, far in pairwise(spans):
-            w, pull = self._coefficients(near, far)
-            eps = account(y_next * near.there.alpha, near.there).eps
-            y, y_next = y_next, y_next + (y - y_next + pull * eps) / w
-        last = spans[-1]
-        x, before = y_next * last.there.alpha, y * last.here.alpha
-        return Encoded((x, before - shrunk(x, last)))
+        hops, (scale, scale_next) = self._plan(spans)
+        z, z_next = on_lattice(x), on_lattice(euler(account, x, spans[0], ())[0])
+        for hop in hops:
+            z, z_next = z_next, z - hop.g(account, z_next)
+        x = z_next / scale_next
+        return Encoded((x, z / scale - shrunk(x, spans[-1])))
 
     def decode(self, account: Account, parts: Parts, spans: Spans) -> Tensor:
         """Walk down: one evaluation less than spans, as delta stands in for the first."""
-        _want_two(spans)
+        hops, (scale, scale_next) = self._plan(spans)
         x, delta = with_delta(parts)
-        last = spans[-1]
-        y_next, y = x / last.there.alpha, (shrunk(x, last) + delta) / last.here.alpha
-        for far, near in pairwise(reversed(spans)):
-            w, pull = self._coefficients(near, far)
-            eps = account(y * near.there.alpha, near.there).eps
-            y_next, y = y, y + w * (y_next - y) - pull * eps
-        return y * spans[0].here.alpha
+        z, z_next = on_lattice(scale * (shrunk(x, spans[-1]) + delta)), on_lattice(scale_next * x)
+        for hop in reversed(hops):
+            z, z_next = z_next + hop.g(account, z), z
+        return z
 
-    def _coefficients(self, near: Span, far: Span) -> tuple[float, float]:
-        w = self.weight(near, far)
-        return w, near.h + w * far.h
+    def _plan(self, spans: Spans) -> tuple[list[_Hop], tuple[float, float]]:
+        """The inner nodes, and what z is of x at the last two levels."""
+        if len(spans) < 2:
+            raise ArgumentError("at least 2 steps for a two-state scheme", str(len(spans)), "ask for more steps")
+        hops, c_before, c = [], spans[0].here.alpha, spans[0].there.alpha
+        for near, far in pairwise(spans):
+            w = self.weight(near, far)
+            hops.append(_Hop(near.there, c, c_before, w, near.h + w * far.h))
+            c_before, c = c, w * c_before
+        return hops, (c_before / spans[-1].here.alpha, c / spans[-1].there.alpha)
 
 
 def shrunk(x: Tensor, span: Span) -> Tensor:
@@ -78,11 +107,6 @@ def shrunk(x: Tensor, span: Span) -> Tensor:
 def with_delta(parts: Parts) -> Parts:
     """The parts of a pair's code; a bare x means delta = 0."""
     return parts if len(parts) > 1 else (*parts, torch.zeros_like(parts[0]))
-
-
-def _want_two(spans: Spans) -> None:
-    if len(spans) < 2:
-        raise ArgumentError("at least 2 steps for a two-state scheme", str(len(spans)), "ask for more steps")
 
 
 @dataclass(frozen=True)
