@@ -69,6 +69,8 @@ class Editor:
     def reconstruct(self, images: Images, method: Method = DEFAULT, crop: Crop = CENTRE) -> Reconstruction:
         """Pictures through their codes and back, measured; arguments and errors as `invert`."""
         trips = list(self._trips(images, replace(method, check=True), crop))
+        if not trips:
+            raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         lpips = metrics.LPIPS()
         measured = chain.from_iterable(scores(trip, lpips) for trip, _ in trips)
         latents = Latents(chain.from_iterable(latents for _, latents in trips))
@@ -87,14 +89,13 @@ class Editor:
             force: decode even what belongs to another model.
 
         Raises:
-            LatentMismatchError: a latent of another model or weights, without `force`.
+            LatentMismatchError: a latent of another model or weights, without `force`, or of another shape.
             ArgumentError: no latents.
         """
         if not latents:
             raise ArgumentError("at least one latent", "none", "invert a picture first")
-        if not force:
-            for latent in latents:
-                self.require_own(latent)
+        for latent in latents:
+            self.require_own(latent, force)
         walks = (list(alike) for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
         groups = chain.from_iterable(_chunks(alike, self.batch_size) for alike in walks)
         return torch.cat([self._decode(Latents(group)) for group in groups])
@@ -212,19 +213,32 @@ class Editor:
             times=grid.times,
         )
 
-    def require_own(self, latent: Latent) -> None:
-        """Insist that a latent belongs to this model, its weights and its dtype.
+    def require_own(self, latent: Latent, force: bool = False) -> None:
+        """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits.
 
         Raises:
             LatentMismatchError: it does not; the message names both.
         """
-        mine, theirs = self.model, latent.recipe
-        if (theirs.model, theirs.weights, theirs.dtype) != (mine.name, mine.weights, mine.dtype):
-            raise LatentMismatchError(
-                f"a latent of {mine.name} (weights {mine.weights[:8]}, {mine.dtype})",
-                f"one of {theirs.model} (weights {theirs.weights[:8]}, {theirs.dtype})",
-                "load that model, or force it",
-            )
+        if not force:
+            _require_same(self.model, latent.recipe)
+        if tuple(latent.x.shape) != self.model.shape:
+            wanted = f"a latent of shape {list(self.model.shape)}, which {self.model.name} takes"
+            given = f"one of shape {list(latent.x.shape)}"
+            raise LatentMismatchError(wanted, given, f"load {latent.recipe.model}")
+
+
+def _require_same(mine: Model, theirs: Recipe) -> None:
+    if (theirs.model, theirs.weights, theirs.dtype) != (mine.name, mine.weights, mine.dtype):
+        raise LatentMismatchError(
+            f"a latent of {mine.name} (weights {mine.weights[:8]}, {mine.dtype})",
+            f"one of {theirs.model} (weights {theirs.weights[:8]}, {theirs.dtype})",
+            "load that model, or force it",
+        )
+    trained = mine.prediction, dict(mine.schedule.description)
+    if (theirs.prediction, dict(theirs.schedule)) != trained:
+        given = f"one made with {theirs.prediction} and {theirs.schedule}"
+        wanted = f"a latent made with {trained[0]} and {trained[1]}"
+        raise LatentMismatchError(wanted, given, "restore that scheduler_config.json, or force it")
 
 
 def _dequantisation(method: Method, source: Source) -> Mix:

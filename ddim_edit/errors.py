@@ -4,7 +4,7 @@
     ├── ArgumentError        a value that no call could work with (also a ValueError)
     ├── ImageError           a file that is not a picture we can read, or cannot be written
     ├── ModelError           a folder or checkpoint that we cannot run as it claims
-    └── LatentError          a latent file that cannot be read
+    └── LatentError          a latent file that cannot be read, or cannot be written
         └── LatentMismatchError   a latent that belongs to another model, grid or solver
 
 Each is raised with what was wanted, what was given and what to do about it, and reads as one sentence.
@@ -21,7 +21,11 @@ class DDIMEditError(Exception):
     """
 
     def __init__(self, wanted: str, given: str, remedy: str) -> None:
-        super().__init__(f"wanted {wanted}, was given {given}: {remedy}")
+        super().__init__(wanted, given, remedy)  # kept apart, so that the error survives pickling
+
+    def __str__(self) -> str:
+        wanted, given, remedy = self.args
+        return f"wanted {wanted}, was given {given}: {remedy}"
 
 
 class ArgumentError(DDIMEditError, ValueError):
@@ -37,7 +41,7 @@ class ModelError(DDIMEditError):
 
 
 class LatentError(DDIMEditError):
-    """A latent file that cannot be read."""
+    """A latent file that cannot be read, or a latent that cannot be written."""
 
 
 class LatentMismatchError(LatentError):

@@ -103,13 +103,21 @@ class Latent:
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file whose header holds the recipe as sorted JSON; reads back bit by bit."""
+        """Write one safetensors file whose header holds the recipe as sorted JSON; reads back bit by bit.
+
+        Raises:
+            LatentError: a place that cannot be written; nothing half-written is left there.
+        """
         tensors = {"x": self.x.cpu().contiguous()}
         if self.delta is not None:
             tensors["delta"] = self.delta.cpu().contiguous()
         header = {"recipe": self.recipe.as_dict(), "report": dict(self.report), "t": self.t}
-        with atomic(Path(path)) as temporary:
-            save_file(tensors, temporary, {_HEADER: json.dumps(header, sort_keys=True)})
+        try:
+            with atomic(Path(path)) as temporary:
+                save_file(tensors, temporary, {_HEADER: json.dumps(header, sort_keys=True)})
+        except (OSError, SafetensorError) as error:
+            given = f"{path} ({getattr(error, 'strerror', None) or error})"
+            raise LatentError("a latent file that can be written", given, "choose another place") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Latent":

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from .errors import ArgumentError, ModelError
+from ddim_edit.errors import ArgumentError, ModelError
 
 WINDOW, SIGMA = 11, 1.5
 SHORTEST = 64

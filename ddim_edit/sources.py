@@ -31,7 +31,7 @@ def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[Source]:
         crop: what to keep of a file of another shape.
 
     Raises:
-        ImageError: a file that cannot be used; ArgumentError: a tensor or `Picture` of another size.
+        ImageError: a file that cannot be used; ArgumentError: a tensor or `Picture` of another size, or whole numbers.
     """
     if isinstance(images, Tensor):
         return [_of_tensor(x, size) for x in (images if images.ndim == 4 else images[None])]
@@ -52,6 +52,8 @@ def _of_picture(picture: Picture, size: tuple[int, int]) -> Source:
 
 def _of_tensor(x: Tensor, size: tuple[int, int]) -> Source:
     _require(x, size)
+    if not x.is_floating_point():
+        raise ArgumentError("floats in [-1, 1]", f"{x.dtype}", "convert them with `images.to_float`")
     x = x.detach().cpu().double().contiguous()
     digest = hashlib.sha256(x.numpy().astype("<f8").tobytes()).hexdigest()
     return Source(x, {"source": digest, "preprocessing": None})

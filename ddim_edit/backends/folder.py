@@ -49,7 +49,8 @@ def load_model(name_or_path: str | Path | None = None, device: str = "cpu", dtyp
         ModelError: no such model, or one that cannot be run as it claims.
         ArgumentError: a device or dtype that this machine does not have.
     """
-    folder = _locate(str(name_or_path or DEFAULT_MODEL))
+    name = str(name_or_path or DEFAULT_MODEL)
+    folder = _of_pixels(_locate(name))
     place, dtype = find_device(device), dtype_name(dtype)
     schedule, prediction = read_scheduler(folder)
     weights = _part(folder, "unet")
@@ -60,13 +61,21 @@ def load_model(name_or_path: str | Path | None = None, device: str = "cpu", dtyp
         codec=codec_for(unet.config.in_channels),
         schedule=schedule,
         shape=_shape(unet),
-        name=folder.resolve().name,
+        name=folder.resolve().name if Path(name).is_dir() else name,
         weights=hashlib.sha256((weights / WEIGHTS).read_bytes()).hexdigest(),
         prediction=prediction,
         dtype=dtype,
         device=place,
         state_device=state_device(place),
     )
+
+
+def _of_pixels(folder: Path) -> Path:
+    for autoencoder in ("vae", "vqvae"):
+        if (folder / autoencoder).is_dir():
+            remedy = "use another one: its network does not see pixels"
+            raise ModelError("a pixel-space model", f"one with an autoencoder ({autoencoder})", remedy)
+    return folder
 
 
 def _unconditional(unet: UNet) -> UNet:
@@ -128,7 +137,7 @@ def _part(folder: Path, name: str) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         given = f"{path.parent.name}/{path.name}, which cannot be read"
         raise ModelError("a diffusers folder with a scheduler_config.json", given, "check the folder") from error

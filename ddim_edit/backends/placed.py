@@ -45,16 +45,17 @@ def find_device(name: str) -> torch.device:
     Raises:
         ArgumentError: no such device here.
     """
-    present = [kind for kind, there in _present().items() if there]
-    kind = name.partition(":")[0]
-    if kind not in ("auto", *present):
+    present = _present()
+    if name not in ("auto", *present):
         raise ArgumentError(f"a device of this machine ({', '.join(present)})", name, "use --device auto")
     return torch.device(present[0] if name == "auto" else name)
 
 
-def _present() -> dict[str, bool]:
-    mps = torch.backends.mps.is_available()
-    return {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
+def _present() -> list[str]:
+    """The devices here, fastest first, then each card by its number."""
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [kind for kind, there in kinds.items() if there] + cards
 
 
 def state_device(device: torch.device) -> torch.device:

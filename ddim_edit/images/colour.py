@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform
 
-from ..errors import ImageError
+from ddim_edit.errors import ImageError
 
 SAME_COLOUR = 2
 """A profile that moves no colour by more than this many of 255 levels is taken for sRGB itself."""

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ..errors import ArgumentError, ImageError
+from ddim_edit.errors import ArgumentError, ImageError
 
 
 class Placement(NamedTuple):

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ddim_edit.errors import ArgumentError
 
 
 def to_float(pixels: Tensor) -> Tensor:

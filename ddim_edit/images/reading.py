@@ -13,11 +13,11 @@ from typing import Any
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import ArgumentError, DDIMEditError, ImageError
-from .colour import in_srgb
-from .crop import CentreSquare, Crop, framed
-from .pixels import from_image, to_float
-from .recipe import recipe_in
+from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
+from ddim_edit.images.colour import in_srgb
+from ddim_edit.images.crop import CentreSquare, Crop, framed
+from ddim_edit.images.pixels import from_image, to_float
+from ddim_edit.images.recipe import recipe_in
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 PIXEL_LIMIT = 178_000_000

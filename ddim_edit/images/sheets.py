@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..errors import ArgumentError
-from .pixels import from_image
+from ddim_edit.errors import ArgumentError
+from ddim_edit.images.pixels import from_image
 
 WHITE, INK = 255, 40
 CELL = 128

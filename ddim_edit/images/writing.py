@@ -11,10 +11,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ..errors import ArgumentError, ImageError
-from ..files import atomic
-from .pixels import to_image
-from .recipe import KEY, Recipe, as_comment, as_exif, as_text
+from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.files import atomic
+from ddim_edit.images.pixels import to_image
+from ddim_edit.images.recipe import KEY, Recipe, as_comment, as_exif, as_text
 
 FASTEST = 50
 """Frames per second above which viewers of GIF fall back to 10."""

@@ -70,6 +70,7 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     start = _start(spans, noise)
     encoded = solver.encode(account, start.up(x0.double()), spans)
     trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
+    account.note(account.residual, encoded.parts[0].flatten(1).isfinite().all(1))
     return Inversion(encoded.parts, account.nfe, account.residual, account.converged, trip)
 
 
