@@ -1,6 +1,6 @@
 """Input files and the names of outputs, where one failure ends nothing but itself."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,11 +31,18 @@ class Place(NamedTuple):
     suffix: str
     overwrite: bool
 
-    def claim(self, target: Path) -> Path:
-        """The target, if it may be written."""
-        if target.exists() and not self.overwrite:
-            raise ArgumentError("a name that is free", str(target), "use --overwrite or write elsewhere")
-        return target
+
+def claim(target: Path, inputs: Collection[Path], overwrite: bool) -> Path:
+    """The target, if it may be written: never over an input, and over other files only if so asked."""
+    if target.resolve() in {path.resolve() for path in inputs}:
+        raise ArgumentError("an output apart from the inputs", str(target), "write elsewhere")
+    if not overwrite and target.exists() and not _is_empty_folder(target):
+        raise ArgumentError("a name that is free", str(target), "use --overwrite or write elsewhere")
+    return target
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def picture_files(session: Session, paths: Sequence[Path]) -> list[Path]:
@@ -67,14 +74,15 @@ def _gathered(session: Session, paths: Sequence[Path], expand: Callable[[Path], 
     return files
 
 
-def jobs(session: Session, files: Sequence[Path], place: Place) -> list[Job]:
-    """A target for every file; equal names are numbered, and what may not be replaced fails."""
-    made: dict[Path, Path] = {}
+def jobs(session: Session, files: Sequence[Path], place: Place, reserved: Collection[Path] = ()) -> list[Job]:
+    """A target for every file; equal and reserved names are numbered, and what may not be replaced fails."""
+    made, taken = [], set(reserved)
     for file in files:
-        target = _untaken(place, stem(file), made)
+        target = _untaken(place, stem(file), taken)
+        taken.add(target)
         with session.survive(file):
-            made[place.claim(target)] = file
-    return [Job(file, target) for target, file in made.items()]
+            made.append(Job(file, claim(target, files, place.overwrite)))
+    return made
 
 
 def stem(file: Path) -> str:
@@ -82,7 +90,7 @@ def stem(file: Path) -> str:
     return file.name.removesuffix(LATENT) if file.name.endswith(LATENT) else file.stem
 
 
-def _untaken(place: Place, name: str, taken: Mapping[Path, Path]) -> Path:
+def _untaken(place: Place, name: str, taken: Collection[Path]) -> Path:
     target, number = place.folder / f"{name}{place.suffix}", 2
     while target in taken:
         target = place.folder / f"{name}-{number}{place.suffix}"
@@ -91,21 +99,35 @@ def _untaken(place: Place, name: str, taken: Mapping[Path, Path]) -> Path:
 
 
 def pictures(
-    session: Session, images: Sequence[Path], place: Place, crop: Any
+    session: Session, images: Sequence[Path], place: Place, crop: Any, reserved: Collection[Path] = ()
 ) -> Iterator[list[tuple[Job, "Picture"]]]:
     """The pictures that arguments name, batch by batch, each with its job; says what was done to them."""
     from ddim_edit.images import read
 
     frame = make_crop(crop)
-    for batch in session.batches(jobs(session, picture_files(session, images), place), "pictures"):
-        good = []
+    work = jobs(session, picture_files(session, images), place, reserved)
+    for batch in session.batches(work, "pictures"):
+        good, size = [], session.editor.model.size
         for job in batch:
             with session.survive(job.source):
-                picture = read(job.source, session.editor.model.size, frame)
+                picture = read(job.source, size, frame)
                 say_notes(session, job.source, picture)
                 good.append((job, picture))
         if good:
             yield good
+
+
+def load_latents(session: Session, files: Sequence[Path]) -> "dict[Path, Latent]":
+    """The latents of files; a session that was told no dtype takes the one that the first was made in."""
+    from ddim_edit import Latent
+
+    latents: dict[Path, Latent] = {}
+    for file in files:
+        with session.survive(file):
+            latents[file] = Latent.load(file)
+    if latents and session.dtype == "auto":
+        session.dtype = next(iter(latents.values())).recipe.dtype
+    return latents
 
 
 def say_notes(session: Session, file: Path, picture: "Picture") -> None:

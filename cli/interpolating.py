@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .files import LATENT, Place, make_crop, say_notes, warn_if_unfinished
+from .files import LATENT, claim, load_latents, make_crop, say_notes, warn_if_unfinished
 from .options import overwrite_option, with_crop, with_method, with_session
 from .session import Session
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, Latents
+    from ddim_edit.images import Picture
 
 BLEND_NAMES = ("slerp", "lerp", "norm")
 Rows = Sequence["Tensor"]
@@ -26,10 +27,10 @@ Writer = Callable[[Rows, Path, Recipe], None]
 def _shape(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    if not re.fullmatch(r"\d+x\d+", value):
-        raise click.BadParameter(f"{value!r} is not COLUMNSxROWS, as in 7x7.")
-    columns, rows = map(int, value.split("x"))
-    return columns, rows
+    columns, _, rows = value.partition("x")
+    if not re.fullmatch(r"\d+x\d+", value) or min(int(columns), int(rows)) < 2:
+        raise click.BadParameter(f"{value!r} is not COLUMNSxROWS of 2 or more each, as in 7x7.")
+    return int(columns), int(rows)
 
 
 @click.command()
@@ -71,7 +72,7 @@ def interpolate(
     """Walk between the codes of two or more pictures, or latent files, and write what they decode to."""
     _check_use(len(inputs), output, shape)
     write = _writer(output, fps)
-    target = Place(output.parent, output.suffix, overwrite).claim(output)
+    target = claim(output, inputs, overwrite)
     codes = _codes(session, inputs, method, crop)
     rows = _rows(session, codes, frames, blend, loop, shape)
     recipe = {"kind": blend, "frames": frames, "loop": loop, "ends": [code.recipe.as_dict() for code in codes]}
@@ -88,18 +89,27 @@ def _check_use(count: int, output: Path, shape: tuple[int, int] | None) -> None:
 
 def _codes(session: Session, inputs: Sequence[Path], method: Mapping[str, Any], crop: Any) -> "list[Latent]":
     """The latent of every input, pictures inverted together."""
-    from ddim_edit import Latent, Method
-    from ddim_edit.images import read
+    from ddim_edit import Method
 
-    codes: dict[Path, Latent] = {path: Latent.load(path) for path in inputs if path.name.endswith(LATENT)}
-    files = [path for path in dict.fromkeys(inputs) if path not in codes]
-    pictures = [read(path, session.editor.model.size, make_crop(crop)) for path in files]
-    for path, picture in zip(files, pictures, strict=True):
-        say_notes(session, path, picture)
-    for path, latent in zip(files, session.editor.invert(pictures, Method(**method)), strict=True):
+    codes = load_latents(session, [path for path in inputs if path.name.endswith(LATENT)])
+    pictures = _pictures(session, [path for path in inputs if not path.name.endswith(LATENT)], crop)
+    session.leave()
+    for path, latent in zip(pictures, session.editor.invert(list(pictures.values()), Method(**method)), strict=True):
         warn_if_unfinished(session, path, latent.report)
         codes[path] = latent
     return [codes[path] for path in inputs]
+
+
+def _pictures(session: Session, files: Sequence[Path], crop: Any) -> "dict[Path, Picture]":
+    from ddim_edit.images import Picture, read
+
+    frame, size = make_crop(crop), session.editor.model.size
+    pictures: dict[Path, Picture] = {}
+    for path in dict.fromkeys(files):
+        with session.survive(path):
+            pictures[path] = read(path, size, frame)
+            say_notes(session, path, pictures[path])
+    return pictures
 
 
 def _rows(

@@ -1,15 +1,26 @@
 """`invert`, `decode` and `reconstruct`: pictures to their codes and back."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .files import LATENT, Job, Place, jobs, latent_files, pictures, save_picture, warn_if_unfinished
+from .files import (
+    LATENT,
+    Job,
+    Place,
+    claim,
+    jobs,
+    latent_files,
+    load_latents,
+    pictures,
+    save_picture,
+    warn_if_unfinished,
+)
 from .options import folder_option, images_argument, overwrite_option, with_crop, with_method, with_session
 from .session import Session
-from .table import Sheet, table
+from .table import SCORES, Sheet, table
 
 if TYPE_CHECKING:
     from ddim_edit import Latent
@@ -52,10 +63,9 @@ def invert(
 def decode(latents: Sequence[Path], output: Path, force: bool, overwrite: bool, session: Session) -> None:
     """Decode every latent file by its own recipe and write the picture as DIR/NAME.png."""
     work = jobs(session, latent_files(session, latents), Place(output, ".png", overwrite))
-    loaded = list(_loaded(session, work))
-    if loaded and session.dtype == "auto":
-        session.dtype = loaded[0][1].recipe.dtype
-    own = [pair for pair in loaded if force or _is_own(session, *pair)]
+    loaded = load_latents(session, [job.source for job in work])
+    pairs = [(job, loaded[job.source]) for job in work if job.source in loaded]
+    own = [pair for pair in pairs if _is_own(session, *pair, force)]
     for batch in session.batches(own, "latents"):
         decoded = session.editor.decode([latent for _, latent in batch], force)
         for (job, latent), picture in zip(batch, decoded, strict=True):
@@ -65,18 +75,10 @@ def decode(latents: Sequence[Path], output: Path, force: bool, overwrite: bool, 
     session.leave()
 
 
-def _loaded(session: Session, work: Sequence[Job]) -> Iterator[tuple[Job, "Latent"]]:
-    from ddim_edit import Latent
-
-    for job in work:
-        with session.survive(job.source):
-            yield job, Latent.load(job.source)
-
-
-def _is_own(session: Session, job: Job, latent: "Latent") -> bool:
-    before = session.failures
+def _is_own(session: Session, job: Job, latent: "Latent", force: bool) -> bool:
+    editor, before = session.editor, session.failures
     with session.survive(job.source):
-        session.editor.require_own(latent)
+        editor.require_own(latent, force)
     return session.failures == before
 
 
@@ -98,19 +100,19 @@ def reconstruct(
     """Take every picture through its code and back, measure it, and write DIR/NAME.png and DIR/sheet.png."""
     from ddim_edit import Method
 
-    rows, sheet = [], Sheet()
-    for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
+    rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", images, overwrite)
+    for batch in pictures(session, images, Place(output, ".png", overwrite), crop, {sheet_file}):
         trip = session.editor.reconstruct([picture for _, picture in batch], Method(**method))
         sheet.add(trip.originals, trip.pictures)
         for (job, _), picture, latent, score in zip(batch, trip.pictures, trip.latents, trip.scores, strict=True):
             with session.survive(job.source):
                 save_picture(job.target, picture, latent)
                 warn_if_unfinished(session, job.source, score)
-                rows.append({**_row(job), **score})
+                rows.append({**_row(job), **{name: score[name] for name in SCORES}})
                 session.emit(rows[-1])
     if rows:
-        sheet.save(output / "sheet.png")
-        click.echo(table(rows), err=session.as_json)
+        sheet.save(sheet_file)
+        (session.note if session.as_json else click.echo)(table(rows))
     session.leave()
 
 

@@ -58,9 +58,10 @@ def models(as_json: bool) -> None:
 
 
 def _model_row(name: str, folder: Path) -> dict[str, Any]:
-    unet = json.loads((folder / "unet" / "config.json").read_text())
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    card = next(line for line in (folder / "README.md").read_text().splitlines() if line and line[0] != "#")
+    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    card = next(line for line in lines if line and line[0] != "#")
     return {"name": name, "size": unet["sample_size"], "prediction": scheduler["prediction_type"], "card": card}
 
 

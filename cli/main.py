@@ -10,6 +10,7 @@ import click
 from ddim_edit import DDIMEditError
 
 from . import interpolating, inverting, looking, sampling
+from .session import plainly
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -55,17 +56,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except DDIMEditError as error:
-        return _say(str(error))
     except BrokenPipeError:
         # The reader of a pipe has gone; writing to it again at exit must not raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except OSError as error:
-        return _say(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except (DDIMEditError, OSError) as error:
+        click.echo(f"error: {plainly(error)}", err=True)
+        return FAILED
     return int(status or 0)
-
-
-def _say(message: str) -> int:
-    click.echo(f"error: {message}", err=True)
-    return FAILED

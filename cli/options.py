@@ -68,13 +68,13 @@ def with_session(command: Command) -> Command:
         ),
         click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures at once."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
     )
 
 
 def _grid(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"karras:\d+(\.\d+)?", value) and value not in GRID_NAMES:
-        raise click.BadParameter(f"{value!r} is none of {', '.join(GRID_NAMES)} and not karras:RHO.")
+    if not re.fullmatch(r"karras:[1-9]\d*(\.\d+)?", value) and value not in GRID_NAMES:
+        raise click.BadParameter(f"{value!r} is none of {', '.join(GRID_NAMES)} and not karras:RHO, RHO at least 1.")
     return value
 
 
@@ -144,7 +144,7 @@ _INVERSION = (
 def _crop(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
     if value is None:
         return None
-    if not re.fullmatch(r"\d+,\d+,\d+", value):
+    if not re.fullmatch(r"\d+,\d+,[1-9]\d*", value):
         raise click.BadParameter(f"{value!r} is not X,Y,SIZE in pixels, as in 120,80,512.")
     x, y, size = map(int, value.split(","))
     return x, y, size

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .files import Place
+from .files import claim
 from .options import folder_option, overwrite_option, walk_options, with_session
 from .session import Session
 
@@ -12,7 +12,11 @@ from .session import Session
 @click.command()
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="How many pictures.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first; then one more each."
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the first; then one more each.",
 )
 @click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="0 is DDIM, 1 is DDPM.")
 @click.option("--posterior-mean", is_flag=True, help="DDPM with its noise left out, to see that this is not DDIM.")
@@ -36,8 +40,7 @@ def sample(
     noisy = eta > 0 or posterior_mean
     if noisy and (solver not in (None, "ddim") or (eta > 0 and posterior_mean)):
         raise click.UsageError("--eta and --posterior-mean exclude each other and every --solver but ddim.")
-    place = Place(output, ".png", overwrite)
-    targets = {number: place.claim(output / f"seed-{number:04}.png") for number in range(seed, seed + count)}
+    targets = {number: claim(output / f"seed-{number:04}.png", (), overwrite) for number in range(seed, seed + count)}
     _draw(session, targets, solver or ("ddim" if noisy else "dpm2m"), grid, steps, eta, posterior_mean)
     session.leave()
 

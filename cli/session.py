@@ -1,11 +1,13 @@
 """What a running command has: its editor, its voice on standard error, and the count of what failed."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from ddim_edit import Editor
 
 Item = TypeVar("Item")
+
+
+def plainly(error: DDIMEditError | OSError) -> str:
+    """What an error says, without the system's numbers."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}"
+    return str(error)
 
 
 @dataclass
@@ -46,12 +55,12 @@ class Session:
         self.note(f"{editor.model.name} in {editor.model.dtype} on {editor.model.device}{chosen}")
         return editor
 
-    def emit(self, row: Mapping[str, Any], plain: object = None) -> None:
-        """Put a result on standard output: a JSON object if so asked, else plainly, if there is a plain form."""
+    def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
+        """Put a result on standard output: a JSON object if so asked, else the file it was written to, if any."""
         if self.as_json:
             click.echo(json.dumps(row, sort_keys=True))
-        elif plain is not None:
-            click.echo(plain)
+        elif written is not None:
+            click.echo(os.fsencode(written))  # the very bytes of the name, be they text or not
 
     def note(self, text: str) -> None:
         """Say what is good to know."""
@@ -69,7 +78,7 @@ class Session:
             yield
         except (DDIMEditError, OSError) as error:
             self.failures += 1
-            self._say(f"error: {name}: {error}")
+            self._say(f"error: {name}: {plainly(error)}")
 
     def batches(self, items: Sequence[Item], unit: str) -> Iterator[Sequence[Item]]:
         """Items in batches of the asked size, with a bar on standard error where somebody looks."""

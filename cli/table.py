@@ -19,6 +19,8 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "xt_corr": ("corr", "+7.3f"),
     "xt_kurtosis": ("kurt", "6.2f"),
 }
+SCORES = (*COLUMNS, "mse", "converged")
+"""What `reconstruct --json` tells of a picture, besides its files."""
 SHOWN = 64
 """Pictures on a sheet at most; more would make it too large to look at."""
 

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ddim_edit.errors import LatentError, LatentMismatchError
@@ -114,7 +114,8 @@ class Latent:
         header = {"recipe": self.recipe.as_dict(), "report": dict(self.report), "t": self.t}
         try:
             with atomic(Path(path)) as temporary:
-                save_file(tensors, temporary, {_HEADER: json.dumps(header, sort_keys=True)})
+                # Not save_file, whose files only their owner may read.
+                temporary.write_bytes(save(tensors, {_HEADER: json.dumps(header, sort_keys=True)}))
         except (OSError, SafetensorError) as error:
             given = f"{path} ({getattr(error, 'strerror', None) or error})"
             raise LatentError("a latent file that can be written", given, "choose another place") from error

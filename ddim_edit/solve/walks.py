@@ -24,8 +24,8 @@ class Inversion(NamedTuple):
     """What an inversion found for each image, and how well.
 
     Fields: parts, x_T [B, ...] and, of pair schemes, delta [B, ...]; nfe [B], all evaluations spent; residual [B], the
-    worst one of an implicit step, in units of x; converged [B], whether every tolerance was met; the round trip,
-    where the solver made one to check itself.
+    worst one of an implicit step, in units of x; converged [B], whether every tolerance was met and x_T is
+    finite; the round trip, where the solver made one to check itself.
     """
 
     parts: Parts
@@ -70,8 +70,8 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     start = _start(spans, noise)
     encoded = solver.encode(account, start.up(x0.double()), spans)
     trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
-    account.note(account.residual, encoded.parts[0].flatten(1).isfinite().all(1))
-    return Inversion(encoded.parts, account.nfe, account.residual, account.converged, trip)
+    finite = encoded.parts[0].flatten(1).isfinite().all(1).cpu()
+    return Inversion(encoded.parts, account.nfe, account.residual, account.converged & finite, trip)
 
 
 def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTrip:

@@ -1,0 +1,127 @@
+"""A small model, pictures for it, and the command line run inside this process."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ddim_edit.cli import main
+from PIL import Image
+from torch import Tensor
+
+from ddim_edit.backends import Placed
+
+from .. import tiny
+
+WALKING = ("invert", "decode", "reconstruct", "interpolate", "sample")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line left behind: its exit status and its two streams."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Standard output as one legal JSON object a line."""
+        return [json.loads(line, parse_constant=_refuse) for line in self.out.splitlines()]
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("warning: ")]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("models") / "other", seed=1)
+
+
+@pytest.fixture
+def run(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line as `ddim-edit` does, on the small model unless it names another one."""
+
+    def run_it(*arguments: object) -> Outcome:
+        line = [str(argument) for argument in arguments]
+        if line[0] in WALKING and "--model" not in line:
+            line += ["--model", str(model)]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(line)
+        out, err = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return Outcome(left.value.code, out, err)
+
+    return run_it
+
+
+@pytest.fixture
+def done(run: Run) -> Run:
+    """As `run`, for command lines that must succeed."""
+
+    def run_it(*arguments: object) -> Outcome:
+        outcome = run(*arguments)
+        assert outcome.status == 0, outcome.err
+        return outcome
+
+    return run_it
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Four pictures of the model's own size, a.png to d.png."""
+    return [tiny.save_picture(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate("abcd")]
+
+
+@pytest.fixture
+def latents(done: Run, pictures: list[Path], tmp_path: Path) -> list[Path]:
+    """The latent files of these pictures, by the default method."""
+    outcome = done("invert", *pictures, "-o", tmp_path / "latents")
+    return [Path(line) for line in outcome.out.splitlines()]
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures every evaluation of the network is for, as they happen, counted at the network itself."""
+    seen: list[int] = []
+    answer = Placed.__call__
+
+    def counted(network: Placed, x: Any, index: Any) -> Any:
+        seen.append(len(x))
+        return answer(network, x, index)
+
+    monkeypatch.setattr(Placed, "__call__", counted)
+    return seen
+
+
+def files_in(folder: Path) -> list[str]:
+    """Every file below a folder, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def pixels_of(path: Path) -> Tensor:
+    """A picture file as uint8 [3, H, W], without our own reader."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

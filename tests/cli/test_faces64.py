@@ -1,0 +1,70 @@
+"""The packaged model on the packaged pictures: what a newcomer's first commands do."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from ddim_edit.cli import main
+
+from ddim_edit import Latent
+
+from .conftest import Outcome, Run, files_in, pixels_of
+
+IMAGES = Path(str(resources.files("ddim_edit.assets"))) / "images"
+FACES = [IMAGES / "astronaut_face.png", IMAGES / "seed-0028.png"]
+PACKAGED = ["--model", "faces64"]
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_photograph_goes_to_its_code_and_back(done: Run, tmp_path: Path) -> None:
+    outcome = done("reconstruct", *FACES, "-o", tmp_path, "--json", *PACKAGED)
+    for row in outcome.rows:
+        assert row["psnr"] > 45
+        assert row["lpips"] < 0.001
+        assert (row["nfe_in"], row["nfe_out"]) == (20, 20)
+        assert abs(row["xt_std"] - 1) < 0.02
+        assert abs(row["xt_corr"]) < 0.06
+    assert "astronaut_face.png: resized from 108x108 to 64x64" in outcome.err
+    assert files_in(tmp_path) == ["astronaut_face.png", "seed-0028.png", "sheet.png"]
+
+
+def test_exactly(done: Run, tmp_path: Path) -> None:
+    (row,) = done("reconstruct", FACES[1], "-o", tmp_path, "--exact", "--json", *PACKAGED).rows
+    assert row["converged"]
+    assert row["identical_pixels"] == 1
+    assert row["nfe_in"] + row["nfe_out"] <= 160
+    assert torch.equal(pixels_of(tmp_path / FACES[1].name), pixels_of(FACES[1]))
+
+
+def test_neither_batch_nor_order_moves_a_code(done: Run, tmp_path: Path) -> None:
+    options = [*PACKAGED, "--steps", "10"]
+    done("invert", *FACES, "-o", tmp_path / "together", *options)
+    done("invert", *FACES[::-1], "-o", tmp_path / "alone", "--batch-size", "1", *options)
+    for name in files_in(tmp_path / "together"):
+        one, many = (Latent.load(tmp_path / folder / name) for folder in ("together", "alone"))
+        assert one.recipe == many.recipe
+        torch.testing.assert_close(one.x, many.x, rtol=0, atol=1e-5)
+
+
+def test_a_packaged_sample_is_drawn_by_its_seed(done: Run, tmp_path: Path) -> None:
+    """The card says that these files came of this command; other machines may round a level otherwise."""
+    done("sample", "--seed", "28", "-o", tmp_path, *PACKAGED)
+    apart = (pixels_of(tmp_path / "seed-0028.png").int() - pixels_of(IMAGES / "seed-0028.png").int()).abs()
+    assert apart.max() <= 2
+
+
+def test_the_whole_portrait_is_cropped_as_its_card_says(done: Run, tmp_path: Path) -> None:
+    from ddim_edit.images import Box, read
+
+    face, box = read(FACES[0], 64), read(IMAGES / "astronaut.png", 64, Box(171, 72, 108))
+    assert torch.equal(face.pixels, box.pixels)
+
+
+def test_faces64_is_the_model_of_a_bare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["sample", "--steps", "1", "-o", str(tmp_path)])
+    outcome = Outcome(int(str(left.value.code)), *capsys.readouterr())
+    assert outcome.status == 0
+    assert outcome.err.startswith("faces64 in float32 on ")

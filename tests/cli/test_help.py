@@ -1,0 +1,144 @@
+"""Help and wrong use: what they print, how they end, and that they load nothing heavy for it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+COMMANDS = ("invert", "decode", "reconstruct", "interpolate", "sample", "show", "models", "env")
+HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "lpips", "diffusers", "safetensors", "PIL", "tqdm"}
+HELP = [["--help"], ["-h"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+WRONG = [
+    [],
+    ["paint"],
+    ["--paint"],
+    ["invert", "-o", "out"],
+    ["invert", "a.png"],
+    ["invert", "a.png", "-o", "out", "--solver", "rk45"],
+    ["invert", "a.png", "-o", "out", "--grid", "zigzag"],
+    ["invert", "a.png", "-o", "out", "--grid", "karras:0.5"],
+    ["invert", "a.png", "-o", "out", "--grid", "karras:"],
+    ["invert", "a.png", "-o", "out", "--steps", "0"],
+    ["invert", "a.png", "-o", "out", "--steps", "many"],
+    ["invert", "a.png", "-o", "out", "--dtype", "int8"],
+    ["invert", "a.png", "-o", "out", "--batch-size", "0"],
+    ["invert", "a.png", "-o", "out", "--tol", "0"],
+    ["invert", "a.png", "-o", "out", "--lossless", "--solver", "ddim"],
+    ["invert", "a.png", "-o", "out", "--crop", "1,2"],
+    ["invert", "a.png", "-o", "out", "--crop", "1,2,0"],
+    ["invert", "a.png", "-o", "out", "--crop", "-1,2,3"],
+    ["reconstruct", "a.png", "-o", "out", "--crop", "1,2,3", "--fit"],
+    ["decode", "-o", "out"],
+    ["interpolate", "a.png", "-o", "out.png"],
+    ["interpolate", "a.png", "b.png", "-o", "out.mp4"],
+    ["interpolate", "a.png", "b.png", "-o", "out.png", "--method", "spline"],
+    ["interpolate", "a.png", "b.png", "-o", "out.png", "--frames", "1"],
+    ["interpolate", "a.png", "b.png", "-o", "out.png", "--grid", "3x3"],
+    ["interpolate", "a.png", "b.png", "c.png", "d.png", "-o", "out.gif", "--grid", "3x3"],
+    ["interpolate", "a.png", "b.png", "c.png", "d.png", "-o", "out.png", "--grid", "3"],
+    ["interpolate", "a.png", "b.png", "c.png", "d.png", "-o", "out.png", "--grid", "1x3"],
+    ["sample", "-o", "out", "-n", "0"],
+    ["sample", "-o", "out", "--seed", "-1"],
+    ["sample", "-o", "out", "--seed", str(10**20)],
+    ["sample", "-o", "out", "--eta", "1.5"],
+    ["sample", "-o", "out", "--eta", "1", "--solver", "heun"],
+    ["sample", "-o", "out", "--posterior-mean", "--solver", "dpm2m"],
+    ["sample", "-o", "out", "--eta", "1", "--posterior-mean"],
+    ["show"],
+]
+# Runs command lines one after another and tells, on the last line, how they ended and what is loaded by then.
+SCRIPT = """
+import json, sys
+from ddim_edit.cli import main
+ended = []
+for arguments in json.load(sys.stdin):
+    try:
+        main(arguments)
+    except SystemExit as left:
+        ended.append(left.code)
+print(json.dumps([ended, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def run_all(lines: list[list[str]], folder: Path) -> tuple[list[int], set[str], str]:
+    """Statuses of command lines run in one fresh process, the packages loaded by then, and standard error."""
+    command, one_thread = [sys.executable, "-c", SCRIPT], os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, input=json.dumps(lines), cwd=folder, env=one_thread, capture_output=True, text=True, check=True
+    )
+    ended, modules = json.loads(done.stdout.splitlines()[-1])
+    return ended, set(modules), done.stderr
+
+
+def test_help_and_wrong_use_load_nothing_heavy_and_write_nothing(tmp_path: Path) -> None:
+    ended, modules, _ = run_all(HELP + WRONG, tmp_path)
+    assert dict(zip(map(" ".join, HELP), ended, strict=False)) == {" ".join(line): 0 for line in HELP}
+    assert dict(zip(map(" ".join, WRONG), ended[len(HELP) :], strict=True)) == {" ".join(line): 2 for line in WRONG}
+    assert not modules & HEAVY
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_commands_load_only_what_they_need(tmp_path: Path, model: Path, pictures: list[Path]) -> None:
+    a, b = map(str, pictures[:2])
+    own = ["--model", str(model), "--steps", "2", "-q"]
+    lines = [
+        ["invert", a, "-o", "latents", *own],
+        ["decode", "latents", "-o", "decoded", *own[:2]],
+        ["interpolate", a, b, "-o", "strip.png", *own],
+        ["sample", "-o", "samples", *own],
+        ["show", "strip.png"],
+        ["models"],
+        ["env"],
+    ]
+    ended, modules, _ = run_all(lines, tmp_path)
+    assert ended == [0] * len(lines)
+    assert not modules & {"torchvision", "lpips", "sklearn", "diffusers", "huggingface_hub"}
+    ended, modules, _ = run_all([["reconstruct", a, "-o", "out", *own]], tmp_path)
+    assert ended == [0]
+    assert "lpips" in modules
+    assert not modules & {"sklearn", "diffusers", "huggingface_hub"}
+
+
+@pytest.mark.parametrize("line", [line for line in WRONG if line], ids=" ".join)
+def test_wrong_use_is_said_on_standard_error_alone(run: Run, line: list[str]) -> None:
+    outcome = run(*line)
+    assert outcome.status == 2
+    assert not outcome.out
+    assert "Error: " in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_help_names_every_command(run: Run) -> None:
+    outcome = run("--help")
+    assert all(f"\n  {command} " in outcome.out for command in COMMANDS)
+    assert not outcome.err
+
+
+def test_version_is_that_of_the_package(run: Run) -> None:
+    from importlib.metadata import version
+
+    assert run("--version").out.split() == ["ddim-edit,", "version", version("ddim-edit")]
+
+
+@pytest.mark.parametrize(
+    "program", [[sys.executable, "-m", "ddim_edit"], [str(Path(sys.executable).parent / "ddim-edit")]]
+)
+def test_both_ways_to_start_it(program: list[str], tmp_path: Path) -> None:
+    helped = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert helped.stdout.startswith("Usage: ddim-edit ")
+    wrong = subprocess.run([*program, "paint"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+def test_a_reader_that_leaves_early_costs_no_traceback(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m ddim_edit --help | head -c 0; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode in (0, 1)
+    assert not done.stderr

@@ -1,0 +1,166 @@
+"""`interpolate`: strips, sheets, animations and single frames."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from ddim_edit import Editor, Latent, Recipe
+from ddim_edit.images import enlarge, read_recipe, sheet, strip, to_uint8
+
+from .. import tiny
+from .conftest import Run, files_in, pixels_of
+
+SIDE = 2 * tiny.SIZE
+"""Of a frame, pixels being repeated twice by default."""
+
+
+@pytest.fixture
+def decoded(model: Path, latents: list[Path]) -> Tensor:
+    """What plain decoding makes of the four latents, enlarged: uint8 [4, 3, H, W]."""
+    return enlarge(to_uint8(Editor.from_pretrained(model).decode([Latent.load(path) for path in latents])), 2)
+
+
+def cut(strip_of_frames: Tensor, count: int) -> list[Tensor]:
+    """The single frames of a strip or of a row of a sheet."""
+    gap = (strip_of_frames.shape[-1] - count * SIDE) // (count - 1)
+    return [strip_of_frames[..., i * (SIDE + gap) :][..., :SIDE] for i in range(count)]
+
+
+def frames_of(path: Path) -> list[Tensor]:
+    with Image.open(path) as animation:
+        images = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+        return [torch.from_numpy(np.array(image)) for image in images]
+
+
+def test_a_strip_begins_and_ends_with_the_plain_decodings(
+    done: Run, latents: list[Path], decoded: Tensor, tmp_path: Path
+) -> None:
+    outcome = done("interpolate", *latents[:2], "-o", tmp_path / "out.png", "--frames", "5")
+    assert outcome.out == f"{tmp_path / 'out.png'}\n"
+    frames = cut(pixels_of(tmp_path / "out.png"), 5)
+    assert torch.equal(frames[0], decoded[0])
+    assert torch.equal(frames[-1], decoded[1])
+    assert not torch.equal(frames[2], frames[1])
+
+
+@pytest.mark.parametrize("blend", ["slerp", "lerp", "norm"])
+def test_frames_are_those_of_the_editor(
+    done: Run, latents: list[Path], model: Path, tmp_path: Path, blend: str
+) -> None:
+    done("interpolate", *latents[:3], "-o", tmp_path / "out.png", "--frames", "3", "--method", blend, "--scale", "1")
+    editor = Editor.from_pretrained(model)
+    walk = editor.interpolate([Latent.load(path) for path in latents[:3]], 3, blend)
+    assert len(walk) == 5
+    assert torch.equal(pixels_of(tmp_path / "out.png"), strip(to_uint8(editor.decode(walk)), gap=0))
+
+
+def test_pictures_are_inverted_on_the_way(done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path) -> None:
+    inputs = {"latents": latents[:2], "pictures": pictures[:2], "both": [latents[0], pictures[1]]}
+    for name, files in inputs.items():
+        done("interpolate", *files, "-o", tmp_path / f"{name}.png", "--frames", "3")
+    strips = [(tmp_path / f"{name}.png").read_bytes() for name in inputs]
+    assert strips[0] == strips[1] == strips[2]
+
+
+def test_a_loop_decodes_no_frame_twice(done: Run, latents: list[Path], tmp_path: Path, evaluations: list[int]) -> None:
+    done("interpolate", *latents[:2], "-o", tmp_path / "loop", "--frames", "5", "--loop")
+    assert files_in(tmp_path / "loop") == [f"frame-{i:04}.png" for i in range(8)]
+    frames = [(tmp_path / "loop" / name).read_bytes() for name in files_in(tmp_path / "loop")]
+    assert frames[5:] == frames[3:0:-1]
+    assert sum(evaluations) == 5 * 20
+
+
+def test_a_loop_over_three_comes_back_to_the_first(done: Run, latents: list[Path], tmp_path: Path) -> None:
+    done("interpolate", *latents[:3], "-o", tmp_path / "loop", "--frames", "3", "--loop")
+    done("interpolate", *latents[:3], latents[0], "-o", tmp_path / "round", "--frames", "3")
+    loop, there = files_in(tmp_path / "loop"), files_in(tmp_path / "round")
+    assert len(loop) == 6
+    assert there == [*loop, "frame-0006.png"]
+    for name in loop:
+        assert torch.equal(pixels_of(tmp_path / "loop" / name), pixels_of(tmp_path / "round" / name))
+
+
+def test_animations_show_the_frames_of_the_folder(
+    done: Run, latents: list[Path], decoded: Tensor, tmp_path: Path
+) -> None:
+    for name in ("out.webp", "out.gif", "out"):
+        done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "4", "--fps", "5")
+    single = [pixels_of(tmp_path / "out" / name).permute(1, 2, 0) for name in files_in(tmp_path / "out")]
+    assert torch.equal(single[0].permute(2, 0, 1), decoded[0])
+    lossless, palette = frames_of(tmp_path / "out.webp"), frames_of(tmp_path / "out.gif")
+    assert all(torch.equal(a, b) for a, b in zip(lossless, single, strict=True))
+    assert all((a.int() - b.int()).abs().max() <= 1 for a, b in zip(palette, single, strict=True))
+    for name in ("out.webp", "out.gif"):
+        with Image.open(tmp_path / name) as animation:
+            animation.load()
+            assert animation.info["duration"] == 200
+
+
+def test_a_sheet_has_its_inputs_in_the_corners(
+    done: Run, latents: list[Path], decoded: Tensor, model: Path, tmp_path: Path
+) -> None:
+    done("interpolate", *latents, "-o", tmp_path / "sheet.png", "--grid", "3x2")
+    whole = pixels_of(tmp_path / "sheet.png")
+    rows = [torch.stack(cut(whole[:, top : top + SIDE], 3)) for top in (0, whole.shape[1] - SIDE)]
+    corners = [rows[0][0], rows[0][2], rows[1][0], rows[1][2]]
+    assert all(torch.equal(corner, picture) for corner, picture in zip(corners, decoded, strict=True))
+    editor = Editor.from_pretrained(model)
+    wanted = editor.sheet([Latent.load(path) for path in latents], rows=2, columns=3)
+    tensors = [enlarge(to_uint8(editor.decode(row)), 2) for row in wanted]
+    assert torch.equal(whole, sheet(tensors, gap=1))
+
+
+def test_one_input_may_come_twice(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    done("interpolate", pictures[0], pictures[0], "-o", tmp_path / "out", "--frames", "3")
+    assert len({(tmp_path / "out" / name).read_bytes() for name in files_in(tmp_path / "out")}) == 1
+
+
+def test_the_same_command_writes_the_same_bytes(done: Run, latents: list[Path], tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "a.webp", "b.webp", "a.gif", "b.gif"):
+        done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "3")
+    for suffix in (".png", ".webp", ".gif"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_the_recipe_tells_path_and_ends(done: Run, latents: list[Path], tmp_path: Path) -> None:
+    done("interpolate", *latents[:2], "-o", tmp_path / "out.webp", "--frames", "3", "--method", "lerp", "--loop")
+    recipe = read_recipe(tmp_path / "out.webp")
+    assert recipe is not None
+    assert (recipe["kind"], recipe["frames"], recipe["loop"]) == ("lerp", 3, True)
+    assert list(map(Recipe.from_dict, recipe["ends"])) == [Latent.load(path).recipe for path in latents[:2]]
+
+
+def test_the_row_names_inputs_and_output(done: Run, latents: list[Path], tmp_path: Path) -> None:
+    rows = done("interpolate", *latents[:2], "-o", tmp_path / "out.gif", "--frames", "2", "--json").rows
+    assert rows == [{"inputs": [str(path) for path in latents[:2]], "output": str(tmp_path / "out.gif")}]
+
+
+def test_latents_of_different_walks_are_refused(
+    run: Run, done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path
+) -> None:
+    outcome = run("interpolate", latents[0], pictures[1], "-o", tmp_path / "out.png", "--steps", "5")
+    assert outcome.status == 1
+    assert len(outcome.errors) == 1
+    assert "wanted latents of one times" in outcome.errors[0]
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_every_bad_input_is_named_before_anything_is_computed(
+    run: Run, pictures: list[Path], tmp_path: Path, evaluations: list[int]
+) -> None:
+    bad = [tmp_path / "missing.png", tmp_path / "missing.latent.safetensors"]
+    outcome = run("interpolate", pictures[0], *bad, "-o", tmp_path / "out.png", "--crop", "8,8,16")
+    assert outcome.status == 1
+    assert sorted(line.split(": ")[1] for line in outcome.errors) == sorted(map(str, [pictures[0], *bad]))
+    assert not evaluations
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_latents_are_walked_between_in_their_own_dtype(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    done("invert", *pictures[:2], "-o", tmp_path / "latents", "--dtype", "bf16", "--steps", "3")
+    outcome = done("interpolate", *sorted((tmp_path / "latents").iterdir()), "-o", tmp_path / "out.png")
+    assert "in bfloat16 on" in outcome.err

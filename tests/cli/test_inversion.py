@@ -1,0 +1,199 @@
+"""`invert` and `decode`: latent files and the pictures that come back of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ddim_edit import Editor, Latent, Method
+from ddim_edit.images import to_uint8
+
+from .. import tiny
+from .conftest import Run, files_in, pixels_of
+
+LATENT = ".latent.safetensors"
+
+
+def test_every_picture_gets_a_latent_of_its_name(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("invert", *pictures, "-o", tmp_path / "out")
+    assert outcome.out.splitlines() == [str(tmp_path / "out" / f"{path.stem}{LATENT}") for path in pictures]
+    assert files_in(tmp_path / "out") == [f"{path.stem}{LATENT}" for path in pictures]
+
+
+def test_a_folder_stands_for_its_pictures(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    done("invert", tmp_path / "in", "-o", tmp_path / "out")
+    assert files_in(tmp_path / "out") == [f"{path.stem}{LATENT}" for path in pictures]
+
+
+def test_a_latent_file_holds_what_the_editor_finds(
+    latents: list[Path], pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    for path, latent in zip(latents, Editor.from_pretrained(model).invert(pictures), strict=True):
+        loaded = Latent.load(path)
+        assert loaded.recipe == latent.recipe
+        assert loaded.report == latent.report
+        assert loaded.t == latent.t == 1000
+        assert torch.equal(loaded.x, latent.x)
+
+
+def test_no_path_and_no_name_of_this_machine_is_in_a_latent(latents: list[Path], tmp_path: Path) -> None:
+    assert all(str(tmp_path).encode() not in path.read_bytes() for path in latents)
+    assert all(b"a.png" not in path.read_bytes() for path in latents)
+
+
+def test_the_same_command_writes_the_same_bytes(
+    done: Run, latents: list[Path], pictures: list[Path], tmp_path: Path
+) -> None:
+    done("invert", *pictures, "-o", tmp_path / "again")
+    for path in latents:
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_decoding_gives_what_the_editor_gives(
+    done: Run, latents: list[Path], pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    outcome = done("decode", *latents, "-o", tmp_path / "out")
+    written = [Path(line) for line in outcome.out.splitlines()]
+    assert written == [tmp_path / "out" / path.name for path in pictures]
+    editor = Editor.from_pretrained(model)
+    wanted = to_uint8(editor.decode(editor.invert(pictures)))
+    assert torch.equal(torch.stack([pixels_of(path) for path in written]), wanted)
+
+
+def test_decoding_twice_writes_the_same_bytes(done: Run, latents: list[Path], tmp_path: Path) -> None:
+    done("decode", tmp_path / "latents", "-o", tmp_path / "once")
+    done("decode", *latents, "-o", tmp_path / "twice")
+    assert files_in(tmp_path / "once") == files_in(tmp_path / "twice") == ["a.png", "b.png", "c.png", "d.png"]
+    for name in files_in(tmp_path / "once"):
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
+
+
+@pytest.mark.parametrize("options", [[], ["--solver", "ddim"], ["--grid", "karras:7", "--no-dequantise"]], ids=str)
+def test_exact_codes_decode_to_every_pixel(done: Run, pictures: list[Path], tmp_path: Path, options: list[str]) -> None:
+    plain = done("invert", *pictures, "-o", tmp_path / "plain", "--check", "--json", *options)
+    exact = done("invert", *pictures, "-o", tmp_path / "exact", "--exact", "--json", *options)
+    assert all(row["error"] > 1 / 255 for row in plain.rows)
+    assert all(row["error"] < 1 / 255 and row["converged"] for row in exact.rows)
+    done("decode", tmp_path / "exact", "-o", tmp_path / "out")
+    for path in pictures:
+        assert torch.equal(pixels_of(tmp_path / "out" / path.name), pixels_of(path))
+
+
+def test_a_tighter_tolerance_is_met(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("invert", *pictures, "-o", tmp_path / "out", "--exact", "--tol", "1e-5", "--json")
+    assert all(row["error"] <= 1.01e-5 and row["converged"] for row in outcome.rows)
+    assert not outcome.warnings
+
+
+def test_what_does_not_converge_says_so_and_is_kept(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("invert", *pictures[:2], "-o", tmp_path / "out", "--exact", "--tol", "1e-30", "--json", "-q")
+    assert [row["converged"] for row in outcome.rows] == [False, False]
+    assert len(outcome.warnings) == 2
+    for line, path in zip(outcome.err.splitlines(), pictures, strict=False):
+        assert line.startswith(f"warning: {path}: did not converge")
+    assert files_in(tmp_path / "out") == [f"a{LATENT}", f"b{LATENT}"]
+
+
+def test_a_network_that_overflows_is_told_in_legal_json(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    model = tiny.save_model(tmp_path / "model")
+    weights = tiny.load_weights(model)
+    tiny.save_weights(model, weights | {"conv_out.bias": torch.full((3,), torch.inf)})
+    outcome = done("invert", pictures[0], "-o", tmp_path / "out", "--json", "--model", model)
+    (row,) = outcome.rows
+    assert row["converged"] is False
+    assert row["xt_std"] is None
+    assert len(outcome.warnings) == 1
+
+
+@pytest.mark.parametrize("flags", [["--lossless"], ["--solver", "belm"]], ids=str)
+def test_pairs_are_lossless_through_their_files(
+    done: Run, pictures: list[Path], model: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    done("invert", *pictures, "-o", tmp_path / "latents", *flags)
+    editor = Editor.from_pretrained(model)
+    loaded = [Latent.load(tmp_path / "latents" / f"{path.stem}{LATENT}") for path in pictures]
+    wanted = torch.stack([pixels_of(path) for path in pictures]).double() / 127.5 - 1
+    assert float((editor.decode(loaded) - wanted).abs().max()) < 1e-6  # pictures are read in float32
+    trip = editor.reconstruct(pictures, Method(loaded[0].recipe.solver))
+    assert float((trip.pictures - trip.originals).abs().max()) <= 1e-12
+
+
+def test_check_reports_the_error_of_the_round_trip(
+    done: Run, pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    rows = done("invert", *pictures, "-o", tmp_path / "out", "--check", "--json").rows
+    trip = Editor.from_pretrained(model).reconstruct(pictures)
+    errors = (trip.pictures - trip.originals).flatten(1).abs().amax(1)
+    assert [row["error"] for row in rows] == pytest.approx(errors.tolist(), rel=1e-9)
+    assert all(row["nfe"] == 40 for row in rows)
+
+
+def test_rows_tell_files_and_reports(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    row, *_ = done("invert", *pictures, "-o", tmp_path / "out", "--json").rows
+    assert row.items() >= {"input": str(pictures[0]), "output": str(tmp_path / "out" / f"a{LATENT}"), "nfe": 20}.items()
+    assert row.keys() >= {"t", "residual", "converged", "xt_mean", "xt_std", "xt_corr", "xt_kurtosis"}
+
+
+def test_a_grid_that_stops_short_of_the_end_says_so(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("invert", pictures[0], "-o", tmp_path / "out", "--solver", "ddim", "--grid", "leading", "--json")
+    assert outcome.rows[0]["t"] == 951
+    assert Latent.load(outcome.rows[0]["output"]).t == 951
+
+
+def test_a_smaller_batch_changes_nothing_that_could_be_seen(
+    done: Run, latents: list[Path], pictures: list[Path], tmp_path: Path
+) -> None:
+    done("invert", *reversed(pictures), "-o", tmp_path / "one", "--batch-size", "1")
+    for path in latents:
+        one, many = Latent.load(tmp_path / "one" / path.name), Latent.load(path)
+        assert one.recipe == many.recipe
+        torch.testing.assert_close(one.x, many.x, rtol=0, atol=1e-5)
+
+
+def test_dequantisation_has_a_seed_and_can_be_left_out(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    options = {
+        "default": [],
+        "zero": ["--dequantise-seed", 0],
+        "one": ["--dequantise-seed", -1],
+        "none": ["--no-dequantise"],
+    }
+    codes = {}
+    for name, flags in options.items():
+        done("invert", pictures[0], "-o", tmp_path / name, *flags)
+        codes[name] = Latent.load(tmp_path / name / f"a{LATENT}")
+    assert torch.equal(codes["default"].x, codes["zero"].x)
+    assert not torch.equal(codes["zero"].x, codes["one"].x)
+    assert not torch.equal(codes["zero"].x, codes["none"].x)
+    assert codes["zero"].recipe.dequantise
+    assert codes["none"].recipe.dequantise == ()
+
+
+def test_latents_of_several_methods_are_decoded_in_one_go(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    for solver in ("dpm2m", "ddim", "bdia", "heun"):
+        done("invert", pictures[0], "-o", tmp_path / "latents", "--solver", solver, "--exact", "--overwrite")
+        source = tmp_path / "latents" / f"a{LATENT}"
+        source.rename(tmp_path / "latents" / f"{solver}{LATENT}")
+    done("decode", tmp_path / "latents", "-o", tmp_path / "out")
+    assert len(files_in(tmp_path / "out")) == 4
+    for name in files_in(tmp_path / "out"):
+        assert torch.equal(pixels_of(tmp_path / "out" / name), pixels_of(pictures[0]))
+
+
+def test_a_latent_is_decoded_in_the_dtype_that_it_was_made_in(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    options = ["--dtype", "bf16", "--lossless"]
+    done("invert", pictures[0], "-o", tmp_path / "latents", *options)
+    assert Latent.load(tmp_path / "latents" / f"a{LATENT}").recipe.dtype == "bfloat16"
+    outcome = done("decode", tmp_path / "latents", "-o", tmp_path / "out")
+    assert "in bfloat16 on" in outcome.err
+    assert torch.equal(pixels_of(tmp_path / "out" / "a.png"), pixels_of(pictures[0]))
+
+
+def test_a_grey_model_gives_grey_pictures(done: Run, tmp_path: Path) -> None:
+    grey = tiny.save_model(tmp_path / "grey", unet={"in_channels": 1, "out_channels": 1})
+    Image.fromarray(tiny.pixels(0)).convert("L").save(tmp_path / "grey.png")
+    done("invert", tmp_path / "grey.png", "-o", tmp_path / "out", "--exact", "--model", grey)
+    assert Latent.load(tmp_path / "out" / f"grey{LATENT}").x.shape == (1, tiny.SIZE, tiny.SIZE)
+    done("decode", tmp_path / "out", "-o", tmp_path / "out", "--model", grey)
+    assert torch.equal(pixels_of(tmp_path / "out" / "grey.png"), pixels_of(tmp_path / "grey.png"))

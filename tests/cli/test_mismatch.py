@@ -1,0 +1,133 @@
+"""Latent files that are not what they should be: of another model, of other weights, broken or foreign."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ddim_edit import Latent
+
+from .. import tiny
+from .conftest import Outcome, Run, files_in
+
+
+def refusal(outcome: Outcome, latent: Path) -> str:
+    """The one sentence in which this latent, and nothing else, is refused."""
+    assert outcome.status == 1
+    assert "Traceback" not in outcome.err
+    (error,) = outcome.errors
+    assert error.startswith(f"error: {latent}: wanted ")
+    return error
+
+
+def test_another_model_is_refused_by_both_names(
+    run: Run, latents: list[Path], other_model: Path, tmp_path: Path
+) -> None:
+    error = refusal(run("decode", latents[0], "-o", tmp_path / "out", "--model", other_model), latents[0])
+    weights = Latent.load(latents[0]).recipe.weights
+    assert "a latent of other (weights " in error
+    assert f"one of tiny (weights {weights[:8]}, float32)" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_under_the_same_name_are_refused(run: Run, latents: list[Path], tmp_path: Path) -> None:
+    twin = tiny.save_model(tmp_path / "tiny", seed=2)
+    error = refusal(run("decode", latents[0], "-o", tmp_path / "out", "--model", twin), latents[0])
+    assert error.count(" of tiny (weights ") == 2
+
+
+@pytest.mark.parametrize("change", [{"beta_end": 0.03}, {"prediction_type": "epsilon"}], ids=str)
+def test_another_scheduler_beside_the_same_weights_is_refused(
+    run: Run, latents: list[Path], model: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    twin = tmp_path / "tiny"
+    shutil.copytree(model, twin)
+    tiny.write_json(twin / "scheduler" / "scheduler_config.json", tiny.SCHEDULER | change)
+    error = refusal(run("decode", latents[0], "-o", tmp_path / "out", "--model", twin), latents[0])
+    assert str(next(iter(change.values()))) in error
+
+
+def test_another_dtype_is_refused(run: Run, latents: list[Path], tmp_path: Path) -> None:
+    error = refusal(run("decode", latents[0], "-o", tmp_path / "out", "--dtype", "bf16"), latents[0])
+    assert "bfloat16" in error
+    assert "float32" in error
+
+
+def test_force_decodes_with_another_model(done: Run, latents: list[Path], other_model: Path, tmp_path: Path) -> None:
+    done("decode", *latents, "-o", tmp_path / "own")
+    done("decode", *latents, "-o", tmp_path / "forced", "--model", other_model, "--force")
+    assert files_in(tmp_path / "own") == files_in(tmp_path / "forced")
+    for name in files_in(tmp_path / "own"):
+        assert (tmp_path / "own" / name).read_bytes() != (tmp_path / "forced" / name).read_bytes()
+
+
+def test_force_cannot_change_the_shape(run: Run, latents: list[Path], tmp_path: Path) -> None:
+    large = tiny.save_model(tmp_path / "large", unet={"sample_size": 32})
+    outcome = run("decode", latents[0], "-o", tmp_path / "out", "--model", large, "--force")
+    error = refusal(outcome, latents[0])
+    assert "[3, 32, 32]" in error
+    assert "[3, 16, 16]" in error
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_header(**changes: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        latent = Latent.load(path)
+        recipe = latent.recipe.as_dict() | changes
+        header = {"recipe": recipe, "report": {}, "t": latent.t}
+        save_file({"x": latent.x}, path, {"ddim-edit": json.dumps(header)})
+
+    return change
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (cut_short, "a.latent.safetensors ("),
+    "empty": (lambda path: path.write_bytes(b""), "a.latent.safetensors ("),
+    "text": (lambda path: path.write_text("a letter"), "a.latent.safetensors ("),
+    "missing": (lambda path: path.unlink(), "no such file"),
+    "foreign": (lambda path: save_file({"x": torch.zeros(3, 16, 16)}, path), "no ddim-edit header"),
+    "of the future": (with_header(format=2), "use the version of ddim-edit that wrote it"),
+    "with an unknown field": (with_header(colour="red"), "differs in colour"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_latent_ends_nothing_but_itself(run: Run, latents: list[Path], tmp_path: Path, name: str) -> None:
+    break_it, words = BROKEN[name]
+    break_it(latents[0])
+    outcome = run("decode", *latents[:2], "-o", tmp_path / "out")
+    assert words in refusal(outcome, latents[0])
+    assert outcome.out == f"{tmp_path / 'out' / 'b.png'}\n"
+    assert files_in(tmp_path / "out") == ["b.png"]
+
+
+def test_a_folder_without_latents(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = run("decode", tmp_path / "in", "-o", tmp_path / "out")
+    assert "wanted a folder with *.latent.safetensors files" in refusal(outcome, tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "nosuchmodel"], "one of faces64"),
+        (["--device", "tpu"], "a device of this machine"),
+        (["--device", "cpu:x"], "a device of this machine"),
+    ],
+    ids=str,
+)
+def test_what_ends_everything_is_said_once(
+    run: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, options: list[str], words: str
+) -> None:
+    for command, inputs in {"invert": pictures, "decode": latents, "interpolate": pictures, "sample": []}.items():
+        target = tmp_path / "strip.png" if command == "interpolate" else tmp_path / "out"
+        outcome = run(command, *inputs, "-o", target, *options)
+        assert outcome.status == 1
+        assert len(outcome.err.splitlines()) == len(outcome.errors) == 1
+        assert words in outcome.errors[0]

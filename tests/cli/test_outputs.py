@@ -1,0 +1,214 @@
+"""What may be written where: nothing is replaced unasked, nothing half-written stays, nothing is lost."""
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddim_edit import Editor, Latent
+
+from .. import tiny
+from .conftest import Run, files_in, pixels_of
+
+LATENT = ".latent.safetensors"
+TWINS = (("one", "x.png"), ("two", "x.png"), ("three", "x.bmp"))
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files_in(folder)}
+
+
+def test_an_existing_output_is_kept_and_the_batch_goes_on(run: Run, pictures: list[Path], outputs: Path) -> None:
+    outputs.mkdir()
+    (outputs / f"a{LATENT}").write_text("mine")
+    outcome = run("invert", *pictures, "-o", outputs)
+    assert outcome.status == 1
+    (error,) = outcome.errors
+    assert error.startswith(f"error: {pictures[0]}: wanted a name that is free, was given {outputs / f'a{LATENT}'}: ")
+    assert (outputs / f"a{LATENT}").read_text() == "mine"
+    assert len(files_in(outputs)) == 4
+
+
+@pytest.mark.parametrize("command", ["invert", "decode", "reconstruct", "sample", "interpolate"])
+def test_nothing_is_replaced_unless_asked(
+    run: Run, done: Run, pictures: list[Path], latents: list[Path], outputs: Path, command: str
+) -> None:
+    inputs = {"decode": latents[:2], "sample": ["-n", 2]}.get(command, pictures[:2])
+    target = outputs / "strip.png" if command == "interpolate" else outputs
+    options = [] if command == "decode" else ["--steps", "2"]
+    done(command, *inputs, "-o", target, *options)
+    first = contents(outputs)
+    refused = run(command, *inputs, "-o", target, *options)
+    assert refused.status == 1
+    assert refused.errors
+    assert not refused.out
+    assert contents(outputs) == first
+    for name in first:
+        (outputs / name).write_text("old")
+    done(command, *inputs, "-o", target, "--overwrite", *options)
+    assert contents(outputs) == first
+
+
+def test_refused_outputs_cost_no_evaluation(
+    run: Run, done: Run, pictures: list[Path], outputs: Path, evaluations: list[int]
+) -> None:
+    lines = {
+        "reconstruct": [pictures[0], "-o", outputs],
+        "invert": [pictures[0], "-o", outputs],
+        "sample": ["-o", outputs],
+        "interpolate": [*pictures[:2], "-o", outputs / "strip.png"],
+    }
+    for command, line in lines.items():
+        done(command, *line, "--steps", "2")
+    evaluations.clear()
+    assert [run(command, *line, "--steps", "2").status for command, line in lines.items()] == [1] * 4
+    assert not evaluations
+
+
+def test_inputs_of_one_name_both_survive(done: Run, tmp_path: Path, outputs: Path) -> None:
+    twins = [tiny.save_picture(tmp_path / folder / name, seed) for seed, (folder, name) in enumerate(TWINS)]
+    done("invert", *twins, "-o", outputs)
+    assert files_in(outputs) == [f"x{LATENT}" if number == 1 else f"x-{number}{LATENT}" for number in (2, 3, 1)]
+    done("decode", outputs, "-o", outputs)
+    for name, twin in zip(("x.png", "x-2.png", "x-3.png"), twins, strict=True):
+        returned = pixels_of(outputs / name).int()
+        assert (returned - pixels_of(twin).int()).abs().max() <= 4
+
+
+def test_names_stay_the_same_when_a_run_is_taken_up_again(run: Run, tmp_path: Path, outputs: Path) -> None:
+    twins = [tiny.save_picture(tmp_path / folder / name, seed) for seed, (folder, name) in enumerate(TWINS)]
+    run("invert", *twins, "-o", outputs)
+    whole = contents(outputs)
+    (outputs / f"x-2{LATENT}").unlink()
+    outcome = run("invert", *twins, "-o", outputs)
+    assert outcome.status == 1
+    assert outcome.out == f"{outputs / f'x-2{LATENT}'}\n"
+    taken_up = Latent.load(outputs / f"x-2{LATENT}")
+    assert contents(outputs).keys() == whole.keys()
+    assert taken_up.recipe.origin["source"] == hashlib.sha256(twins[1].read_bytes()).hexdigest()
+
+
+def test_a_picture_called_sheet_does_not_meet_the_sheet(done: Run, tmp_path: Path, outputs: Path) -> None:
+    path = tiny.save_picture(tmp_path / "sheet.png")
+    outcome = done("reconstruct", path, "-o", outputs, "--json", "--exact")
+    assert outcome.rows[0]["output"] == str(outputs / "sheet-2.png")
+    assert files_in(outputs) == ["sheet-2.png", "sheet.png"]
+    assert torch.equal(pixels_of(outputs / "sheet-2.png"), pixels_of(path))
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "interpolate"])
+def test_an_input_is_never_replaced(run: Run, pictures: list[Path], command: str) -> None:
+    before = contents(pictures[0].parent)
+    target = pictures[1] if command == "interpolate" else pictures[0].parent
+    outcome = run(command, *pictures[:2], "-o", target, "--overwrite", "--steps", "2")
+    assert outcome.status == 1
+    assert all("wanted an output apart from the inputs" in line for line in outcome.errors)
+    after = contents(pictures[0].parent)
+    assert {name: after[name] for name in before} == before
+
+
+def test_an_empty_folder_may_take_frames_and_a_full_one_may_not(
+    run: Run, done: Run, pictures: list[Path], outputs: Path
+) -> None:
+    outputs.mkdir()
+    line = ["interpolate", *pictures[:2], "-o", outputs, "--frames", "2", "--steps", "2"]
+    done(*line)
+    assert files_in(outputs) == ["frame-0000.png", "frame-0001.png"]
+    assert run(*line).status == 1
+    done(*line, "--overwrite")
+
+
+@pytest.mark.parametrize("command", ["invert", "decode", "reconstruct", "sample", "interpolate"])
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    run: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    inputs = {"decode": latents[:1], "sample": [], "interpolate": pictures[:2]}.get(command, pictures[:1])
+    target = tmp_path / "file" / "below" / ("strip.png" if command == "interpolate" else "")
+    outcome = run(command, *inputs, "-o", target, *([] if command == "decode" else ["--steps", "2"]))
+    assert outcome.status == 1
+    assert outcome.errors
+    assert all("(Not a directory)" in line and ", was given " in line for line in outcome.errors)
+    assert "Traceback" not in outcome.err
+    assert not outcome.out
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_file_for_a_folder_is_wrong_use(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert run("invert", pictures[0], "-o", tmp_path / "file").status == 2
+
+
+def test_a_full_disk_leaves_nothing_half_written(model: Path, pictures: list[Path], outputs: Path) -> None:
+    """A limit on the size of files stands for the disk: no latent fits."""
+    command = [sys.executable, "-m", "ddim_edit", "invert", *map(str, pictures[:2]), "-o", str(outputs)]
+    done = subprocess.run(
+        [*command, "--model", str(model), "--steps", "2", "-q"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert not done.stdout
+    lines = done.stderr.splitlines()
+    assert [line.split(": ")[1] for line in lines] == list(map(str, pictures[:2]))
+    assert all("wanted a latent file that can be written" in line for line in lines)
+    assert files_in(outputs) == []
+
+
+def test_an_interruption_keeps_what_is_finished(
+    run: Run, pictures: list[Path], outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invert, calls = Editor.invert, iter(range(9))
+
+    def interrupted(editor: Editor, *arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return invert(editor, *arguments)
+
+    monkeypatch.setattr(Editor, "invert", interrupted)
+    outcome = run("invert", *pictures, "-o", outputs, "--batch-size", "1")
+    assert outcome.status == 130
+    assert outcome.out.splitlines() == [str(outputs / f"{name}{LATENT}") for name in "ab"]
+    assert files_in(outputs) == [f"a{LATENT}", f"b{LATENT}"]
+    assert "Traceback" not in outcome.err
+    assert outcome.err.splitlines()[-1] == "interrupted"
+
+
+@pytest.mark.slow
+def test_control_c_ends_a_running_command(model: Path, tmp_path: Path, outputs: Path) -> None:
+    for seed in range(40):
+        tiny.save_picture(tmp_path / "in" / f"{seed:02}.png", seed)
+    command = [sys.executable, "-m", "ddim_edit", "invert", str(tmp_path / "in"), "-o", str(outputs)]
+    process = subprocess.Popen(
+        [*command, "--model", str(model), "--batch-size", "1", "--steps", "100"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list(outputs.glob(f"*{LATENT}"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    names = [Path(line).name for line in out.splitlines()]
+    assert files_in(outputs)[: len(names)] == names
+    assert 2 <= len(files_in(outputs)) <= len(names) + 1 < 40  # one may be written and not told yet
+    assert all(Latent.load(outputs / name).report["converged"] for name in files_in(outputs))

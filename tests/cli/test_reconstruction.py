@@ -1,0 +1,105 @@
+"""`reconstruct`: scores, pictures and the sheet."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from ddim_edit.cli import table
+
+from ddim_edit import Editor, metrics
+from ddim_edit.images import comparison, read_recipe, to_uint8
+
+from .conftest import Run, files_in, pixels_of
+
+FIELDS = {
+    *("input", "output", "nfe_in", "nfe_out", "mse", "psnr", "ssim", "lpips", "identical_pixels"),
+    *("xt_mean", "xt_std", "xt_corr", "xt_kurtosis", "converged"),
+}
+
+
+def test_rows_hold_the_agreed_fields_and_the_scores_of_the_editor(
+    done: Run, pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    outcome = done("reconstruct", *pictures, "-o", tmp_path / "out", "--json")
+    trip = Editor.from_pretrained(model).reconstruct(pictures)
+    for row, path, score in zip(outcome.rows, pictures, trip.scores, strict=True):
+        assert row.keys() == FIELDS
+        assert row.pop("input") == str(path)
+        assert row.pop("output") == str(tmp_path / "out" / path.name)
+        assert row == {name: score[name] for name in row}
+
+
+def test_written_pictures_are_the_reconstructions_with_their_recipes(
+    done: Run, pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    done("reconstruct", *pictures, "-o", tmp_path / "out", "-q")
+    trip = Editor.from_pretrained(model).reconstruct(pictures)
+    for path, picture, latent in zip(pictures, trip.pictures, trip.latents, strict=True):
+        written = tmp_path / "out" / path.name
+        assert torch.equal(pixels_of(written), to_uint8(picture))
+        recipe = read_recipe(written)
+        assert recipe is not None
+        assert recipe["times"] == list(latent.recipe.times)
+        assert recipe["origin"] == latent.recipe.origin
+
+
+def test_exact_reconstructions_have_every_pixel(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    rows = done("reconstruct", *pictures, "-o", tmp_path / "out", "--exact", "--json").rows
+    assert all(row["identical_pixels"] == 1 and row["converged"] for row in rows)
+    assert all(row["nfe_out"] == 20 and row["nfe_in"] >= 20 for row in rows)
+    for path in pictures:
+        assert torch.equal(pixels_of(tmp_path / "out" / path.name), pixels_of(path))
+
+
+def test_the_sheet_shows_originals_reconstructions_and_differences(
+    done: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    done("reconstruct", *pictures, "-o", tmp_path / "out", "--steps", "3")
+    originals, returned = (
+        torch.stack([pixels_of(folder / path.name) for path in pictures])
+        for folder in (tmp_path / "in", tmp_path / "out")
+    )
+    assert not torch.equal(originals, returned)
+    wanted = comparison(originals, returned, gain=20)
+    assert torch.equal(pixels_of(tmp_path / "out" / "sheet.png"), wanted)
+
+
+def test_a_sheet_stays_small_enough_to_look_at(
+    done: Run, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SHOWN", 3)
+    done("reconstruct", *pictures, "-o", tmp_path / "many", "--steps", "3", "--batch-size", "2")
+    done("reconstruct", *pictures[:3], "-o", tmp_path / "few", "--steps", "3", "--batch-size", "2")
+    assert (tmp_path / "many" / "sheet.png").read_bytes() == (tmp_path / "few" / "sheet.png").read_bytes()
+    assert len(files_in(tmp_path / "many")) == 5
+
+
+def test_the_table_has_a_line_a_picture_and_one_of_means(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("reconstruct", *pictures[:2], "-o", tmp_path / "out")
+    rows = done("reconstruct", *pictures[:2], "-o", tmp_path / "again", "--json").rows
+    head, *lines = outcome.out.splitlines()
+    assert head.split() == ["in", "out", "PSNR", "SSIM", "LPIPS", "same", "mean", "std", "corr", "kurt"]
+    assert [line.split()[0] for line in lines] == ["a", "b", "mean"]
+    psnr = [row["psnr"] for row in rows]
+    assert [float(line.split()[3]) for line in lines] == pytest.approx([*psnr, sum(psnr) / 2], abs=0.005)
+    assert len({len(line) for line in (head, *lines)}) == 1
+
+
+def test_one_picture_needs_no_mean(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("reconstruct", pictures[0], "-o", tmp_path / "out")
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["in", "a"]
+
+
+def test_the_table_says_a_missing_figure_with_a_dash() -> None:
+    row = dict.fromkeys(table.COLUMNS, 1.0) | {"input": "a.png", "xt_corr": None}
+    (column,) = (i for i, name in enumerate(table.COLUMNS) if name == "xt_corr")
+    lines = table.table([row, row]).splitlines()
+    assert [line.split()[1 + column] for line in lines[1:]] == ["-", "-", "-"]
+
+
+def test_lpips_of_a_small_picture_is_that_of_the_metric(
+    done: Run, pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    row, *_ = done("reconstruct", pictures[0], "-o", tmp_path / "out", "--json").rows
+    trip = Editor.from_pretrained(model).reconstruct(pictures[0])
+    assert row["lpips"] == pytest.approx(float(metrics.LPIPS()(trip.originals, trip.pictures)[0]), rel=1e-6)

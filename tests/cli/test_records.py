@@ -1,0 +1,84 @@
+"""`show`, `models` and `env`: what files, models and machines are."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit import Latent
+
+from .. import tiny
+from .conftest import Run
+
+
+def test_a_latent_shows_recipe_report_time_and_shape(done: Run, latents: list[Path]) -> None:
+    record = json.loads(done("show", latents[0]).out)
+    latent = Latent.load(latents[0])
+    shape = [3, tiny.SIZE, tiny.SIZE]
+    # By way of JSON, in which tuples are lists.
+    recipe = json.loads(json.dumps(latent.recipe.as_dict()))
+    assert record == {"recipe": recipe, "report": latent.report, "t": 1000.0, "shape": shape}
+
+
+def test_what_invert_was_told_is_shown(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    options = ["--solver", "ddim", "--grid", "quad", "--steps", "3", "--no-dequantise", "--exact"]
+    done("invert", pictures[0], "-o", tmp_path / "out", *options)
+    recipe = json.loads(done("show", tmp_path / "out" / "a.latent.safetensors").out)["recipe"]
+    assert recipe["model"] == "tiny"
+    assert (recipe["solver"], recipe["grid"], recipe["prediction"]) == ("ddim", "quad", "v_prediction")
+    assert recipe["times"] == pytest.approx([0, 1000 / 9, 4000 / 9, 1000])
+    assert recipe["dequantise"] == []
+    assert recipe["origin"]["exact"] is True
+    assert recipe["schedule"] == {"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000}
+
+
+def test_a_decoded_picture_shows_the_recipe_of_its_latent(done: Run, latents: list[Path], tmp_path: Path) -> None:
+    done("decode", latents[0], "-o", tmp_path / "out")
+    shown, latent = (json.loads(done("show", path).out) for path in (tmp_path / "out" / "a.png", latents[0]))
+    assert shown == {"recipe": latent["recipe"]}
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out"])
+def test_every_written_format_shows_its_recipe(done: Run, latents: list[Path], tmp_path: Path, name: str) -> None:
+    done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "2")
+    file = tmp_path / name / "frame-0001.png" if name == "out" else tmp_path / name
+    recipe = json.loads(done("show", file).out)["recipe"]
+    assert (recipe["kind"], len(recipe["ends"])) == ("slerp", 2)
+
+
+def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("text")
+    missing, folder = tmp_path / "missing.png", tmp_path
+    for file, words in {
+        pictures[0]: "which holds no recipe",
+        tmp_path / "text.png": "which is none of these",
+        missing: "No such file",
+        folder: "the folder",
+        tmp_path / "missing.latent.safetensors": "no such file",
+    }.items():
+        outcome = run("show", file)
+        assert outcome.status == 1
+        assert not outcome.out
+        assert len(outcome.err.splitlines()) == len(outcome.errors) == 1
+        assert words in outcome.errors[0]
+        assert file.name in outcome.errors[0]
+
+
+def test_models_names_the_packaged_one(done: Run) -> None:
+    (line,) = done("models").out.splitlines()
+    assert line.split()[:3] == ["faces64", "64x64", "epsilon"]
+    (row,) = done("models", "--json").rows
+    assert (row["name"], row["size"], row["prediction"]) == ("faces64", 64, "epsilon")
+    assert row["card"] in line
+
+
+def test_env_tells_versions_and_devices(done: Run) -> None:
+    (facts,) = done("env", "--json").rows
+    assert facts["torch"] == version("torch")
+    assert facts["ddim-edit"] == version("ddim-edit")
+    assert facts["threads"] == str(torch.get_num_threads())
+    assert facts["devices"].startswith("cpu")
+    lines = [line.split(maxsplit=1) for line in done("env").out.splitlines()]
+    assert dict(lines) == facts

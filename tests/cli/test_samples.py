@@ -1,0 +1,87 @@
+"""`sample`: pictures from seeds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit import Editor, Method
+from ddim_edit.images import read_recipe, to_uint8
+
+from .conftest import Run, files_in, pixels_of
+
+
+def drawn(done: Run, folder: Path, *options: object) -> dict[str, bytes]:
+    done("sample", "-o", folder, *options)
+    return {name: (folder / name).read_bytes() for name in files_in(folder)}
+
+
+@pytest.mark.parametrize("options", [[], ["--eta", "1"], ["--posterior-mean"], ["--solver", "bdia"]], ids=str)
+def test_a_picture_depends_on_its_seed_alone(done: Run, tmp_path: Path, options: list[str]) -> None:
+    together = drawn(done, tmp_path / "together", "-n", 4, "--seed", 5, *options)
+    assert list(together) == ["seed-0005.png", "seed-0006.png", "seed-0007.png", "seed-0008.png"]
+    assert len(set(together.values())) == 4
+    assert drawn(done, tmp_path / "again", "-n", 4, "--seed", 5, *options) == together
+    drawn(done, tmp_path / "in pairs", "-n", 4, "--seed", 5, "--batch-size", 2, *options)
+    drawn(done, tmp_path / "alone", "--seed", 7, *options)
+    assert files_in(tmp_path / "alone") == ["seed-0007.png"]
+    for folder in ("in pairs", "alone"):
+        for name in files_in(tmp_path / folder):
+            assert_same_picture(tmp_path / folder / name, tmp_path / "together" / name)
+
+
+def assert_same_picture(a: Path, b: Path) -> None:
+    """Equal but for pixels on the verge of two levels, which the last bit of a float32 may tip over."""
+    apart = (pixels_of(a).int() - pixels_of(b).int()).abs()
+    assert apart.max() <= 1
+    assert apart.count_nonzero() <= 2
+
+
+def test_pictures_are_those_of_the_editor(done: Run, model: Path, tmp_path: Path) -> None:
+    done("sample", "-n", 3, "--seed", 1, "--steps", 7, "--solver", "heun", "--grid", "quad", "-o", tmp_path)
+    wanted = to_uint8(Editor.from_pretrained(model).sample(3, 1, Method("heun", "quad", 7)))
+    assert torch.equal(torch.stack([pixels_of(tmp_path / name) for name in files_in(tmp_path)]), wanted)
+
+
+def test_the_seed_family(done: Run, tmp_path: Path) -> None:
+    """DDIM, half-way, DDPM and its posterior mean differ; each is the same when it is drawn again."""
+    family = {
+        "ddim": ["--solver", "ddim"],
+        "half": ["--eta", "0.5"],
+        "ddpm": ["--eta", "1"],
+        "mean": ["--posterior-mean"],
+    }
+    first = {name: drawn(done, tmp_path / name, *options) for name, options in family.items()}
+    assert len({next(iter(pictures.values())) for pictures in first.values()}) == len(family)
+    again = {name: drawn(done, tmp_path / f"{name} again", *options) for name, options in family.items()}
+    assert again == first
+
+
+def test_eta_zero_is_what_no_eta_is(done: Run, tmp_path: Path) -> None:
+    plain = drawn(done, tmp_path / "plain", "--solver", "heun")
+    assert drawn(done, tmp_path / "zero", "--solver", "heun", "--eta", "0") == plain
+
+
+def test_the_posterior_mean_loses_the_variance_of_the_data(done: Run, tmp_path: Path) -> None:
+    """The small model is nearly that of unit Gaussians; without its noise DDPM shrinks them towards their mean."""
+    options = ["-n", 4, "--steps", 50]
+    deviation = {}
+    for name, flags in {"ddim": ["--solver", "ddim"], "ddpm": ["--eta", 1], "mean": ["--posterior-mean"]}.items():
+        drawn(done, tmp_path / name, *options, *flags)
+        pictures = torch.stack([pixels_of(tmp_path / name / file) for file in files_in(tmp_path / name)])
+        deviation[name] = float(pictures.double().std())
+    assert deviation["ddpm"] == pytest.approx(deviation["ddim"], rel=0.1)
+    assert deviation["mean"] < 0.5 * deviation["ddim"]
+
+
+def test_rows_and_recipes_tell_how_it_was_drawn(done: Run, tmp_path: Path) -> None:
+    outcome = done("sample", "-n", 2, "--seed", 3, "--eta", "0.5", "--steps", 4, "-o", tmp_path / "out", "--json")
+    assert outcome.rows == [{"output": str(tmp_path / "out" / f"seed-000{seed}.png"), "seed": seed} for seed in (3, 4)]
+    recipe = read_recipe(tmp_path / "out" / "seed-0004.png")
+    assert recipe is not None
+    told = {"kind": "sample", "model": "tiny", "solver": "ddim", "seed": 4, "eta": 0.5, "steps": 4}
+    assert recipe.items() >= (told | {"posterior_mean": False, "grid": "karras:14"}).items()
+
+
+def test_the_largest_seed_can_be_drawn(done: Run, tmp_path: Path) -> None:
+    assert list(drawn(done, tmp_path, "-n", 2, "--seed", 2**32 - 1)) == ["seed-4294967295.png", "seed-4294967296.png"]
