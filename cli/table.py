@@ -19,7 +19,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "xt_corr": ("corr", "+7.3f"),
     "xt_kurtosis": ("kurt", "6.2f"),
 }
-SCORES = (*COLUMNS, "mse", "converged")
+SCORES = (*COLUMNS, "mse", "error", "residual", "rounds", "converged")
 """What `reconstruct --json` tells of a picture, besides its files."""
 SHOWN = 64
 """Pictures on a sheet at most; more would make it too large to look at."""

@@ -74,7 +74,7 @@ class NoiseSchedule:
     description: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        betas = np.asarray(self.betas, dtype=np.float64)
+        betas = np.array(self.betas, dtype=np.float64)
         if betas.ndim != 1 or not betas.size or not ((betas > 0) & (betas < 1)).all():
             raise ArgumentError(
                 "a list of betas strictly between 0 and 1",
@@ -281,12 +281,12 @@ def make_grid(name: str, schedule: NoiseSchedule, steps: int) -> Grid:
     Raises:
         ArgumentError: an unknown name, a rho below 1, or steps outside 1..10,000.
     """
-    kind, _, option = name.partition(":")
-    if kind not in GRIDS or (option and kind != "karras"):
+    kind, colon, option = name.partition(":")
+    if kind not in GRIDS or (colon and kind != "karras"):
         raise ArgumentError(f"a grid out of {', '.join(GRIDS)}", name, "choose one of these, or karras:RHO")
     if not 1 <= steps <= 10_000:
         raise ArgumentError("a number of steps from 1 to 10000", str(steps), "20 is a good start")
-    maker = Karras(_rho(option)) if option else GRIDS[kind]
+    maker = Karras(_rho(option)) if colon else GRIDS[kind]
     return maker(schedule, steps)
 
 

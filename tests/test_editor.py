@@ -162,16 +162,16 @@ def test_reports_count_every_evaluation(model: Model, files: list[Path], solver:
     assert sum(score["nfe_out"] for score in trip.scores) == sum(spent)
 
 
-def test_pictures_that_have_converged_cost_nothing_more(model: Model, files: list[Path]) -> None:
+def test_pictures_that_have_converged_or_stalled_cost_nothing_more(model: Model, files: list[Path]) -> None:
+    """A picture of one grey is a stiff case: the network's norms divide by a deviation of nearly nothing."""
     batches: list[int] = []
     editor = Editor(model, on_evaluation=batches.append)
-    flat = torch.zeros(1, 3, 16, 16)
-    latents = editor.invert(torch.cat([flat, as_tensor(files[:1])]), Method(steps=10, exact=True, dequantise=None))
-    assert all(latent.report["converged"] for latent in latents)
-    costs = [latent.report["nfe"] for latent in latents]
-    assert costs[0] != costs[1]
-    assert set(batches) == {1, 2}
-    assert batches.count(2) == min(costs)
+    grey = torch.zeros(1, 3, 16, 16)
+    latents = editor.invert(torch.cat([grey, as_tensor(files[:1])]), Method(steps=10, exact=True, dequantise=None))
+    assert [latent.report["converged"] for latent in latents] == [False, True]
+    stalled, quick = (latent.report["nfe"] for latent in latents)
+    assert batches == [2] * quick + [1] * (stalled - quick)
+    assert latents[0].report["error"] > 1 / 255
 
 
 def test_reports_are_json_and_tell_the_health_of_the_code(editor: Editor, files: list[Path]) -> None:

@@ -69,11 +69,13 @@ def multistep(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tens
 
 
 def heun(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
-    """Heun's step in (y, s), the mean of eps at both ends: order 2, two evaluations.
+    """Heun's step in (y, s), the mean of eps at both ends: order 2, two evaluations; down to s = 0 it is DDIM's.
 
     Heun (1900); for diffusion Karras et al. (2022).
     """
     here = account(x, span.here).eps
+    if not span.there.s:
+        return along(x, here, span), past
     there = account(along(x, here, span), span.there).eps
     return along(x, (here + there) / 2, span), past
 

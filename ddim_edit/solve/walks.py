@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_edit.denoise import ClippedDenoiser, Denoiser
+from ddim_edit.denoise import ClippedDenoiser, Denoiser, WatchedDenoiser
 from ddim_edit.errors import ArgumentError
 from ddim_edit.solve.account import Account
 from ddim_edit.solve.anderson import Parts
@@ -60,7 +60,7 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
 
     Song, Meng, Ermon (2021), section 4.3.
     """
-    if isinstance(denoiser, ClippedDenoiser):
+    if _clips(denoiser):
         raise ArgumentError(
             "a denoiser that can be inverted",
             "one that clips x0",
@@ -92,6 +92,12 @@ def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise
     account = Account.open(denoiser, len(parts[0]))
     x = solver.decode(account, tuple(part.double() for part in parts), spans)
     return Sampled(_start(spans, noise).down(x), account.nfe)
+
+
+def _clips(denoiser: object) -> bool:
+    return isinstance(denoiser, ClippedDenoiser) or (
+        isinstance(denoiser, WatchedDenoiser) and _clips(denoiser.denoiser)
+    )
 
 
 class _Start(NamedTuple):

@@ -14,6 +14,7 @@ from .conftest import Run, files_in, pixels_of
 FIELDS = {
     *("input", "output", "nfe_in", "nfe_out", "mse", "psnr", "ssim", "lpips", "identical_pixels"),
     *("xt_mean", "xt_std", "xt_corr", "xt_kurtosis", "converged"),
+    *("error", "residual", "rounds"),
 }
 
 

@@ -43,6 +43,11 @@ def test_pictures_are_those_of_the_editor(done: Run, model: Path, tmp_path: Path
     assert torch.equal(torch.stack([pixels_of(tmp_path / name) for name in files_in(tmp_path)]), wanted)
 
 
+def test_the_default_method_is_that_of_the_editor(done: Run, model: Path, tmp_path: Path) -> None:
+    done("sample", "-o", tmp_path)
+    assert torch.equal(pixels_of(tmp_path / "seed-0000.png"), to_uint8(Editor.from_pretrained(model).sample(1)[0]))
+
+
 def test_the_seed_family(done: Run, tmp_path: Path) -> None:
     """DDIM, half-way, DDPM and its posterior mean differ; each is the same when it is drawn again."""
     family = {

@@ -56,7 +56,7 @@ def test_contractions_are_solved_row_by_row(seed: int, memory: int, radius: floa
     assert torch.equal(root.spent, problem.asked)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(SEEDS)
 def test_acceleration_saves_evaluations(seed: int) -> None:
     plain, fast = (solve(Affine(seed), memory=memory).spent for memory in (PLAIN, DIM))
@@ -103,7 +103,7 @@ def test_without_memory_it_is_relaxed_iteration(mixing: float) -> None:
     assert max_error(z, by_hand) < 1e-14
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(SEEDS, st.permutations(range(ROWS)))
 def test_the_order_of_rows_means_nothing(seed: int, order: list[int]) -> None:
     problem, places = Affine(seed), torch.tensor(order)
@@ -112,7 +112,7 @@ def test_the_order_of_rows_means_nothing(seed: int, order: list[int]) -> None:
     assert torch.equal(solve(problem.permuted(places), memory=PLAIN).spent, solve(problem, memory=PLAIN).spent[places])
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(SEEDS)
 def test_a_row_alone_is_solved_as_in_company(seed: int) -> None:
     problem = Affine(seed)

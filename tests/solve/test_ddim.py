@@ -55,7 +55,7 @@ def test_decoding_multiplies_by_the_gains(grid: str, steps: int, width: float, s
     assert max_error(decoded, expected) < 1e-12
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(GRIDS, STEPS, WIDTHS, SEEDS)
 def test_the_exact_inverse_divides_by_the_gains(grid: str, steps: int, width: float, seed: int) -> None:
     walk, mean, x0 = spans(grid, steps), randn(*SHAPE, seed=seed), randn(3, *SHAPE, seed=seed + 1)
@@ -103,7 +103,7 @@ def test_a_point_mass_is_exact_in_one_step_both_ways(start: float, length: float
     assert max_error(invert(data, x, [span], EXACT).parts[0], up) < 1e-12 * ratio
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(GRIDS, STEPS, SEEDS)
 def test_a_flat_prior_moves_nothing(grid: str, steps: int, seed: int) -> None:
     walk, x0 = spans(grid, steps), randn(2, *SHAPE, seed=seed)

@@ -29,7 +29,7 @@ def row_errors(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).flatten(1).abs().amax(1)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.sampled_from(sorted(SOLVED)), GRIDS, st.integers(10, 40), WIDTHS, SEEDS)
 def test_decoding_undoes_an_encoding_that_converged(name: str, grid: str, steps: int, width: float, seed: int) -> None:
     data, walk = mixture(seed, width=width), spans(grid, steps)
@@ -40,7 +40,7 @@ def test_decoding_undoes_an_encoding_that_converged(name: str, grid: str, steps:
     assert (errors[found.converged] < 3e-10).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.sampled_from(sorted(SOLVED)), GRIDS, st.integers(10, 40), WIDTHS, SEEDS)
 def test_an_encoding_that_converged_undoes_decoding(name: str, grid: str, steps: int, width: float, seed: int) -> None:
     data, walk, z = mixture(seed, width=width), spans(grid, steps), randn(3, 1, 2, 3, seed=seed)

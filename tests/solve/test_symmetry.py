@@ -35,7 +35,7 @@ def scale(name: str, x: Tensor) -> float:
 
 # EDICT asks for eps at one level with a state of another, so a shift that is large there is none here.
 @pytest.mark.parametrize("name", [name for name in TIGHT if name != "edict"])
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(SEEDS)
 def test_translated_data_have_translated_codes(name: str, seed: int) -> None:
     data, shift = mixture(seed, width=1.0), randn(*SHAPE, seed=seed + 1)
@@ -47,7 +47,7 @@ def test_translated_data_have_translated_codes(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", TIGHT)
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(SEEDS)
 def test_rotated_data_have_rotated_codes(name: str, seed: int) -> None:
     data, rotation = mixture(seed, width=1.0), torch.linalg.qr(randn(6, 6, seed=seed + 1)).Q
@@ -62,7 +62,7 @@ def test_rotated_data_have_rotated_codes(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", TIGHT)
-@settings(max_examples=10)
+@settings(max_examples=4)
 @given(st.permutations(range(4)))
 def test_rows_and_components_have_no_order(name: str, order: list[int]) -> None:
     data, x0 = mixture(), draw(mixture(), 4, seed=2)

@@ -1,0 +1,340 @@
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor
+
+from ddim_edit import Editor, Method
+from ddim_edit.backends import load_model, packaged_models, read_scheduler
+from ddim_edit.backends.unet import WEIGHTS
+from ddim_edit.denoise import READINGS
+from ddim_edit.errors import DDIMEditError, ModelError
+from ddim_edit.images import to_uint8
+from ddim_edit.model import Model
+
+from .. import tiny
+
+Diffusers: Any = diffusers  # its types are hidden from mypy
+ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
+GREY = {"in_channels": 1, "out_channels": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def noise(batch: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(
+        batch, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+
+
+def flat(folder: Path, target: Path) -> Path:
+    """The same model with everything in one folder, as google/ddpm-cifar10-32 keeps it."""
+    target.mkdir()
+    for file in (*(folder / "unet").iterdir(), *(folder / "scheduler").iterdir()):
+        shutil.copy(file, target)
+    tiny.write_json(target / "model_index.json", {"_class_name": "DDPMPipeline"})
+    return target
+
+
+def assert_same_model(a: Model, b: Model) -> None:
+    assert a.weights == b.weights
+    assert a.prediction == b.prediction
+    assert a.schedule.description == b.schedule.description
+    level = a.schedule.level(300)
+    for mine, theirs in zip(a.denoiser(noise(), level), b.denoiser(noise(), level), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+# Schedules.
+
+SCHEDULES = {
+    "linear": {"beta_schedule": "linear", "beta_start": 2e-4, "beta_end": 0.03},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "short": {"beta_schedule": "linear", "num_train_timesteps": 100},
+    "short cosine": {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 250},
+    "trained": {"trained_betas": [0.001 * (k + 1) for k in range(50)], "num_train_timesteps": 50},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_equal_those_of_diffusers(tmp_path: Path, name: str) -> None:
+    tiny.write_json(tmp_path / "scheduler_config.json", SCHEDULES[name] | {"_class_name": "DDPMScheduler"})
+    schedule, _ = read_scheduler(tmp_path)
+    theirs = Diffusers.DDPMScheduler.from_pretrained(tmp_path).alphas_cumprod.double()
+    assert len(theirs) == schedule.T
+    levels = [schedule.level(t) for t in range(1, schedule.T + 1)]
+    ours = torch.tensor([level.alpha**2 for level in levels], dtype=torch.float64)
+    torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-7)  # theirs are float32 products
+
+
+def test_an_empty_config_has_the_defaults_of_diffusers(tmp_path: Path) -> None:
+    tiny.write_json(tmp_path / "scheduler_config.json", {})
+    schedule, prediction = read_scheduler(tmp_path)
+    theirs = Diffusers.DDPMScheduler()
+    assert prediction == theirs.config.prediction_type
+    assert theirs.config.num_train_timesteps == schedule.T
+    assert schedule.level(1000).alpha ** 2 == pytest.approx(float(theirs.alphas_cumprod[-1]), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"])
+def test_every_scheduler_of_the_same_process_is_read(tmp_path: Path, kind: str) -> None:
+    scheduler = getattr(Diffusers, kind)(beta_end=0.015)
+    scheduler.save_pretrained(tmp_path)
+    schedule, prediction = read_scheduler(tmp_path)
+    assert prediction == "epsilon"
+    assert schedule.level(500).alpha ** 2 == pytest.approx(float(scheduler.alphas_cumprod[499]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+        ({"beta_schedule": "sigmoid"}, "'sigmoid'"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, "'ScoreSdeVeScheduler'"),
+        ({"_class_name": "KarrasVeScheduler"}, "'KarrasVeScheduler'"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "'FlowMatchEulerDiscreteScheduler'"),
+        ({"prediction_type": "flow_prediction"}, "'flow_prediction'"),
+    ],
+    ids=str,
+)
+def test_other_processes_are_refused_by_name(tmp_path: Path, change: dict[str, Any], word: str) -> None:
+    folder = tiny.save_model(tmp_path / "model", **change)
+    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+        load_model(folder)
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("betas", [[0.1, 1.0], [0.0, 0.1], []], ids=str)
+def test_betas_that_leave_no_signal_or_no_noise_are_refused(tmp_path: Path, betas: list[float]) -> None:
+    folder = tiny.save_model(tmp_path / "model", trained_betas=betas)
+    with pytest.raises(DDIMEditError, match=ONE_SENTENCE):
+        load_model(folder)
+
+
+# Folders.
+
+
+def test_a_model_knows_who_it_is(folder: Path) -> None:
+    model = load_model(folder)
+    assert model.name == "tiny"
+    assert model.weights == hashlib.sha256((folder / "unet" / WEIGHTS).read_bytes()).hexdigest()
+    assert (model.shape, model.size, model.prediction) == ((3, 16, 16), (16, 16), "v_prediction")
+
+
+def test_a_relative_path_still_has_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert load_model(".").name == "tiny"
+    monkeypatch.chdir(folder.parent)
+    assert load_model("tiny").name == load_model("./tiny/").name == load_model(Path("tiny")).name == "tiny"
+
+
+def test_one_flat_folder_is_the_same_model(folder: Path, tmp_path: Path) -> None:
+    assert_same_model(load_model(flat(folder, tmp_path / "flat")), load_model(folder))
+
+
+def test_what_diffusers_saves_is_what_it_would_load(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    unet = Diffusers.UNet2DModel(**{key: value for key, value in tiny.UNET.items() if key[0] != "_"})
+    Diffusers.DDPMPipeline(unet, Diffusers.DDPMScheduler(prediction_type="sample")).save_pretrained(tmp_path / "saved")
+    model = load_model(tmp_path / "saved")
+    assert model.prediction == "sample"
+    level, index = model.schedule.level(431), torch.tensor([430.0, 430.0])
+    with torch.no_grad():
+        wanted = unet.eval()(noise().float(), index).sample
+    torch.testing.assert_close(model.denoiser(noise(), level).x0.float(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", READINGS)
+def test_networks_answer_as_in_diffusers(tmp_path: Path, prediction: str) -> None:
+    """Our x0 and eps beside those that diffusers' scheduler makes of diffusers' network, at whole times."""
+    folder = tiny.save_model(tmp_path / "model", prediction_type=prediction)
+    model = load_model(folder)
+    unet = Diffusers.UNet2DModel.from_pretrained(folder / "unet").eval()
+    scheduler = Diffusers.DDIMScheduler.from_pretrained(folder / "scheduler")
+    for t in (1, 77, 500, 1000):
+        x = noise(seed=t).float()
+        with torch.no_grad():
+            output = unet(x, t - 1).sample
+        stepped = scheduler.step(output, t - 1, x, use_clipped_model_output=False) if t > 1 else None
+        ours = model.denoiser(x.double(), model.schedule.level(t))
+        raw = {"epsilon": ours.eps, "sample": ours.x0}.get(prediction)
+        if raw is None:
+            level = model.schedule.level(t)
+            raw = level.alpha * ours.eps - level.sigma * ours.x0
+        torch.testing.assert_close(raw.float(), output, rtol=1e-5, atol=1e-5)
+        if stepped is not None and t < 1000:
+            torch.testing.assert_close(ours.x0.float(), stepped.pred_original_sample, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", READINGS)
+def test_sampling_is_diffusers_ddim(tmp_path: Path, prediction: str) -> None:
+    """The `ddim` solver on the leading grid beside DDIMScheduler, both from the same x_T, through the same weights."""
+    folder = tiny.save_model(tmp_path / "model", prediction_type=prediction)
+    editor = Editor.from_pretrained(folder)
+    unet = Diffusers.UNet2DModel.from_pretrained(folder / "unet").eval()
+    scheduler = Diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", timestep_spacing="leading")
+    scheduler.set_timesteps(10)
+    latents = editor.noise([1, 2], Method("ddim", "leading", 10))
+    x = latents.x.float()
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(unet(x, t).sample, t, x).prev_sample
+    ours = editor.decode(latents)
+    scale = float(x.abs().max())
+    torch.testing.assert_close(ours / scale, x.double() / scale, rtol=0, atol=1e-4 if scale < 10 else 1e-5)
+
+
+@pytest.mark.parametrize("prediction", READINGS)
+def test_every_prediction_goes_there_and_back(tmp_path: Path, prediction: str) -> None:
+    editor = Editor.from_pretrained(tiny.save_model(tmp_path / "model", prediction_type=prediction))
+    x = torch.from_numpy(tiny.pixels(0)).permute(2, 0, 1)[None].double() / 127.5 - 1
+    trip = editor.reconstruct(x, Method("bdia", steps=30))
+    assert float((trip.pictures - x).abs().max()) < 1e-9
+
+
+def test_a_grey_model_goes_there_and_back(tmp_path: Path) -> None:
+    editor = Editor.from_pretrained(tiny.save_model(tmp_path / "grey", unet=GREY))
+    assert editor.model.shape == (1, 16, 16)
+    grey = torch.from_numpy(tiny.pixels(0)[..., :1].repeat(3, -1)).permute(2, 0, 1)[None].double() / 127.5 - 1
+    trip = editor.reconstruct(grey, Method(exact=True))
+    assert trip.latents.x.shape == (1, 1, 16, 16)
+    assert torch.equal(to_uint8(trip.pictures), to_uint8(grey))
+    assert editor.sample(1).shape == (1, 3, 16, 16)
+
+
+def test_a_model_that_is_not_square_goes_there_and_back(tmp_path: Path) -> None:
+    editor = Editor.from_pretrained(tiny.save_model(tmp_path / "wide", unet={"sample_size": [16, 24]}))
+    assert editor.model.size == (16, 24)
+    path = tiny.save_picture(tmp_path / "wide.png", 0, 16, 24)
+    trip = editor.reconstruct(path, Method(exact=True))
+    assert trip.scores[0]["identical_pixels"] == 1
+
+
+@pytest.mark.parametrize(
+    ("unet", "words"),
+    [
+        ({"num_class_embeds": 5}, "an unconditional model"),
+        ({"class_embed_type": "timestep"}, "an unconditional model"),
+        ({"sample_size": None}, "sample_size None"),
+        ({"out_channels": 6}, "3 channels in, 6 out"),
+        ({"in_channels": 4, "out_channels": 4}, "1 or 3 channels"),
+    ],
+    ids=str,
+)
+def test_networks_that_do_not_paint_pictures_alone_are_refused(
+    tmp_path: Path, unet: dict[str, Any], words: str
+) -> None:
+    folder = tiny.save_model(tmp_path / "model", unet=unet)
+    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+        load_model(folder)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("autoencoder", ["vae", "vqvae"])
+def test_latent_diffusion_is_refused(folder: Path, tmp_path: Path, autoencoder: str) -> None:
+    """Its network has three channels as well (CompVis/ldm-celebahq-256), and would be taken for one of pixels."""
+    shutil.copytree(folder, tmp_path / "ldm")
+    (tmp_path / "ldm" / autoencoder).mkdir()
+    with pytest.raises(ModelError, match=f"wanted a pixel-space model, .*{autoencoder}"):
+        load_model(tmp_path / "ldm")
+
+
+@pytest.mark.parametrize(
+    "missing", ["scheduler/scheduler_config.json", "unet/config.json", f"unet/{WEIGHTS}", "scheduler", "unet", "."]
+)
+def test_missing_files_are_named(folder: Path, tmp_path: Path, missing: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    gone = broken / missing
+    if gone.is_dir():
+        shutil.rmtree(gone)
+        gone.mkdir()
+    else:
+        gone.unlink()
+    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+        load_model(broken)
+    assert any(name in str(caught.value) for name in ("scheduler_config.json", "config.json", WEIGHTS))
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[1, 2]", "\xff"])
+def test_a_broken_scheduler_config_is_named(folder: Path, tmp_path: Path, text: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "scheduler" / "scheduler_config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"scheduler_config\.json"):
+        load_model(broken)
+
+
+# Names.
+
+
+def test_the_packaged_model_is_the_default() -> None:
+    model = load_model()
+    assert (model.name, model.shape, model.prediction) == ("faces64", (3, 64, 64), "epsilon")
+    assert load_model("faces64").weights == model.weights
+    assert list(packaged_models()) == ["faces64"]
+    assert (packaged_models()["faces64"] / "README.md").is_file()
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """A hub that has the small model under every name, and tells what it was asked for."""
+    asked: list[tuple[str, list[str]]] = []
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(folder)
+
+    module = ModuleType("huggingface_hub")
+    module.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    return asked
+
+
+def test_a_hub_id_is_downloaded_without_code(folder: Path, hub: list[tuple[str, list[str]]]) -> None:
+    model = load_model("somebody/faces")
+    assert hub == [("somebody/faces", ["*.json", "*.safetensors"])]
+    assert model.name == "somebody/faces"
+    assert_same_model(model, load_model(folder))
+
+
+def test_nothing_else_is_ever_downloaded(
+    folder: Path, hub: list[tuple[str, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path / "somebody" / "faces")
+    monkeypatch.chdir(tmp_path)
+    for name in (None, "faces64", "somebody/faces", str(folder), folder):
+        load_model(name)
+    for name in ("nosuchmodel", "./no/such", "../no", "/no/such", "~/such", "no/such/model"):
+        with pytest.raises(ModelError, match="one of faces64"):
+            load_model(name)
+    assert hub == []
+
+
+def test_without_the_hubs_library_a_hub_id_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+        load_model("somebody/faces")
+    assert "pip install 'ddim-edit[diffusers]'" in str(caught.value)
+    assert "somebody/faces" in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OSError("offline\nsecond line"), ValueError("odd name"), RuntimeError()])
+def test_a_failed_download_is_one_sentence(hub: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(name: str, allow_patterns: list[str]) -> str:
+        raise error
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", fail)
+    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+        load_model("somebody/faces")
+    assert "somebody/faces" in str(caught.value)

@@ -1,0 +1,127 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddim_edit.backends import PRECISIONS, Placed, dtype_name, find_device
+from ddim_edit.backends.placed import Precision, state_device
+from ddim_edit.errors import ArgumentError
+
+
+class Spy(nn.Module):
+    """A network that doubles its input and remembers what it was given, and how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        self.x, self.index = x, index
+        self.tf32, self.tracking = torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()
+        return self.weight.to(x.dtype) * x
+
+
+def placed(name: str = "float32") -> tuple[Placed, Spy]:
+    spy = Spy()
+    return Placed(spy, torch.device("cpu"), PRECISIONS[name]), spy
+
+
+X, INDEX = torch.linspace(-1, 1, 6, dtype=torch.float64).view(1, 1, 2, 3), torch.tensor([3.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("auto", "float32"),
+        ("fp32", "float32"),
+        ("bf16", "bfloat16"),
+        ("fp16", "float16"),
+        *((name, name) for name in PRECISIONS),
+    ],
+)
+def test_every_name_of_a_dtype_has_a_full_one(name: str, full: str) -> None:
+    assert dtype_name(name) == full
+
+
+def test_other_dtypes_are_refused() -> None:
+    for name in ("int8", "", "float64", "Float32"):
+        with pytest.raises(ArgumentError, match=r"wanted a dtype out of float32, tf32, bfloat16, float16"):
+            dtype_name(name)
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_network_is_fed_in_its_precision_and_asked_without_gradients(name: str) -> None:
+    network, spy = placed(name)
+    output = network(X.clone().requires_grad_(), INDEX)
+    assert spy.x.dtype == output.dtype == PRECISIONS[name].dtype
+    assert not spy.tracking
+    assert not output.requires_grad
+    assert torch.equal(spy.index, INDEX)
+    torch.testing.assert_close(output.double(), 2 * X, rtol=1e-2, atol=1e-2)
+
+
+def test_the_answer_can_be_used_outside_of_inference_mode() -> None:
+    """In-place work and autograd on what a walk makes of it must not fail."""
+    network, _ = placed()
+    scale = torch.tensor(3.0, requires_grad=True)
+    (scale * (0.0 + network(X, INDEX))).sum().backward()
+    assert scale.grad is not None
+
+
+def test_only_tf32_rounds() -> None:
+    assert {name: precision.tf32 for name, precision in PRECISIONS.items() if precision.tf32} == {"tf32": True}
+    assert Precision(torch.float32).tf32 is False
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A machine whose devices a test may choose; here it has a CPU alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    return monkeypatch
+
+
+def with_cards(machine: pytest.MonkeyPatch, count: int) -> None:
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    machine.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_auto_is_the_first_of_cuda_mps_and_cpu(machine: pytest.MonkeyPatch) -> None:
+    assert find_device("auto") == torch.device("cpu")
+    machine.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device("auto") == torch.device("mps")
+    with_cards(machine, 1)
+    assert find_device("auto") == torch.device("cuda")
+
+
+def test_cards_may_be_asked_for_by_number(machine: pytest.MonkeyPatch) -> None:
+    with_cards(machine, 2)
+    for name in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        assert find_device(name) == torch.device(name)
+    with pytest.raises(ArgumentError, match=r"cuda, cpu, cuda:0, cuda:1\), was given cuda:2"):
+        find_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps", "tpu", "cpu:x", "cuda:0", "", "CPU"])
+def test_devices_that_are_not_here_are_refused(machine: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"^wanted a device of this machine \(cpu\), was given {name}: "):
+        find_device(name)
+
+
+def test_the_state_lives_beside_the_network_where_there_is_float64() -> None:
+    assert state_device(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert state_device(torch.device("cpu")) == torch.device("cpu")
+    assert state_device(torch.device("mps")) == torch.device("cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_card_is_asked_in_strict_float32_and_answers_where_the_state_is() -> None:
+    spy = Spy().to("cuda")
+    for name in ("float32", "tf32"):
+        output = Placed(spy, torch.device("cuda"), PRECISIONS[name])(X, INDEX)
+        assert output.device == X.device
+        assert spy.x.device.type == "cuda"
+        assert spy.tf32 is (name == "tf32")
