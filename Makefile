@@ -9,8 +9,8 @@ FACES := assets/images
 demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
 	$(BIN)/ddim-edit invert $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite -q
-	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/strip.png --overwrite -q
-	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/walk.webp --frames 17 --loop --scale 4 --overwrite -q
+	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/strip.png --frames 7 --overwrite -q
+	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/walk.webp --frames 13 --loop --scale 4 --overwrite -q
 	@echo
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other) and out/walk.webp (the same, moving)."
 

@@ -22,8 +22,8 @@ SOLVERS: Mapping[str, Solver] = {
     "edict": Edict(),
 }
 
-# Whole rounds mend what single steps left over, but on coarse grids only if every step was roughly solved.
-_FOR_EXACT: Mapping[str, Solver] = {**SOLVERS, "ddim": Marching(Implicit(whole, tol=1e-2), euler)}
+# Whole rounds mend what single steps left over, but some pictures and coarse grids need each step solved for that.
+_FOR_EXACT: Mapping[str, Solver] = {**SOLVERS, "ddim": Marching(Implicit(whole, tol=1e-3), euler)}
 
 
 @dataclass(frozen=True)

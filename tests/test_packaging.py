@@ -1,0 +1,160 @@
+"""The wheel: what is in it, and that it runs from a clean environment with the network switched off."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ASIDE = shutil.ignore_patterns(".*", "build", "dist", "out", "*.egg-info", "benchmarks", "docs")
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: object, **options: Any) -> str:
+    """What a command prints; it must succeed."""
+    line = [str(word) for word in command]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{' '.join(line)}\n{done.stdout}\n{done.stderr}"
+    return str(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy of the source tree, tests and compiled files among it."""
+    folder = tmp_path_factory.mktemp("build")
+    shutil.copytree(ROOT, folder / "source", ignore=ASIDE)
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, folder / "source")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata_of(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(name))
+
+
+def test_the_wheel_holds_all_code_and_all_assets_and_nothing_else(wheel: Path) -> None:
+    houses = {"ddim_edit": ROOT / "ddim_edit", "ddim_edit/cli": ROOT / "cli", "ddim_edit/assets": ROOT / "assets"}
+    wanted = {
+        f"{name}/{path.relative_to(folder)}"
+        for name, folder in houses.items()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {name for name in names_in(wheel) if ".dist-info/" not in name} == wanted
+    assert wanted > {
+        "ddim_edit/py.typed",
+        "ddim_edit/backends/unet/network.py",
+        "ddim_edit/images/reading.py",
+        "ddim_edit/cli/main.py",
+        "ddim_edit/assets/models/faces64/README.md",
+        "ddim_edit/assets/models/faces64/unet/diffusion_pytorch_model.safetensors",
+        "ddim_edit/assets/lpips/alexnet_features_fp16.safetensors",
+        "ddim_edit/assets/images/astronaut.png",
+    }
+
+
+def test_the_metadata_say_what_the_project_says(wheel: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    metadata = metadata_of(wheel)
+    assert (metadata["Name"], metadata["Version"]) == (project["name"], project["version"])
+    assert metadata["Requires-Python"] == project["requires-python"]
+    needed = {line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line}
+    assert needed == set(project["dependencies"])
+    assert {"torch>=2.6", "torchvision>=0.21"} <= needed
+    assert metadata.get_all("Provides-Extra") == ["diffusers"]
+    assert any(name.endswith("/LICENSE") for name in names_in(wheel))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a clean environment that has the wheel and what it asks for, and no more."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder, with_pip=True, system_site_packages=False)
+    run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile", wheel)
+    return folder / "bin"
+
+
+def offline(command: list[str], folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The command without a network, and what its environment needs for that."""
+    fence = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") and not subprocess.run([*fence, "true"], capture_output=True, check=False).returncode:
+        return [*fence, *command], {}
+    # Where the system has no such fence, Python itself refuses every connection.
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import socket\ndef refuse(*_): raise OSError('the network is switched off')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse\n"
+    )
+    return command, {"PYTHONPATH": str(folder)}
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """Somebody with the clean environment, three empty folders that programs like to write to, and no network."""
+
+    programs: Path
+    folder: Path
+
+    @property
+    def places(self) -> dict[str, Path]:
+        return {name: self.folder / name for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+
+    @property
+    def images(self) -> Path:
+        (images,) = self.programs.parent.glob("lib/python*/site-packages/ddim_edit/assets/images")
+        return images
+
+    def types(self, *arguments: object) -> Any:
+        """The one JSON row that `ddim-edit` answers from an empty folder, `here`."""
+        command, extra = offline([str(self.programs / "ddim-edit"), *map(str, arguments)], self.folder / "fence")
+        env = {"PATH": os.environ["PATH"]} | {name: str(place) for name, place in self.places.items()}
+        return json.loads(run(*command, cwd=self.folder / "here", env=env | extra))
+
+
+@pytest.fixture
+def newcomer(installed: Path, tmp_path: Path) -> Newcomer:
+    newcomer = Newcomer(installed, tmp_path)
+    for folder in (tmp_path / "here", *newcomer.places.values()):
+        folder.mkdir()
+    return newcomer
+
+
+def test_a_clean_environment_inverts_a_photograph_offline(newcomer: Newcomer) -> None:
+    row = newcomer.types("invert", newcomer.images / "astronaut.png", "-o", "out", "--json")
+    assert row["converged"]
+    assert abs(row["xt_std"] - 1) < 0.05
+    assert files_in(newcomer.folder / "here") == {"out", "out/astronaut.latent.safetensors"}
+    assert [files_in(place) for place in newcomer.places.values()] == [set(), set(), set()]
+
+
+def test_a_clean_environment_measures_a_reconstruction_offline(newcomer: Newcomer) -> None:
+    picture = newcomer.images / "seed-0028.png"
+    row = newcomer.types("reconstruct", picture, "-o", "out", "--lossless", "--steps", "4", "--json", "-q")
+    assert row["identical_pixels"] == 1
+    assert 0 <= row["lpips"] < 1e-6
+    assert files_in(newcomer.folder / "here") == {"out", "out/seed-0028.png", "out/sheet.png"}
+    # To import torchvision makes an empty folder for torch's compiler among the temporary files.
+    assert not files_in(newcomer.places["HOME"]) | files_in(newcomer.places["XDG_CACHE_HOME"])
