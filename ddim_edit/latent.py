@@ -54,7 +54,8 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON types."""
-        return asdict(self) | {"times": list(self.times)}
+        pairs = [list(pair) for pair in self.dequantise]
+        return asdict(self) | {"times": list(self.times), "dequantise": pairs}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Recipe":

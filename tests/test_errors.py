@@ -5,12 +5,12 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
-import ddim_edit.cli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ddim_edit
+import ddim_edit.cli
 from ddim_edit import errors
 from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError, LatentError, LatentMismatchError, ModelError
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 import pytest
-from ddim_edit.cli import interpolating, options, sampling
-from ddim_edit.cli.main import commands
 
 import ddim_edit
 from ddim_edit import GRIDS, SOLVERS, Method
+from ddim_edit.cli import interpolating, options, sampling
+from ddim_edit.cli.main import commands
 from ddim_edit.interpolate import BLENDS
 
 SOURCE = Path(inspect.getfile(ddim_edit))

@@ -1,6 +1,7 @@
 """A small model, pictures for it, and the command line run inside this process."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ddim_edit.cli import main
 from PIL import Image
 from torch import Tensor
 
 from ddim_edit.backends import Placed
+from ddim_edit.cli import main
 
 from .. import tiny
 
@@ -95,11 +96,22 @@ def pictures(tmp_path: Path) -> list[Path]:
     return [tiny.save_picture(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate("abcd")]
 
 
+@pytest.fixture(scope="session")
+def inverted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the latent files of these pictures, by the default method."""
+    folder = tmp_path_factory.mktemp("inverted")
+    pictures = [tiny.save_picture(folder / "in" / f"{name}.png", seed) for seed, name in enumerate("abcd")]
+    with pytest.raises(SystemExit) as left:
+        main(["invert", *map(str, pictures), "-o", str(folder / "out"), "--model", str(model), "-q"])
+    assert left.value.code == 0
+    return folder / "out"
+
+
 @pytest.fixture
-def latents(done: Run, pictures: list[Path], tmp_path: Path) -> list[Path]:
-    """The latent files of these pictures, by the default method."""
-    outcome = done("invert", *pictures, "-o", tmp_path / "latents")
-    return [Path(line) for line in outcome.out.splitlines()]
+def latents(inverted: Path, tmp_path: Path) -> list[Path]:
+    """A copy of those files, free to be broken."""
+    shutil.copytree(inverted, tmp_path / "latents")
+    return sorted((tmp_path / "latents").iterdir())
 
 
 @pytest.fixture

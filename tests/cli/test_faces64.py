@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddim_edit.cli import main
 
 from ddim_edit import Latent
+from ddim_edit.cli import main
 
 from .conftest import Outcome, Run, files_in, pixels_of
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddim_edit.cli import table
 
 from ddim_edit import Editor, metrics
+from ddim_edit.cli import table
 from ddim_edit.images import comparison, read_recipe, to_uint8
 
 from .conftest import Run, files_in, pixels_of
