@@ -8,6 +8,7 @@ come back in 8 bit; std, corr and kurt are the health of x_T, which for a Gaussi
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
+from math import inf, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -75,8 +76,11 @@ def _ours(editor: Editor, pictures: Tensor, method: Method) -> Row:
 
 
 def _summary(columns: Mapping[str, list[Any]]) -> Row:
-    means = {name: fmean(values) for name, values in columns.items() if None not in values}
-    return means | {"worst": min(columns["psnr"]), "error": max(columns["error"])}
+    # What is not finite is None in the scores: the PSNR of a bit-exact return, or anything of a walk that blew up.
+    absent = inf if columns["error"] and set(columns["error"]) == {0.0} else nan
+    known = {name: [absent if value is None else value for value in values] for name, values in columns.items()}
+    means = {name: fmean(values) for name, values in known.items()}
+    return means | {"worst": min(known["psnr"]), "error": max(known["error"])}
 
 
 def _line(name: str, row: Row) -> str:
