@@ -32,9 +32,14 @@ class Place(NamedTuple):
     overwrite: bool
 
 
-def claim(target: Path, inputs: Collection[Path], overwrite: bool) -> Path:
-    """The target, if it may be written: never over an input, and over other files only if so asked."""
-    if target.resolve() in {path.resolve() for path in inputs}:
+def resolved(paths: Sequence[Path]) -> frozenset[Path]:
+    """Where paths really lead."""
+    return frozenset(path.resolve() for path in paths)
+
+
+def claim(target: Path, inputs: frozenset[Path], overwrite: bool) -> Path:
+    """The target, if it may be written: never over a (resolved) input, and over other files only if so asked."""
+    if target.resolve() in inputs:
         raise ArgumentError("an output apart from the inputs", str(target), "write elsewhere")
     if not overwrite and target.exists() and not _is_empty_folder(target):
         raise ArgumentError("a name that is free", str(target), "use --overwrite or write elsewhere")
@@ -76,12 +81,12 @@ def _gathered(session: Session, paths: Sequence[Path], expand: Callable[[Path], 
 
 def jobs(session: Session, files: Sequence[Path], place: Place, reserved: Collection[Path] = ()) -> list[Job]:
     """A target for every file; equal and reserved names are numbered, and what may not be replaced fails."""
-    made, taken = [], set(reserved)
+    made, taken, inputs = [], set(reserved), resolved(files)
     for file in files:
         target = _untaken(place, stem(file), taken)
         taken.add(target)
         with session.survive(file):
-            made.append(Job(file, claim(target, files, place.overwrite)))
+            made.append(Job(file, claim(target, inputs, place.overwrite)))
     return made
 
 

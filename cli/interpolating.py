@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .files import LATENT, claim, load_latents, make_crop, say_notes, warn_if_unfinished
+from .files import LATENT, claim, load_latents, make_crop, resolved, say_notes, warn_if_unfinished
 from .options import overwrite_option, with_crop, with_method, with_session
 from .session import Session
 
@@ -72,7 +72,7 @@ def interpolate(
     """Walk between the codes of two or more pictures, or latent files, and write what they decode to."""
     _check_use(len(inputs), output, shape)
     write = _writer(output, fps)
-    target = claim(output, inputs, overwrite)
+    target = claim(output, resolved(inputs), overwrite)
     codes = _codes(session, inputs, method, crop)
     rows = _rows(session, codes, frames, blend, loop, shape)
     recipe = {"kind": blend, "frames": frames, "loop": loop, "ends": [code.recipe.as_dict() for code in codes]}

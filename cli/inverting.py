@@ -15,6 +15,7 @@ from .files import (
     latent_files,
     load_latents,
     pictures,
+    resolved,
     save_picture,
     warn_if_unfinished,
 )
@@ -100,7 +101,7 @@ def reconstruct(
     """Take every picture through its code and back, measure it, and write DIR/NAME.png and DIR/sheet.png."""
     from ddim_edit import Method
 
-    rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", images, overwrite)
+    rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", resolved(images), overwrite)
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop, {sheet_file}):
         trip = session.editor.reconstruct([picture for _, picture in batch], Method(**method))
         sheet.add(trip.originals, trip.pictures)

@@ -40,7 +40,9 @@ def sample(
     noisy = eta > 0 or posterior_mean
     if noisy and (solver not in (None, "ddim") or (eta > 0 and posterior_mean)):
         raise click.UsageError("--eta and --posterior-mean exclude each other and every --solver but ddim.")
-    targets = {number: claim(output / f"seed-{number:04}.png", (), overwrite) for number in range(seed, seed + count)}
+    targets = {
+        number: claim(output / f"seed-{number:04}.png", frozenset(), overwrite) for number in range(seed, seed + count)
+    }
     _draw(session, targets, solver or ("ddim" if noisy else "dpm2m"), grid, steps, eta, posterior_mean)
     session.leave()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,8 +72,7 @@ class Editor:
         trips = list(self._trips(images, replace(method, check=True), crop))
         if not trips:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
-        lpips = metrics.LPIPS()
-        measured = chain.from_iterable(scores(trip, lpips) for trip, _ in trips)
+        measured = chain.from_iterable(scores(trip, self._lpips) for trip, _ in trips)
         latents = Latents(chain.from_iterable(latents for _, latents in trips))
         return Reconstruction(
             originals=torch.cat([trip.originals for trip, _ in trips]),
@@ -162,6 +162,10 @@ class Editor:
             raise ArgumentError("4 latents for a sheet", str(len(corners)), "give one for each corner")
         left, right = (self.interpolate([corners[i], corners[i + 2]], rows, method) for i in (0, 1))
         return [self.interpolate(ends, columns, method) for ends in zip(left, right, strict=True)]
+
+    @cached_property
+    def _lpips(self) -> metrics.LPIPS:
+        return metrics.LPIPS()
 
     def _trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
         """Invert batch by batch."""
