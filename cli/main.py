@@ -9,7 +9,7 @@ import click
 
 from ddim_edit import DDIMEditError
 
-from . import interpolating, inverting, looking, sampling
+from . import editing, fitting, interpolating, inverting, looking, probing, sampling
 from .session import plainly
 
 FAILED, INTERRUPTED = 1, 130
@@ -18,7 +18,7 @@ FAILED, INTERRUPTED = 1, 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="ddim-edit")
 def commands() -> None:
-    """Pictures to the noise latent x_T of a diffusion model and back: invert, decode, interpolate, measure.
+    """Pictures to the noise latent x_T of a diffusion model and back: invert, decode, interpolate, edit, measure.
 
     Everything runs offline on the packaged model faces64 unless --model names another one. Results go to files and
     to standard output, notes and progress to standard error.
@@ -26,6 +26,7 @@ def commands() -> None:
     \b
     ddim-edit reconstruct portrait.jpg -o out/
     ddim-edit interpolate a.png b.png -o out/a-to-b.webp --frames 25
+    ddim-edit edit portrait.jpg --set old=+2 -o out/
     """
 
 
@@ -34,7 +35,12 @@ for command in (
     inverting.decode,
     inverting.reconstruct,
     interpolating.interpolate,
+    editing.edit,
+    editing.translate,
     sampling.sample,
+    fitting.fit,
+    fitting.directions,
+    probing.probe,
     looking.show,
     looking.models,
     looking.env,

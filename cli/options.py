@@ -30,7 +30,8 @@ folder_option = click.option(
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 
 
-def _stack(command: Command, *options: Callable[[Command], Command]) -> Command:
+def stack(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """The command under several options, the first of them first in its help."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -53,7 +54,7 @@ def with_session(command: Command) -> Command:
         session = Session(model, device, dtype, batch_size, as_json, quiet)
         return command(*args, session=session, **rest)
 
-    return _stack(
+    return stack(
         wrapped,
         click.option(
             "--model", metavar="NAME|DIR|HUB-ID", help="Packaged model, diffusers folder or hub id. [faces64]"
@@ -78,9 +79,19 @@ def _grid(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value
 
 
+def with_walk(command: Command) -> Command:
+    """Hand the command a `walk`: solver, grid and steps, as arguments of `Method`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, solver: str | None, grid: str, steps: int, **rest: Any) -> Any:
+        return command(*args, walk={"solver": solver or "dpm2m", "grid": grid, "steps": steps}, **rest)
+
+    return walk_options(wrapped)
+
+
 def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
     """Solver, grid and steps."""
-    return _stack(
+    return stack(
         command,
         click.option(
             "--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Steps of the grid."
@@ -112,7 +123,7 @@ def with_method(grid_flag: str = "--grid") -> Callable[[Command], Command]:
             tol = rest.pop("tol")
             return command(*args, method=method if tol is None else {**method, "tol": tol}, **rest)
 
-        return walk_options(_stack(wrapped, *_INVERSION), grid_flag)
+        return walk_options(stack(wrapped, *_INVERSION), grid_flag)
 
     return decorate
 
@@ -159,7 +170,7 @@ def with_crop(command: Command) -> Command:
             raise click.UsageError("--crop and --fit exclude each other.")
         return command(*args, crop="fit" if fit else crop, **rest)
 
-    return _stack(
+    return stack(
         wrapped,
         click.option("--crop", callback=_crop, metavar="X,Y,SIZE", help="Square to cut out. [the centre square]"),
         click.option("--fit", is_flag=True, help="Keep the whole picture, its edges continued to a square."),

@@ -92,6 +92,16 @@ class Session:
                 self._bar.update(len(batch))
         self._bar = None
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Show on standard error, where somebody looks, how many evaluations a long call has made."""
+        from tqdm import tqdm
+
+        hidden = self.quiet or not sys.stderr.isatty()
+        with tqdm(unit=" evaluations", disable=hidden, leave=False) as self._bar:
+            yield
+        self._bar = None
+
     def leave(self) -> None:
         """End the command: with exit status 1 if anything failed."""
         if self.failures:

@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddim_edit import images, interpolate, metrics
+    from ddim_edit import directions, images, interpolate, labels, metrics
     from ddim_edit.backends import load_model, packaged_models
+    from ddim_edit.codes import CodeFolder, Codes
     from ddim_edit.denoise import (
         ClippedDenoiser,
         Denoiser,
@@ -17,10 +18,25 @@ if TYPE_CHECKING:
         NetworkDenoiser,
         Prediction,
     )
+    from ddim_edit.directions import (
+        Direction,
+        LDADirection,
+        LogisticDirection,
+        MeanDifference,
+        PrincipalDirections,
+        RidgeDirection,
+        SVMDirection,
+        find_direction,
+        fit_direction,
+        orthogonalize,
+    )
     from ddim_edit.editor import Editor
+    from ddim_edit.encoder import LatentEncoder
     from ddim_edit.errors import (
         ArgumentError,
         DDIMEditError,
+        DirectionError,
+        DirectionMismatchError,
         ImageError,
         LatentError,
         LatentMismatchError,
@@ -29,12 +45,14 @@ if TYPE_CHECKING:
     from ddim_edit.latent import Latent, Latents, Recipe
     from ddim_edit.model import Model
     from ddim_edit.noise import SeededNoise
+    from ddim_edit.probing import ProbeReport, probe
     from ddim_edit.roundtrip import Reconstruction
     from ddim_edit.schedule import GRIDS, Grid, Karras, Level, NoiseSchedule, Span, make_grid
     from ddim_edit.solve import SOLVERS, Exact, Inversion, Method, Sampled, Solver, find_solver, invert, sample
 
 _HOMES = {
     "backends": ("load_model", "packaged_models"),
+    "codes": ("CodeFolder", "Codes"),
     "denoise": (
         "ClippedDenoiser",
         "Denoiser",
@@ -43,25 +61,53 @@ _HOMES = {
         "NetworkDenoiser",
         "Prediction",
     ),
+    "directions": (
+        "Direction",
+        "LDADirection",
+        "LogisticDirection",
+        "MeanDifference",
+        "PrincipalDirections",
+        "RidgeDirection",
+        "SVMDirection",
+        "find_direction",
+        "fit_direction",
+        "orthogonalize",
+    ),
     "editor": ("Editor",),
-    "errors": ("ArgumentError", "DDIMEditError", "ImageError", "LatentError", "LatentMismatchError", "ModelError"),
+    "encoder": ("LatentEncoder",),
+    "errors": (
+        "ArgumentError",
+        "DDIMEditError",
+        "DirectionError",
+        "DirectionMismatchError",
+        "ImageError",
+        "LatentError",
+        "LatentMismatchError",
+        "ModelError",
+    ),
     "latent": ("Latent", "Latents", "Recipe"),
     "model": ("Model",),
     "noise": ("SeededNoise",),
+    "probing": ("ProbeReport", "probe"),
     "roundtrip": ("Reconstruction",),
     "schedule": ("GRIDS", "Grid", "Karras", "Level", "NoiseSchedule", "Span", "make_grid"),
     "solve": ("SOLVERS", "Exact", "Inversion", "Method", "Sampled", "Solver", "find_solver", "invert", "sample"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("images", "interpolate", "metrics")
+_MODULES = ("directions", "images", "interpolate", "labels", "metrics")
 
 __all__ = [
     "GRIDS",
     "SOLVERS",
     "ArgumentError",
     "ClippedDenoiser",
+    "CodeFolder",
+    "Codes",
     "DDIMEditError",
     "Denoiser",
+    "Direction",
+    "DirectionError",
+    "DirectionMismatchError",
     "Editor",
     "Exact",
     "Grid",
@@ -69,11 +115,15 @@ __all__ = [
     "ImageError",
     "Inversion",
     "Karras",
+    "LDADirection",
     "Latent",
+    "LatentEncoder",
     "LatentError",
     "LatentMismatchError",
     "Latents",
     "Level",
+    "LogisticDirection",
+    "MeanDifference",
     "Method",
     "MixtureDenoiser",
     "Model",
@@ -81,20 +131,30 @@ __all__ = [
     "NetworkDenoiser",
     "NoiseSchedule",
     "Prediction",
+    "PrincipalDirections",
+    "ProbeReport",
     "Recipe",
     "Reconstruction",
+    "RidgeDirection",
+    "SVMDirection",
     "Sampled",
     "SeededNoise",
     "Solver",
     "Span",
+    "directions",
+    "find_direction",
     "find_solver",
+    "fit_direction",
     "images",
     "interpolate",
     "invert",
+    "labels",
     "load_model",
     "make_grid",
     "metrics",
+    "orthogonalize",
     "packaged_models",
+    "probe",
     "sample",
 ]
 

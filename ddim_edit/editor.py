@@ -1,31 +1,43 @@
 """The editor: a model with its hands on pictures. Every method is a few lines; the mathematics is below."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ddim_edit import metrics
 from ddim_edit.backends import load_model
-from ddim_edit.denoise import Denoiser, WatchedDenoiser
-from ddim_edit.errors import ArgumentError, LatentMismatchError
+from ddim_edit.codes import Codes, Shelf
+from ddim_edit.directions import (
+    Direction,
+    Edit,
+    MeanDifference,
+    find_direction,
+    fit_direction,
+    make_edit,
+)
+from ddim_edit.errors import ArgumentError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.interpolate import path
-from ddim_edit.latent import Latent, Latents, Recipe, between, require_alike
+from ddim_edit.latent import Latent, Latents, between, require_alike
 from ddim_edit.model import Model
-from ddim_edit.noise import Mix, SeededNoise, derive_seed, mixed_noise
-from ddim_edit.roundtrip import Reconstruction, Trip, scores
-from ddim_edit.schedule import Grid, make_grid
-from ddim_edit.solve import Ancestral, Method, OneWay, find_solver, invert, no_noise, sample
-from ddim_edit.sources import Images, Source, sources
+from ddim_edit.noise import SeededNoise
+from ddim_edit.roundtrip import Reconstruction, scores
+from ddim_edit.schedule import Grid
+from ddim_edit.solve import Ancestral, Method, OneWay, Solver, no_noise
+from ddim_edit.sources import Images
+from ddim_edit.walker import Walker
 
-Item = TypeVar("Item")
 DEFAULT, CENTRE = Method(), CentreSquare()
+Named = str | Path | Direction
+Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[Named, float]
+"""How far to move along each direction, in standard deviations of its training projections."""
 
 
 class Editor:
@@ -38,13 +50,9 @@ class Editor:
     """
 
     def __init__(self, model: Model, batch_size: int = 8, on_evaluation: Callable[[int], object] | None = None) -> None:
-        if batch_size < 1:
-            raise ArgumentError("a batch size of at least 1", str(batch_size), "8 is a good start")
         self.model = model
         self.batch_size = batch_size
-        self._denoiser: Denoiser = model.denoiser
-        if on_evaluation is not None:
-            self._denoiser = WatchedDenoiser(model.denoiser, on_evaluation)
+        self._walker = Walker(model, batch_size, on_evaluation)
 
     @classmethod
     def from_pretrained(
@@ -65,11 +73,11 @@ class Editor:
             ImageError: a file that cannot be used.
             ArgumentError: a tensor of another size, or a method that does not exist.
         """
-        return Latents(chain.from_iterable(latents for _, latents in self._trips(images, method, crop)))
+        return Latents(chain.from_iterable(latents for _, latents in self._walker.trips(images, method, crop)))
 
     def reconstruct(self, images: Images, method: Method = DEFAULT, crop: Crop = CENTRE) -> Reconstruction:
         """Pictures through their codes and back, measured; arguments and errors as `invert`."""
-        trips = list(self._trips(images, replace(method, check=True), crop))
+        trips = list(self._walker.trips(images, replace(method, check=True), crop))
         if not trips:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         measured = chain.from_iterable(scores(trip, self._lpips) for trip, _ in trips)
@@ -96,14 +104,12 @@ class Editor:
             raise ArgumentError("at least one latent", "none", "invert a picture first")
         for latent in latents:
             self.require_own(latent, force)
-        walks = (list(alike) for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
-        groups = chain.from_iterable(_chunks(alike, self.batch_size) for alike in walks)
-        return torch.cat([self._decode(Latents(group)) for group in groups])
+        return self._walker.decode(latents)
 
     def noise(self, seeds: Sequence[int], method: Method = DEFAULT) -> Latents:
         """Fresh codes, one standard normal x_T per seed, that decode all the way down to t = 0."""
-        grid = make_grid(method.grid, self.model.schedule, method.steps).to_clean()
-        recipe = self._recipe(method, grid)
+        grid = self._down_to_clean(method)
+        recipe = self._walker.recipe(method.solver, grid)
         origins = [{"kind": "noise", "seed": seed} for seed in seeds]
         x = SeededNoise(seeds).draw(self.model.shape)
         return Latents(
@@ -130,8 +136,11 @@ class Editor:
         seeds = range(seed, seed + n)
         if not eta and not posterior_mean:
             return self.decode(self.noise(seeds, method))
-        groups = _chunks(seeds, self.batch_size)
-        return torch.cat([self._sample_with_noise(group, method, eta, posterior_mean) for group in groups])
+
+        def solver(noise: SeededNoise) -> Solver:
+            return OneWay(Ancestral(1.0, no_noise) if posterior_mean else Ancestral(eta, noise))
+
+        return self._walker.sample(seeds, self._down_to_clean(method), solver)
 
     def interpolate(
         self, latents: Sequence[Latent], frames: int = 9, method: str = "slerp", loop: bool = False
@@ -163,59 +172,139 @@ class Editor:
         left, right = (self.interpolate([corners[i], corners[i + 2]], rows, method) for i in (0, 1))
         return [self.interpolate(ends, columns, method) for ends in zip(left, right, strict=True)]
 
-    @cached_property
-    def _lpips(self) -> metrics.LPIPS:
-        return metrics.LPIPS()
+    def codes(
+        self,
+        images: Images,
+        levels: Sequence[str | float],
+        method: Method = DEFAULT,
+        crop: Crop = CENTRE,
+        shelf: Shelf | None = None,
+    ) -> list[Codes]:
+        """The codes of many pictures at several levels, for fitting and probing; not to be decoded one by one.
 
-    def _trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
-        """Invert batch by batch."""
-        grid = make_grid(method.grid, self.model.schedule, method.steps)
-        spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self._recipe(method, grid)
-        for batch in _chunks(sources(images, self.model.size, crop), self.batch_size):
-            originals = torch.stack([source.pixels for source in batch])
-            mixes = [_dequantisation(method, source) for source in batch]
-            x0 = self.model.codec.encode(originals.to(self.model.state_device))
-            found = invert(self._denoiser, x0, spans, solver, self._noise(mixes))
-            decoded = None if found.trip is None else self.model.codec.decode(found.trip.decoded).cpu()
-            trip = Trip(originals, found, decoded)
-            origins = [{"kind": "inversion", "exact": method.exact, **source.origin} for source in batch]
-            recipes = [
-                replace(recipe, dequantise=mix, origin=origin) for mix, origin in zip(mixes, origins, strict=True)
-            ]
-            yield trip, trip.latents(recipes)
+        Args:
+            images: as for `invert`.
+            levels: times or texts, as `find_space` reads them: 400, "0.4T", "xT", "h", "h:0.2T".
+            method: how to invert, by a solver with one state; one walk serves all levels.
+            crop: as for `invert`.
+            shelf: keeps codes between calls, for example a `CodeFolder`.
 
-    def _decode(self, latents: Latents) -> Tensor:
-        """Decode latents of one walk, few enough for one batch."""
-        recipe, schedule = latents[0].recipe, self.model.schedule
-        spans = schedule.spans(Grid(recipe.grid, recipe.times))
-        parts = tuple(part.to(self.model.state_device) for part in latents.parts)
-        noise = self._noise([latent.recipe.dequantise for latent in latents])
-        x0 = sample(self._denoiser, parts, spans, find_solver(recipe.solver), noise).x0
-        return self.model.codec.decode(x0).cpu()
+        Raises:
+            ArgumentError: no levels, an unknown one, or a solver with two states; ImageError: as `invert`.
+            ModelError: bottlenecks of a network that shows none.
+        """
+        if not levels:
+            raise ArgumentError("at least one level", "none", "0.4T is a good start")
+        return self._walker.codes(images, levels, method, crop, {} if shelf is None else shelf)
 
-    def _sample_with_noise(self, seeds: Sequence[int], method: Method, eta: float, posterior_mean: bool) -> Tensor:
-        grid = make_grid(method.grid, self.model.schedule, method.steps).to_clean()
-        noise = SeededNoise(seeds)
-        x = noise.draw(self.model.shape).to(self.model.state_device)
-        step = Ancestral(1.0, no_noise) if posterior_mean else Ancestral(eta, noise)
-        x0 = sample(self._denoiser, (x,), self.model.schedule.spans(grid), OneWay(step)).x0
-        return self.model.codec.decode(x0).cpu()
+    def edit(
+        self,
+        images: Images | Latents,
+        strengths: Strengths,
+        level: str | float | None = None,
+        preserve: Sequence[Named] = (),
+        conditional: bool = False,
+        crop: Crop = CENTRE,
+    ) -> Tensor:
+        """Pictures with attributes moved, float64 [B, 3, H, W], not clamped; may move what goes along with them too.
 
-    def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
-        return mixed_noise(mixes, self.model.shape).to(self.model.state_device) if any(mixes) else None
+        Pictures are inverted to the level of the directions, moved by strength x sd on their own shell, and decoded;
+        what the round trip alone loses is given back, so that strength 0 returns the picture.
 
-    def _recipe(self, method: Method, grid: Grid) -> Recipe:
-        model = self.model
-        return Recipe(
-            model=model.name,
-            weights=model.weights,
-            schedule=model.schedule.description,
-            prediction=model.prediction,
-            dtype=model.dtype,
-            solver=method.solver,
-            grid=grid.name,
-            times=grid.times,
-        )
+        Args:
+            images: as for `invert`, or `Latents` that stand at the directions' level.
+            strengths: standard deviations to move, by name of a packaged direction, file, or `Direction`.
+            level: where to edit, if you want to be sure: it must be the directions' own.
+            preserve: directions whose scores stay as they are.
+            conditional: move along each direction only as far as it is orthogonal to the others.
+            crop: as for `invert`.
+
+        Raises:
+            DirectionError: no such direction; DirectionMismatchError: one of another level, grid or model.
+            ArgumentError: directions of several spaces, or inside each other's span.
+
+        White (2016); conditional: Shen, Gu, Tang, Zhou (2020); in h-space: Kwon, Jeong, Uh (2023).
+        """
+        return self.edits(images, [strengths], level, preserve, conditional, crop)[:, 0]
+
+    def edits(
+        self,
+        images: Images | Latents,
+        settings: Sequence[Strengths],
+        level: str | float | None = None,
+        preserve: Sequence[Named] = (),
+        conditional: bool = False,
+        crop: Crop = CENTRE,
+    ) -> Tensor:
+        """One row of edits per picture from a single inversion: float64 [B, K, 3, H, W] for K settings; as `edit`."""
+        keep = [self.direction(name) for name in preserve]
+        found = [{self.direction(name): s for name, s in strengths.items()} for strengths in settings]
+        edits = [make_edit(strengths, keep, conditional) for strengths in found]
+        home = next(iter(found[0]))
+        for each in {each for strengths in found for each in strengths}:
+            each.require_level(level)
+            each.require_fits(home.recipe)
+        latents, lost = self._anchored(images, home.method, crop)
+        return torch.stack([self._edited(latents, edit) + lost for edit in edits], 1)
+
+    def direction(self, name: Named) -> Direction:
+        """The direction of that name packaged for this model, or in that file; a `Direction` is itself."""
+        return name if isinstance(name, Direction) else find_direction(name, self.model.name)
+
+    def attribute_from(
+        self,
+        images_with: Images,
+        images_without: Images,
+        name: str = "attribute",
+        level: str | float = "0.4T",
+        method: Method = DEFAULT,
+        crop: Crop = CENTRE,
+    ) -> Direction:
+        """A direction by example, the difference of two means; of a handful it also holds what else differs.
+
+        Its unit is half the way from one mean to the other where each side is of one kind. Arguments as `codes`.
+        """
+        (with_,), (without,) = (self.codes(images, [level], method, crop) for images in (images_with, images_without))
+        labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
+        both = with_._replace(values=torch.cat([with_.values, without.values]))
+        return fit_direction(name, both, labels, MeanDifference())
+
+    def analogy(
+        self,
+        a: Images,
+        b: Images,
+        c: Images,
+        weight: float = 1.0,
+        level: str | float = "0.4T",
+        method: Method = DEFAULT,
+        crop: Crop = CENTRE,
+    ) -> Tensor:
+        """C + weight (a - b): what a has over b, given to every picture of c; float64 [B, 3, H, W], not clamped.
+
+        Means of the codes of a and b at one level, on the shells of c. Arguments as `attribute_from`; several pictures
+        for each of a and b leave less of their own noise in the difference.
+
+        Mikolov et al. (2013), on codes as in White (2016).
+        """
+        direction = self.attribute_from(a, b, "a - b", level, method, crop)
+        return self.edit(c, {direction: weight * direction.report["gap"] / direction.sd}, crop=crop)
+
+    def translate(self, images: Images, to: "Editor", method: Method = DEFAULT, crop: Crop = CENTRE) -> Tensor:
+        """Pictures of this model's domain in another's, by a shared x_T: float64 [B, 3, H, W], not clamped.
+
+        Inverted with this model, decoded to t = 0 with the other one on the same kind of grid. Two models of one
+        schedule and size are needed, and no pairs of pictures; what the domains share is not known to either.
+
+        Raises:
+            ArgumentError: a method with a level; LatentMismatchError: models of other shapes.
+
+        Su, Song, Meng, Ermon (2023), dual diffusion implicit bridges.
+        """
+        grid = to._down_to_clean(method)
+        recipe = to._walker.recipe(method.solver, grid)
+        latents = self.invert(images, method, crop)
+        origins = [{"kind": "translation", "of": latent.recipe.as_dict()} for latent in latents]
+        return to.decode([Latent(x.x, x.t, replace(recipe, origin=o)) for x, o in zip(latents, origins, strict=True)])
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
         """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits.
@@ -223,31 +312,27 @@ class Editor:
         Raises:
             LatentMismatchError: it does not; the message names both.
         """
-        if not force:
-            _require_same(self.model, latent.recipe)
-        if tuple(latent.x.shape) != self.model.shape:
-            wanted = f"a latent of shape {list(self.model.shape)}, which {self.model.name} takes"
-            given = f"one of shape {list(latent.x.shape)}"
-            raise LatentMismatchError(wanted, given, f"load {latent.recipe.model}")
+        self._walker.require_own(latent, force)
 
+    @cached_property
+    def _lpips(self) -> metrics.LPIPS:
+        return metrics.LPIPS()
 
-def _require_same(mine: Model, theirs: Recipe) -> None:
-    if (theirs.model, theirs.weights, theirs.dtype) != (mine.name, mine.weights, mine.dtype):
-        raise LatentMismatchError(
-            f"a latent of {mine.name} (weights {mine.weights[:8]}, {mine.dtype})",
-            f"one of {theirs.model} (weights {theirs.weights[:8]}, {theirs.dtype})",
-            "load that model, or force it",
-        )
-    trained = mine.prediction, dict(mine.schedule.description)
-    if (theirs.prediction, dict(theirs.schedule)) != trained:
-        given = f"one made with {theirs.prediction} and {theirs.schedule}"
-        wanted = f"a latent made with {trained[0]} and {trained[1]}"
-        raise LatentMismatchError(wanted, given, "restore that scheduler_config.json, or force it")
+    def _down_to_clean(self, method: Method) -> Grid:
+        if method.level is not None:
+            raise ArgumentError("a method that goes to x_T", f"one to level {method.level:g}", "leave the level out")
+        return method.make_grid(self.model.schedule).to_clean()
 
+    def _anchored(self, images: Images | Latents, method: Method, crop: Crop) -> tuple[Latents, Tensor | float]:
+        """Codes, and what a round trip through them loses of the pictures."""
+        if isinstance(images, Latents):
+            return images, 0.0
+        trips = list(self._walker.trips(images, replace(method, check=True), crop))
+        lost = [trip.originals - trip.decoded for trip, _ in trips if trip.decoded is not None]
+        return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost)
 
-def _dequantisation(method: Method, source: Source) -> Mix:
-    return () if method.dequantise is None else ((derive_seed(method.dequantise, source.origin["source"]), 1.0),)
-
-
-def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+    def _edited(self, latents: Latents, edit: Edit) -> Tensor:
+        moved, denoiser = edit(latents, self.model.denoiser)
+        for latent in moved:
+            self.require_own(latent)
+        return self._walker.decode(moved, denoiser)

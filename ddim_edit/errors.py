@@ -4,8 +4,10 @@
     ├── ArgumentError        a value that no call could work with (also a ValueError)
     ├── ImageError           a file that is not a picture we can read, or cannot be written
     ├── ModelError           a folder or checkpoint that we cannot run as it claims
-    └── LatentError          a latent file that cannot be read, or cannot be written
-        └── LatentMismatchError   a latent that belongs to another model, grid or solver
+    ├── LatentError          a latent file that cannot be read, or cannot be written
+    │   └── LatentMismatchError      a latent that belongs to another model, grid or solver
+    └── DirectionError       a direction that cannot be fitted, read or written
+        └── DirectionMismatchError   a direction that was fitted at another level, grid or model
 
 Each is raised with what was wanted, what was given and what to do about it, and reads as one sentence.
 """
@@ -46,3 +48,11 @@ class LatentError(DDIMEditError):
 
 class LatentMismatchError(LatentError):
     """A latent that belongs to another model, grid or solver than the one it met."""
+
+
+class DirectionError(DDIMEditError):
+    """A direction file that cannot be read, or a direction that cannot be fitted or written."""
+
+
+class DirectionMismatchError(DirectionError):
+    """A direction that was fitted at another level, grid or model than the one it met."""

@@ -1,6 +1,5 @@
 """Latents: the code of an image, with the recipe that made it, in one safetensors file."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
@@ -8,14 +7,13 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ddim_edit.errors import LatentError, LatentMismatchError
-from ddim_edit.files import atomic
 from ddim_edit.interpolate import find_blend
 from ddim_edit.noise import Mix, blend_mixes
+from ddim_edit.tensorfile import TensorFile
 
 SUFFIX = ".latent.safetensors"
 FORMAT = 1
@@ -109,14 +107,10 @@ class Latent:
         Raises:
             LatentError: a place that cannot be written; nothing half-written is left there.
         """
-        tensors = {"x": self.x.cpu().contiguous()}
-        if self.delta is not None:
-            tensors["delta"] = self.delta.cpu().contiguous()
+        tensors = {"x": self.x} if self.delta is None else {"x": self.x, "delta": self.delta}
         header = {"recipe": self.recipe.as_dict(), "report": dict(self.report), "t": self.t}
         try:
-            with atomic(Path(path)) as temporary:
-                # Not save_file, whose files only their owner may read.
-                temporary.write_bytes(save(tensors, {_HEADER: json.dumps(header, sort_keys=True)}))
+            TensorFile(tensors, header).save(Path(path), _HEADER)
         except (OSError, SafetensorError) as error:
             given = f"{path} ({getattr(error, 'strerror', None) or error})"
             raise LatentError("a latent file that can be written", given, "choose another place") from error
@@ -136,9 +130,7 @@ class Latent:
 
 
 def _read(path: Path) -> Latent:
-    with safe_open(path, "pt") as file:
-        header = json.loads(file.metadata()[_HEADER])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, header = TensorFile.load(path, _HEADER)
     recipe = Recipe.from_dict(header["recipe"])
     return Latent(tensors["x"], header["t"], recipe, tensors.get("delta"), header["report"])
 

@@ -183,6 +183,10 @@ class Grid:
         """The part of the grid up to time t, with t itself as its last time."""
         return Grid(self.name, (*(time for time in self.times if time < t), t))
 
+    def nearest(self, t: float) -> float:
+        """The time of the grid that is closest to t, the first one excepted: no step leads there."""
+        return min(self.times[1:], key=lambda time: abs(time - t))
+
     def to_clean(self) -> "Grid":
         """The grid with the clean image, t = 0, as its first time."""
         return self if not self.times[0] else Grid(self.name, (0.0, *self.times))

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 import ddim_edit
 import ddim_edit.cli
 from ddim_edit import errors
-from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError, LatentError, LatentMismatchError, ModelError
+from ddim_edit.errors import (
+    ArgumentError,
+    DDIMEditError,
+    DirectionError,
+    DirectionMismatchError,
+    ImageError,
+    LatentError,
+    LatentMismatchError,
+    ModelError,
+)
 
 TREE = {
     name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and issubclass(thing, DDIMEditError)
@@ -46,6 +55,8 @@ def test_the_tree_is_as_drawn() -> None:
         ModelError: (DDIMEditError,),
         LatentError: (DDIMEditError,),
         LatentMismatchError: (LatentError,),
+        DirectionError: (DDIMEditError,),
+        DirectionMismatchError: (DirectionError,),
     }
     assert errors.__doc__ is not None
     assert all(name in errors.__doc__ for name in TREE)

@@ -1,7 +1,7 @@
 """Where and how precisely a network runs: devices and dtypes by name."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError
+from ddim_edit.hspace import require_bottleneck
 
 
 class Precision(NamedTuple):
@@ -68,7 +69,7 @@ class Placed:
     """A network on its device in its precision, fed from and answering to anywhere; never tracks gradients.
 
     Args:
-        network: called with x [B, C, H, W] and indices [B].
+        network: called with x [B, C, H, W] and indices [B]; a `Bottleneck`, if that is to be read or shifted.
         device: where its weights are.
         precision: what they are.
     """
@@ -79,9 +80,42 @@ class Placed:
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """The network's output, on the device of x."""
-        with torch.inference_mode(), _convolutions(self.device, self.precision.tf32):
-            output: Tensor = self.network(x.to(self.device, self.precision.dtype), index.to(self.device))
+        with self._running():
+            output: Tensor = self.network(*self._fed(x, index))
         return output.to(x.device)
+
+    def read(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output, and its bottleneck in float32, on the device of x.
+
+        Raises:
+            ModelError: a network without a bottleneck.
+        """
+        bottleneck = require_bottleneck(self.network)
+        with self._running():
+            output, h = bottleneck.read(*self._fed(x, index))
+        # Unlike the output, h is kept: copied out here it is an ordinary tensor, which may track gradients.
+        return output.to(x.device), h.to(x.device, torch.float32, copy=True)
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output, and the one with the shift added to its bottleneck, on the device of x.
+
+        Raises:
+            ModelError: a network without a bottleneck.
+            ArgumentError: a shift of another shape than the bottleneck's.
+        """
+        bottleneck = require_bottleneck(self.network)
+        with self._running():
+            shift = shift.to(self.device, self.precision.dtype)
+            own, shifted = bottleneck.shifted(*self._fed(x, index), shift)
+        return own.to(x.device), shifted.to(x.device)
+
+    def _fed(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        return x.to(self.device, self.precision.dtype), index.to(self.device)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with torch.inference_mode(), _convolutions(self.device, self.precision.tf32):
+            yield
 
 
 def _convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from ddim_edit.images.crop import Box, CentreSquare, Crop, Fit
 from ddim_edit.images.finding import find
 from ddim_edit.images.pixels import to_float, to_uint8
 from ddim_edit.images.reading import Picture, read, read_recipe
-from ddim_edit.images.sheets import comparison, enlarge, sheet, strip
+from ddim_edit.images.sheets import comparison, enlarge, labelled, sheet, strip
 from ddim_edit.images.writing import write, write_animation
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "comparison",
     "enlarge",
     "find",
+    "labelled",
     "read",
     "read_recipe",
     "sheet",

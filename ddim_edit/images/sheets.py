@@ -71,18 +71,22 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
     triples = torch.stack([originals, reconstructions, difference], dim=1)
     triples = enlarge(triples, -(-CELL // triples.shape[-1]))
     labels = ["original", "reconstruction", f"difference x {gain:g}"]
-    return _beside([_block(rows, labels) for rows in torch.split(triples, ROWS)])
+    return _beside([labelled(list(rows), labels) for rows in torch.split(triples, ROWS)])
 
 
-def _block(rows: Tensor, labels: list[str]) -> Tensor:
-    """Rows [R, N, 3, H, W] under one label a column."""
-    width = rows.shape[-1]
-    gap = max(2, width // 32)
-    body = sheet(list(rows), gap)
-    return torch.cat([_heading(labels, width, gap), body], dim=1)
+def labelled(rows: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
+    """Rows of pictures, each uint8 [N, 3, H, W], as a grid under one label a column; small pictures get small labels.
+
+    Errors: ArgumentError as `sheet`, and for another number of labels than columns.
+    """
+    gap = max(2, rows[0].shape[-1] // 32)
+    body = sheet(rows, gap)
+    if len(labels) != max(len(row) for row in rows):
+        raise ArgumentError("one label a column", f"{len(labels)} of them", "name every column")
+    return torch.cat([_heading(labels, rows[0].shape[-1], gap), body], dim=1)
 
 
-def _heading(labels: list[str], width: int, gap: int) -> Tensor:
+def _heading(labels: Sequence[str], width: int, gap: int) -> Tensor:
     size = min(18, width // 9)
     font = ImageFont.load_default(size=size)
     height = 2 * size

@@ -8,6 +8,7 @@ from ddim_edit.solve.method import EIGHT_BIT, SOLVERS, Method, find_solver
 from ddim_edit.solve.pairs import Edict, Leapfrog, bdia_weight, belm_weight
 from ddim_edit.solve.solvers import Checked, Exact, Marching, OneWay, Solver
 from ddim_edit.solve.steps import Ancestral, euler, heun, multistep, no_noise
+from ddim_edit.solve.tracing import Recording, recording
 from ddim_edit.solve.walks import Inversion, Sampled, invert, sample
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Marching",
     "Method",
     "OneWay",
+    "Recording",
     "Sampled",
     "Solver",
     "bdia_weight",
@@ -34,6 +36,7 @@ __all__ = [
     "invert",
     "multistep",
     "no_noise",
+    "recording",
     "sample",
     "whole",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ddim_edit.errors import ArgumentError
+from ddim_edit.schedule import Grid, NoiseSchedule, make_grid
 from ddim_edit.solve.implicit import Implicit, half, whole
 from ddim_edit.solve.pairs import Edict, Leapfrog, bdia_weight, belm_weight
 from ddim_edit.solve.solvers import Checked, Exact, Marching, Solver
@@ -32,21 +33,36 @@ class Method:
 
     Args:
         solver: one of `SOLVERS`.
-        grid: one of `GRIDS`, or "karras:RHO".
-        steps: number of steps of the grid.
+        grid: one of `GRIDS`, "karras:RHO", or a `Grid` of your own.
+        steps: number of steps of a grid by name.
         exact: iterate until the solver's own decode gives the image back to `tol`.
         tol: largest error accepted by `exact`, images in [-1, 1]; the default returns every 8-bit pixel.
         check: decode what was inverted and report the error, without iterating.
         dequantise: seed from which each image gets its own noise of the first level, or None for no such noise.
+        level: the time at which to stop, moved to the nearest one of the grid; None walks all of it, to x_T.
     """
 
     solver: str = "dpm2m"
-    grid: str = "karras:14"
+    grid: str | Grid = "karras:14"
     steps: int = 20
     exact: bool = False
     tol: float = EIGHT_BIT
     check: bool = False
     dequantise: int | None = 0
+    level: float | None = None
+
+    def make_grid(self, schedule: NoiseSchedule) -> Grid:
+        """The grid that this method names, up to its level.
+
+        Raises:
+            ArgumentError: an unknown grid, steps outside 1..10,000, or a level outside (0, T].
+        """
+        grid = self.grid if isinstance(self.grid, Grid) else make_grid(self.grid, schedule, self.steps)
+        if self.level is None:
+            return grid
+        if not 0 < self.level <= schedule.T:
+            raise ArgumentError(f"a level above 0 and up to {schedule.T}", f"{self.level:g}", "0.4 T is a good start")
+        return grid.until(grid.nearest(self.level))
 
     def make_solver(self) -> Solver:
         """The solver that this method names, wrapped as it asks.

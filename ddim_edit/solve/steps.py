@@ -1,7 +1,7 @@
 """The steps that solvers take: from x at one level to x at the next, in either direction.
 
 With y = x / alpha and s = sigma / alpha every eta = 0 sampler integrates dy / ds = eps(x, t). A step decides which eps
-to believe and then goes `along` it.
+to believe and then goes `along` it, or, where x0 and eps come from one evaluation, `towards` what they make of x.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ddim_edit.denoise import Prediction
 from ddim_edit.schedule import Level, Span
 from ddim_edit.solve.account import Account
 
@@ -44,28 +45,40 @@ def along(x: Tensor, eps: Tensor, span: Span) -> Tensor:
     return (span.there.alpha / span.here.alpha) * x + (span.there.alpha * span.h) * eps
 
 
+def towards(answer: Prediction, level: Level) -> Tensor:
+    """What x is at a level of its choice, by a prediction; x0 and eps need not belong to one x.
+
+    x' = alpha' x0 + sigma' eps.
+
+    Song, Meng, Ermon (2021), eq. 12.
+    """
+    return level.alpha * answer.x0 + level.sigma * answer.eps
+
+
 def euler(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
-    """The DDIM step with eps taken where it stands: order 1, one evaluation; upwards it is the textbook inversion.
+    """The DDIM step with x0 and eps taken where it stands: order 1, one evaluation; upwards the textbook inversion.
 
     Song, Meng, Ermon (2021); upwards Dhariwal and Nichol (2021), appendix F.
     """
-    return along(x, account(x, span.here).eps, span), past
+    return towards(account(x, span.here), span.there), past
 
 
 def multistep(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
     """DPM-Solver++(2M): order 2, one evaluation; its first step, and any from or to s = 0, is DDIM's.
 
-    With lambda = -log s and step h: x0~ = x0 + (x0 - x0_prev) h / (2 h_prev), then along the eps that belongs to x0~.
+    With lambda = -log s and step h: x0~ = x0 + (x0 - x0_prev) h / (2 h_prev), then `towards` x0~ and the eps~ that
+    keeps x0~ + s eps~ as it was.
 
     Lu, Zhou, Bao, Chen, Li, Zhu (2022).
     """
-    x0, eps = account(x, span.here)
-    seen = (Seen(span.here, x0),)
+    answer = account(x, span.here)
+    seen = (Seen(span.here, answer.x0),)
     if not past or not span.there.s or not past[-1].level.s:
-        return along(x, eps, span), seen
+        return towards(answer, span.there), seen
     (before,) = past
     ratio = log(span.there.s / span.here.s) / log(span.here.s / before.level.s) / 2
-    return along(x, eps - ratio * (x0 - before.value) / span.here.s, span), seen
+    change = ratio * (answer.x0 - before.value)
+    return towards(Prediction(answer.x0 + change, answer.eps - change / span.here.s), span.there), seen
 
 
 def heun(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ddim_edit.backends import PRECISIONS, Placed, dtype_name, find_device
 from ddim_edit.backends.placed import Precision, state_device
-from ddim_edit.errors import ArgumentError
+from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.hspace import Bottleneck
 
 
 class Spy(nn.Module):
@@ -20,6 +21,22 @@ class Spy(nn.Module):
         self.x, self.index = x, index
         self.tf32, self.tracking = torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()
         return self.weight.to(x.dtype) * x
+
+
+class Bottle(Spy):
+    """A spy whose bottleneck is its input."""
+
+    def read(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(x, index), x
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        self.shift = shift
+        return self.forward(x, index), self.forward(x + shift, index)
+
+
+def bottled(name: str) -> tuple[Placed, Bottle]:
+    bottle = Bottle()
+    return Placed(bottle, torch.device("cpu"), PRECISIONS[name]), bottle
 
 
 def placed(name: str = "float32") -> tuple[Placed, Spy]:
@@ -67,6 +84,45 @@ def test_the_answer_can_be_used_outside_of_inference_mode() -> None:
     scale = torch.tensor(3.0, requires_grad=True)
     (scale * (0.0 + network(X, INDEX))).sum().backward()
     assert scale.grad is not None
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_bottleneck_is_read_as_the_network_is_asked(name: str) -> None:
+    network, bottle = bottled(name)
+    output, h = network.read(X.clone().requires_grad_(), INDEX)
+    assert not bottle.tracking
+    assert bottle.x.dtype == PRECISIONS[name].dtype
+    assert torch.equal(output, network(X, INDEX))
+    assert h.dtype == torch.float32
+    assert torch.equal(h, X.to(PRECISIONS[name].dtype).float())
+
+
+def test_a_bottleneck_is_read_in_float32_into_an_ordinary_tensor() -> None:
+    """It is kept and worked on, so neither in-place work nor autograd may fail, and it shares no memory."""
+    network, _ = bottled("float32")
+    x = X.float()
+    _, h = network.read(x, INDEX)
+    h += 1
+    (torch.ones(1, requires_grad=True) * h).sum().backward()
+    assert torch.equal(x, X.float())
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_shift_comes_in_the_precision_of_the_network(name: str) -> None:
+    network, bottle = bottled(name)
+    own, shifted = network.shifted(X, INDEX, torch.ones(1, 2, 3, dtype=torch.float64))
+    assert not bottle.tracking
+    assert bottle.shift.dtype == shifted.dtype == PRECISIONS[name].dtype
+    assert torch.equal(own, network(X, INDEX))
+    torch.testing.assert_close(shifted.double(), 2 * X + 2, rtol=1e-2, atol=1e-2)
+
+
+def test_what_has_no_bottleneck_is_neither_read_nor_shifted() -> None:
+    network, _ = placed()
+    assert isinstance(network, Bottleneck)
+    for ask in (lambda: network.read(X, INDEX), lambda: network.shifted(X, INDEX, X)):
+        with pytest.raises(ModelError, match=r"^wanted a network that shows its bottleneck, was given a Spy: "):
+            ask()
 
 
 def test_only_tf32_rounds() -> None:
@@ -125,3 +181,11 @@ def test_a_card_is_asked_in_strict_float32_and_answers_where_the_state_is() -> N
         assert output.device == X.device
         assert spy.x.device.type == "cuda"
         assert spy.tf32 is (name == "tf32")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_card_reads_and_shifts_where_the_state_is() -> None:
+    network = Placed(Bottle().to("cuda"), torch.device("cuda"), PRECISIONS["float32"])
+    for answer in (*network.read(X, INDEX), *network.shifted(X, INDEX, X[0])):
+        assert answer.device == X.device

@@ -1,12 +1,16 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from ddim_edit.schedule import Span
+from ddim_edit.denoise import Prediction
+from ddim_edit.schedule import Level, Span
 from ddim_edit.solve import Ancestral, euler, heun, multistep, no_noise
 from ddim_edit.solve.account import Account
-from ddim_edit.solve.steps import Step, along
+from ddim_edit.solve.steps import Step, along, towards
 
 from .closed_forms import LINEAR, SHAPE, gaussian, max_error, mixture, randn, spans
 
@@ -21,6 +25,55 @@ def test_going_along_an_eps_keeps_what_it_says_of_the_picture(start: float, end:
     ratio = max(1, span.there.alpha / span.here.alpha)
     assert max_error(along(x, eps, span), there) < 1e-14 * ratio
     assert max_error(along(along(x, eps, span), eps, span.flipped()), x) < 1e-12
+
+
+@given(st.floats(0, 1000), st.floats(0, 1000), SEEDS)
+def test_going_towards_a_prediction_that_adds_up_to_x_is_going_along_its_eps(
+    start: float, end: float, seed: int
+) -> None:
+    """Also at s = 157, where x0 is the small difference of two large numbers."""
+    span, (x, eps) = LINEAR.span(start, end), randn(2, *SHAPE, seed=seed)
+    answer = Prediction((x - span.here.sigma * eps) / span.here.alpha, eps)
+    ratio = max(1, span.there.alpha / span.here.alpha)
+    assert max_error(towards(answer, span.there), along(x, eps, span)) < 2e-14 * ratio
+
+
+class Unmatched:
+    """A denoiser whose x0 and eps are unrelated to each other and to x, as an asymmetric edit's are."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        return Prediction(*randn(2, *x.shape, seed=self.seed + round(level.t)))
+
+
+@given(st.integers(2, 1000), st.floats(0, 1), SEEDS)
+def test_a_ddim_step_believes_x0_and_eps_alike(start: int, way: float, seed: int) -> None:
+    span, x, data = _span(start, way), randn(1, *SHAPE, seed=seed), Unmatched(seed)
+    x0, eps = data(x, span.here)
+    there = span.there.alpha * x0 + span.there.sigma * eps
+    assert max_error(euler(Account.open(data, 1), x, span, ())[0], there) < 1e-14
+    assert max_error(multistep(Account.open(data, 1), x, span, ())[0], there) < 1e-14
+    assert max_error(Ancestral(0.0, no_noise)(Account.open(data, 1), x, span, ())[0], there) < 1e-14
+
+
+@given(st.integers(3, 1000), st.floats(0.1, 0.9), st.floats(0.1, 1), SEEDS)
+def test_a_second_order_step_extrapolates_the_x0_that_it_was_given(
+    start: int, way: float, further: float, seed: int
+) -> None:
+    """x' = alpha' x0 + sigma' eps + alpha' (1 - s'/s) (h / 2 h_prev) (x0 - x0_prev), lambda = -log s."""
+    first = LINEAR.span(start, 1 + way * (start - 1))
+    second = LINEAR.span(first.there.t, further * first.there.t / 2)
+    x, data = randn(1, *SHAPE, seed=seed), Unmatched(seed)
+    x0_prev, (x0, eps) = data(x, first.here).x0, data(x, second.here)
+    before, here, there = first.here.s, second.here.s, second.there.s
+    lean = (math.log(here / there) / math.log(before / here) / 2) * (x0 - x0_prev)
+    expected = second.there.alpha * (x0 + there * eps) + second.there.alpha * (1 - there / here) * lean
+    account = Account.open(data, 1)
+    state, past = multistep(account, x, first, ())
+    state, _ = multistep(account, state, second, past)
+    assert max_error(state, expected) < 1e-12 * max(1, float(lean.abs().max()))
 
 
 @pytest.mark.parametrize("step", [euler, heun, multistep])

@@ -283,10 +283,28 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """The network's raw output for x at `time`."""
+        output, _ = self.read(x, time, label)
+        return output
+
+    def read(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The raw output, and the bottleneck h [B, C, h, w] that it came from."""
+        h, answer = self._opened(x, time, label)
+        return answer(h), h
+
+    def shifted(self, x: Tensor, time: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h; all but `decode` runs once."""
+        h, answer = self._opened(x, time, label)
+        if shift.shape[-3:] != h.shape[1:] or shift.shape[:-3] not in ((), (1,), h.shape[:1]):
+            wanted = f"a shift {list(h.shape[1:])}, one for all images or one for each of {len(h)}"
+            raise ArgumentError(wanted, f"the shape {list(shift.shape)}", "use one from this model's h-space")
+        # In place on a copy: the memory layout of h decides how its convolutions round.
+        return answer(h), answer(h.clone().add_(shift))
+
+    def _opened(self, x: Tensor, time: Tensor, label: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The bottleneck, and what makes an output of it."""
         emb = self.embed(time, label)
         h, skips = self.encode(x, emb)
-        h = self.middle(h, emb)
-        return self.time_proj.rescale(self.decode(h, skips, emb), time)
+        return self.middle(h, emb), lambda h: self.time_proj.rescale(self.decode(h, skips, emb), time)
 
     def embed(self, time: Tensor, label: Tensor | None = None) -> Tensor:
         """Time and label as [B, time_width], activated once for all the residual blocks."""

@@ -1,0 +1,158 @@
+"""Which estimator at which level: how often an edit flips a judge, and what it costs in LPIPS to the source.
+
+    python benchmarks/judge.py --data FOLDER -o judge.pt
+    python benchmarks/directions.py --data FOLDER --judge judge.pt --cache CODES --json rows.jsonl
+
+Directions are fitted on the first --train training faces and tried on the first --test test faces that have the label.
+Every face is moved away from what the judge says of its source, by growing strengths; a flip is a change of verdict.
+The last columns are read off the line through these points: the LPIPS at which 70 and 85 % have flipped.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from judge import ATTRIBUTES, Faces, load_judge, read_faces, verdicts
+from torch import Tensor, nn
+
+from ddim_edit import CodeFolder, Editor, Latents, Method, images, metrics
+from ddim_edit.codes import Codes
+from ddim_edit.directions import (
+    Direction,
+    DirectionEstimator,
+    LDADirection,
+    LogisticDirection,
+    MeanDifference,
+    RidgeDirection,
+    SVMDirection,
+    fit_direction,
+)
+
+ESTIMATORS: Mapping[str, DirectionEstimator] = {
+    "mean": MeanDifference(),
+    "logistic": LogisticDirection(),
+    "ridge": RidgeDirection(),
+    "lda": LDADirection(),
+    "svm": SVMDirection(Cs=(1.0,)),
+}
+STRENGTHS = (1.0, 2.0, 3.0, 4.5, 6.0)
+HEADER = (
+    f"{'attribute':<10}{'level':<8}{'method':<10}{'AUC':>6}{'n':>6}  "
+    f"{'flips / LPIPS at growing strength':<64}{'@70 %':>7}{'@85 %':>7}"
+)
+
+
+def main() -> None:
+    """Print the table, row by row."""
+    arguments = _arguments()
+    editor = Editor.from_pretrained(dtype=arguments.dtype, batch_size=16)
+    judge, lpips = load_judge(arguments.judge), metrics.LPIPS()
+    train, test = read_faces(arguments.data, "train", arguments.train), read_faces(arguments.data, "test")
+    files = images.find([arguments.data / "train"])[: arguments.train]
+    print(f"{editor.model.name}, {editor.model.dtype}, {len(files)} training faces\n\n{HEADER}", flush=True)
+    for level in arguments.levels:
+        (codes,) = editor.codes(files, [level], Method(), shelf=CodeFolder(arguments.cache))
+        for attribute in arguments.attributes:
+            faces = _labelled(test, ATTRIBUTES.index(attribute), arguments.test)
+            trial = Trial(editor, judge, lpips, faces, ATTRIBUTES.index(attribute), level)
+            for method in ["mean"] if level == "h" else arguments.methods:
+                direction = _fitted(attribute, codes, train.labels[:, trial.column], ESTIMATORS[method])
+                row = {"attribute": attribute, "level": direction.level, "method": method, **direction.report}
+                row |= trial.run(direction, arguments.strengths)
+                print(_line(row), flush=True)
+                if arguments.json:
+                    with arguments.json.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="train/, train.csv, test/, test.csv")
+    parser.add_argument("--judge", type=Path, required=True, help="what judge.py wrote")
+    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the codes of training faces")
+    parser.add_argument("--json", type=Path, help="file that gets one JSON row per line")
+    parser.add_argument("--train", type=int, default=2048)
+    parser.add_argument("--test", type=int, default=48)
+    parser.add_argument("--dtype", default="bfloat16", help="of the network; bfloat16 where the processor has it")
+    parser.add_argument("--levels", nargs="+", default=["0.4T", "0.6T", "0.8T", "xT", "h"])
+    parser.add_argument("--methods", nargs="+", default=list(ESTIMATORS))
+    parser.add_argument("--attributes", nargs="+", default=list(ATTRIBUTES))
+    parser.add_argument("--strengths", nargs="+", type=float, default=list(STRENGTHS))
+    return parser.parse_args()
+
+
+def _labelled(faces: Faces, column: int, count: int) -> Tensor:
+    return faces.pictures[~faces.labels[:, column].isnan()][:count]
+
+
+def _fitted(attribute: str, codes: Codes, labels: Tensor, estimator: DirectionEstimator) -> Direction:
+    known = ~labels.isnan()
+    some = codes._replace(values=codes.values[known])
+    return fit_direction(attribute, some, labels[known].double().numpy(), estimator, permutations=0)
+
+
+class Trial:
+    """Test faces at one level, ready to be moved."""
+
+    def __init__(
+        self, editor: Editor, judge: nn.Module, lpips: metrics.LPIPS, faces: Tensor, column: int, level: str
+    ) -> None:
+        self.editor, self.judge, self.lpips, self.faces, self.column = editor, judge, lpips, faces, column
+        # A bottleneck is shifted on the way down from x_T.
+        time = None if level in ("h", "xT") else float(level.removesuffix("T")) * editor.model.schedule.T
+        self.latents = editor.invert(faces, Method(level=time))
+        self.before = self._says(faces)
+
+    def run(self, direction: Direction, strengths: Sequence[float]) -> dict[str, Any]:
+        """Flip rates, LPIPS to the source, and changes of the other attribute's logit, strength by strength."""
+        points = list(self._points(direction, strengths))
+        flips, lpips, drift = (list(column) for column in zip(*points, strict=True))
+        at = {f"lpips_at_{rate}": _reached(flips, lpips, rate / 100) for rate in (70, 85)}
+        return {"strengths": list(strengths[: len(flips)]), "flips": flips, "lpips": lpips, "drift": drift, **at}
+
+    def _points(self, direction: Direction, strengths: Sequence[float]) -> Iterator[tuple[float, float, float]]:
+        for strength in strengths:
+            edited = self._moved(direction, strength)
+            logits = verdicts(self.judge, edited)
+            flips = float(((logits[:, self.column] > 0) != (self.before > 0)).double().mean())
+            other = (logits - verdicts(self.judge, self.faces))[:, 1 - self.column]
+            yield flips, float(self.lpips(self.faces, edited.clamp(-1, 1)).mean()), float(other.abs().mean())
+            if flips > 0.97:
+                return
+
+    def _moved(self, direction: Direction, strength: float) -> Tensor:
+        edited = torch.empty_like(self.faces, dtype=torch.float64)
+        for side in (self.before > 0, self.before <= 0):
+            some = Latents([latent for latent, take in zip(self.latents, side.tolist(), strict=True) if take])
+            if len(some):
+                sign = -1 if bool(self.before[side][0] > 0) else 1
+                edited[side] = self.editor.edit(some, {direction: sign * strength})
+        return edited
+
+    def _says(self, pictures: Tensor) -> Tensor:
+        return verdicts(self.judge, pictures)[:, self.column]
+
+
+def _reached(flips: Sequence[float], lpips: Sequence[float], rate: float) -> float | None:
+    """The LPIPS at which a rate is first reached, on straight lines from (0, 0) through the points."""
+    xs, ys = [0.0, *flips], [0.0, *lpips]
+    for (x0, y0), (x1, y1) in pairwise(zip(xs, ys, strict=True)):
+        if x0 < rate <= x1:
+            return float(np.interp(rate, [x0, x1], [y0, y1]))
+    return None
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    points = " ".join(f"{flip:4.0%} /{cost:5.3f} " for flip, cost in zip(row["flips"], row["lpips"], strict=True))
+    reached = "".join(f"{row[key]:>7.3f}" if row[key] else f"{'-':>7}" for key in ("lpips_at_70", "lpips_at_85"))
+    head = f"{row['attribute']:<10}{row['level']:<8}{row['method']:<10}{row['auc']:>6.3f}{row['n']:>6}  "
+    return f"{head}{points:<64}{reached}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""`edit` and `translate`: pictures with attributes moved, or taken to another model's domain."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from .files import Job, Place, pictures
+from .options import (
+    folder_option,
+    images_argument,
+    overwrite_option,
+    with_crop,
+    with_method,
+    with_session,
+)
+from .session import Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.images import Picture
+
+NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)"
+
+
+class Strip(NamedTuple):
+    """Strengths from one to another in so many even steps."""
+
+    low: float
+    high: float
+    steps: int
+
+    @property
+    def factors(self) -> list[float]:
+        """All of them."""
+        return [self.low + (self.high - self.low) * i / (self.steps - 1) for i in range(self.steps)]
+
+
+def _settings(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    settings: dict[str, float] = {}
+    for value in values:
+        name, _, strength = value.rpartition("=") if "=" in value else (value, "=", "1")
+        if not name or not re.fullmatch(NUMBER, strength):
+            raise click.BadParameter(f"{value!r} is not NAME=STRENGTH in standard deviations, as in old=+2.")
+        settings[name] = float(strength)
+    return settings
+
+
+def _strip(context: click.Context, parameter: click.Parameter, value: str | None) -> Strip | None:
+    if value is None:
+        return None
+    found = re.fullmatch(rf"({NUMBER}):({NUMBER}):(\d+)", value)
+    if found is None or int(found[7]) < 2:
+        raise click.BadParameter(f"{value!r} is not LOW:HIGH:COUNT with a count of 2 or more, as in -3:3:7.")
+    return Strip(float(found[1]), float(found[4]), int(found[7]))
+
+
+@click.command()
+@images_argument
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    required=True,
+    callback=_settings,
+    metavar="NAME=STRENGTH",
+    help="Direction or its file, and how many standard deviations to move; may be repeated.",
+)
+@click.option("--keep", multiple=True, metavar="NAME", help="Direction whose score stays as it is; may be repeated.")
+@click.option("--conditional", is_flag=True, help="Move along each direction only where it leaves the others alone.")
+@click.option("--level", metavar="T|xT|h", help="Refuse directions of another level. [wherever they were fitted]")
+@click.option("--strip", callback=_strip, metavar="LOW:HIGH:COUNT", help="A strip of the --set strengths times these.")
+@click.option("--scale", type=click.IntRange(1, 16), help="Repeat every pixel so often. [1, or 2 in a strip]")
+@folder_option
+@with_crop
+@overwrite_option
+@with_session
+def edit(
+    images: Sequence[Path],
+    settings: Mapping[str, float],
+    keep: Sequence[str],
+    conditional: bool,
+    level: str | None,
+    strip: Strip | None,
+    scale: int | None,
+    output: Path,
+    crop: Any,
+    overwrite: bool,
+    session: Session,
+) -> None:
+    """Move attributes of every picture along fitted directions and write DIR/NAME.png; strength 0 changes nothing.
+
+    \b
+    ddim-edit edit portrait.jpg --set old=+2 -o out/
+    ddim-edit edit portrait.jpg --set old --strip -3:3:7 --keep female -o out/
+    """
+    factors = strip.factors if strip else [1.0]
+    rows = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
+    recipe = {"kind": "edit", "set": dict(settings), "keep": list(keep), "conditional": conditional, "factors": factors}
+    draw = _sheet_of(factors, scale or 2) if strip else _single(scale or 1)
+    for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
+        made = session.editor.edits([picture for _, picture in batch], rows, level, keep, conditional)
+        _write(session, batch, made, draw, recipe)
+    session.leave()
+
+
+def _write(
+    session: Session,
+    batch: "Sequence[tuple[Job, Picture]]",
+    made: "Tensor",
+    draw: "Callable[[Tensor], Tensor]",
+    recipe: Mapping[str, Any],
+) -> None:
+    """Write each picture's row of edits, [K, 3, H, W] in [-1, 1], with the recipe."""
+    from ddim_edit.images import to_uint8, write
+
+    told = {**recipe, "model": session.editor.model.name}
+    for (job, picture), row in zip(batch, to_uint8(made), strict=True):
+        with session.survive(job.source):
+            write(job.target, draw(row), {**told, "source": picture.source})
+            session.emit({"input": str(job.source), "output": str(job.target), **told}, job.target)
+
+
+def _single(scale: int) -> "Callable[[Tensor], Tensor]":
+    def draw(row: "Tensor") -> "Tensor":
+        from ddim_edit.images import enlarge
+
+        return enlarge(row[0], scale)
+
+    return draw
+
+
+def _sheet_of(factors: Sequence[float], scale: int) -> "Callable[[Tensor], Tensor]":
+    def draw(row: "Tensor") -> "Tensor":
+        from ddim_edit.images import enlarge, labelled
+
+        return labelled([enlarge(row, scale)], [f"{factor:+.3g}" if factor else "0" for factor in factors])
+
+    return draw
+
+
+@click.command()
+@images_argument
+@click.option("--to", required=True, metavar="NAME|DIR|HUB-ID", help="The model whose domain they go to.")
+@folder_option
+@with_method()
+@with_crop
+@overwrite_option
+@with_session
+def translate(
+    images: Sequence[Path],
+    to: str,
+    output: Path,
+    method: Mapping[str, Any],
+    crop: Any,
+    overwrite: bool,
+    session: Session,
+) -> None:
+    """Take every picture to the domain of another model by the x_T that they share, and write DIR/NAME.png.
+
+    --model is where the pictures come from, --to where they go: two models of one size and noise schedule.
+    """
+    from ddim_edit import Editor, Method
+
+    other = Editor.from_pretrained(to, session.device, session.dtype, batch_size=session.batch_size)
+    recipe = {"kind": "translation", "to": other.model.name, **method}
+    for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
+        made = session.editor.translate([picture for _, picture in batch], other, Method(**method))
+        _write(session, batch, made[:, None], _single(1), recipe)
+    session.leave()

@@ -1,0 +1,95 @@
+"""`fit` and `directions`: attributes as directions, from labelled pictures to files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .files import claim
+from .labelling import Labels, read_codes, readable, with_labels
+from .looking import json_flag
+from .options import overwrite_option, with_crop, with_session, with_walk
+from .session import Session
+
+if TYPE_CHECKING:
+    from ddim_edit import Direction
+
+METHOD_NAMES = ("logistic", "svm", "mean", "lda", "ridge")
+DIRECTION = ".direction.safetensors"
+
+
+@click.command()
+@click.argument("name")
+@with_labels
+@click.option(
+    "--method", type=click.Choice(METHOD_NAMES), default="mean", show_default=True, help="Estimator of the direction."
+)
+@click.option(
+    "--level", default="0.4T", show_default=True, metavar="T|xT|h", help="Where: a time, a part of T, xT or h."
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="To write."
+)
+@with_walk
+@with_crop
+@overwrite_option
+@with_session
+def fit(
+    name: str,
+    labels: Labels,
+    method: str,
+    level: str,
+    output: Path,
+    walk: Mapping[str, Any],
+    crop: Any,
+    cache: Path | None,
+    overwrite: bool,
+    session: Session,
+) -> None:
+    """Fit a direction NAME to labelled pictures and write it as FILE, a *.direction.safetensors.
+
+    \b
+    ddim-edit fit old --images faces/ --labels faces.csv --column age --positive ">=55" --negative "18..32" \\
+        -o old.direction.safetensors
+    """
+    from ddim_edit.directions import METHODS, fit_direction
+
+    if not output.name.endswith(DIRECTION):
+        raise click.UsageError(f"The output must end in {DIRECTION}.")
+    target, labelled = claim(output, frozenset(), overwrite), labels.read()
+    pictures, values = readable(session, labelled, crop)
+    (codes,) = read_codes(session, pictures, [level], walk, cache)
+    direction = fit_direction(name, codes, values, METHODS[method]())
+    direction.save(target)
+    session.emit({"output": str(target), **direction_row(direction)}, target)
+    session.note(_line(direction_row(direction)))
+    session.leave()
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--model", default="faces64", show_default=True, help="Whose packaged directions to list.")
+@json_flag
+def directions(folder: Path | None, model: str, as_json: bool) -> None:
+    """List the directions that come with the package, or those in FOLDER: name, model, level, how well they hold."""
+    from ddim_edit.directions import Direction, directions_in, packaged_directions
+
+    files = packaged_directions(model) if folder is None else directions_in(folder)
+    for file in files.values():
+        row = direction_row(Direction.load(file))
+        click.echo(json.dumps({"file": str(file), **row}, sort_keys=True) if as_json else _line(row))
+
+
+def direction_row(direction: "Direction") -> dict[str, Any]:
+    """What there is to say of a direction, in JSON types."""
+    home = {"name": direction.name, "model": direction.recipe.model, "level": direction.level, "sd": direction.sd}
+    return {**home, **direction.report}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    measured = "AUC not measured"
+    if row.get("auc") is not None:
+        measured = f"AUC {row['auc']:.3f} +- {row['auc_sd']:.3f}, shuffled {row['permuted_auc']:.3f}"
+    return f"{row['name']:<12} {row['model']:<10} level {row['level']:<8} {row['method']:<9} {measured}, n {row['n']}"

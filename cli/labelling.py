@@ -1,0 +1,104 @@
+"""Labelled pictures: the options that say which picture has which label, shared by `fit` and `probe`."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .files import make_crop
+from .options import Command, stack
+from .session import Session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ddim_edit.codes import Codes
+    from ddim_edit.images import Picture
+    from ddim_edit.labels import Labelled
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the labels of a command come from: a CSV beside a folder of pictures, or two folders."""
+
+    images: Path | None
+    csv: Path | None
+    column: str | None
+    positive: str | None
+    negative: str | None
+    with_: Path | None
+    without: Path | None
+
+    def check(self) -> None:
+        """Insist on one of the two ways, named in full."""
+        table, folders = (self.images, self.csv, self.column), (self.with_, self.without)
+        if not (all(table) and not any(folders)) and not (all(folders) and not any((*table, self.positive))):
+            raise click.UsageError("Name --images, --labels and --column, or else --with and --without.")
+
+    def read(self) -> "Labelled":
+        """The files and their labels."""
+        from ddim_edit import labels
+
+        if self.with_ and self.without:
+            return labels.from_folders(self.with_, self.without)
+        assert self.csv is not None
+        assert self.column is not None
+        assert self.images is not None
+        return labels.read_csv(self.csv, self.column, self.images, self.positive, self.negative)
+
+
+def with_labels(command: Command) -> Command:
+    """Hand the command its `labels`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **rest: Any) -> Any:
+        names = ("images", "csv", "column", "positive", "negative", "with_", "without")
+        labels = Labels(**{name: rest.pop(name) for name in names})
+        labels.check()
+        return command(*args, labels=labels, **rest)
+
+    folder = click.Path(file_okay=False, path_type=Path)
+    return stack(
+        wrapped,
+        click.option("--images", type=folder, metavar="DIR", help="Folder of the pictures that the CSV names."),
+        click.option(
+            "--labels", "csv", type=click.Path(dir_okay=False, path_type=Path), metavar="CSV", help="file,<columns>."
+        ),
+        click.option("--column", help="The column with the labels."),
+        click.option(
+            "--positive", metavar="CONDITION", help="What counts as the attribute: '>=55', '18..32', '<3' or a value."
+        ),
+        click.option("--negative", metavar="CONDITION", help="What counts as its absence. [all else]"),
+        click.option("--with", "with_", type=folder, metavar="DIR", help="Folder of pictures with the attribute."),
+        click.option("--without", type=folder, metavar="DIR", help="Folder of pictures without it."),
+        click.option("--cache", type=folder, metavar="DIR", help="Folder that keeps codes for the next run."),
+    )
+
+
+def readable(session: Session, labelled: "Labelled", crop: Any) -> "tuple[list[Picture], NDArray[Any]]":
+    """The pictures that can be read, with their labels; what cannot be is named and left out."""
+    from ddim_edit.images import read
+
+    frame, size = make_crop(crop), session.editor.model.size
+    pictures: list[Picture] = []
+    kept: list[int] = []
+    for index, file in enumerate(labelled.files):
+        with session.survive(file):
+            pictures.append(read(file, size, frame))
+            kept.append(index)
+    return pictures, labelled.labels[kept]
+
+
+def read_codes(
+    session: Session, pictures: "Sequence[Picture]", levels: Sequence[str], walk: Mapping[str, Any], cache: Path | None
+) -> "list[Codes]":
+    """Their codes at several levels, with a bar of evaluations where somebody looks."""
+    from ddim_edit import Method
+    from ddim_edit.codes import CodeFolder
+
+    shelf = None if cache is None else CodeFolder(cache)
+    with session.watching():
+        return session.editor.codes(pictures, levels, Method(**walk), shelf=shelf)

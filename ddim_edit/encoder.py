@@ -1,0 +1,112 @@
+"""A scikit-learn transformer from pictures to codes, so that latents feed any estimator there is."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+
+from ddim_edit.codes import CodeFolder
+from ddim_edit.editor import Editor
+from ddim_edit.errors import ArgumentError
+from ddim_edit.images import CentreSquare, Crop
+from ddim_edit.solve import Method
+
+
+class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Pictures to their codes at one level, float32 [n, d]; learns nothing from them, and does not decode.
+
+    `make_pipeline(LatentEncoder(level="0.2T"), StandardScaler(), LogisticRegression())` is a classifier of pictures.
+
+    Args:
+        model: a packaged model's name, a diffusers folder or a hub id; faces64 when left out.
+        level: a time (400), a part of T ("0.4T"), "xT", "h" or "h:LEVEL", as `Editor.codes` reads it.
+        solver: one of one state; grid, steps, dequantise: as for `Method`.
+        crop: what to keep of a file whose shape is not the model's; the centre square when left out.
+        device: "auto", "cuda", "mps" or "cpu".
+        dtype: "auto", "float32", "tf32", "bfloat16" or "float16".
+        batch_size: how many pictures go through the network at once.
+        cache: folder that keeps codes, one file each, for the next call or process.
+
+    Raises:
+        ArgumentError: when it transforms, a level, solver or grid that does not exist; ModelError: no such model.
+        ImageError: a file that cannot be used.
+
+    As features: Preechakul, Chatthee, Wizadwongsa, Suwajanakorn (2022); h: Kwon, Jeong, Uh (2023).
+    """
+
+    def __init__(  # noqa: PLR0913 - scikit-learn wants every choice as an argument of its own
+        self,
+        model: str | Path | None = None,
+        level: str | float = "0.4T",
+        *,
+        solver: str = "dpm2m",
+        grid: str = "karras:14",
+        steps: int = 20,
+        dequantise: int | None = 0,
+        crop: Crop | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 8,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.model = model
+        self.level = level
+        self.solver = solver
+        self.grid = grid
+        self.steps = steps
+        self.dequantise = dequantise
+        self.crop = crop
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.cache = cache
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Nothing to learn; any X."""
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """The codes [n, d] of files, folders, `Picture`s, or floats [n, 3, H, W] in [-1, 1] as tensor or array."""
+        method = Method(self.solver, self.grid, self.steps, dequantise=self.dequantise)
+        shelf = None if self.cache is None else CodeFolder(self.cache)
+        (codes,) = self._editor.codes(_images(X), [self.level], method, self.crop or CentreSquare(), shelf)
+        return codes.values.flatten(1).numpy()
+
+    @cached_property
+    def _editor(self) -> Editor:
+        return Editor.from_pretrained(self.model, self.device, self.dtype, batch_size=self.batch_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which the other side loads for itself."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_editor"}
+
+    def set_params(self, **params: Any) -> Self:
+        """As ever; another model is loaded when it is needed."""
+        self.__dict__.pop("_editor", None)
+        super().set_params(**params)
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        """Takes pictures, not tables, and needs no fit."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.requires_fit = False
+        return tags
+
+
+def _images(X: Any) -> Any:
+    """What scikit-learn passes on, as what the editor takes: arrays of numbers as tensors, arrays of names as paths."""
+    if not isinstance(X, np.ndarray):
+        return X
+    if X.dtype.kind in "OUS":
+        return [item if not isinstance(item, bytes) else item.decode() for item in X.ravel().tolist()]
+    if X.ndim != 4:
+        given = f"an array of shape {X.shape}"
+        raise ArgumentError("paths, or floats of shape [n, 3, H, W]", given, "do not flatten the pictures")
+    return torch.from_numpy(X)

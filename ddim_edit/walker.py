@@ -1,0 +1,211 @@
+"""Batches of pictures and codes through one model: what the editor's verbs have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from ddim_edit.codes import Codes, Shelf, key_of
+from ddim_edit.denoise import Denoiser, WatchedDenoiser
+from ddim_edit.errors import ArgumentError, LatentMismatchError
+from ddim_edit.hspace import ReadingDenoiser
+from ddim_edit.images import Crop
+from ddim_edit.latent import Latent, Latents, Recipe
+from ddim_edit.model import Model
+from ddim_edit.noise import Mix, SeededNoise, derive_seed, mixed_noise
+from ddim_edit.roundtrip import Trip
+from ddim_edit.schedule import Grid
+from ddim_edit.solve import Method, Solver, find_solver, invert, recording, sample
+from ddim_edit.sources import Images, Source, sources
+from ddim_edit.spaces import Space, Trace, find_space
+
+Item = TypeVar("Item")
+
+
+class _Batch(NamedTuple):
+    """Pictures [B, 3, H, W], their x_0, the noise mix of each, and all the mixes as a tensor, if any."""
+
+    originals: Tensor
+    x0: Tensor
+    mixes: Sequence[Mix]
+    noise: Tensor | None
+
+
+@dataclass(frozen=True)
+class Walker:
+    """Takes whatever is handed in through one model, batch by batch; knows nothing of what it is for.
+
+    Args:
+        model: what to walk with.
+        batch_size: how many pictures go through the network at once, at least 1.
+        on_evaluation: told after every network evaluation how many pictures it was for, or None.
+
+    Raises:
+        ArgumentError: a batch size below 1.
+    """
+
+    model: Model
+    batch_size: int = 8
+    on_evaluation: Callable[[int], object] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ArgumentError("a batch size of at least 1", str(self.batch_size), "8 is a good start")
+
+    def trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
+        """Invert."""
+        grid = method.make_grid(self.model.schedule)
+        spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self.recipe(method.solver, grid)
+        for pictures in chunks(sources(images, self.model.size, crop), self.batch_size):
+            batch = self._batch(pictures, method)
+            found = invert(self._watched(self.model.denoiser), batch.x0, spans, solver, batch.noise)
+            decoded = None if found.trip is None else self.model.codec.decode(found.trip.decoded).cpu()
+            trip = Trip(batch.originals, found, decoded)
+            origins = [{"kind": "inversion", "exact": method.exact, **picture.origin} for picture in pictures]
+            recipes = [
+                replace(recipe, dequantise=mix, origin=origin) for mix, origin in zip(batch.mixes, origins, strict=True)
+            ]
+            yield trip, trip.latents(recipes)
+
+    def codes(
+        self, images: Images, levels: Sequence[str | float], method: Method, crop: Crop, shelf: Shelf
+    ) -> list[Codes]:
+        """Read the codes of pictures at several levels, from one walk each; what the shelf holds is skipped."""
+        schedule = self.model.schedule
+        grid = method.make_grid(schedule)
+        spaces = [find_space(level, grid, schedule.T) for level in levels]
+        origin = {"kind": "codes", "dequantise": method.dequantise}
+        recipe = replace(self.recipe(method.solver, grid), origin=origin)
+        reader = _Reader(self, method, spaces, recipe, shelf)
+        rows = chain.from_iterable(
+            reader(pictures) for pictures in chunks(sources(images, self.model.size, crop), self.batch_size)
+        )
+        columns = zip(*rows, strict=True)
+        return [
+            Codes(torch.stack(column), replace(recipe, times=_home(space, grid)), space.times)
+            for space, column in zip(spaces, columns, strict=True)
+        ]
+
+    def trace(self, pictures: Sequence[Source], method: Method, spaces: Sequence[Space]) -> list[Tensor]:
+        """The codes of one batch in several spaces, [B, ...] each."""
+        batch, grid = self._batch(pictures, method), method.make_grid(self.model.schedule)
+        spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
+        passed, denoiser = Trace({}, {}), self.model.denoiser
+        if any(space.times for space in spaces):
+            denoiser = ReadingDenoiser(denoiser, passed.bottlenecks)
+        invert(
+            self._watched(denoiser), batch.x0, spans, recording(find_solver(method.solver), passed.states), batch.noise
+        )
+        return [space.read(passed).float().cpu() for space in spaces]
+
+    def decode(self, latents: Sequence[Latent], denoiser: Denoiser | None = None) -> Tensor:
+        """Decode latents of any walks, with the model's denoiser or another one made of it."""
+        walks = (list(alike) for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
+        groups = chain.from_iterable(chunks(alike, self.batch_size) for alike in walks)
+        return torch.cat([self._decode(Latents(group), denoiser or self.model.denoiser) for group in groups])
+
+    def sample(self, seeds: Sequence[int], grid: Grid, solver: Callable[[SeededNoise], Solver]) -> Tensor:
+        """New pictures by a solver that draws noise of its own from the same seeds."""
+        groups = chunks(seeds, self.batch_size)
+        return torch.cat([self._sample(group, grid, solver) for group in groups])
+
+    def recipe(self, solver: str, grid: Grid) -> Recipe:
+        """What a latent of this model says of itself."""
+        model = self.model
+        return Recipe(
+            model=model.name,
+            weights=model.weights,
+            schedule=model.schedule.description,
+            prediction=model.prediction,
+            dtype=model.dtype,
+            solver=solver,
+            grid=grid.name,
+            times=grid.times,
+        )
+
+    def require_own(self, latent: Latent, force: bool = False) -> None:
+        """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits."""
+        if not force:
+            _require_same(self.model, latent.recipe)
+        if tuple(latent.x.shape) != self.model.shape:
+            wanted = f"a latent of shape {list(self.model.shape)}, which {self.model.name} takes"
+            given = f"one of shape {list(latent.x.shape)}"
+            raise LatentMismatchError(wanted, given, f"load {latent.recipe.model}")
+
+    def _watched(self, denoiser: Denoiser) -> Denoiser:
+        return denoiser if self.on_evaluation is None else WatchedDenoiser(denoiser, self.on_evaluation)
+
+    def _batch(self, pictures: Sequence[Source], method: Method) -> _Batch:
+        originals = torch.stack([picture.pixels for picture in pictures])
+        mixes = [_dequantisation(method, picture) for picture in pictures]
+        x0 = self.model.codec.encode(originals.to(self.model.state_device))
+        return _Batch(originals, x0, mixes, self._noise(mixes))
+
+    def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
+        return mixed_noise(mixes, self.model.shape).to(self.model.state_device) if any(mixes) else None
+
+    def _decode(self, latents: Latents, denoiser: Denoiser) -> Tensor:
+        """Decode latents of one walk, few enough for one batch."""
+        recipe, schedule = latents[0].recipe, self.model.schedule
+        spans = schedule.spans(Grid(recipe.grid, recipe.times))
+        parts = tuple(part.to(self.model.state_device) for part in latents.parts)
+        noise = self._noise([latent.recipe.dequantise for latent in latents])
+        x0 = sample(self._watched(denoiser), parts, spans, find_solver(recipe.solver), noise).x0
+        return self.model.codec.decode(x0).cpu()
+
+    def _sample(self, seeds: Sequence[int], grid: Grid, solver: Callable[[SeededNoise], Solver]) -> Tensor:
+        noise = SeededNoise(seeds)
+        x = noise.draw(self.model.shape).to(self.model.state_device)
+        spans = self.model.schedule.spans(grid)
+        return self.model.codec.decode(sample(self._watched(self.model.denoiser), (x,), spans, solver(noise)).x0).cpu()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the codes of one batch after another, past a shelf."""
+
+    walker: Walker
+    method: Method
+    spaces: Sequence[Space]
+    recipe: Recipe
+    shelf: Shelf
+
+    def __call__(self, pictures: Sequence[Source]) -> list[list[Tensor]]:
+        keys = [[key_of(self.recipe, space, picture.origin) for space in self.spaces] for picture in pictures]
+        absent = [index for index, row in enumerate(keys) if any(key not in self.shelf for key in row)]
+        if absent:
+            found = self.walker.trace([pictures[index] for index in absent], self.method, self.spaces)
+            for index, codes in zip(absent, zip(*found, strict=True), strict=True):
+                self.shelf.update(zip(keys[index], codes, strict=True))
+        return [[self.shelf[key] for key in row] for row in keys]
+
+
+def _home(space: Space, grid: Grid) -> tuple[float, ...]:
+    """The times of latents that a direction of this space moves: up to x, or all of them where h is shifted."""
+    return grid.times if space.times else grid.until(space.last).times
+
+
+def _require_same(mine: Model, theirs: Recipe) -> None:
+    if (theirs.model, theirs.weights, theirs.dtype) != (mine.name, mine.weights, mine.dtype):
+        raise LatentMismatchError(
+            f"a latent of {mine.name} (weights {mine.weights[:8]}, {mine.dtype})",
+            f"one of {theirs.model} (weights {theirs.weights[:8]}, {theirs.dtype})",
+            "load that model, or force it",
+        )
+    trained = mine.prediction, dict(mine.schedule.description)
+    if (theirs.prediction, dict(theirs.schedule)) != trained:
+        given = f"one made with {theirs.prediction} and {theirs.schedule}"
+        wanted = f"a latent made with {trained[0]} and {trained[1]}"
+        raise LatentMismatchError(wanted, given, "restore that scheduler_config.json, or force it")
+
+
+def _dequantisation(method: Method, source: Source) -> Mix:
+    return () if method.dequantise is None else ((derive_seed(method.dequantise, source.origin["source"]), 1.0),)
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in runs of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))
