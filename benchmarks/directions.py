@@ -25,7 +25,6 @@ from ddim_edit.codes import Codes
 from ddim_edit.directions import (
     Direction,
     DirectionEstimator,
-    LDADirection,
     LogisticDirection,
     MeanDifference,
     RidgeDirection,
@@ -37,10 +36,11 @@ ESTIMATORS: Mapping[str, DirectionEstimator] = {
     "mean": MeanDifference(),
     "logistic": LogisticDirection(),
     "ridge": RidgeDirection(),
-    "lda": LDADirection(),
     "svm": SVMDirection(Cs=(1.0,)),
 }
 STRENGTHS = (1.0, 2.0, 3.0, 4.5, 6.0)
+LIGHT = {"light": (0.299, 0.587, 0.114), "warm": (1.0, 0.0, -1.0)}
+"""What "kept" rows hold still: how bright a picture is, and how red against blue."""
 HEADER = (
     f"{'attribute':<10}{'level':<8}{'method':<10}{'AUC':>6}{'n':>6}  "
     f"{'flips / LPIPS at growing strength':<64}{'@70 %':>7}{'@85 %':>7}"
@@ -55,19 +55,32 @@ def main() -> None:
     train, test = read_faces(arguments.data, "train", arguments.train), read_faces(arguments.data, "test")
     files = images.find([arguments.data / "train"])[: arguments.train]
     print(f"{editor.model.name}, {editor.model.dtype}, {len(files)} training faces\n\n{HEADER}", flush=True)
+    for attribute in arguments.attributes if arguments.packaged else ():
+        column = ATTRIBUTES.index(attribute)
+        trial = Trial(editor, judge, lpips, _labelled(test, column, arguments.test), column, "0.4T")
+        direction = editor.direction(attribute)
+        row = {"attribute": attribute, "level": direction.level, **direction.report, "method": "packaged"}
+        _report(row | trial.run(direction, arguments.strengths), arguments.json)
     for level in arguments.levels:
         (codes,) = editor.codes(files, [level], Method(), shelf=CodeFolder(arguments.cache))
+        light = [_of_light(name, codes, train, row) for name, row in LIGHT.items()] if level != "h" else []
         for attribute in arguments.attributes:
             faces = _labelled(test, ATTRIBUTES.index(attribute), arguments.test)
             trial = Trial(editor, judge, lpips, faces, ATTRIBUTES.index(attribute), level)
             for method in ["mean"] if level == "h" else arguments.methods:
                 direction = _fitted(attribute, codes, train.labels[:, trial.column], ESTIMATORS[method])
                 row = {"attribute": attribute, "level": direction.level, "method": method, **direction.report}
-                row |= trial.run(direction, arguments.strengths)
-                print(_line(row), flush=True)
-                if arguments.json:
-                    with arguments.json.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                _report(row | trial.run(direction, arguments.strengths), arguments.json)
+                if method == "mean" and level != "h":
+                    held = row | {"method": "mean, kept"} | trial.run(direction, arguments.strengths, light)
+                    _report(held, arguments.json)
+
+
+def _report(row: Mapping[str, Any], log: Path | None) -> None:
+    print(_line(row), flush=True)
+    if log is not None:
+        with log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,7 +92,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=2048)
     parser.add_argument("--test", type=int, default=48)
     parser.add_argument("--dtype", default="bfloat16", help="of the network; bfloat16 where the processor has it")
-    parser.add_argument("--levels", nargs="+", default=["0.4T", "0.6T", "0.8T", "xT", "h"])
+    parser.add_argument("--packaged", action="store_true", help="try the packaged directions too")
+    parser.add_argument("--levels", nargs="*", default=["0.4T", "0.6T", "0.8T", "xT", "h"])
     parser.add_argument("--methods", nargs="+", default=list(ESTIMATORS))
     parser.add_argument("--attributes", nargs="+", default=list(ATTRIBUTES))
     parser.add_argument("--strengths", nargs="+", type=float, default=list(STRENGTHS))
@@ -96,6 +110,12 @@ def _fitted(attribute: str, codes: Codes, labels: Tensor, estimator: DirectionEs
     return fit_direction(attribute, some, labels[known].double().numpy(), estimator, permutations=0)
 
 
+def _of_light(name: str, codes: Codes, faces: Faces, weights: tuple[float, float, float]) -> Direction:
+    """A direction of what can be read off a picture itself: a weighted mean of its pixels."""
+    values = torch.einsum("nchw,c->n", faces.pictures.double(), torch.tensor(weights, dtype=torch.float64)) / 64**2
+    return fit_direction(name, codes, values.numpy(), RidgeDirection(), folds=0)
+
+
 class Trial:
     """Test faces at one level, ready to be moved."""
 
@@ -108,16 +128,18 @@ class Trial:
         self.latents = editor.invert(faces, Method(level=time))
         self.before = self._says(faces)
 
-    def run(self, direction: Direction, strengths: Sequence[float]) -> dict[str, Any]:
+    def run(self, direction: Direction, strengths: Sequence[float], held: Sequence[Direction] = ()) -> dict[str, Any]:
         """Flip rates, LPIPS to the source, and changes of the other attribute's logit, strength by strength."""
-        points = list(self._points(direction, strengths))
+        points = list(self._points(direction, strengths, held))
         flips, lpips, drift = (list(column) for column in zip(*points, strict=True))
         at = {f"lpips_at_{rate}": _reached(flips, lpips, rate / 100) for rate in (70, 85)}
         return {"strengths": list(strengths[: len(flips)]), "flips": flips, "lpips": lpips, "drift": drift, **at}
 
-    def _points(self, direction: Direction, strengths: Sequence[float]) -> Iterator[tuple[float, float, float]]:
+    def _points(
+        self, direction: Direction, strengths: Sequence[float], held: Sequence[Direction]
+    ) -> Iterator[tuple[float, float, float]]:
         for strength in strengths:
-            edited = self._moved(direction, strength)
+            edited = self._moved(direction, strength, held)
             logits = verdicts(self.judge, edited)
             flips = float(((logits[:, self.column] > 0) != (self.before > 0)).double().mean())
             other = (logits - verdicts(self.judge, self.faces))[:, 1 - self.column]
@@ -125,13 +147,13 @@ class Trial:
             if flips > 0.97:
                 return
 
-    def _moved(self, direction: Direction, strength: float) -> Tensor:
+    def _moved(self, direction: Direction, strength: float, held: Sequence[Direction]) -> Tensor:
         edited = torch.empty_like(self.faces, dtype=torch.float64)
         for side in (self.before > 0, self.before <= 0):
             some = Latents([latent for latent, take in zip(self.latents, side.tolist(), strict=True) if take])
             if len(some):
                 sign = -1 if bool(self.before[side][0] > 0) else 1
-                edited[side] = self.editor.edit(some, {direction: sign * strength})
+                edited[side] = self.editor.edit(some, {direction: sign * strength}, preserve=held)
         return edited
 
     def _says(self, pictures: Tensor) -> Tensor:

@@ -36,7 +36,9 @@ class Strip(NamedTuple):
     @property
     def factors(self) -> list[float]:
         """All of them."""
-        return [self.low + (self.high - self.low) * i / (self.steps - 1) for i in range(self.steps)]
+        last = self.steps - 1
+        # Rounded, so that a strip meets 0 where it should.
+        return [round((self.low * (last - i) + self.high * i) / last, 9) for i in range(self.steps)]
 
 
 def _settings(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:

@@ -24,7 +24,11 @@ DIRECTION = ".direction.safetensors"
 @click.argument("name")
 @with_labels
 @click.option(
-    "--method", type=click.Choice(METHOD_NAMES), default="mean", show_default=True, help="Estimator of the direction."
+    "--method",
+    type=click.Choice(METHOD_NAMES),
+    default="logistic",
+    show_default=True,
+    help="Estimator of the direction.",
 )
 @click.option(
     "--level", default="0.4T", show_default=True, metavar="T|xT|h", help="Where: a time, a part of T, xT or h."
@@ -54,10 +58,10 @@ def fit(
     ddim-edit fit old --images faces/ --labels faces.csv --column age --positive ">=55" --negative "18..32" \\
         -o old.direction.safetensors
     """
-    from ddim_edit.directions import METHODS, fit_direction
-
     if not output.name.endswith(DIRECTION):
         raise click.UsageError(f"The output must end in {DIRECTION}.")
+    from ddim_edit.directions import METHODS, fit_direction
+
     target, labelled = claim(output, frozenset(), overwrite), labels.read()
     pictures, values = readable(session, labelled, crop)
     (codes,) = read_codes(session, pictures, [level], walk, cache)
@@ -76,10 +80,13 @@ def directions(folder: Path | None, model: str, as_json: bool) -> None:
     """List the directions that come with the package, or those in FOLDER: name, model, level, how well they hold."""
     from ddim_edit.directions import Direction, directions_in, packaged_directions
 
+    session = Session(None, "auto", "auto", 1, as_json, quiet=False)
     files = packaged_directions(model) if folder is None else directions_in(folder)
     for file in files.values():
-        row = direction_row(Direction.load(file))
-        click.echo(json.dumps({"file": str(file), **row}, sort_keys=True) if as_json else _line(row))
+        with session.survive(file):
+            row = direction_row(Direction.load(file))
+            click.echo(json.dumps({"file": str(file), **row}, sort_keys=True) if as_json else _line(row))
+    session.leave()
 
 
 def direction_row(direction: "Direction") -> dict[str, Any]:
@@ -89,7 +96,10 @@ def direction_row(direction: "Direction") -> dict[str, Any]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    measured = "AUC not measured"
-    if row.get("auc") is not None:
-        measured = f"AUC {row['auc']:.3f} +- {row['auc_sd']:.3f}, shuffled {row['permuted_auc']:.3f}"
-    return f"{row['name']:<12} {row['model']:<10} level {row['level']:<8} {row['method']:<9} {measured}, n {row['n']}"
+    told = {"method": "", "n": "?", **row}
+    measured = f"AUC {_spread(row, 'auc', 'auc_sd')}, shuffled {_spread(row, 'permuted_auc', 'permuted_sd')}"
+    return "{name:<12} {model:<10} level {level:<8} {method:<9} n {n:<6} ".format_map(told) + measured
+
+
+def _spread(row: Mapping[str, Any], mean: str, sd: str) -> str:
+    return "not measured" if row.get(mean) is None else f"{row[mean]:.3f} +- {row[sd]:.3f}"

@@ -35,7 +35,9 @@ class Labels:
     def check(self) -> None:
         """Insist on one of the two ways, named in full."""
         table, folders = (self.images, self.csv, self.column), (self.with_, self.without)
-        if not (all(table) and not any(folders)) and not (all(folders) and not any((*table, self.positive))):
+        if not (all(table) and not any(folders)) and not (
+            all(folders) and not any((*table, self.positive, self.negative))
+        ):
             raise click.UsageError("Name --images, --labels and --column, or else --with and --without.")
 
     def read(self) -> "Labelled":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ddim_edit.images import Picture
 
+PLOTS = (".png", ".svg")
 LEVELS = "0.1T,0.2T,0.4T,0.6T,xT,h:0.1T,h:0.4T"
 
 
@@ -29,13 +30,25 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> li
     return [None if word == "all" else int(word) for word in words]
 
 
+def _plot(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in PLOTS:
+        raise click.BadParameter(f"{value.name!r} ends in none of {', '.join(PLOTS)}.")
+    return value
+
+
 @click.command()
 @with_labels
 @click.option("--levels", default=LEVELS, show_default=True, help="Where to read codes: T, 0.4T, xT, h:LEVEL.")
 @click.option("--sizes", default="10,100,1000,all", show_default=True, callback=_sizes, help="Labels to learn from.")
 @click.option("--draws", type=click.IntRange(1), default=10, show_default=True, help="Draws of each size.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of split and draws.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=".png or .svg to write.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_plot,
+    metavar="FILE",
+    help=".png or .svg to write.",
+)
 @with_walk
 @with_crop
 @overwrite_option

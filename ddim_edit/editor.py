@@ -22,7 +22,7 @@ from ddim_edit.directions import (
     fit_direction,
     make_edit,
 )
-from ddim_edit.errors import ArgumentError
+from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.interpolate import path
 from ddim_edit.latent import Latent, Latents, between, require_alike
@@ -239,12 +239,18 @@ class Editor:
         """One row of edits per picture from a single inversion: float64 [B, K, 3, H, W] for K settings; as `edit`."""
         keep = [self.direction(name) for name in preserve]
         found = [{self.direction(name): s for name, s in strengths.items()} for strengths in settings]
+        if not found:
+            raise ArgumentError("at least one setting", "none", "name a direction and a strength")
         edits = [make_edit(strengths, keep, conditional) for strengths in found]
         home = next(iter(found[0]))
+        # Before the pictures are inverted, which takes long.
+        home.require_fits(self._walker.recipe(home.recipe.solver, Grid(home.recipe.grid, home.recipe.times)))
         for each in {each for strengths in found for each in strengths}:
             each.require_level(level)
             each.require_fits(home.recipe)
         latents, lost = self._anchored(images, home.method, crop)
+        if not latents:
+            raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         return torch.stack([self._edited(latents, edit) + lost for edit in edits], 1)
 
     def direction(self, name: Named) -> Direction:
@@ -300,6 +306,10 @@ class Editor:
 
         Su, Song, Meng, Ermon (2023), dual diffusion implicit bridges.
         """
+        if self.model.shape != to.model.shape:
+            wanted = f"a model of shape {list(self.model.shape)}, as {self.model.name} is"
+            given = f"{to.model.name} of shape {list(to.model.shape)}"
+            raise LatentMismatchError(wanted, given, "translate between models of one size")
         grid = to._down_to_clean(method)
         recipe = to._walker.recipe(method.solver, grid)
         latents = self.invert(images, method, crop)
@@ -329,7 +339,7 @@ class Editor:
             return images, 0.0
         trips = list(self._walker.trips(images, replace(method, check=True), crop))
         lost = [trip.originals - trip.decoded for trip, _ in trips if trip.decoded is not None]
-        return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost)
+        return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost) if lost else 0.0
 
     def _edited(self, latents: Latents, edit: Edit) -> Tensor:
         moved, denoiser = edit(latents, self.model.denoiser)

@@ -87,7 +87,14 @@ class BottleneckSpace:
         return f"h t={','.join(map(repr, self.times))}"
 
     def read(self, trace: Trace) -> Tensor:
-        """Codes [B, K, C, h, w] at K times."""
+        """Codes [B, K, C, h, w] at K times.
+
+        Raises:
+            ArgumentError: the trace of a solver that asks the network between the times of its grid.
+        """
+        if any(t not in trace.bottlenecks for t in self.times):
+            wanted = "a solver that asks the network at the times of its grid"
+            raise ArgumentError(wanted, "one that asks in between", "use dpm2m, ddim or heun")
         return torch.stack([trace.bottlenecks[t] for t in self.times], 1)
 
 
@@ -100,17 +107,23 @@ def find_space(level: str | float, grid: Grid, T: int) -> Space:
     Raises:
         ArgumentError: a text of another form, or a time outside (0, T].
     """
-    text = str(level)
+    text, inner = str(level), grid.times[1:-1]
     if text == "h":
-        return _bottlenecks(grid, *(t for t in grid.times[1:-1] if t >= H_FROM * T))
+        return _bottlenecks(grid, *(t for t in inner if t >= H_FROM * T))
     kind, colon, time = text.rpartition(":")
     if colon and kind == "h":
-        return _bottlenecks(grid, Grid(grid.name, grid.times[:-1]).nearest(read_time(time, T)))
+        asked = read_time(time, T)
+        return _bottlenecks(grid, *sorted(inner, key=lambda t: abs(t - asked))[:1])
     t = grid.times[-1] if text == "xT" else grid.nearest(read_time(text, T))
     return StateSpace(t)
 
 
 def _bottlenecks(grid: Grid, *times: float) -> BottleneckSpace:
+    if not times:
+        wanted = "a grid that has times inside to read bottlenecks at"
+        raise ArgumentError(
+            wanted, f"one of {grid.steps} steps up to {grid.times[-1]:g}", "take more steps, or a state"
+        )
     # The network is asked at a time on the way to the next one, so that is how far one must go.
     return BottleneckSpace(times, min(t for t in grid.times if t > times[-1]))
 
@@ -125,5 +138,5 @@ def read_time(text: str, T: int) -> float:
     t = T if text == "xT" else float(found[1]) * (T if found[2] else 1) if found else 0
     if not 0 < t <= T:
         wanted = f"a level above 0 and up to {T}, a part of T such as 0.4T, xT, h or h:LEVEL"
-        raise ArgumentError(wanted, text, "0.4T is a good start")
+        raise ArgumentError(wanted, text or "nothing", "0.4T is a good start")
     return float(t)

@@ -80,13 +80,14 @@ class Walker:
         origin = {"kind": "codes", "dequantise": method.dequantise}
         recipe = replace(self.recipe(method.solver, grid), origin=origin)
         reader = _Reader(self, method, spaces, recipe, shelf)
-        rows = chain.from_iterable(
-            reader(pictures) for pictures in chunks(sources(images, self.model.size, crop), self.batch_size)
-        )
+        pictures = sources(images, self.model.size, crop)
+        if not pictures:
+            raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
+        rows = chain.from_iterable(reader(some) for some in chunks(pictures, self.batch_size))
         columns = zip(*rows, strict=True)
         return [
-            Codes(torch.stack(column), replace(recipe, times=_home(space, grid)), space.times)
-            for space, column in zip(spaces, columns, strict=True)
+            Codes(torch.stack(column), _at(recipe, level, space, grid), space.times)
+            for level, space, column in zip(levels, spaces, columns, strict=True)
         ]
 
     def trace(self, pictures: Sequence[Source], method: Method, spaces: Sequence[Space]) -> list[Tensor]:
@@ -183,9 +184,10 @@ class _Reader:
         return [[self.shelf[key] for key in row] for row in keys]
 
 
-def _home(space: Space, grid: Grid) -> tuple[float, ...]:
-    """The times of latents that a direction of this space moves: up to x, or all of them where h is shifted."""
-    return grid.times if space.times else grid.until(space.last).times
+def _at(recipe: Recipe, level: str | float, space: Space, grid: Grid) -> Recipe:
+    """The recipe of latents that a direction of this space moves: up to x, or all the way where h is shifted."""
+    times = grid.times if space.times else grid.until(space.last).times
+    return replace(recipe, times=times, origin={**recipe.origin, "level": str(level)})
 
 
 def _require_same(mine: Model, theirs: Recipe) -> None:

@@ -113,6 +113,8 @@ def test_the_sources_were_looked_at() -> None:
 
 
 BUILTIN_ERRORS = {"Exception", "ValueError", "TypeError", "RuntimeError", "KeyError", "OSError", "AssertionError"}
+ASKED_FOR = {"codes.py": {"KeyError"}, "estimators.py": {"ValueError"}, "hyperplane.py": {"ValueError"}}
+"""What the protocols that a file speaks want to be raised: a mapping's, and scikit-learn's."""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
@@ -120,4 +122,4 @@ def test_nothing_else_is_raised(path: Path) -> None:
     """But AttributeError by a module's `__getattr__`, and what click and Pillow ask for."""
     raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
     names = {ast.unparse(exc.func if isinstance(exc, ast.Call) else exc) for exc in raised if exc is not None}
-    assert not names & BUILTIN_ERRORS
+    assert not names & BUILTIN_ERRORS - ASKED_FOR.get(path.name, set())

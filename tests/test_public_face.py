@@ -9,9 +9,11 @@ import pytest
 
 import ddim_edit
 from ddim_edit import GRIDS, SOLVERS, Method
-from ddim_edit.cli import interpolating, options, sampling
+from ddim_edit.cli import fitting, interpolating, options, probing, sampling
 from ddim_edit.cli.main import commands
+from ddim_edit.directions import METHODS, SUFFIX
 from ddim_edit.interpolate import BLENDS
+from ddim_edit.plots import UNDATED
 
 SOURCE = Path(inspect.getfile(ddim_edit))
 
@@ -83,6 +85,9 @@ def test_the_command_line_knows_the_names_of_the_registries() -> None:
     assert tuple(SOLVERS) == options.SOLVER_NAMES
     assert tuple(GRIDS) == options.GRID_NAMES
     assert tuple(BLENDS) == interpolating.BLEND_NAMES
+    assert tuple(METHODS) == fitting.METHOD_NAMES
+    assert SUFFIX == fitting.DIRECTION
+    assert tuple(UNDATED) == probing.PLOTS
 
 
 def default(command: str, name: str) -> object:
@@ -91,12 +96,12 @@ def default(command: str, name: str) -> object:
     return found[name].default
 
 
-@pytest.mark.parametrize("command", ["invert", "reconstruct", "interpolate", "sample"])
+@pytest.mark.parametrize("command", ["invert", "reconstruct", "interpolate", "sample", "translate", "fit", "probe"])
 def test_the_command_line_has_the_defaults_of_the_library(command: str) -> None:
     method = Method()
     assert default(command, "grid") == method.grid
     assert default(command, "steps") == method.steps
-    if command != "sample":
+    if command not in ("sample", "fit", "probe"):
         assert (default(command, "seed"), default(command, "dequantise")) == (method.dequantise, True)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ddim_edit.errors import DirectionError, DirectionMismatchError
+from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
 from ddim_edit.latent import Recipe
 from ddim_edit.schedule import Grid
 from ddim_edit.solve import Method
@@ -88,23 +88,26 @@ class Direction:
             DirectionMismatchError: another model, level or grid; the message names both.
         """
         for name in HOME:
-            mine, theirs = getattr(self.recipe, name), getattr(recipe, name)
-            if mine != theirs:
-                wanted = f"latents of {_described(name, mine)}, where the direction {self.name} was fitted"
+            if getattr(self.recipe, name) != getattr(recipe, name):
+                wanted = f"latents of {_described(name, self.recipe)}, where the direction {self.name} was fitted"
                 remedy = "invert the picture there, or fit the direction again"
-                raise DirectionMismatchError(wanted, f"ones of {_described(name, theirs)}", remedy)
+                raise DirectionMismatchError(wanted, f"ones of {_described(name, recipe)}", remedy)
 
     def require_level(self, level: str | float | None) -> None:
-        """Insist that it was fitted at a level, as `find_space` reads it, to a twentieth of T; None asks for nothing.
+        """Insist on a level as `find_space` reads it: the one it was fitted for, or a twentieth of T from where it is.
+
+        None asks for nothing.
 
         Raises:
             DirectionMismatchError: another level; ArgumentError: a text that is no level.
         """
-        if level is None:
+        if level is None or str(level) == self.recipe.origin.get("level"):
             return
-        T = int(self.recipe.schedule.get("T", self.t))
-        in_h = str(level) == "h"
-        if in_h != bool(self.times) or (not in_h and abs(read_time(str(level), T) - self.t) > T / 20):
+        T, text = int(self.recipe.schedule.get("T", self.t)), str(level)
+        in_h, time = text.partition(":")[0] == "h", text.removeprefix("h:")
+        times = self.times if in_h else (self.t,)
+        far = time != "h" and any(abs(read_time(time, T) - t) > T / 20 for t in times)
+        if in_h != bool(self.times) or far:
             remedy = "leave the level out, or fit it there"
             raise DirectionMismatchError(f"a direction of level {level}", f"{self.name} of level {self.level}", remedy)
 
@@ -140,7 +143,7 @@ class Direction:
         try:
             file = TensorFile.load(Path(path), _HEADER)
             return _of_file(file.tensors["vector"], dict(file.header))
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, LatentError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as one"
             given = f"{Path(path).name} ({reason})"
             raise DirectionError("a direction file written by ddim-edit", given, "fit it again") from error
@@ -155,9 +158,10 @@ def _of_file(vector: Tensor, header: dict[str, Any]) -> Direction:
     return Direction(vector=unit(vector), recipe=recipe, times=times, **header)
 
 
-def _described(name: str, value: Any) -> str:
+def _described(name: str, recipe: Recipe) -> str:
+    value = getattr(recipe, name)
     if name == "times":
-        return f"level {value[-1]:g} on a grid of {len(value) - 1} steps up to there"
+        return f"level {value[-1]:g} on a grid {recipe.grid} of {len(value) - 1} steps up to there"
     text = json.dumps(value) if isinstance(value, Mapping) else str(value)
     return f"{name} {text[:12] if name == 'weights' else text}"
 

@@ -20,8 +20,9 @@ from ddim_edit.directions.sample_space import Array, Scaled, coordinates
 class LogisticDirection(BinaryDirection):
     """The normal of L2-regularised logistic regression; cannot tell more than two classes apart.
 
-    min over w, b of |w|^2 / 2 + C sum log(1 + exp(-s (w.u + b))), s = +-1, over rows u that are centred, standardised
-    and of mean squared length 1, by scikit-learn's LogisticRegression in sample space.
+    min over w, b of |w|^2 / 2 + C sum c log(1 + exp(-s (w.u + b))), s = +-1, over rows u that are centred, standardised
+    and of mean squared length 1, by scikit-learn's LogisticRegression in sample space. The weights c let both classes
+    count alike, or else a strong regularisation would answer with the larger one.
 
     Args:
         Cs: inverse regularisations; of several the best by AUC over folds is kept, ties and no folds give the least.
@@ -64,7 +65,7 @@ class LogisticDirection(BinaryDirection):
         z, back = coordinates(scaled.rows)
         # tol is of the mean loss, whose gradient rows of length 1 keep small: scikit-learn's 1e-4 would stop too early.
         cv = folds(StratifiedKFold, self.cv, np.bincount(y).min(), self.random_state)
-        model = LogisticRegression(tol=self.tol, max_iter=10_000)
+        model = LogisticRegression(tol=self.tol, max_iter=10_000, class_weight="balanced")
         model = best(model, "C", sorted(self.Cs), (z, y), cv, "roc_auc")
         self.C_ = model.C
         self._turn(*scaled.plane(back(model.coef_[0]), model.intercept_[0]))
@@ -74,8 +75,9 @@ class LogisticDirection(BinaryDirection):
 class SVMDirection(BinaryDirection):
     """The normal of the linear support vector machine, InterFaceGAN's boundary; cannot hold over 30,000 samples or so.
 
-    min over w, b of |w|^2 / 2 + C sum max(0, 1 - s (w.u + b)), s = +-1, over rows u that are centred, standardised and
-    of mean squared length 1, by scikit-learn's SVC on their Gram matrix, of 8 n^2 bytes.
+    min over w, b of |w|^2 / 2 + C sum c max(0, 1 - s (w.u + b)), s = +-1, over rows u that are centred, standardised and
+    of mean squared length 1, by scikit-learn's SVC on their Gram matrix, of 8 n^2 bytes. The weights c let both classes
+    count alike.
 
     Args:
         Cs: inverse regularisations; of several the best by AUC over folds is kept, ties and no folds give the least.
@@ -116,7 +118,7 @@ class SVMDirection(BinaryDirection):
         X, y = self._checked(X, y)
         scaled = Scaled.of(X, self.standardize)
         cv = folds(StratifiedKFold, self.cv, np.bincount(y).min(), self.random_state)
-        model = SVC(kernel="precomputed", tol=self.tol)
+        model = SVC(kernel="precomputed", tol=self.tol, class_weight="balanced")
         model = best(model, "C", sorted(self.Cs), (scaled.gram(), y), cv, "roc_auc")
         self.C_ = model.C
         weights = scaled.rows[model.support_].T @ model.dual_coef_[0]

@@ -78,7 +78,7 @@ def fit_direction(
     estimator = METHODS["logistic"]() if estimator is None else estimator
     X, continuous = codes.values.flatten(1).numpy(), is_regressor(estimator)
     y = _checked(labels, len(X), continuous)
-    fitted = clone(estimator).fit(X, y)
+    fitted = _fitted(estimator, X, y)
     projections = X.astype(np.float64) @ fitted.direction_
     report = {"method": _name_of(estimator), "d": X.shape[1], **_of_labels(y, projections, continuous)}
     return Direction(
@@ -104,6 +104,14 @@ def _checked(labels: Floats, n: int, continuous: bool) -> Floats:
         given = f"{len(values)} different ones"
         raise ArgumentError("labels of two classes", given, "say which are positive, or fit a ridge direction")
     return y
+
+
+def _fitted(estimator: DirectionEstimator, X: Any, y: Floats) -> DirectionEstimator:
+    try:
+        return clone(estimator).fit(X, y)  # type: ignore[no-any-return]
+    except ValueError as error:  # the estimators' own, as scikit-learn has it
+        given = f"{len(y)} in which no direction tells the labels apart"
+        raise DirectionError("codes that differ with the label", given, "add other pictures") from error
 
 
 def _of_labels(y: Floats, projections: Floats, continuous: bool) -> dict[str, Any]:
@@ -136,9 +144,11 @@ def _validated(
     if k < 2:  # a handful: too few to hold any out
         return {"auc": None, "auc_sd": None, "permuted_auc": None, "permuted_sd": None, "folds": 0}
     splitter = (KFold if continuous else StratifiedKFold)(k, shuffle=True, random_state=seed)
-    splits, rng = list(splitter.split(X, y)), np.random.default_rng(seed)
-    aucs = [_held_out_auc(estimator, X, y, *split) for split in splits]
-    permuted = [_held_out_auc(estimator, X, rng.permutation(y), *splits[i % k]) for i in range(permutations)]
+    rng = np.random.default_rng(seed)
+    aucs = [_held_out_auc(estimator, X, y, *split) for split in splitter.split(X, y)]
+    # Folds are made anew for each shuffle, so that both classes are on both sides however few pictures there are.
+    shuffles = [rng.permutation(y) for _ in range(permutations)]
+    permuted = [_held_out_auc(estimator, X, z, *list(splitter.split(X, z))[i % k]) for i, z in enumerate(shuffles)]
     return {
         "auc": float(np.mean(aucs)),
         "auc_sd": float(np.std(aucs)),
@@ -149,18 +159,25 @@ def _validated(
 
 
 def _held_out_auc(estimator: DirectionEstimator, X: Any, y: Floats, train: Any, test: Any) -> float:
-    return concordance(y[test], X[test] @ clone(estimator).fit(X[train], y[train]).direction_)
+    try:
+        fitted = _fitted(estimator, X[train], y[train])
+    except DirectionError:  # what learns nothing from its pictures knows nothing of others
+        return 0.5
+    return concordance(y[test], X[test] @ fitted.direction_)
 
 
 def concordance(labels: Floats, scores: Floats) -> float:
     """The chance that the larger label has the larger score, ties counting half: ROC AUC where labels are two classes.
 
-    (1 + D) / 2 with Somers' D = tau_b sqrt(pairs untied in score / pairs untied in label).
+    (1 + D) / 2 with Somers' D = tau_b sqrt(pairs untied in score / pairs untied in label); 1/2 where all are tied.
 
     Somers (1962).
     """
+    untied_labels, untied_scores = _untied(labels), _untied(scores)
+    if not untied_labels or not untied_scores:
+        return 0.5
     tau = kendalltau(labels, scores).statistic
-    return float((1 + tau * np.sqrt(_untied(scores) / _untied(labels))) / 2)
+    return float((1 + tau * np.sqrt(untied_scores / untied_labels)) / 2)
 
 
 def _untied(values: Floats) -> float:

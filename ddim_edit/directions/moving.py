@@ -13,6 +13,7 @@ from ddim_edit.directions.geometry import complement, rotate
 from ddim_edit.errors import ArgumentError, DirectionMismatchError
 from ddim_edit.hspace import FORMS, ShiftedDenoiser
 from ddim_edit.latent import Latent, Latents
+from ddim_edit.solve import SOLVERS
 
 
 class Edit(Protocol):
@@ -61,6 +62,10 @@ class ShellEdit:
         return replace(latent, x=x, recipe=replace(latent.recipe, origin=origin), report={})
 
 
+SEEN_BY: Mapping[str, Sequence[str]] = {"asymmetric": ("dpm2m", "ddim"), "plain": tuple(SOLVERS)}
+"""Solvers whose steps take notice of a shift, by its form: those that ask for eps alone miss an asymmetric one."""
+
+
 @dataclass(frozen=True)
 class BottleneckEdit:
     """Leaves codes x_T as they are and shifts the bottleneck while they are decoded, by sum_i s_i sd_i v_i.
@@ -80,9 +85,13 @@ class BottleneckEdit:
 
         Raises:
             DirectionMismatchError: codes of another grid or model; ModelError: a network without a bottleneck.
+            ArgumentError: codes of a solver that the shift would not reach.
         """
         for latent in latents:
             _require_home(latent, self.strengths)
+            if latent.recipe.solver not in SEEN_BY[self.form]:
+                wanted = f"codes of {' or '.join(SEEN_BY[self.form])}, which a shift of h reaches"
+                raise ArgumentError(wanted, f"ones of {latent.recipe.solver}", "fit and invert with one of these")
         return latents, ShiftedDenoiser(denoiser, dict(self._shifts()), FORMS[self.form])
 
     def _shifts(self) -> Iterator[tuple[float, Tensor]]:

@@ -87,7 +87,7 @@ def labelled(rows: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
 
 
 def _heading(labels: Sequence[str], width: int, gap: int) -> Tensor:
-    size = min(18, width // 9)
+    size = max(1, min(18, width // 9))
     font = ImageFont.load_default(size=size)
     height = 2 * size
     image = Image.new("RGB", (len(labels) * (width + gap) - gap, height), (WHITE,) * 3)

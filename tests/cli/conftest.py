@@ -18,7 +18,7 @@ from ddim_edit.cli import main
 
 from .. import tiny
 
-WALKING = ("invert", "decode", "reconstruct", "interpolate", "sample")
+WALKING = ("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "probe")
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,42 @@ def latents(inverted: Path, tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "latents").iterdir())
 
 
+@pytest.fixture(scope="session")
+def fitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of direction files: `old` and `wide` at 0.4 T, `high` at x_T and `deep` in h, on six steps."""
+    folder = tmp_path_factory.mktemp("fitted")
+    for side, seeds in {"with": range(10, 15), "without": range(20, 26), "wider": range(30, 36)}.items():
+        for seed in seeds:
+            tiny.save_picture(folder / side / f"{seed}.png", seed)
+    for name, level, against in (
+        ("old", "0.4T", "without"),
+        ("wide", "0.4T", "wider"),
+        ("high", "xT", "without"),
+        ("deep", "h", "without"),
+    ):
+        sides = ["--with", str(folder / "with"), "--without", str(folder / against)]
+        file = folder / "out" / f"{name}.direction.safetensors"
+        line = ["fit", name, *sides, "--level", level, "--steps", "6", "-o", str(file), "--model", str(model), "-q"]
+        with pytest.raises(SystemExit) as left:
+            main(line)
+        assert left.value.code == 0
+    return folder / "out"
+
+
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures every evaluation of the network is for, as they happen, counted at the network itself."""
     seen: list[int] = []
-    answer = Placed.__call__
 
-    def counted(network: Placed, x: Any, index: Any) -> Any:
-        seen.append(len(x))
-        return answer(network, x, index)
+    def counted(answer: Callable[..., Any]) -> Callable[..., Any]:
+        def count(network: Placed, x: Any, *rest: Any) -> Any:
+            seen.append(len(x))
+            return answer(network, x, *rest)
 
-    monkeypatch.setattr(Placed, "__call__", counted)
+        return count
+
+    for name in ("__call__", "read", "shifted"):
+        monkeypatch.setattr(Placed, name, counted(getattr(Placed, name)))
     return seen
 
 

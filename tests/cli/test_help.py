@@ -10,7 +10,10 @@ import pytest
 
 from .conftest import Run
 
-COMMANDS = ("invert", "decode", "reconstruct", "interpolate", "sample", "show", "models", "env")
+COMMANDS = (
+    *("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "directions", "probe"),
+    *("show", "models", "env"),
+)
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "lpips", "diffusers", "safetensors", "PIL", "tqdm"}
 HELP = [["--help"], ["-h"], ["--version"], *([command, "--help"] for command in COMMANDS)]
 WRONG = [
@@ -49,6 +52,45 @@ WRONG = [
     ["sample", "-o", "out", "--eta", "1", "--solver", "heun"],
     ["sample", "-o", "out", "--posterior-mean", "--solver", "dpm2m"],
     ["sample", "-o", "out", "--eta", "1", "--posterior-mean"],
+    ["edit", "a.png", "-o", "out"],
+    ["edit", "--set", "old=1", "-o", "out"],
+    ["edit", "a.png", "--set", "old=1"],
+    ["edit", "a.png", "--set", "old=much", "-o", "out"],
+    ["edit", "a.png", "--set", "old=", "-o", "out"],
+    ["edit", "a.png", "--set", "old=nan", "-o", "out"],
+    ["edit", "a.png", "--set", "old=1e3", "-o", "out"],
+    ["edit", "a.png", "--set", "=2", "-o", "out"],
+    ["edit", "a.png", "--set", "", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--strip", "-3:3", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--strip", "-3:3:1", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--strip", "-3:3:2.5", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--strip", "a:b:3", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--strip", "1:2:3:4", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--scale", "0", "-o", "out"],
+    ["edit", "a.png", "--set", "old", "--crop", "1,2,3", "--fit", "-o", "out"],
+    ["translate", "a.png", "-o", "out"],
+    ["translate", "--to", "b", "-o", "out"],
+    ["translate", "a.png", "--to", "b", "-o", "out", "--lossless", "--solver", "ddim"],
+    ["fit", "old", "-o", "old.direction.safetensors"],
+    ["fit", "--with", "a", "--without", "b", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b"],
+    ["fit", "old", "--with", "a", "--without", "b", "-o", "old.safetensors"],
+    ["fit", "old", "--with", "a", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b", "--labels", "c.csv", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b", "--positive", "1", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b", "--negative", "1", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--images", "a", "--labels", "c.csv", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--labels", "c.csv", "--column", "age", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b", "--method", "magic", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b", "--solver", "rk45", "-o", "old.direction.safetensors"],
+    ["fit", "old", "--with", "a", "--without", "b", "--grid", "zigzag", "-o", "old.direction.safetensors"],
+    ["probe"],
+    ["probe", "--images", "a", "--labels", "c.csv"],
+    ["probe", "--with", "a", "--without", "b", "--sizes", "1"],
+    ["probe", "--with", "a", "--without", "b", "--sizes", "10,some"],
+    ["probe", "--with", "a", "--without", "b", "--plot", "curves.txt"],
+    ["probe", "--with", "a", "--without", "b", "--draws", "0"],
+    ["probe", "--with", "a", "--without", "b", "--seed", "-1"],
     ["show"],
 ]
 # Runs command lines one after another and tells, on the last line, how they ended and what is loaded by then.
@@ -98,7 +140,7 @@ def test_commands_load_only_what_they_need(tmp_path: Path, model: Path, pictures
     ]
     ended, modules, _ = run_all(lines, tmp_path)
     assert ended == [0] * len(lines)
-    assert not modules & {"torchvision", "lpips", "sklearn", "diffusers", "huggingface_hub"}
+    assert not modules & {"matplotlib", "torchvision", "lpips", "sklearn", "diffusers", "huggingface_hub"}
     ended, modules, _ = run_all([["reconstruct", a, "-o", "out", *own]], tmp_path)
     assert ended == [0]
     assert "lpips" in modules

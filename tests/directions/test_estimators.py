@@ -56,7 +56,7 @@ def primal(X: np.ndarray, coef: np.ndarray, bias: float) -> np.ndarray:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logistic_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
     X, y = two_clouds(*shape)
-    theirs = LogisticRegression(C=3.0, tol=1e-11, solver="newton-cg").fit(rows(X), y)
+    theirs = LogisticRegression(C=3.0, tol=1e-11, solver="newton-cg", class_weight="balanced").fit(rows(X), y)
     ours = LogisticDirection([3.0], tol=1e-11).fit(X, y)
     np.testing.assert_allclose(ours.decision_function(X), primal(X, theirs.coef_[0], theirs.intercept_[0]), atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_logistic_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_svm_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
     X, y = two_clouds(*shape)
-    theirs = SVC(kernel="linear", C=3.0, tol=1e-9).fit(rows(X), y)
+    theirs = SVC(kernel="linear", C=3.0, tol=1e-9, class_weight="balanced").fit(rows(X), y)
     ours = SVMDirection([3.0], tol=1e-9).fit(X, y)
     np.testing.assert_allclose(ours.decision_function(X), primal(X, theirs.coef_[0], theirs.intercept_[0]), atol=1e-6)
 
@@ -127,7 +127,11 @@ def test_regularised_without_end_logistic_and_svm_are_the_mean_difference() -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_regularisation_is_the_one_that_ranks_held_out_samples_best(kind, shape) -> None:
     X, y = two_clouds(*shape)
-    model = LogisticRegression(tol=1e-9, max_iter=1000) if kind is LogisticDirection else SVC(kernel="linear")
+    models = {
+        LogisticDirection: LogisticRegression(tol=1e-9, max_iter=1000, class_weight="balanced"),
+        SVMDirection: SVC(kernel="linear", class_weight="balanced"),
+    }
+    model = models[kind]
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     theirs = GridSearchCV(model, {"C": [0.01, 1.0, 100.0]}, scoring="roc_auc", cv=cv).fit(rows(X), y)
     assert theirs.best_params_["C"] == kind([100.0, 0.01, 1.0]).fit(X, y).C_

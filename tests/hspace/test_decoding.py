@@ -111,9 +111,9 @@ def test_a_walk_costs_and_tells_the_same_with_shifts(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, form: Form
 ) -> None:
     walk, told = spans(model), []
-    watched = WatchedDenoiser(denoiser, told.append)
     shifts = {span.there.t: shift for span in walk[2:5]}
-    result = sample(ShiftedDenoiser(watched, shifts, form), (x,), walk, SOLVERS["dpm2m"])
+    watched = WatchedDenoiser(ShiftedDenoiser(denoiser, shifts, form), told.append)
+    result = sample(watched, (x,), walk, SOLVERS["dpm2m"])
     assert result.nfe.tolist() == [len(walk)] * 3
     assert told == [3] * len(walk)
 

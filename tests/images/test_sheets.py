@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images import comparison, enlarge, sheet, strip
+from ddim_edit.images import comparison, enlarge, labelled, sheet, strip
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -102,3 +102,31 @@ def test_every_column_has_its_label_and_the_ink_stays_in_the_heading() -> None:
 def test_pictures_that_do_not_pair_up(other: Tensor) -> None:
     with pytest.raises(ArgumentError, match="pair the pictures up"):
         comparison(pictures(1, 3, 8, 8), other)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 4), st.integers(1, 3), st.sampled_from([4, 8, 16, 32, 64, 128]))
+def test_a_labelled_sheet_is_that_sheet_under_a_heading(columns: int, rows: int, size: int) -> None:
+    """However small the pictures."""
+    grid = [pictures(columns, 3, size, size) for _ in range(rows)]
+    result, gap = labelled(grid, [f"{column:+d}" for column in range(columns)]), max(2, size // 32)
+    body = sheet(grid, gap)
+    assert result.shape[2] == body.shape[2]
+    assert torch.equal(result[:, -body.shape[1] :], body)
+    heading = result[:, : -body.shape[1]]
+    assert heading.shape[1] > 0
+    assert heading.max() == 255
+
+
+def test_each_label_stands_over_its_own_column() -> None:
+    white = [torch.full((3, 3, 90, 90), 255, dtype=torch.uint8)]
+    named, ink = ["-3", "", "+3"], []
+    heading = (labelled(white, named)[:, :-90] < 128).any(0)
+    ink = [bool(heading[:, k * 92 : k * 92 + 90].any()) for k in range(3)]
+    assert ink == [True, False, True]
+
+
+@pytest.mark.parametrize("labels", [[], ["one"], ["one", "two", "three"]])
+def test_there_is_one_label_a_column(labels: list[str]) -> None:
+    with pytest.raises(ArgumentError, match=f"wanted one label a column, was given {len(labels)} of them"):
+        labelled([pictures(2, 3, 16, 16), pictures(1, 3, 16, 16)], labels)

@@ -110,6 +110,15 @@ def test_until_before_the_first_step_is_refused() -> None:
         make_grid("karras", LINEAR, 20).until(1)
 
 
+@given(st.floats(-10, 2000), st.sampled_from(list(GRIDS)), st.integers(1, 50))
+def test_the_nearest_time_is_one_that_a_step_leads_to(t: float, name: str, steps: int) -> None:
+    grid = make_grid(name, LINEAR, steps)
+    nearest = grid.nearest(t)
+    assert nearest in grid.times[1:]
+    assert abs(nearest - t) == min(abs(time - t) for time in grid.times[1:])
+    assert all(grid.nearest(time) == time for time in grid.times[1:])
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_to_clean_adds_the_clean_image_once(name: str) -> None:
     grid = make_grid(name, LINEAR, 20)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import to_uint8
+from ddim_edit.schedule import GRIDS, Grid, make_grid
 from ddim_edit.solve import EIGHT_BIT, SOLVERS, Exact, Method, find_solver, invert
 
 from .closed_forms import LINEAR, draw, mixture, spans
@@ -77,3 +78,35 @@ def test_an_unknown_solver_is_refused(exact: bool) -> None:
         Method("euler", exact=exact).make_solver()
     with pytest.raises(ArgumentError, match=expected):
         find_solver("euler")
+
+
+@pytest.mark.parametrize("name", [*GRIDS, "karras:3"])
+def test_a_method_makes_the_grid_that_it_names(name: str) -> None:
+    assert Method(grid=name, steps=7).make_grid(LINEAR) == make_grid(name, LINEAR, 7)
+
+
+def test_a_grid_of_ones_own_is_taken_as_it_is() -> None:
+    own = Grid("mine", (0.0, 3.5, 77.0, 400.0))
+    assert Method(grid=own, steps=99).make_grid(LINEAR) is own
+    assert Method(grid=own, level=50).make_grid(LINEAR) == Grid("mine", (0.0, 3.5, 77.0))
+
+
+@given(st.sampled_from(list(GRIDS)), st.integers(2, 40), st.floats(0.001, 1000))
+def test_a_level_ends_the_grid_at_its_nearest_time(name: str, steps: int, level: float) -> None:
+    whole, part = (Method(grid=name, steps=steps, level=each).make_grid(LINEAR) for each in (None, level))
+    assert part.times == whole.times[: len(part.times)]
+    assert len(part.times) >= 2
+    assert abs(part.times[-1] - level) == min(abs(t - level) for t in whole.times[1:])
+    assert Method(grid=part).make_grid(LINEAR) == part
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, 1000.1, math.inf, math.nan])
+def test_a_level_outside_the_schedule_is_refused(level: float) -> None:
+    with pytest.raises(ArgumentError, match=r"wanted a level above 0 and up to 1000, was given \S+: 0.4 T is"):
+        Method(level=level).make_grid(LINEAR)
+
+
+@pytest.mark.parametrize(("grid", "steps"), [("zigzag", 20), ("karras:0", 20), ("karras:14", 0), ("uniform", 10_001)])
+def test_a_grid_that_cannot_be_made_is_refused(grid: str, steps: int) -> None:
+    with pytest.raises(ArgumentError, match=r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"):
+        Method(grid=grid, steps=steps).make_grid(LINEAR)

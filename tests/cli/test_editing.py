@@ -1,0 +1,201 @@
+"""`edit`: pictures with attributes moved, from files to files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddim_edit import Direction, Editor, load_model
+from ddim_edit.images import enlarge, to_uint8
+
+from .. import tiny
+from .conftest import Run, files_in, pixels_of
+
+SUFFIX = ".direction.safetensors"
+
+
+def own(path: Path) -> Tensor:
+    return pixels_of(path)
+
+
+def columns(sheet: Tensor, count: int, size: int) -> list[Tensor]:
+    """The pictures of a strip with a heading above it."""
+    gap = (sheet.shape[2] - count * size) // (count - 1)
+    return [sheet[:, -size:, k * (size + gap) : k * (size + gap) + size] for k in range(count)]
+
+
+@pytest.mark.parametrize("name", ["old", "high", "deep"])
+def test_strength_0_writes_the_very_picture(
+    done: Run, fitted: Path, pictures: list[Path], tmp_path: Path, name: str
+) -> None:
+    outcome = done("edit", *pictures, "--set", f"{fitted / name}{SUFFIX}=0", "-o", tmp_path / "out")
+    assert outcome.out.splitlines() == [str(tmp_path / "out" / path.name) for path in pictures]
+    for path in pictures:
+        assert torch.equal(own(tmp_path / "out" / path.name), own(path))
+
+
+@pytest.mark.parametrize("name", ["old", "deep"])
+@pytest.mark.parametrize("scale", [None, 1, 3])
+def test_a_strip_has_the_very_picture_in_its_middle(
+    done: Run, fitted: Path, model: Path, pictures: list[Path], tmp_path: Path, name: str, scale: int | None
+) -> None:
+    """And in its other columns what the library makes."""
+    file = f"{fitted / name}{SUFFIX}"
+    flags = [] if scale is None else ["--scale", scale]
+    done("edit", *pictures[:2], "--set", f"{file}=+1.5", "--strip", "-2:2:3", "-o", tmp_path / "out", *flags)
+    made = Editor(load_model(model)).edits(pictures[:2], [{file: s} for s in (-3.0, 0.0, 3.0)])
+    for path, row in zip(pictures[:2], made, strict=True):
+        shown = columns(own(tmp_path / "out" / path.name), 3, 16 * (scale or 2))
+        assert torch.equal(shown[1], enlarge(own(path), scale or 2))
+        for column, picture in zip(shown, row, strict=True):
+            assert int((column.int() - enlarge(to_uint8(picture), scale or 2).int()).abs().max()) <= 1
+        assert not torch.equal(shown[0], shown[2])
+
+
+def test_a_strip_meets_0_where_it_should(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+    """-0.1 + (0.2 + 0.1) / 3 is 1.4e-17 in floats."""
+    line = ["--set", f"{fitted / 'old'}{SUFFIX}", "--strip", "-0.1:0.2:4", "-o", tmp_path / "out", "--json"]
+    (row,) = done("edit", pictures[0], *line).rows
+    assert row["factors"] == [-0.1, 0, 0.1, 0.2]
+    assert torch.equal(columns(own(tmp_path / "out" / "a.png"), 4, 32)[1], enlarge(own(pictures[0]), 2))
+
+
+def test_an_edit_is_that_of_the_library(
+    done: Run, fitted: Path, model: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    old, wide = (f"{fitted / name}{SUFFIX}" for name in ("old", "wide"))
+    editor = Editor(load_model(model))
+    lines = {
+        "set": (["--set", f"{old}=+2"], editor.edit(pictures, {old: 2.0})),
+        "bare": (["--set", old], editor.edit(pictures, {old: 1.0})),
+        "two": (["--set", f"{old}=2", "--set", f"{wide}=-.5"], editor.edit(pictures, {old: 2.0, wide: -0.5})),
+        "keep": (["--set", f"{old}=2", "--keep", wide], editor.edit(pictures, {old: 2.0}, preserve=[wide])),
+        "conditional": (
+            ["--set", f"{old}=2", "--set", f"{wide}=-1", "--conditional"],
+            editor.edit(pictures, {old: 2.0, wide: -1.0}, conditional=True),
+        ),
+        "level": (["--set", f"{old}=2", "--level", "0.4T"], editor.edit(pictures, {old: 2.0})),
+    }
+    seen = []
+    for name, (flags, made) in lines.items():
+        done("edit", *pictures, *flags, "-o", tmp_path / name)
+        written = torch.stack([own(tmp_path / name / path.name) for path in pictures])
+        assert int((written.int() - to_uint8(made).int()).abs().max()) <= 1
+        seen.append(written)
+    assert not any(torch.equal(seen[0], other) for other in seen[1:-1])
+    assert torch.equal(seen[0], seen[-1])
+
+
+def test_pictures_are_scaled_without_smoothing(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+    line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=2"]
+    done(*line, "-o", tmp_path / "small")
+    done(*line, "-o", tmp_path / "large", "--scale", 4)
+    assert torch.equal(own(tmp_path / "large" / "a.png"), enlarge(own(tmp_path / "small" / "a.png"), 4))
+
+
+def test_crops_are_of_the_file(done: Run, fitted: Path, tmp_path: Path) -> None:
+    wide = tiny.save_picture(tmp_path / "wide.png", 3, 20, 30)
+    done("edit", wide, "--set", f"{fitted / 'old'}{SUFFIX}=0", "--crop", "7,2,16", "-o", tmp_path / "out")
+    assert torch.equal(own(tmp_path / "out" / "wide.png"), own(wide)[:, 2:18, 7:23])
+
+
+def test_a_written_picture_carries_its_recipe(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+    old, wide = (f"{fitted / name}{SUFFIX}" for name in ("old", "wide"))
+    line = ["--set", f"{old}=2", "--keep", wide, "--conditional", "--strip", "0:1:2", "-o", tmp_path / "out", "--json"]
+    (row,) = done("edit", pictures[0], *line).rows
+    recipe = json.loads(done("show", tmp_path / "out" / "a.png").out)["recipe"]
+    assert (recipe["kind"], recipe["model"], recipe["conditional"]) == ("edit", "tiny", True)
+    assert (list(recipe["set"].values()), len(recipe["keep"]), recipe["factors"]) == ([2.0], 1, [0.0, 1.0])
+    assert len(recipe["source"]) == 64
+    assert row.pop("input") == str(pictures[0])
+    assert row.pop("output") == str(tmp_path / "out" / "a.png")
+    assert row == {name: value for name, value in recipe.items() if name != "source"}
+
+
+def test_one_bad_picture_does_not_end_a_batch(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+    pictures[1].write_text("no picture")
+    missing = tmp_path / "in" / "missing.png"
+    line = ["--set", f"{fitted / 'old'}{SUFFIX}=1", "-o", tmp_path / "out", "--batch-size", 2]
+    outcome = run("edit", *pictures, missing, *line)
+    assert outcome.status == 1
+    assert sorted(str(path) in "".join(outcome.errors) for path in (pictures[1], missing)) == [True, True]
+    assert len(outcome.errors) == 2
+    assert files_in(tmp_path / "out") == ["a.png", "c.png", "d.png"]
+    assert outcome.out.splitlines() == [str(tmp_path / "out" / name) for name in files_in(tmp_path / "out")]
+
+
+def test_results_do_not_replace_inputs_or_files_unless_asked(
+    run: Run, done: Run, fitted: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    line = ["--set", f"{fitted / 'old'}{SUFFIX}=1"]
+    before = pictures[0].read_bytes()
+    outcome = run("edit", pictures[0], *line, "-o", tmp_path / "in", "--overwrite")
+    assert (outcome.status, pictures[0].read_bytes()) == (1, before)
+    done("edit", pictures[0], *line, "-o", tmp_path / "out")
+    again = run("edit", *pictures[:2], *line, "-o", tmp_path / "out")
+    assert again.status == 1
+    assert again.out.splitlines() == [str(tmp_path / "out" / "b.png")]
+    done("edit", *pictures[:2], *line, "-o", tmp_path / "out", "--overwrite")
+
+
+def refused(run: Run, tmp_path: Path, *line: object) -> str:
+    """The one sentence in which an edit is refused; nothing is written for it."""
+    outcome = run("edit", *line, "-o", tmp_path / "refused")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "Traceback" not in outcome.err
+    (error,) = outcome.errors
+    assert error.startswith("error: wanted ")
+    assert not (tmp_path / "refused").exists()
+    return error
+
+
+def test_another_level_is_refused(
+    run: Run, fitted: Path, pictures: list[Path], tmp_path: Path, evaluations: list[int]
+) -> None:
+    for name, level in {"old": "xT", "high": "0.4T", "deep": "0.4T", "wide": "h"}.items():
+        line = [pictures[0], "--set", f"{fitted / name}{SUFFIX}=1", "--level", level]
+        error = refused(run, tmp_path, *line)
+        assert f"wanted a direction of level {level}, was given {name} of level " in error
+    assert "a level above 0" in refused(
+        run, tmp_path, pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=1", "--level", "mid"
+    )
+    assert not evaluations
+
+
+def test_a_direction_of_another_model_is_refused_before_the_network_runs(
+    run: Run, fitted: Path, other_model: Path, pictures: list[Path], tmp_path: Path, evaluations: list[int]
+) -> None:
+    line = [*pictures, "--set", f"{fitted / 'old'}{SUFFIX}=1", "--model", other_model]
+    error = refused(run, tmp_path, *line)
+    assert "latents of model tiny, where the direction old was fitted, was given ones of model other: " in error
+    twin = tiny.save_model(tmp_path / "tiny", seed=9)
+    error = refused(run, tmp_path, *line[:-1], twin)
+    assert f"weights {Direction.load(fitted / f'old{SUFFIX}').recipe.weights[:12]}" in error
+    assert not evaluations
+
+
+def test_directions_that_do_not_go_together_are_refused(
+    run: Run, fitted: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    old, high, deep = (f"{fitted / name}{SUFFIX}" for name in ("old", "high", "deep"))
+    assert "directions of one space" in refused(run, tmp_path, pictures[0], "--set", old, "--set", deep)
+    assert "level " in refused(run, tmp_path, pictures[0], "--set", old, "--set", high)
+    assert "inside it" in refused(run, tmp_path, pictures[0], "--set", old, "--keep", old)
+    assert "independent" in refused(
+        run, tmp_path, pictures[0], "--set", f"{fitted / 'wide'}{SUFFIX}", *["--keep", old] * 2
+    )
+
+
+def test_an_unknown_direction_is_refused_with_what_is_known(
+    run: Run, fitted: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    for flags in (["--set", "nosuch=+2"], ["--set", f"{fitted / 'old'}{SUFFIX}", "--keep", "nosuch"]):
+        error = refused(run, tmp_path, pictures[0], *flags)
+        assert "none are packaged for tiny" in error
+        assert "nosuch" in error
+        assert "ddim-edit directions" in error
+    assert "no such file" in refused(run, tmp_path, pictures[0], "--set", f"nosuch{SUFFIX}=1")
+    (tmp_path / f"bad{SUFFIX}").write_text("a letter")
+    assert f"bad{SUFFIX}" in refused(run, tmp_path, pictures[0], "--set", f"{tmp_path / 'bad'}{SUFFIX}=1")

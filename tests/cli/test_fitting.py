@@ -1,0 +1,237 @@
+"""`fit` and `directions`: from labelled pictures to direction files, and what is in these."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddim_edit import Direction, Editor, MeanDifference, Method, RidgeDirection, fit_direction, load_model
+from ddim_edit.directions import METHODS
+
+from .. import tiny
+from .conftest import Run, files_in
+
+AGES = {f"{seed:02}.png": 10 + 5 * seed for seed in range(12)}
+SUFFIX = ".direction.safetensors"
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """A folder of pictures and a CSV of their ages beside it."""
+    for seed, name in enumerate(AGES):
+        tiny.save_picture(tmp_path / "faces" / name, seed)
+    lines = ["file,age,female", *(f"{name},{age},{age % 2}" for name, age in AGES.items())]
+    (tmp_path / "faces.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "faces"
+
+
+def of_csv(faces: Path, *conditions: str) -> list[object]:
+    return ["--images", faces, "--labels", faces.with_suffix(".csv"), "--column", "age", *conditions, "--steps", 4]
+
+
+def test_a_csv_with_conditions_gives_the_direction_of_the_library(
+    done: Run, model: Path, faces: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "new" / f"old{SUFFIX}"
+    outcome = done(
+        "fit", "old", *of_csv(faces, "--positive", ">=50", "--negative", "10..25"), "--method", "mean", "-o", target
+    )
+    assert outcome.out == f"{target}\n"
+    old, young = ([faces / n for n, age in AGES.items() if low <= age <= high] for low, high in ((50, 99), (10, 25)))
+    (codes,) = Editor(load_model(model)).codes([*young, *old], ["0.4T"], Method(steps=4))
+    labels = np.repeat([0.0, 1.0], [len(young), len(old)])
+    wanted, found = fit_direction("old", codes, labels, MeanDifference()), Direction.load(target)
+    assert float((found.vector - wanted.vector).abs().max()) < 1e-5
+    assert (found.sd, found.mean) == pytest.approx((wanted.sd, wanted.mean), rel=1e-4)
+    assert (found.name, found.recipe) == ("old", wanted.recipe)
+    assert (found.report["positive"], found.report["negative"]) == (4, 4)
+    assert "old          tiny       level " in outcome.err
+
+
+def test_json_says_all_there_is_to_say(done: Run, faces: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"old{SUFFIX}"
+    outcome = done("fit", "old", *of_csv(faces, "--positive", ">=40"), "--method", "mean", "-o", target, "--json", "-q")
+    (row,) = outcome.rows
+    found = Direction.load(target)
+    assert row == {
+        **found.report,
+        "output": str(target),
+        "name": "old",
+        "model": "tiny",
+        "level": f"{found.t:g}",
+        "sd": found.sd,
+    }
+    assert (row["method"], row["n"], row["positive"]) == ("mean", 12, 6)
+    assert not outcome.err
+
+
+def test_two_folders_give_a_direction(done: Run, model: Path, faces: Path, tmp_path: Path) -> None:
+    for seed in range(3):
+        tiny.save_picture(tmp_path / "more" / f"{seed}.png", 50 + seed)
+    target = tmp_path / f"a{SUFFIX}"
+    done("fit", "a", "--with", tmp_path / "more", "--without", faces, "--steps", 4, "--method", "mean", "-o", target)
+    wanted = Editor(load_model(model)).attribute_from(tmp_path / "more", faces, method=Method(steps=4))
+    assert float((Direction.load(target).vector - wanted.vector).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fits(done: Run, faces: Path, tmp_path: Path, method: str) -> None:
+    target = tmp_path / f"a{SUFFIX}"
+    done("fit", "a", *of_csv(faces, "--positive", ">=40"), "--method", method, "-o", target)
+    found = Direction.load(target)
+    assert (found.report["method"], found.report["n"]) == (method, 12)
+
+
+def test_ages_themselves_are_fitted_by_ridge_alone(
+    run: Run, done: Run, model: Path, faces: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / f"age{SUFFIX}"
+    outcome = run("fit", "age", *of_csv(faces), "-o", target)
+    assert outcome.status == 1
+    assert "labels of two classes" in outcome.errors[0]
+    assert not target.exists()
+    done("fit", "age", *of_csv(faces), "--method", "ridge", "-o", target)
+    (codes,) = Editor(load_model(model)).codes([faces / name for name in AGES], ["0.4T"], Method(steps=4))
+    wanted = fit_direction("age", codes, np.array(list(AGES.values()), float), RidgeDirection())
+    assert float((Direction.load(target).vector - wanted.vector).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("level", "stands"), [("xT", "1000"), ("h", "h"), ("h:0.5T", "h"), ("0.9T", None), ("300", None)]
+)
+def test_a_direction_lives_where_it_was_fitted(
+    done: Run, faces: Path, tmp_path: Path, level: str, stands: str | None
+) -> None:
+    target = tmp_path / f"a{SUFFIX}"
+    (row,) = done(
+        "fit", "a", *of_csv(faces, "--positive", ">=40"), "--steps", 8, "--level", level, "-o", target, "--json"
+    ).rows
+    found = Direction.load(target)
+    assert row["level"] == found.level == (stands or f"{found.t:g}")
+    assert (len(found.times) > 0) == level.startswith("h")
+    found.require_level(level)
+    assert found.recipe.solver == "dpm2m"
+
+
+def test_a_cache_saves_every_evaluation(done: Run, faces: Path, tmp_path: Path, evaluations: list[int]) -> None:
+    line = ["fit", "a", *of_csv(faces, "--positive", ">=40"), "--cache", tmp_path / "cache"]
+    done(*line, "-o", tmp_path / f"a{SUFFIX}")
+    assert len(files_in(tmp_path / "cache")) == 12
+    assert sum(evaluations) > 0
+    evaluations.clear()
+    done(*line, "-o", tmp_path / f"b{SUFFIX}")
+    assert not evaluations
+    assert (tmp_path / f"a{SUFFIX}").read_bytes() == (tmp_path / f"b{SUFFIX}").read_bytes()
+
+
+def test_what_exists_is_not_replaced_unless_asked(
+    run: Run, done: Run, faces: Path, tmp_path: Path, evaluations: list[int]
+) -> None:
+    target = tmp_path / f"a{SUFFIX}"
+    target.write_text("precious")
+    line = ["fit", "a", *of_csv(faces, "--positive", ">=40"), "-o", target]
+    outcome = run(*line)
+    assert (outcome.status, len(outcome.errors)) == (1, 1)
+    assert "a name that is free" in outcome.errors[0]
+    assert target.read_text() == "precious"
+    assert not evaluations
+    done(*line, "--overwrite")
+    assert Direction.load(target).name == "a"
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(run: Run, faces: Path, tmp_path: Path) -> None:
+    (faces / "03.png").write_text("no picture")
+    target = tmp_path / f"a{SUFFIX}"
+    outcome = run("fit", "a", *of_csv(faces, "--positive", ">=40"), "-o", target)
+    assert outcome.status == 1
+    (error,) = outcome.errors
+    assert str(faces / "03.png") in error
+    assert Direction.load(target).report["n"] == 11
+
+
+def test_what_cannot_be_fitted_is_said_in_one_sentence_and_writes_nothing(
+    run: Run, faces: Path, tmp_path: Path
+) -> None:
+    for name in AGES:
+        tiny.save_picture(tmp_path / "same" / name, 1)
+        tiny.save_picture(tmp_path / "alike" / name, 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_text("no picture")
+    (tmp_path / "worse").mkdir()
+    (tmp_path / "worse" / "b.png").write_text("no picture")
+    lines = [
+        of_csv(faces, "--positive", ">=1000"),
+        of_csv(faces, "--positive", ">>5"),
+        of_csv(faces, "--negative", "<5"),
+        of_csv(faces, "--positive", ">=40", "--level", "high"),
+        of_csv(faces, "--positive", ">=40", "--solver", "bdia"),
+        of_csv(faces, "--positive", ">=40", "--solver", "midpoint", "--level", "h"),
+        ["--images", faces, "--labels", faces.with_suffix(".csv"), "--column", "height"],
+        ["--images", faces, "--labels", tmp_path / "nosuch.csv", "--column", "age"],
+        ["--with", tmp_path / "same", "--without", tmp_path / "alike", "--steps", 2],
+        ["--with", faces, "--without", tmp_path / "empty"],
+        ["--with", faces, "--without", faces],
+        ["--with", faces, "--without", tmp_path / "broken", "--steps", 2],
+        ["--with", tmp_path / "worse", "--without", tmp_path / "broken", "--steps", 2],
+    ]
+    for line in lines:
+        outcome = run("fit", "a", *line, "-o", tmp_path / f"a{SUFFIX}")
+        assert outcome.status == 1, line
+        assert "Traceback" not in outcome.err
+        assert outcome.errors
+        assert all(error.startswith("error: ") for error in outcome.errors)
+        assert not outcome.out
+        assert not (tmp_path / f"a{SUFFIX}").exists()
+
+
+def test_directions_of_a_folder_are_listed(done: Run, fitted: Path) -> None:
+    outcome = done("directions", fitted)
+    lines = outcome.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["deep", "high", "old", "wide"]
+    assert all(" tiny " in line and " AUC " in line and " level " in line for line in lines)
+    rows = done("directions", fitted, "--json").rows
+    for row, name in zip(rows, ("deep", "high", "old", "wide"), strict=True):
+        direction = Direction.load(row["file"])
+        assert row == {
+            **direction.report,
+            "file": str(fitted / f"{name}{SUFFIX}"),
+            "name": name,
+            "model": "tiny",
+            "level": direction.level,
+            "sd": direction.sd,
+        }
+
+
+def test_packaged_directions_are_listed_by_model(done: Run) -> None:
+    from ddim_edit.directions import packaged_directions
+
+    assert [row["name"] for row in done("directions", "--json").rows] == list(packaged_directions("faces64"))
+    assert done("directions", "--model", "nosuch").out == ""
+
+
+def test_one_bad_file_does_not_end_the_list(run: Run, fitted: Path, tmp_path: Path) -> None:
+    good = tmp_path / f"good{SUFFIX}"
+    good.write_bytes((fitted / f"old{SUFFIX}").read_bytes())
+    (tmp_path / f"bad{SUFFIX}").write_text("a letter")
+    outcome = run("directions", tmp_path, "--json")
+    assert outcome.status == 1
+    assert [row["file"] for row in outcome.rows] == [str(good)]
+    assert len(outcome.errors) == 1
+    assert f"bad{SUFFIX}" in outcome.errors[0]
+
+
+def test_a_direction_without_a_report_is_listed_too(done: Run, fitted: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    replace(Direction.load(fitted / f"old{SUFFIX}"), report={}).save(tmp_path / f"bare{SUFFIX}")
+    assert done("directions", tmp_path).out.startswith("old ")
+    assert json.loads(done("directions", tmp_path, "--json").out)["name"] == "old"
+
+
+def test_a_folder_without_directions(run: Run, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nosuch"):
+        outcome = run("directions", folder)
+        assert (outcome.status, outcome.out) == (1, "")
+        assert "a folder with *.direction.safetensors files" in outcome.errors[0]

@@ -1,0 +1,33 @@
+"""Where the directions of these tests live."""
+
+import torch
+
+from ddim_edit import Codes, Direction, Recipe
+from ddim_edit.directions import unit
+
+SHAPE = (3, 4, 4)
+SCHEDULE = {"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000}
+X_HOME = Recipe(
+    *("toy", "a" * 64, SCHEDULE, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 90.0, 400.0)),
+    origin={"kind": "codes", "dequantise": 3},
+)
+H_HOME = Recipe(*("toy", "a" * 64, SCHEDULE, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 90.0, 400.0, 1000.0)))
+H_TIMES = (90.0, 400.0)
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def of_x(name: str = "old", seed: int = 0, **changes: object) -> Direction:
+    fields = {"intercept": 0.5, "mean": -1.25, "sd": 2.0, "recipe": X_HOME, "report": {"method": "mean", "auc": 0.9}}
+    return Direction(name, **{"vector": unit(randn(*SHAPE, seed=seed)), **fields, **changes})
+
+
+def of_h(name: str = "old", seed: int = 0, **changes: object) -> Direction:
+    return of_x(name, **{"vector": unit(randn(2, 5, 2, 2, seed=seed)), "recipe": H_HOME, "times": H_TIMES, **changes})
+
+
+def codes_of(rows: torch.Tensor) -> Codes:
+    """Samples [n, ...] as the codes of x."""
+    return Codes(rows.float(), X_HOME)

@@ -1,0 +1,146 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddim_edit import ArgumentError, DirectionMismatchError, Latent, Latents, MixtureDenoiser, orthogonalize
+from ddim_edit.directions import BottleneckEdit, Direction, ShellEdit, complement, make_edit, rotate
+from ddim_edit.errors import ModelError
+
+from .homes import H_HOME, SHAPE, X_HOME, of_h, of_x, randn
+
+SEEDS, STRENGTHS = st.integers(0, 2**31), st.floats(-20, 20)
+NOBODY = MixtureDenoiser(torch.zeros(1, *SHAPE), torch.ones(1), torch.ones(1))
+SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
+
+
+def codes(seed: int = 0, n: int = 3) -> Latents:
+    return Latents(Latent(x, 400.0, X_HOME) for x in randn(n, *SHAPE, seed=seed))
+
+
+def several(seed: int, n: int) -> list[Direction]:
+    return [of_x(f"d{index}", seed + index, sd=0.5 + index) for index in range(n)]
+
+
+@settings(max_examples=50)
+@given(SEEDS, st.lists(STRENGTHS, min_size=1, max_size=4), st.integers(0, 3), st.booleans())
+def test_an_edit_is_one_move_on_the_shell_by_the_summed_step(
+    seed: int, strengths: list[float], kept: int, conditional: bool
+) -> None:
+    (*moving,) = several(seed, len(strengths) + kept)
+    keep = [moving.pop() for _ in range(kept)]
+    latents, asked = codes(seed), dict(zip(moving, strengths, strict=True))
+    moved, denoiser = make_edit(asked, keep, conditional)(latents, NOBODY)
+    held = torch.stack([each.vector.flatten() for each in keep]) if keep else torch.zeros(0, 48).double()
+    step = torch.zeros(48).double()
+    for each, strength in asked.items():
+        others = [*keep, *(o for o in moving if conditional and o is not each)]
+        span = torch.stack([o.vector.flatten() for o in others]) if others else torch.zeros(0, 48).double()
+        free = complement(each.vector.flatten(), span)
+        step += strength * each.sd * free / free.norm()
+    torch.testing.assert_close(moved.x.flatten(1), rotate(latents.x.flatten(1), step, held), rtol=0, atol=1e-10)
+    assert denoiser is NOBODY
+    for each in keep:
+        torch.testing.assert_close(each.score(moved.x), each.score(latents.x), rtol=0, atol=1e-9)
+
+
+@given(SEEDS, STRENGTHS)
+def test_an_edit_in_h_shifts_each_bottleneck_by_its_own_part(seed: int, strength: float) -> None:
+    a, b = of_h("a", seed), of_h("b", seed + 1, sd=0.25)
+    shifts = dict(BottleneckEdit({a: strength, b: 1.0})._shifts())
+    for index, t in enumerate(a.times):
+        expected = 2 * strength * a.vector[index] + 0.25 * b.vector[index]
+        torch.testing.assert_close(shifts[t], expected, rtol=1e-12, atol=1e-12)
+    assert dict(BottleneckEdit({a: 0.0, b: -0.0})._shifts()) == {}
+
+
+@given(SEEDS, st.integers(1, 5))
+def test_what_is_orthogonalised_is_a_unit_vector_outside_the_span_and_nearest_to_the_old_one(seed: int, n: int) -> None:
+    direction, *against = several(seed, n + 1)
+    free = orthogonalize(direction, against)
+    span = torch.stack([each.vector.flatten() for each in against])
+    assert float((span @ free.vector.flatten()).abs().max()) < 1e-12
+    assert float(free.vector.norm()) == pytest.approx(1, abs=1e-12)
+    fitted = span.T @ torch.linalg.lstsq(span.T, direction.vector.flatten()[:, None]).solution
+    rest = direction.vector.flatten() - fitted[:, 0]
+    torch.testing.assert_close(free.vector.flatten(), rest / rest.norm(), rtol=0, atol=1e-10)
+    assert (free.name, free.sd, free.mean, free.recipe) == (direction.name, direction.sd, direction.mean, X_HOME)
+    assert free.report["orthogonal_to"] == [each.name for each in against]
+
+
+def test_nothing_to_be_orthogonal_to_changes_nothing() -> None:
+    direction = of_x()
+    assert orthogonalize(direction, []) is direction
+
+
+def test_two_conditions_are_those_of_the_span_not_one_after_the_other() -> None:
+    """InterFaceGAN subtracts projections in turn, which are not orthogonal to both where the conditions are not."""
+    a, b, c = several(0, 3)
+    c = replace(c, vector=(b.vector + 0.5 * c.vector) / (b.vector + 0.5 * c.vector).norm())
+    in_turn = orthogonalize(orthogonalize(a, [b]), [c])
+    assert abs(float((in_turn.vector * b.vector).sum())) > 1e-3
+    assert abs(float((orthogonalize(a, [b, c]).vector * b.vector).sum())) < 1e-12
+    torch.testing.assert_close(orthogonalize(a, [b, c]).vector, orthogonalize(a, [c, b]).vector)
+
+
+@pytest.mark.parametrize("make", [of_x, of_h], ids=["x", "h"])
+def test_dependent_directions_are_refused(make: object) -> None:
+    a, b = make("a", 0), make("b", 1)
+    for direction, against in [(a, [a]), (a, [replace(a, vector=-a.vector)]), (b, [a, a]), (b, [a, make("c", 0)])]:
+        with pytest.raises(ArgumentError, match=SENTENCE):
+            orthogonalize(direction, against)
+    assert isinstance(make_edit({a: 1.0, make("a", 0): 1.0}), ShellEdit | BottleneckEdit)
+
+
+FOREIGN = {
+    "model": "other",
+    "weights": "b" * 64,
+    "schedule": {"kind": "cosine"},
+    "prediction": "sample",
+    "times": (1.0, 90.0, 401.0),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_directions_and_codes_of_different_homes_do_not_meet(name: str) -> None:
+    away = replace(X_HOME, **{name: FOREIGN[name]})
+    here, there = of_x(), of_x("away", 1, recipe=away)
+    strangers = Latents([Latent(randn(*SHAPE), 400.0, away)])
+    for refuse in (
+        lambda: orthogonalize(here, [there]),
+        lambda: make_edit({here: 1.0, there: 1.0}),
+        lambda: make_edit({here: 1.0}, [there]),
+        lambda: make_edit({here: 1.0})(strangers, NOBODY),
+        lambda: make_edit({here: 1.0}, [of_x("b", 1)])(Latents([*codes(n=1), *strangers]), NOBODY),
+    ):
+        with pytest.raises(DirectionMismatchError, match=SENTENCE):
+            refuse()
+
+
+@pytest.mark.parametrize("name", ["solver", "dtype", "origin", "dequantise", "grid"])
+def test_what_moves_codes_too_little_may_differ(name: str) -> None:
+    other = {"solver": "bdia", "dtype": "bfloat16", "origin": {}, "dequantise": ((1, 1.0),), "grid": "mine"}[name]
+    latents = Latents(replace(latent, recipe=replace(X_HOME, **{name: other})) for latent in codes())
+    moved, _ = make_edit({of_x(): 1.0})(latents, NOBODY)
+    torch.testing.assert_close(moved.x, make_edit({of_x(): 1.0})(codes(), NOBODY)[0].x)
+    assert getattr(moved[0].recipe, name) == other or name == "origin"
+
+
+def test_grids_that_differ_inside_are_told_apart_by_name() -> None:
+    theirs = replace(X_HOME, grid="quad", times=(1.0, 91.0, 400.0))
+    with pytest.raises(DirectionMismatchError, match=r"level 400 on a grid karras:14 of 2 .* 400 on a grid quad of 2 "):
+        of_x().require_fits(theirs)
+
+
+def test_a_denoiser_without_a_bottleneck_cannot_be_shifted() -> None:
+    latents = Latents([Latent(randn(*SHAPE), 1000.0, H_HOME)])
+    with pytest.raises(ModelError, match=SENTENCE):
+        make_edit({of_h(): 1.0})(latents, NOBODY)
+
+
+def test_no_directions_and_mixed_spaces_are_refused() -> None:
+    for strengths, keep in (({}, []), ({}, [of_x()]), ({of_x(): 1.0, of_h(): 1.0}, []), ({of_h(): 1.0}, [of_x()])):
+        with pytest.raises(ArgumentError, match=r"^wanted directions of one space, was given [^\n]+: [^\n]+$"):
+            make_edit(strengths, keep)
