@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/ddim-edit edit $(FACES)/astronaut_face.png --set old=+6 -o out/older --overwrite -q
 	@echo
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other), out/walk.webp (the same, moving)"
-	@echo "and out/older/astronaut_face.png (thirty years later)."
+	@echo "and out/older/astronaut_face.png (the same face, older)."
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/pytest

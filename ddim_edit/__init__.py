@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         find_direction,
         fit_direction,
         orthogonalize,
+        principal_directions,
     )
     from ddim_edit.editor import Editor
     from ddim_edit.encoder import LatentEncoder
@@ -72,6 +73,7 @@ _HOMES = {
         "find_direction",
         "fit_direction",
         "orthogonalize",
+        "principal_directions",
     ),
     "editor": ("Editor",),
     "encoder": ("LatentEncoder",),
@@ -154,6 +156,7 @@ __all__ = [
     "metrics",
     "orthogonalize",
     "packaged_models",
+    "principal_directions",
     "probe",
     "sample",
 ]

@@ -17,9 +17,7 @@ from ddim_edit.codes import Codes, Shelf
 from ddim_edit.directions import (
     Direction,
     Edit,
-    MeanDifference,
     find_direction,
-    fit_direction,
     make_edit,
 )
 from ddim_edit.errors import ArgumentError, LatentMismatchError
@@ -270,6 +268,8 @@ class Editor:
 
         Its unit is half the way from one mean to the other where each side is of one kind. Arguments as `codes`.
         """
+        from ddim_edit.directions import MeanDifference, fit_direction  # scikit-learn takes seconds to load
+
         (with_,), (without,) = (self.codes(images, [level], method, crop) for images in (images_with, images_without))
         labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
         both = with_._replace(values=torch.cat([with_.values, without.values]))

@@ -21,8 +21,12 @@ from ddim_edit.tensorfile import TensorFile
 SUFFIX = ".direction.safetensors"
 FORMAT = 1
 HOME = ("model", "weights", "schedule", "prediction", "times")
-"""What a latent's recipe must share with a direction's; solver and dtype may differ, they move codes too little."""
+"""What a latent's recipe must share with a direction's; solver and dtype may differ, they move codes too little.
+
+Of the times only those of noisy states count: fresh noise is decoded one step further, to t = 0.
+"""
 _HEADER = "ddim-edit direction"
+_UNREADABLE = (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,7 @@ class Direction:
             DirectionMismatchError: another model, level or grid; the message names both.
         """
         for name in HOME:
-            if getattr(self.recipe, name) != getattr(recipe, name):
+            if _of_home(name, self.recipe) != _of_home(name, recipe):
                 wanted = f"latents of {_described(name, self.recipe)}, where the direction {self.name} was fitted"
                 remedy = "invert the picture there, or fit the direction again"
                 raise DirectionMismatchError(wanted, f"ones of {_described(name, recipe)}", remedy)
@@ -143,9 +147,9 @@ class Direction:
         try:
             file = TensorFile.load(Path(path), _HEADER)
             return _of_file(file.tensors["vector"], dict(file.header))
-        except (OSError, SafetensorError, LatentError, AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else "it cannot be read as one"
-            given = f"{Path(path).name} ({reason})"
+        except (*_UNREADABLE, DirectionError, LatentError) as error:
+            reasons = {FileNotFoundError: "no such file", DirectionError: str(error)}
+            given = f"{Path(path).name} ({reasons.get(type(error), 'it cannot be read as one')})"
             raise DirectionError("a direction file written by ddim-edit", given, "fit it again") from error
 
 
@@ -156,6 +160,11 @@ def _of_file(vector: Tensor, header: dict[str, Any]) -> Direction:
     # float32 on disk leaves the length off 1 by its rounding.
     recipe, times = Recipe.from_dict(header.pop("recipe")), tuple(header.pop("times"))
     return Direction(vector=unit(vector), recipe=recipe, times=times, **header)
+
+
+def _of_home(name: str, recipe: Recipe) -> Any:
+    value = getattr(recipe, name)
+    return tuple(t for t in value if t) if name == "times" else value
 
 
 def _described(name: str, recipe: Recipe) -> str:

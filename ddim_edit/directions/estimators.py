@@ -75,9 +75,9 @@ class LogisticDirection(BinaryDirection):
 class SVMDirection(BinaryDirection):
     """The normal of the linear support vector machine, InterFaceGAN's boundary; cannot hold over 30,000 samples or so.
 
-    min over w, b of |w|^2 / 2 + C sum c max(0, 1 - s (w.u + b)), s = +-1, over rows u that are centred, standardised and
-    of mean squared length 1, by scikit-learn's SVC on their Gram matrix, of 8 n^2 bytes. The weights c let both classes
-    count alike.
+    min over w, b of |w|^2 / 2 + C sum c max(0, 1 - s (w.u + b)), s = +-1, over rows u that are centred, standardised
+    and of mean squared length 1, by scikit-learn's SVC on their Gram matrix, of 8 n^2 bytes. The weights c let both
+    classes count alike.
 
     Args:
         Cs: inverse regularisations; of several the best by AUC over folds is kept, ties and no folds give the least.

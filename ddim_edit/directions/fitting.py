@@ -19,6 +19,7 @@ from ddim_edit.directions.estimators import (
     RidgeDirection,
     SVMDirection,
 )
+from ddim_edit.directions.principal import PrincipalDirections
 from ddim_edit.errors import ArgumentError, DirectionError
 
 Floats = npt.NDArray[np.float64]
@@ -43,6 +44,15 @@ METHODS: Mapping[str, type[DirectionEstimator]] = {
     "ridge": RidgeDirection,
 }
 """Estimators by the names that the command line and the cards use."""
+
+
+_NOT_MEASURED: dict[str, float | int | None] = {
+    "auc": None,
+    "auc_sd": None,
+    "permuted_auc": None,
+    "permuted_sd": None,
+    "folds": 0,
+}
 
 
 def fit_direction(
@@ -91,6 +101,36 @@ def fit_direction(
         times=codes.times,
         report=report | _validated(_settled(fitted), X, y, folds, permutations, seed),
     )
+
+
+def principal_directions(codes: Codes, k: int = 10, seed: int = 0) -> list[Direction]:
+    """The k directions along which codes vary most, the first most of all; nobody has said what they mean.
+
+    Each is of length 1 and orthogonal to the others, its sd that of the training projections. They are named pc1, pc2
+    and so on; the sign is arbitrary.
+
+    Raises:
+        DirectionError: more directions than the pictures vary along.
+
+    Halko, Martinsson, Tropp (2011); for latents Härkönen, Hertzmann, Lehtinen, Paris (2020).
+    """
+    X = codes.values.flatten(1).numpy()
+    fitted = PrincipalDirections(k, random_state=seed).fit(X)
+    means = fitted.directions_ @ fitted.mean_
+    report = {"method": "principal", "d": X.shape[1], "n": len(X), **_NOT_MEASURED}
+    return [
+        Direction(
+            f"pc{index}",
+            unit(torch.from_numpy(vector).view(codes.values.shape[1:])),
+            intercept=-float(mean),
+            mean=float(mean),
+            sd=float(sd),
+            recipe=codes.recipe,
+            times=codes.times,
+            report=report,
+        )
+        for index, (vector, mean, sd) in enumerate(zip(fitted.directions_, means, fitted.sds_, strict=True), 1)
+    ]
 
 
 def _checked(labels: Floats, n: int, continuous: bool) -> Floats:
@@ -142,7 +182,7 @@ def _validated(
     smallest = len(y) // 2 if continuous else int(np.unique(y, return_counts=True)[1].min())
     k = min(folds, smallest)
     if k < 2:  # a handful: too few to hold any out
-        return {"auc": None, "auc_sd": None, "permuted_auc": None, "permuted_sd": None, "folds": 0}
+        return _NOT_MEASURED
     splitter = (KFold if continuous else StratifiedKFold)(k, shuffle=True, random_state=seed)
     rng = np.random.default_rng(seed)
     aucs = [_held_out_auc(estimator, X, y, *split) for split in splitter.split(X, y)]

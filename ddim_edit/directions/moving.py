@@ -1,5 +1,6 @@
 """Edits: codes moved along directions, on their own shell or in the network's bottleneck."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -113,6 +114,9 @@ def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = 
         ArgumentError: no directions, mixed spaces, or directions inside each other's span.
     """
     everything = [*strengths, *keep]
+    if not all(math.isfinite(strength) for strength in strengths.values()):
+        given = ", ".join(f"{strength:g}" for strength in strengths.values())
+        raise ArgumentError("strengths that are finite numbers", given, "2 is a good start")
     if not strengths or len({bool(each.times) for each in everything}) != 1:
         given = ", ".join(f"{each.name} of level {each.level}" for each in everything) or "none"
         raise ArgumentError("directions of one space", given, "set those of x and of h one after the other")

@@ -79,6 +79,8 @@ def labelled(rows: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
 
     Errors: ArgumentError as `sheet`, and for another number of labels than columns.
     """
+    if not rows:
+        raise ArgumentError("at least one row of pictures", "none", "hand in a row")
     gap = max(2, rows[0].shape[-1] // 32)
     body = sheet(rows, gap)
     if len(labels) != max(len(row) for row in rows):
