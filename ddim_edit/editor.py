@@ -285,10 +285,10 @@ class Editor:
         method: Method = DEFAULT,
         crop: Crop = CENTRE,
     ) -> Tensor:
-        """C + weight (a - b): what a has over b, given to every picture of c; float64 [B, 3, H, W], not clamped.
+        """Every picture of c with what a has over b, float64 [B, 3, H, W], not clamped; a and b must differ.
 
-        Means of the codes of a and b at one level, on the shells of c. Arguments as `attribute_from`; several pictures
-        for each of a and b leave less of their own noise in the difference.
+        c + weight (mean a - mean b) in codes of one level, on the shells of c. Arguments as `attribute_from`; several
+        pictures for each of a and b leave less of their own noise in the difference.
 
         Mikolov et al. (2013), on codes as in White (2016).
         """
