@@ -20,6 +20,7 @@ from ddim_edit import (
     RidgeDirection,
     SVMDirection,
     fit_direction,
+    principal_directions,
 )
 from ddim_edit.directions import METHODS, concordance
 
@@ -219,3 +220,20 @@ def test_what_cannot_be_fitted_is_refused_in_one_sentence() -> None:
     for given_codes, labels, estimator, kind in refusals:
         with pytest.raises(kind, match=SENTENCE):
             fit_direction("a", given_codes, labels, estimator)
+
+
+def test_principal_directions_are_those_in_which_codes_vary_most() -> None:
+    """Planted deviations of 5 and 3 along two axes of the code, against 1 along all others."""
+    values = torch.randn(400, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    values[:, 0, 0, 0] *= 5
+    values[:, 2, 1, 3] *= 3
+    first, second, third = principal_directions(codes_of(values), 3)
+    assert abs(float(first.vector[0, 0, 0])) > 0.99
+    assert abs(float(second.vector[2, 1, 3])) > 0.98
+    assert (first.name, second.name, third.name) == ("pc1", "pc2", "pc3")
+    for direction in (first, second):  # the third is one of many alike, which randomised PCA only comes close to
+        projections = values.double().flatten(1) @ direction.vector.flatten()
+        assert direction.sd == pytest.approx(float(projections.std()), rel=1e-4)
+        assert direction.mean == pytest.approx(float(projections.mean()), abs=1e-5)
+        assert direction.intercept == -direction.mean
+        assert direction.report["auc"] is None

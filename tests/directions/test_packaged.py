@@ -1,0 +1,68 @@
+"""The directions that come with faces64: they fit it, are what their cards say, and do what their names promise."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddim_edit import Direction, Editor, Method, images
+from ddim_edit.directions import packaged_directions
+
+ASSETS = Path(str(resources.files("ddim_edit.assets")))
+PACKAGED = packaged_directions("faces64")
+FACE = ASSETS / "images" / "astronaut_face.png"
+
+
+@pytest.fixture(scope="module")
+def editor() -> Editor:
+    return Editor.from_pretrained(device="cpu")
+
+
+def test_the_promised_ones_are_there() -> None:
+    assert PACKAGED.keys() == {"old", "baby", "female", "age", "light", "warm"}
+    assert packaged_directions("another model") == {}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_each_is_at_home_in_faces64_with_the_default_method(editor: Editor, name: str) -> None:
+    direction = Direction.load(PACKAGED[name])
+    grid = Method(level=400).make_grid(editor.model.schedule)
+    direction.require_fits(editor._walker.recipe("dpm2m", grid))
+    direction.require_level("0.4T")
+    assert direction.name == name
+    assert direction.vector.shape == editor.model.shape
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_each_was_read_far_better_than_shuffled_labels(name: str) -> None:
+    report = Direction.load(PACKAGED[name]).report
+    assert report["auc"] - report["permuted_auc"] > 5 * max(report["permuted_sd"], report["auc_sd"])
+    assert abs(report["permuted_auc"] - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_each_has_a_card_with_its_figures(name: str) -> None:
+    direction, card = Direction.load(PACKAGED[name]), PACKAGED[name].with_name(f"{name}.md").read_text()
+    assert f"# The direction `{name}` of faces64" in card
+    assert f"| AUC | {direction.report['auc']:.3f} " in card
+    assert f"| unit of strength | {direction.sd:.3f}," in card
+
+
+def luma(pictures: Tensor) -> Tensor:
+    return torch.einsum("nchw,c->n", pictures, torch.tensor((0.299, 0.587, 0.114), dtype=pictures.dtype)) / 64**2
+
+
+@pytest.mark.slow
+def test_they_move_a_portrait_as_their_names_say_and_0_leaves_it_alone(editor: Editor) -> None:
+    """Light and warmth are read off the picture; of age and gender the other directions at the same level know."""
+    settings = [{"light": 0}, {"light": 1}, {"light": -1}, {"warm": 1.5}, {"old": 6}]
+    same, lighter, darker, warmer, older = editor.edits([FACE], settings).unbind(1)
+    assert torch.equal(images.to_uint8(same)[0], images.read(FACE, (64, 64)).pixels)
+    assert luma(darker) + 0.1 < luma(same) < luma(lighter) - 0.1
+    assert (warmer - same)[:, 0].mean() > (warmer - same)[:, 2].mean() + 0.1
+    code, moved = (editor.invert(x.clamp(-1, 1), editor.direction("old").method).x for x in (same, older))
+    age, light = editor.direction("age"), editor.direction("light")
+    assert age.score(moved) > age.score(code) + 2
+    assert (light.score(moved) - light.score(code)).abs() < 0.5
