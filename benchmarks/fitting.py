@@ -2,7 +2,7 @@
 
     python benchmarks/fitting.py --n 500 6000 --d 12288
 
-Synthetic codes with a power-law spectrum and a planted direction, as float32; regularisations are searched as by default.
+Synthetic float32 codes with a power-law spectrum and a planted direction; regularisations are searched as by default.
 The last column is the cosine with the planted direction.
 """
 
