@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -70,6 +70,7 @@ def test_slerp_turns_evenly_in_the_plane_of_both(one: int, other: int, w: float,
 
 @given(SEEDS, SEEDS, W)
 def test_slerp_is_shoemake_s_formula(one: int, other: int, w: float) -> None:
+    assume(one != other + 1)  # between equal latents his formula is 0 / 0
     a, b = (x / length(x) for x in (randn(one), randn(other + 1)))
     theta = angle(a, b)
     expected = (math.sin((1 - w) * theta) * a + math.sin(w * theta) * b) / math.sin(theta)
