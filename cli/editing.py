@@ -96,8 +96,8 @@ def edit(
     """Move attributes of every picture along fitted directions and write DIR/NAME.png; strength 0 changes nothing.
 
     \b
-    ddim-edit edit portrait.jpg --set old=+2 -o out/
-    ddim-edit edit portrait.jpg --set old --strip -3:3:7 --keep female -o out/
+    ddim-edit edit portrait.jpg --set old=+6 -o out/
+    ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/
     """
     factors = strip.factors if strip else [1.0]
     rows = [{name: strength * factor for name, strength in settings.items()} for factor in factors]

@@ -26,7 +26,7 @@ def commands() -> None:
     \b
     ddim-edit reconstruct portrait.jpg -o out/
     ddim-edit interpolate a.png b.png -o out/a-to-b.webp --frames 25
-    ddim-edit edit portrait.jpg --set old=+2 -o out/
+    ddim-edit edit portrait.jpg --set old=+6 -o out/
     """
 
 

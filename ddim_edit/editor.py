@@ -34,6 +34,7 @@ from ddim_edit.walker import Walker
 
 DEFAULT, CENTRE = Method(), CentreSquare()
 Named = str | Path | Direction
+Editable = Images | Latent | Latents
 Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[Named, float]
 """How far to move along each direction, in standard deviations of its training projections."""
 
@@ -197,7 +198,7 @@ class Editor:
 
     def edit(
         self,
-        images: Images | Latents,
+        images: Editable,
         strengths: Strengths,
         level: str | float | None = None,
         preserve: Sequence[Named] = (),
@@ -210,7 +211,7 @@ class Editor:
         what the round trip alone loses is given back, so that strength 0 returns the picture.
 
         Args:
-            images: as for `invert`, or `Latents` that stand at the directions' level.
+            images: as for `invert`, or a `Latent` or `Latents` that stand at the directions' level.
             strengths: standard deviations to move, by name of a packaged direction, file, or `Direction`.
             level: where to edit, if you want to be sure: it must be the directions' own.
             preserve: directions whose scores stay as they are.
@@ -227,7 +228,7 @@ class Editor:
 
     def edits(
         self,
-        images: Images | Latents,
+        images: Editable,
         settings: Sequence[Strengths],
         level: str | float | None = None,
         preserve: Sequence[Named] = (),
@@ -333,10 +334,10 @@ class Editor:
             raise ArgumentError("a method that goes to x_T", f"one to level {method.level:g}", "leave the level out")
         return method.make_grid(self.model.schedule).to_clean()
 
-    def _anchored(self, images: Images | Latents, method: Method, crop: Crop) -> tuple[Latents, Tensor | float]:
+    def _anchored(self, images: Editable, method: Method, crop: Crop) -> tuple[Latents, Tensor | float]:
         """Codes, and what a round trip through them loses of the pictures."""
-        if isinstance(images, Latents):
-            return images, 0.0
+        if isinstance(images, Latent | Latents):
+            return Latents([images] if isinstance(images, Latent) else images), 0.0
         trips = list(self._walker.trips(images, replace(method, check=True), crop))
         lost = [trip.originals - trip.decoded for trip, _ in trips if trip.decoded is not None]
         return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost) if lost else 0.0
