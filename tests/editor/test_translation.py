@@ -23,6 +23,7 @@ from ddim_edit.codec import ColourCodec
 from ddim_edit.directions import unit
 
 from .. import tiny
+from . import trained
 from .measures import QUICK, as_tensor, max_error
 
 LINEAR, SHAPE = NoiseSchedule.linear(), (3, 4, 4)
@@ -203,3 +204,14 @@ def test_no_pictures_are_refused(editor: Editor, other: Editor) -> None:
     for images in (([], torch.zeros(1, 3, 16, 16)), (torch.zeros(1, 3, 16, 16), [])):
         with pytest.raises(ArgumentError, match="was given none"):
             editor.attribute_from(*images, method=QUICK)
+
+
+@pytest.mark.slow
+def test_trained_models_translate_the_domain_and_keep_what_it_shares(tmp_path: Path) -> None:
+    """Red pictures with a ramp become blue ones with that ramp, though neither network ever saw the other's."""
+    tints = {"red": trained.RED, "blue": trained.BLUE}
+    red, blue = (Editor(load_model(trained.train(tmp_path / name, tint))) for name, tint in tints.items())
+    slopes = torch.linspace(-0.5, 0.5, 9)
+    found = red.translate(trained.pictures(trained.RED, slopes), blue)
+    assert (found.mean((0, 2, 3)) - trained.BLUE).abs().max() < 0.1
+    assert torch.corrcoef(torch.stack([slopes.double(), trained.slopes_of(found)]))[0, 1] > 0.9
