@@ -98,7 +98,7 @@ class Session:
         from tqdm import tqdm
 
         hidden = self.quiet or not sys.stderr.isatty()
-        with tqdm(unit=" evaluations", disable=hidden, leave=False) as self._bar:
+        with tqdm(bar_format="{elapsed}{postfix}", disable=hidden, leave=False) as self._bar:
             yield
         self._bar = None
 

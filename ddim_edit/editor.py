@@ -237,14 +237,15 @@ class Editor:
     ) -> Tensor:
         """One row of edits per picture from a single inversion: float64 [B, K, 3, H, W] for K settings; as `edit`."""
         keep = [self.direction(name) for name in preserve]
-        found = [{self.direction(name): s for name, s in strengths.items()} for strengths in settings]
+        named = {name: self.direction(name) for name in dict.fromkeys(chain.from_iterable(settings))}
+        found = [{named[name]: s for name, s in strengths.items()} for strengths in settings]
         if not found:
             raise ArgumentError("at least one setting", "none", "name a direction and a strength")
         edits = [make_edit(strengths, keep, conditional) for strengths in found]
         home = next(iter(found[0]))
         # Before the pictures are inverted, which takes long.
         home.require_fits(self._walker.recipe(home.recipe.solver, Grid(home.recipe.grid, home.recipe.times)))
-        for each in {each for strengths in found for each in strengths}:
+        for each in named.values():
             each.require_level(level)
             each.require_fits(home.recipe)
         latents, lost = self._anchored(images, home.method, crop)

@@ -176,12 +176,15 @@ class _Reader:
 
     def __call__(self, pictures: Sequence[Source]) -> list[list[Tensor]]:
         keys = [[key_of(self.recipe, space, picture.origin) for space in self.spaces] for picture in pictures]
-        absent = [index for index, row in enumerate(keys) if any(key not in self.shelf for key in row)]
+        kept = [[self.shelf.get(key) for key in row] for row in keys]
+        rows = {index: [code for code in row if code is not None] for index, row in enumerate(kept)}
+        absent = [index for index, row in rows.items() if len(row) < len(self.spaces)]
         if absent:
             found = self.walker.trace([pictures[index] for index in absent], self.method, self.spaces)
-            for index, codes in zip(absent, zip(*found, strict=True), strict=True):
-                self.shelf.update(zip(keys[index], codes, strict=True))
-        return [[self.shelf[key] for key in row] for row in keys]
+            rows |= {index: list(codes) for index, codes in zip(absent, zip(*found, strict=True), strict=True)}
+        for index in absent:
+            self.shelf.update(zip(keys[index], rows[index], strict=True))
+        return list(rows.values())
 
 
 def _at(recipe: Recipe, level: str | float, space: Space, grid: Grid) -> Recipe:
