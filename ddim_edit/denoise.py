@@ -1,5 +1,6 @@
 """Denoisers: what answers, at a noisy picture and its level, with x_0 and eps together."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -53,11 +54,112 @@ def from_v(output: Tensor, x: Tensor, level: Level) -> Prediction:
     return Prediction(level.alpha * x - level.sigma * output, level.sigma * x + level.alpha * output)
 
 
-READINGS: Mapping[str, Reading] = {"epsilon": from_eps, "sample": from_x0, "v_prediction": from_v}
+def from_flow(output: Tensor, x: Tensor, level: Level) -> Prediction:
+    """Read a network that predicts the velocity eps - x0 of a straight path: x0 = k x - tau v, eps = k x + (1 - tau) v.
+
+    tau = s / (1 + s), and k x is x as `Straight` shows it.
+
+    Liu, Gong, Liu (2023); Lipman et al. (2023).
+    """
+    tau, shown = _tau(level), _straightened(x, level)
+    return Prediction(shown - tau * output, shown + (1 - tau) * output)
+
+
+READINGS: Mapping[str, Reading] = {
+    "epsilon": from_eps,
+    "sample": from_x0,
+    "v_prediction": from_v,
+    "flow_prediction": from_flow,
+}
+
+
+Asking = Callable[[Tensor, Level], tuple[Tensor, float]]
+"""What a network is shown of x at a level: its input, shaped as x, and the index that says how noisy that is."""
+
+
+def by_index(x: Tensor, level: Level) -> tuple[Tensor, float]:
+    """Ask a network of discrete levels: x itself at index t - 1, which may be fractional; times below 1 read index 0.
+
+    Ho, Jain, Abbeel (2020).
+    """
+    return x, max(level.t - 1, 0.0)
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """Ask a network whose indices run to 1000 however many levels its schedule has: index (t - 1) 1000 / T.
+
+    Nichol and Dhariwal (2021), `rescale_timesteps`.
+    """
+
+    T: int
+
+    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
+        """X itself, and the index."""
+        return x, max(level.t - 1, 0.0) * 1000 / self.T
+
+
+@dataclass(frozen=True)
+class Straight:
+    """Ask a network of a straight path x' = (1 - tau) x0 + tau eps: x' = k x at index T tau; not for discrete levels.
+
+    tau = s / (1 + s), k = (1 - tau) / alpha: the same x0 and eps, weighted to sum to one instead of squares.
+
+    Args:
+        T: the index of pure noise.
+
+    Liu, Gong, Liu (2023); Esser et al. (2024).
+    """
+
+    T: float = 1000.0
+
+    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
+        """X on the straight path, and the index."""
+        return _straightened(x, level), self.T * _tau(level)
+
+
+def _tau(level: Level) -> float:
+    return level.s / (1 + level.s)
+
+
+def _straightened(x: Tensor, level: Level) -> Tensor:
+    return x * ((1 - _tau(level)) / level.alpha)
+
+
+@dataclass(frozen=True)
+class Preconditioned:
+    """EDM's preconditioning of a network F, asked and read by the noise level alone; not at s = 0.
+
+    With y = x / alpha and d = sigma_data: F sees y / sqrt(s^2 + d^2) at index ln(s) / 4, and
+    x0 = y d^2 / (s^2 + d^2) + F s d / sqrt(s^2 + d^2), eps = (y - x0) / s.
+
+    Args:
+        sigma_data: standard deviation of the training pictures.
+
+    Karras, Aittala, Aila, Laine (2022), table 1.
+    """
+
+    sigma_data: float = 0.5
+
+    def ask(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
+        """The network's input and index.
+
+        Raises:
+            ArgumentError: at the clean image, which has no logarithm.
+        """
+        if not level.s:
+            raise ArgumentError("a noisy picture", "the clean one, where ln(s) is infinite", "begin the grid later")
+        return x / (level.alpha * math.hypot(level.s, self.sigma_data)), math.log(level.s) / 4
+
+    def read(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
+        """The prediction that the network's output stands for."""
+        y, total = x / level.alpha, math.hypot(level.s, self.sigma_data)
+        x0 = y * (self.sigma_data / total) ** 2 + output * (level.s * self.sigma_data / total)
+        return Prediction(x0, (y - x0) / level.s)
 
 
 class Network(Protocol):
-    """A trained network: x [B, C, H, W] and its indices [B] in, one tensor of the shape of x out."""
+    """A trained network: its input [B, C, H, W] and its indices [B] in, one tensor of the same shape out."""
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """The network's raw output."""
@@ -66,22 +168,25 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class NetworkDenoiser:
-    """A trained network as a denoiser; the one place that knows the network's index is t - 1.
+    """A trained network as a denoiser; how levels become indices is known to `asking` alone.
 
     Args:
-        network: called with x in `dtype` and float32 indices, which may be fractional; times below 1 read index 0.
-        reading: how its output is read, one of `READINGS`.
+        network: called with its input in `dtype` and float32 indices.
+        reading: how its output is read, one of `READINGS` or a `Preconditioned.read`.
         dtype: what the network computes in; the prediction comes back in the dtype of x.
+        asking: what it is shown.
     """
 
     network: Network
     reading: Reading = from_eps
     dtype: torch.dtype = torch.float32
+    asking: Asking = by_index
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """The prediction at x [B, C, H, W]."""
-        index = torch.full((len(x),), max(level.t - 1, 0.0), dtype=torch.float32, device=x.device)
-        output = self.network(x.to(self.dtype), index).to(x.dtype)
+        shown, number = self.asking(x, level)
+        index = torch.full((len(x),), number, dtype=torch.float32, device=x.device)
+        output = self.network(shown.to(self.dtype), index).to(x.dtype)
         return self.reading(output, x, level)
 
 

@@ -153,4 +153,4 @@ def _shifted(denoiser: Denoiser, shift: Tensor, form: Form) -> NetworkDenoiser:
         own, shifted = (inner.reading(output, x, level) for output in outputs)
         return form(own, shifted)
 
-    return NetworkDenoiser(both, reading, inner.dtype)
+    return replace(inner, network=both, reading=reading)

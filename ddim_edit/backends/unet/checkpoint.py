@@ -2,16 +2,15 @@
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.backends.unet.config import UNetConfig
 from ddim_edit.backends.unet.network import UNet
+from ddim_edit.backends.weights import fill
 from ddim_edit.errors import ModelError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -28,11 +27,7 @@ def load_unet(folder: Path) -> UNet:
     """
     config = UNetConfig.from_dict(_read_config(folder / "config.json"))
     weights = _read_weights(folder / WEIGHTS)
-    with torch.device("meta"):  # draws no random weights: they cost time and move the global generator
-        unet = UNet(config)
-    _check_fit({name: tensor.shape for name, tensor in unet.state_dict().items()}, weights, folder / WEIGHTS)
-    unet.to_empty(device="cpu").load_state_dict(weights)
-    return unet.eval().requires_grad_(False)
+    return fill(lambda: UNet(config), weights, str(folder / WEIGHTS))
 
 
 def _read_config(path: Path) -> dict[str, object]:
@@ -78,20 +73,3 @@ def _modern(name: str) -> str:
     today = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     old = re.fullmatch(r"(.*attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)", name)
     return old[1] + today[old[2]] + old[3] if old else name
-
-
-def _check_fit(wanted: Mapping[str, torch.Size], weights: Mapping[str, Tensor], path: Path) -> None:
-    misfits = [f"no {name}" for name in wanted if name not in weights]
-    misfits += [f"an unknown {name}" for name in weights if name not in wanted]
-    misfits += [
-        f"{name} of shape {list(tensor.shape)}, not {list(wanted[name])}"
-        for name, tensor in weights.items()
-        if name in wanted and tensor.shape != wanted[name]
-    ]
-    if misfits:
-        more = [f"{len(misfits) - 3} more misfits"] * (len(misfits) > 3)
-        raise ModelError(
-            f"in {path} the tensors that its config.json describes",
-            ", ".join(misfits[:3] + more),
-            "take both files from one checkpoint",
-        )

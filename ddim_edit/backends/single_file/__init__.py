@@ -1,0 +1,1 @@
+"""Single-file checkpoints of research code bases, told apart by the names of their tensors."""
