@@ -11,6 +11,7 @@ from .files import Job, Place, pictures
 from .options import (
     folder_option,
     images_argument,
+    make_method,
     overwrite_option,
     with_crop,
     with_method,
@@ -165,11 +166,9 @@ def translate(
 
     --model is where the pictures come from, --to where they go: two models of one size and noise schedule.
     """
-    from ddim_edit import Editor, Method
-
-    other = Editor.from_pretrained(to, session.device, session.dtype, batch_size=session.batch_size)
+    other = session.load(to)
     recipe = {"kind": "translation", "to": other.model.name, **method}
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
-        made = session.editor.translate([picture for _, picture in batch], other, Method(**method))
+        made = session.editor.translate([picture for _, picture in batch], other, make_method(method))
         _write(session, batch, made[:, None], _single(1), recipe)
     session.leave()

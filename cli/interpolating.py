@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .files import LATENT, claim, load_latents, make_crop, resolved, say_notes, warn_if_unfinished
-from .options import overwrite_option, with_crop, with_method, with_session
+from .options import make_method, overwrite_option, with_crop, with_method, with_session
 from .session import Session
 
 if TYPE_CHECKING:
@@ -89,12 +89,11 @@ def _check_use(count: int, output: Path, shape: tuple[int, int] | None) -> None:
 
 def _codes(session: Session, inputs: Sequence[Path], method: Mapping[str, Any], crop: Any) -> "list[Latent]":
     """The latent of every input, pictures inverted together."""
-    from ddim_edit import Method
-
     codes = load_latents(session, [path for path in inputs if path.name.endswith(LATENT)])
     pictures = _pictures(session, [path for path in inputs if not path.name.endswith(LATENT)], crop)
     session.leave()
-    for path, latent in zip(pictures, session.editor.invert(list(pictures.values()), Method(**method)), strict=True):
+    found = session.editor.invert(list(pictures.values()), make_method(method))
+    for path, latent in zip(pictures, found, strict=True):
         warn_if_unfinished(session, path, latent.report)
         codes[path] = latent
     return [codes[path] for path in inputs]

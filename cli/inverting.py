@@ -1,6 +1,7 @@
 """`invert`, `decode` and `reconstruct`: pictures to their codes and back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,18 @@ from .files import (
     save_picture,
     warn_if_unfinished,
 )
-from .options import folder_option, images_argument, overwrite_option, with_crop, with_method, with_session
+from .options import (
+    folder_option,
+    images_argument,
+    make_method,
+    overwrite_option,
+    with_condition,
+    with_crop,
+    with_method,
+    with_session,
+)
 from .session import Session
-from .table import SCORES, Sheet, table
+from .table import CODEC_SCORES, SCORES, Sheet, table
 
 if TYPE_CHECKING:
     from ddim_edit import Latent
@@ -43,10 +53,8 @@ def invert(
     session: Session,
 ) -> None:
     """Find the code x_T of every picture and write it as DIR/NAME.latent.safetensors."""
-    from ddim_edit import Method
-
     for batch in pictures(session, images, Place(output, LATENT, overwrite), crop):
-        latents = session.editor.invert([picture for _, picture in batch], Method(**method))
+        latents = session.editor.invert([picture for _, picture in batch], make_method(method))
         for (job, _), latent in zip(batch, latents, strict=True):
             with session.survive(job.source):
                 latent.save(job.target)
@@ -60,11 +68,23 @@ def invert(
 @folder_option
 @click.option("--force", is_flag=True, help="Decode codes of another model too.")
 @overwrite_option
+@with_condition
 @with_session
-def decode(latents: Sequence[Path], output: Path, force: bool, overwrite: bool, session: Session) -> None:
-    """Decode every latent file by its own recipe and write the picture as DIR/NAME.png."""
+def decode(
+    latents: Sequence[Path],
+    output: Path,
+    force: bool,
+    overwrite: bool,
+    condition: Mapping[str, Any],
+    session: Session,
+) -> None:
+    """Decode every latent file by its own recipe and write the picture as DIR/NAME.png.
+
+    Another prompt, class or guidance than the one it was inverted under makes an edit of it.
+    """
     work = jobs(session, latent_files(session, latents), Place(output, ".png", overwrite))
-    loaded = load_latents(session, [job.source for job in work])
+    found = load_latents(session, [job.source for job in work])
+    loaded = {path: latent.under(replace(latent.recipe.condition, **condition)) for path, latent in found.items()}
     pairs = [(job, loaded[job.source]) for job in work if job.source in loaded]
     own = [pair for pair in pairs if _is_own(session, *pair, force)]
     for batch in session.batches(own, "latents"):
@@ -99,17 +119,16 @@ def reconstruct(
     session: Session,
 ) -> None:
     """Take every picture through its code and back, measure it, and write DIR/NAME.png and DIR/sheet.png."""
-    from ddim_edit import Method
-
     rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", resolved(images), overwrite)
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop, {sheet_file}):
-        trip = session.editor.reconstruct([picture for _, picture in batch], Method(**method))
+        trip = session.editor.reconstruct([picture for _, picture in batch], make_method(method))
         sheet.add(trip.originals, trip.pictures)
         for (job, _), picture, latent, score in zip(batch, trip.pictures, trip.latents, trip.scores, strict=True):
             with session.survive(job.source):
                 save_picture(job.target, picture, latent)
                 warn_if_unfinished(session, job.source, score)
-                rows.append({**_row(job), **{name: score[name] for name in SCORES}})
+                told = [*SCORES, *(name for name in CODEC_SCORES if name in score)]
+                rows.append({**_row(job), **{name: score[name] for name in told}})
                 session.emit(rows[-1])
     if rows:
         sheet.save(sheet_file)

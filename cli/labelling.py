@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .files import make_crop
-from .options import Command, stack
+from .options import Command, make_method, stack
 from .session import Session
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ def read_codes(
     session: Session, pictures: "Sequence[Picture]", levels: Sequence[str], walk: Mapping[str, Any], cache: Path | None
 ) -> "list[Codes]":
     """Their codes at several levels, with a bar of evaluations where somebody looks."""
-    from ddim_edit import Method
     from ddim_edit.codes import CodeFolder
 
     shelf = None if cache is None else CodeFolder(cache)
     with session.watching():
-        return session.editor.codes(pictures, levels, Method(**walk), shelf=shelf)
+        return session.editor.codes(pictures, levels, make_method(walk), shelf=shelf)

@@ -11,7 +11,18 @@ import click
 
 from .files import LATENT
 
-PACKAGES = ("ddim-edit", "torch", "torchvision", "scikit-learn", "lpips", "safetensors", "Pillow", "numpy", "diffusers")
+PACKAGES = (
+    "ddim-edit",
+    "torch",
+    "torchvision",
+    "scikit-learn",
+    "lpips",
+    "safetensors",
+    "Pillow",
+    "numpy",
+    "diffusers",
+    "transformers",
+)
 json_flag = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 
 

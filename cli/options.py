@@ -2,18 +2,22 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .session import Session
 
+if TYPE_CHECKING:
+    from ddim_edit import Method
+
 Command = Callable[..., Any]
 # Written out here so that --help and wrong use need not load the solvers; a test compares them.
 SOLVER_NAMES = ("dpm2m", "ddim", "heun", "midpoint", "belm", "bdia", "edict")
-GRID_NAMES = ("karras", "logsnr", "uniform", "quad", "leading", "trailing", "linspace")
+GRID_NAMES = ("karras", "logsnr", "uniform", "quad", "leading", "trailing", "linspace", "flow")
+REFINER_NAMES = ("gradient", "fixed-point")
 LOSSLESS = "bdia"
 
 images_argument = click.argument(
@@ -46,18 +50,22 @@ def with_session(command: Command) -> Command:
         model: str | None,
         device: str,
         dtype: str,
+        size: tuple[int, int] | None,
+        offline: bool,
         batch_size: int,
         as_json: bool,
         quiet: bool,
         **rest: Any,
     ) -> Any:
-        session = Session(model, device, dtype, batch_size, as_json, quiet)
+        session = Session(model, device, dtype, batch_size, as_json, quiet, size, offline)
         return command(*args, session=session, **rest)
 
     return stack(
         wrapped,
         click.option(
-            "--model", metavar="NAME|DIR|HUB-ID", help="Packaged model, diffusers folder or hub id. [faces64]"
+            "--model",
+            metavar="NAME|DIR|FILE|HUB-ID",
+            help="Packaged model, diffusers folder, checkpoint file or hub id. [faces64]",
         ),
         click.option("--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Where to run."),
         click.option(
@@ -67,26 +75,68 @@ def with_session(command: Command) -> Command:
             show_default=True,
             help="What the network computes in; the state is float64 always.",
         ),
+        click.option("--size", callback=_size, metavar="N|WxH", help="Pixels of the pictures. [as trained]"),
+        click.option("--offline", is_flag=True, help="Ask no hub: what is not in its cache is not there."),
         click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures at once."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
     )
 
 
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Height and width of a text that has the width first, as people write it."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not N or WIDTHxHEIGHT in pixels, as in 512 or 768x512.")
+    width = int(found[1])
+    return int(found[2] or width), width
+
+
 def _grid(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"karras:[1-9]\d*(\.\d+)?", value) and value not in GRID_NAMES:
-        raise click.BadParameter(f"{value!r} is none of {', '.join(GRID_NAMES)} and not karras:RHO, RHO at least 1.")
+    if not re.fullmatch(r"(karras|flow):[1-9]\d*(\.\d+)?", value) and value not in GRID_NAMES:
+        known = f"none of {', '.join(GRID_NAMES)}"
+        raise click.BadParameter(f"{value!r} is {known} and not karras:RHO or flow:SHIFT, of at least 1.")
     return value
 
 
-def with_walk(command: Command) -> Command:
-    """Hand the command a `walk`: solver, grid and steps, as arguments of `Method`."""
+def with_condition(command: Command) -> Command:
+    """Hand the command a `condition`: the arguments of `Condition` that were given, as a dictionary."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, solver: str | None, grid: str, steps: int, **rest: Any) -> Any:
-        return command(*args, walk={"solver": solver or "dpm2m", "grid": grid, "steps": steps}, **rest)
+    def wrapped(*args: Any, **rest: Any) -> Any:
+        given = {name: rest.pop(name) for name in ("prompt", "negative_prompt", "label", "guidance_scale")}
+        condition = {name: value for name, value in given.items() if value is not None}
+        return command(*args, condition=condition, **rest)
 
-    return walk_options(wrapped)
+    return stack(
+        wrapped,
+        click.option("--prompt", metavar="TEXT", help="What the picture shows, for models that follow prompts."),
+        click.option("--negative-prompt", metavar="TEXT", help="What guidance leads away from."),
+        click.option("--class", "label", type=click.IntRange(0), metavar="N", help="Class, for models with classes."),
+        click.option(
+            "--guidance-scale", type=float, metavar="W", help="How far beyond prompt or class to go. [1, not]"
+        ),
+    )
+
+
+def make_method(options: Mapping[str, Any]) -> "Method":
+    """The method that options describe; they stay plain data so that recipes can hold them."""
+    from ddim_edit import Condition, Method
+
+    return Method(**{**options, "condition": Condition(**options["condition"])})
+
+
+def with_walk(command: Command) -> Command:
+    """Hand the command a `walk`: solver, grid, steps and condition, for `make_method`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, solver: str | None, grid: str, steps: int, condition: Any, **rest: Any) -> Any:
+        walk = {"solver": solver or "dpm2m", "grid": grid, "steps": steps, "condition": condition}
+        return command(*args, walk=walk, **rest)
+
+    return walk_options(with_condition(wrapped))
 
 
 def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
@@ -104,26 +154,26 @@ def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
             show_default=True,
             callback=_grid,
             metavar="NAME",
-            help=f"Times to visit: {', '.join(GRID_NAMES)} or karras:RHO.",
+            help=f"Times to visit: {', '.join(GRID_NAMES)}, karras:RHO or flow:SHIFT.",
         ),
     )
 
 
 def with_method(grid_flag: str = "--grid") -> Callable[[Command], Command]:
-    """Hand the command a `method`: the arguments of `Method`, as a dictionary."""
+    """Hand the command a `method`, for `make_method`."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapped(*args: Any, solver: str | None, lossless: bool, dequantise: bool, seed: int, **rest: Any) -> Any:
             if lossless and solver not in (None, LOSSLESS):
                 raise click.UsageError(f"--lossless is --solver {LOSSLESS}; it does not go with --solver {solver}.")
-            method = {name: rest.pop(name) for name in ("grid", "steps", "exact", "check")}
+            method = {name: rest.pop(name) for name in ("grid", "steps", "exact", "check", "refine", "condition")}
             method["solver"] = LOSSLESS if lossless else solver or "dpm2m"
             method["dequantise"] = seed if dequantise else None
             tol = rest.pop("tol")
             return command(*args, method=method if tol is None else {**method, "tol": tol}, **rest)
 
-        return walk_options(stack(wrapped, *_INVERSION), grid_flag)
+        return walk_options(with_condition(stack(wrapped, *_INVERSION)), grid_flag)
 
     return decorate
 
@@ -148,6 +198,12 @@ _INVERSION = (
         default=0,
         show_default=True,
         help="Seed of that noise; each picture has its own.",
+    ),
+    click.option(
+        "--refine-codec",
+        "refine",
+        type=click.Choice(REFINER_NAMES),
+        help="Better the latent that an autoencoder finds, until it decodes more closely to the picture.",
     ),
 )
 

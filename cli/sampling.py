@@ -1,11 +1,13 @@
 """`sample`: new pictures from seeded noise."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .files import claim
-from .options import folder_option, overwrite_option, walk_options, with_session
+from .options import folder_option, make_method, overwrite_option, walk_options, with_condition, with_session
 from .session import Session
 
 
@@ -22,6 +24,7 @@ from .session import Session
 @click.option("--posterior-mean", is_flag=True, help="DDPM with its noise left out, to see that this is not DDIM.")
 @folder_option
 @walk_options
+@with_condition
 @overwrite_option
 @with_session
 def sample(
@@ -34,6 +37,7 @@ def sample(
     solver: str | None,
     grid: str,
     overwrite: bool,
+    condition: Mapping[str, Any],
     session: Session,
 ) -> None:
     """Draw pictures from seeded noise and write them as DIR/seed-0000.png; a picture depends on its seed alone."""
@@ -43,18 +47,18 @@ def sample(
     targets = {
         number: claim(output / f"seed-{number:04}.png", frozenset(), overwrite) for number in range(seed, seed + count)
     }
-    _draw(session, targets, solver or ("ddim" if noisy else "dpm2m"), grid, steps, eta, posterior_mean)
+    walk = {"solver": solver or ("ddim" if noisy else "dpm2m"), "grid": grid, "steps": steps, "condition": condition}
+    _draw(session, targets, walk, eta, posterior_mean)
     session.leave()
 
 
 def _draw(
-    session: Session, targets: dict[int, Path], solver: str, grid: str, steps: int, eta: float, posterior_mean: bool
+    session: Session, targets: dict[int, Path], walk: Mapping[str, Any], eta: float, posterior_mean: bool
 ) -> None:
-    from ddim_edit import Method
     from ddim_edit.images import to_uint8, write
 
-    method = Method(solver, grid, steps)
-    recipe = {"kind": "sample", "model": session.editor.model.name, "solver": solver, "grid": grid, "steps": steps}
+    method = make_method(walk)
+    recipe = {"kind": "sample", "model": session.editor.model.name, **walk}
     for batch in session.batches(list(targets), "pictures"):
         pictures = session.editor.sample(len(batch), batch[0], method, eta, posterior_mean)
         for number, picture in zip(batch, to_uint8(pictures), strict=True):

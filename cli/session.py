@@ -39,6 +39,8 @@ class Session:
     batch_size: int
     as_json: bool
     quiet: bool
+    size: tuple[int, int] | None = None
+    offline: bool = False
     failures: int = 0
     evaluations: int = 0
     _bar: "tqdm[Any] | None" = field(default=None, repr=False)
@@ -46,14 +48,18 @@ class Session:
     @cached_property
     def editor(self) -> "Editor":
         """The editor that the options describe."""
-        from ddim_edit import Editor
-
-        editor = Editor.from_pretrained(
-            self.model, self.device, self.dtype, batch_size=self.batch_size, on_evaluation=self._evaluated
-        )
+        editor = self.load(self.model, on_evaluation=self._evaluated)
         chosen = ", chosen by --device auto" if self.device == "auto" else ""
         self.note(f"{editor.model.name} in {editor.model.dtype} on {editor.model.device}{chosen}")
         return editor
+
+    def load(self, model: str | None, **options: Any) -> "Editor":
+        """An editor on a model of this name, placed and sized as the options say."""
+        from ddim_edit import Editor
+
+        return Editor.from_pretrained(
+            model, self.device, self.dtype, self.size, self.offline, batch_size=self.batch_size, **options
+        )
 
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
         """Put a result on standard output: a JSON object if so asked, else the file it was written to, if any."""

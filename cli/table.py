@@ -19,23 +19,28 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "xt_corr": ("corr", "+7.3f"),
     "xt_kurtosis": ("kurt", "6.2f"),
 }
+CODEC = {"codec_psnr": ("codec", "7.2f")}
+"""The PSNR that the codec alone leaves, of models with an autoencoder: no walk can be better."""
 SCORES = (*COLUMNS, "mse", "error", "residual", "rounds", "converged")
 """What `reconstruct --json` tells of a picture, besides its files."""
+CODEC_SCORES = (*CODEC, "codec_error")
+"""And of a model whose codec loses something."""
 SHOWN = 64
 """Pictures on a sheet at most; more would make it too large to look at."""
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line per picture and, for several, one of their means; evaluations, round trip, then health of x_T."""
-    lines = [_line("", [title.rjust(_width(code)) for title, code in COLUMNS.values()])]
-    lines += [_scores(Path(row["input"]).stem, row) for row in rows]
+    columns = {**COLUMNS, **{name: column for name, column in CODEC.items() if name in rows[0]}}
+    lines = [_line("", [title.rjust(_width(code)) for title, code in columns.values()])]
+    lines += [_scores(Path(row["input"]).stem, row, columns) for row in rows]
     if len(rows) > 1:
-        lines.append(_scores("mean", {name: _mean([row[name] for row in rows]) for name in COLUMNS}))
+        lines.append(_scores("mean", {name: _mean([row[name] for row in rows]) for name in columns}, columns))
     return "\n".join(lines)
 
 
-def _scores(name: str, row: Mapping[str, Any]) -> str:
-    cells = [(row[key], code) for key, (_, code) in COLUMNS.items()]
+def _scores(name: str, row: Mapping[str, Any], columns: Mapping[str, tuple[str, str]]) -> str:
+    cells = [(row[key], code) for key, (_, code) in columns.items()]
     return _line(name, ["-".rjust(_width(code)) if value is None else format(value, code) for value, code in cells])
 
 

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddim_edit import directions, images, interpolate, labels, metrics
     from ddim_edit.backends import load_model, packaged_models
+    from ddim_edit.codec import REFINERS, Autoencoder, AutoencoderCodec, Codec
     from ddim_edit.codes import CodeFolder, Codes
+    from ddim_edit.condition import Condition
     from ddim_edit.denoise import (
         ClippedDenoiser,
         Denoiser,
         GuidedDenoiser,
         MixtureDenoiser,
         NetworkDenoiser,
+        Preconditioned,
         Prediction,
+        Straight,
     )
     from ddim_edit.directions import (
         Direction,
@@ -48,19 +52,23 @@ if TYPE_CHECKING:
     from ddim_edit.noise import SeededNoise
     from ddim_edit.probing import ProbeReport, probe
     from ddim_edit.roundtrip import Reconstruction
-    from ddim_edit.schedule import GRIDS, Grid, Karras, Level, NoiseSchedule, Span, make_grid
+    from ddim_edit.schedule import GRIDS, Flow, Grid, Karras, Level, NoiseSchedule, Span, make_grid
     from ddim_edit.solve import SOLVERS, Exact, Inversion, Method, Sampled, Solver, find_solver, invert, sample
 
 _HOMES = {
     "backends": ("load_model", "packaged_models"),
+    "codec": ("REFINERS", "Autoencoder", "AutoencoderCodec", "Codec"),
     "codes": ("CodeFolder", "Codes"),
+    "condition": ("Condition",),
     "denoise": (
         "ClippedDenoiser",
         "Denoiser",
         "GuidedDenoiser",
         "MixtureDenoiser",
         "NetworkDenoiser",
+        "Preconditioned",
         "Prediction",
+        "Straight",
     ),
     "directions": (
         "Direction",
@@ -92,7 +100,7 @@ _HOMES = {
     "noise": ("SeededNoise",),
     "probing": ("ProbeReport", "probe"),
     "roundtrip": ("Reconstruction",),
-    "schedule": ("GRIDS", "Grid", "Karras", "Level", "NoiseSchedule", "Span", "make_grid"),
+    "schedule": ("GRIDS", "Flow", "Grid", "Karras", "Level", "NoiseSchedule", "Span", "make_grid"),
     "solve": ("SOLVERS", "Exact", "Inversion", "Method", "Sampled", "Solver", "find_solver", "invert", "sample"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -100,11 +108,16 @@ _MODULES = ("directions", "images", "interpolate", "labels", "metrics")
 
 __all__ = [
     "GRIDS",
+    "REFINERS",
     "SOLVERS",
     "ArgumentError",
+    "Autoencoder",
+    "AutoencoderCodec",
     "ClippedDenoiser",
     "CodeFolder",
+    "Codec",
     "Codes",
+    "Condition",
     "DDIMEditError",
     "Denoiser",
     "Direction",
@@ -112,6 +125,7 @@ __all__ = [
     "DirectionMismatchError",
     "Editor",
     "Exact",
+    "Flow",
     "Grid",
     "GuidedDenoiser",
     "ImageError",
@@ -132,6 +146,7 @@ __all__ = [
     "ModelError",
     "NetworkDenoiser",
     "NoiseSchedule",
+    "Preconditioned",
     "Prediction",
     "PrincipalDirections",
     "ProbeReport",
@@ -143,6 +158,7 @@ __all__ = [
     "SeededNoise",
     "Solver",
     "Span",
+    "Straight",
     "directions",
     "find_direction",
     "find_solver",

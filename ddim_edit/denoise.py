@@ -65,13 +65,8 @@ def from_flow(output: Tensor, x: Tensor, level: Level) -> Prediction:
     return Prediction(shown - tau * output, shown + (1 - tau) * output)
 
 
-READINGS: Mapping[str, Reading] = {
-    "epsilon": from_eps,
-    "sample": from_x0,
-    "v_prediction": from_v,
-    "flow_prediction": from_flow,
-}
-
+READINGS: Mapping[str, Reading] = {"epsilon": from_eps, "sample": from_x0, "v_prediction": from_v}
+"""The predictions of a variance-preserving process, in diffusers' words."""
 
 Asking = Callable[[Tensor, Level], tuple[Tensor, float]]
 """What a network is shown of x at a level: its input, shaped as x, and the index that says how noisy that is."""

@@ -40,7 +40,7 @@ Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, floa
 
 
 class Editor:
-    """Inverts, decodes, interpolates and samples pictures with one pixel-space model; does not train.
+    """Inverts, decodes, interpolates, edits and samples pictures with one model; does not train.
 
     Args:
         model: what to walk with.
@@ -55,10 +55,16 @@ class Editor:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path | None = None, device: str = "auto", dtype: str = "auto", **options: Any
+        cls,
+        name_or_path: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        size: int | tuple[int, int] | None = None,
+        offline: bool = False,
+        **options: Any,
     ) -> "Editor":
-        """An editor on a packaged model, a diffusers folder or a hub id; see `load_model` and `Editor`."""
-        return cls(load_model(name_or_path, device, dtype), **options)
+        """An editor on a packaged model, a folder, a checkpoint file or a hub id; see `load_model` and `Editor`."""
+        return cls(load_model(name_or_path, device, dtype, size, offline), **options)
 
     def invert(self, images: Images, method: Method = DEFAULT, crop: Crop = CENTRE) -> Latents:
         """The codes of pictures; each knows its recipe and reports how well it was found.
@@ -92,7 +98,7 @@ class Editor:
         """The pictures of codes, float64 [B, 3, H, W], by their own recipes; not clamped to [-1, 1].
 
         Args:
-            latents: from `invert`, `noise`, `interpolate` or files.
+            latents: from `invert`, `noise`, `interpolate` or files; `Latent.under` gives them another prompt or class.
             force: decode even what belongs to another model.
 
         Raises:
@@ -108,7 +114,7 @@ class Editor:
     def noise(self, seeds: Sequence[int], method: Method = DEFAULT) -> Latents:
         """Fresh codes, one standard normal x_T per seed, that decode all the way down to t = 0."""
         grid = self._down_to_clean(method)
-        recipe = self._walker.recipe(method.solver, grid)
+        recipe = self._walker.recipe(method, grid)
         origins = [{"kind": "noise", "seed": seed} for seed in seeds]
         x = SeededNoise(seeds).draw(self.model.shape)
         return Latents(
@@ -139,7 +145,7 @@ class Editor:
         def solver(noise: SeededNoise) -> Solver:
             return OneWay(Ancestral(1.0, no_noise) if posterior_mean else Ancestral(eta, noise))
 
-        return self._walker.sample(seeds, self._down_to_clean(method), solver)
+        return self._walker.sample(seeds, method, self._down_to_clean(method), solver)
 
     def interpolate(
         self, latents: Sequence[Latent], frames: int = 9, method: str = "slerp", loop: bool = False
@@ -244,7 +250,7 @@ class Editor:
         edits = [make_edit(strengths, keep, conditional) for strengths in found]
         home = next(iter(found[0]))
         # Before the pictures are inverted, which takes long.
-        home.require_fits(self._walker.recipe(home.recipe.solver, Grid(home.recipe.grid, home.recipe.times)))
+        home.require_fits(self._walker.recipe(home.method, Grid(home.recipe.grid, home.recipe.times)))
         for each in named.values():
             each.require_level(level)
             each.require_fits(home.recipe)
@@ -313,7 +319,7 @@ class Editor:
             given = f"{to.model.name} of shape {list(to.model.shape)}"
             raise LatentMismatchError(wanted, given, "translate between models of one size")
         grid = to._down_to_clean(method)
-        recipe = to._walker.recipe(method.solver, grid)
+        recipe = to._walker.recipe(method, grid)
         latents = self.invert(images, method, crop)
         origins = [{"kind": "translation", "of": latent.recipe.as_dict()} for latent in latents]
         return to.decode([Latent(x.x, x.t, replace(recipe, origin=o)) for x, o in zip(latents, origins, strict=True)])
@@ -344,7 +350,7 @@ class Editor:
         return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost) if lost else 0.0
 
     def _edited(self, latents: Latents, edit: Edit) -> Tensor:
-        moved, denoiser = edit(latents, self.model.denoiser)
+        moved, denoiser = edit(latents, self.model.under(latents[0].recipe.condition))
         for latent in moved:
             self.require_own(latent)
         return self._walker.decode(moved, denoiser)

@@ -20,15 +20,15 @@ from ddim_edit.schedule import Level
 class Bottleneck(Protocol):
     """A network whose bottleneck h can be read and shifted; x [B, C, H, W], indices [B], h [B, c, h, w]."""
 
-    def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """The network's raw output, of the shape of x."""
+    def __call__(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
+        """The network's raw output, of the shape of x; given is its condition, if it follows one."""
         ...
 
-    def read(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """The same output, and h."""
         ...
 
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         """The same output, and the one with shift [c, h, w] or [B, c, h, w] added to h."""
         ...
 

@@ -10,14 +10,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ddim_edit.condition import NOTHING, Condition
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.interpolate import find_blend
 from ddim_edit.noise import Mix, blend_mixes
 from ddim_edit.tensorfile import TensorFile
 
 SUFFIX = ".latent.safetensors"
-FORMAT = 1
-WALK = ("model", "weights", "schedule", "dtype", "solver", "times")
+FORMAT = 2
+_UNCONDITIONAL = 1  # the format before conditions
+WALK = ("model", "weights", "schedule", "dtype", "condition", "solver", "times")
 _HEADER = "ddim-edit"
 
 
@@ -33,6 +35,7 @@ class Recipe:
         solver: name of the solver that decodes.
         grid: name of the grid.
         times: its times, from the image up to the latent's t.
+        condition: the prompt or class that it was inverted under, and is decoded under.
         dequantise: what to take off at the first time, as seeds and weights of noise.
         origin: how the latent came to be, as plain data: an inversion's options and source, a seed, a mixture.
         format: version of this record.
@@ -46,6 +49,7 @@ class Recipe:
     solver: str
     grid: str
     times: tuple[float, ...]
+    condition: Condition = NOTHING
     dequantise: Mix = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
@@ -53,7 +57,11 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON types."""
         pairs = [list(pair) for pair in self.dequantise]
-        return asdict(self) | {"times": list(self.times), "dequantise": pairs}
+        return asdict(self) | {
+            "times": list(self.times),
+            "condition": self.condition.as_dict(),
+            "dequantise": pairs,
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Recipe":
@@ -62,6 +70,8 @@ class Recipe:
         Raises:
             LatentError: fields are missing or unknown, or the format is newer than this program.
         """
+        if record.get("format") == _UNCONDITIONAL:
+            record = {**record, "condition": {}, "format": FORMAT}
         if record.get("format") != FORMAT:
             given = f"format {record.get('format')}"
             raise LatentError(f"a recipe of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
@@ -70,7 +80,8 @@ class Recipe:
             odd = ", ".join(sorted(set(record) ^ names))
             raise LatentError("a recipe with the fields of its format", f"one that differs in {odd}", "write it anew")
         mix = tuple((seed, weight) for seed, weight in record["dequantise"])
-        return cls(**{**record, "times": tuple(record["times"]), "dequantise": mix})
+        condition = Condition.from_dict(record["condition"])
+        return cls(**{**record, "times": tuple(record["times"]), "condition": condition, "dequantise": mix})
 
     @property
     def walk(self) -> tuple[Any, ...]:
@@ -100,6 +111,13 @@ class Latent:
     def parts(self) -> tuple[Tensor, ...]:
         """What a solver decodes, as a batch of one."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
+
+    def under(self, condition: Condition) -> "Latent":
+        """The same code, to be decoded under another condition than it was inverted under: an edit by words or class.
+
+        Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or (2023) for prompts.
+        """
+        return replace(self, recipe=replace(self.recipe, condition=condition))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file whose header holds the recipe as sorted JSON; reads back bit by bit.

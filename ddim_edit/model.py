@@ -1,11 +1,14 @@
 """A model: a denoiser and a codec, the schedule they were trained with, and who they are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from ddim_edit.codec import Codec
+from ddim_edit.condition import NOTHING, Condition
 from ddim_edit.denoise import Denoiser
+from ddim_edit.errors import ArgumentError
 from ddim_edit.schedule import NoiseSchedule
 
 
@@ -14,7 +17,7 @@ class Model:
     """Everything that walks need of a checkpoint.
 
     Attributes:
-        denoiser: what answers at noisy pictures.
+        denoiser: what answers at noisy pictures, under no condition.
         codec: between pictures and x_0.
         schedule: the noise schedule.
         shape: of x_0, (C, H, W).
@@ -24,6 +27,7 @@ class Model:
         dtype: what the network computes in, by name.
         device: where the network lives.
         state_device: where the state of a walk lives; the CPU for devices without float64.
+        conditioner: makes the denoiser of a condition; None for a model that follows none.
     """
 
     denoiser: Denoiser
@@ -36,8 +40,22 @@ class Model:
     dtype: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     state_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    conditioner: Callable[[Condition], Denoiser] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the pictures it takes."""
-        return self.shape[1], self.shape[2]
+        return self.shape[1] * self.codec.factor, self.shape[2] * self.codec.factor
+
+    def under(self, condition: Condition) -> Denoiser:
+        """The denoiser that answers under a condition.
+
+        Raises:
+            ArgumentError: a condition that this model cannot follow.
+        """
+        if condition == NOTHING:
+            return self.denoiser
+        if self.conditioner is None:
+            given = ", ".join(f"{name} {value!r}" for name, value in condition.as_dict().items())
+            raise ArgumentError(f"no prompt, class or guidance for {self.name}", given, "it is unconditional")
+        return self.conditioner(condition)

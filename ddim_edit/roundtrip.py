@@ -22,7 +22,8 @@ class Reconstruction:
         pictures: the same after a round trip.
         latents: the codes in between.
         scores: one mapping per picture: nfe_in and nfe_out, mse and psnr (pictures in [0, 1]), ssim, lpips, the
-            fraction of identical_pixels, and what the latent reports of itself.
+            fraction of identical_pixels, what the latent reports of itself (its error is that of the walk, in units
+            of x_0) and, of a lossy codec, codec_psnr and codec_error: how far it alone takes the pictures.
     """
 
     originals: Tensor
@@ -32,25 +33,32 @@ class Reconstruction:
 
 
 class Trip(NamedTuple):
-    """One batch on its way: pictures [B, 3, H, W], what inverting them found, and what that decodes to, if known."""
+    """One batch on its way: pictures [B, 3, H, W], what inverting them found, and what that decodes to, if known.
+
+    Of a lossy codec also what it alone makes of the pictures, without any walk, where decoding was asked for.
+    """
 
     originals: Tensor
     found: Inversion
     decoded: Tensor | None
+    coded: Tensor | None = None
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
         """The codes, one recipe each."""
         x, *rest = (part.cpu() for part in self.found.parts)
         deltas = rest[0] if rest else [None] * len(x)
-        rows = zip(x, recipes, deltas, _reports(self.found), strict=True)
+        rows = zip(x, recipes, deltas, _reports(self), strict=True)
         return [Latent(each, recipe.times[-1], recipe, delta, report) for each, recipe, delta, report in rows]
 
 
-def _reports(found: Inversion) -> Iterator[dict[str, Any]]:
+def _reports(trip: Trip) -> Iterator[dict[str, Any]]:
     """What each latent will say of itself."""
+    found = trip.found
     columns = {"nfe": found.nfe, "residual": found.residual, "converged": found.converged}
     if found.trip is not None:
         columns |= {"error": found.trip.error, "rounds": found.trip.rounds}
+    if trip.coded is not None:
+        columns |= {"codec_error": (trip.coded - trip.originals).flatten(1).abs().amax(1)}
     health = asdict(metrics.health(found.parts[0]))
     return _rows(columns | {f"xt_{name}": value for name, value in health.items()})
 
@@ -69,6 +77,8 @@ def scores(trip: Trip, lpips: metrics.LPIPS) -> Iterator[dict[str, Any]]:
         "lpips": lpips(*pair),
         "identical_pixels": identical_pixels(*pair),
     }
+    if trip.coded is not None:
+        columns |= {"codec_psnr": metrics.psnr(trip.originals, trip.coded)}
     return _rows(columns)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ddim_edit.codec import REFINERS, AutoencoderCodec, Codec
 from ddim_edit.codes import Codes, Shelf, key_of
 from ddim_edit.denoise import Denoiser, WatchedDenoiser
 from ddim_edit.errors import ArgumentError, LatentMismatchError
@@ -18,11 +19,12 @@ from ddim_edit.model import Model
 from ddim_edit.noise import Mix, SeededNoise, derive_seed, mixed_noise
 from ddim_edit.roundtrip import Trip
 from ddim_edit.schedule import Grid
-from ddim_edit.solve import Method, Solver, find_solver, invert, recording, sample
+from ddim_edit.solve import Inversion, Method, Solver, Spans, find_solver, invert, recording, sample
 from ddim_edit.sources import Images, Source, sources
 from ddim_edit.spaces import Space, Trace, find_space
 
 Item = TypeVar("Item")
+NoisySolver = Callable[[SeededNoise], Solver]
 
 
 class _Batch(NamedTuple):
@@ -58,13 +60,14 @@ class Walker:
     def trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
         """Invert."""
         grid = method.make_grid(self.model.schedule)
-        spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self.recipe(method.solver, grid)
+        spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self.recipe(method, grid)
+        denoiser = self._watched(self.model.under(method.condition))
         for pictures in chunks(sources(images, self.model.size, crop), self.batch_size):
             batch = self._batch(pictures, method)
-            found = invert(self._watched(self.model.denoiser), batch.x0, spans, solver, batch.noise)
-            decoded = None if found.trip is None else self.model.codec.decode(found.trip.decoded).cpu()
-            trip = Trip(batch.originals, found, decoded)
-            origins = [{"kind": "inversion", "exact": method.exact, **picture.origin} for picture in pictures]
+            found = invert(denoiser, batch.x0, spans, solver, batch.noise)
+            trip = self._trip(batch, found)
+            kind = {"kind": "inversion", "exact": method.exact} | ({"refine": method.refine} if method.refine else {})
+            origins = [{**kind, **picture.origin} for picture in pictures]
             recipes = [
                 replace(recipe, dequantise=mix, origin=origin) for mix, origin in zip(batch.mixes, origins, strict=True)
             ]
@@ -77,8 +80,8 @@ class Walker:
         schedule = self.model.schedule
         grid = method.make_grid(schedule)
         spaces = [find_space(level, grid, schedule.T) for level in levels]
-        origin = {"kind": "codes", "dequantise": method.dequantise}
-        recipe = replace(self.recipe(method.solver, grid), origin=origin)
+        origin = {"kind": "codes", "dequantise": method.dequantise, "refine": method.refine}
+        recipe = replace(self.recipe(method, grid), origin=origin)
         reader = _Reader(self, method, spaces, recipe, shelf)
         pictures = sources(images, self.model.size, crop)
         if not pictures:
@@ -94,7 +97,7 @@ class Walker:
         """The codes of one batch in several spaces, [B, ...] each."""
         batch, grid = self._batch(pictures, method), method.make_grid(self.model.schedule)
         spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
-        passed, denoiser = Trace({}, {}), self.model.denoiser
+        passed, denoiser = Trace({}, {}), self.model.under(method.condition)
         if any(space.times for space in spaces):
             denoiser = ReadingDenoiser(denoiser, passed.bottlenecks)
         invert(
@@ -106,14 +109,16 @@ class Walker:
         """Decode latents of any walks, with the model's denoiser or another one made of it."""
         walks = (list(alike) for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
         groups = chain.from_iterable(chunks(alike, self.batch_size) for alike in walks)
-        return torch.cat([self._decode(Latents(group), denoiser or self.model.denoiser) for group in groups])
+        return torch.cat([self._decode(Latents(group), denoiser) for group in groups])
 
-    def sample(self, seeds: Sequence[int], grid: Grid, solver: Callable[[SeededNoise], Solver]) -> Tensor:
+    def sample(self, seeds: Sequence[int], method: Method, grid: Grid, solver: NoisySolver) -> Tensor:
         """New pictures by a solver that draws noise of its own from the same seeds."""
+        denoiser = self._watched(self.model.under(method.condition))
+        spans = self.model.schedule.spans(grid)
         groups = chunks(seeds, self.batch_size)
-        return torch.cat([self._sample(group, grid, solver) for group in groups])
+        return torch.cat([self._sample(SeededNoise(group), denoiser, spans, solver) for group in groups])
 
-    def recipe(self, solver: str, grid: Grid) -> Recipe:
+    def recipe(self, method: Method, grid: Grid) -> Recipe:
         """What a latent of this model says of itself."""
         model = self.model
         return Recipe(
@@ -122,9 +127,10 @@ class Walker:
             schedule=model.schedule.description,
             prediction=model.prediction,
             dtype=model.dtype,
-            solver=solver,
+            solver=method.solver,
             grid=grid.name,
             times=grid.times,
+            condition=method.condition,
         )
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
@@ -142,26 +148,33 @@ class Walker:
     def _batch(self, pictures: Sequence[Source], method: Method) -> _Batch:
         originals = torch.stack([picture.pixels for picture in pictures])
         mixes = [_dequantisation(method, picture) for picture in pictures]
-        x0 = self.model.codec.encode(originals.to(self.model.state_device))
+        placed = originals.to(self.model.state_device)
+        x0 = _encoded(self.model.codec, placed, method.refine)
         return _Batch(originals, x0, mixes, self._noise(mixes))
+
+    def _trip(self, batch: _Batch, found: Inversion) -> Trip:
+        codec = self.model.codec
+        if found.trip is None:
+            return Trip(batch.originals, found, None)
+        coded = codec.decode(batch.x0).cpu() if codec.lossy else None
+        return Trip(batch.originals, found, codec.decode(found.trip.decoded).cpu(), coded)
 
     def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
         return mixed_noise(mixes, self.model.shape).to(self.model.state_device) if any(mixes) else None
 
-    def _decode(self, latents: Latents, denoiser: Denoiser) -> Tensor:
+    def _decode(self, latents: Latents, denoiser: Denoiser | None) -> Tensor:
         """Decode latents of one walk, few enough for one batch."""
         recipe, schedule = latents[0].recipe, self.model.schedule
+        denoiser = denoiser or self.model.under(recipe.condition)
         spans = schedule.spans(Grid(recipe.grid, recipe.times))
         parts = tuple(part.to(self.model.state_device) for part in latents.parts)
         noise = self._noise([latent.recipe.dequantise for latent in latents])
         x0 = sample(self._watched(denoiser), parts, spans, find_solver(recipe.solver), noise).x0
         return self.model.codec.decode(x0).cpu()
 
-    def _sample(self, seeds: Sequence[int], grid: Grid, solver: Callable[[SeededNoise], Solver]) -> Tensor:
-        noise = SeededNoise(seeds)
+    def _sample(self, noise: SeededNoise, denoiser: Denoiser, spans: Spans, solver: NoisySolver) -> Tensor:
         x = noise.draw(self.model.shape).to(self.model.state_device)
-        spans = self.model.schedule.spans(grid)
-        return self.model.codec.decode(sample(self._watched(self.model.denoiser), (x,), spans, solver(noise)).x0).cpu()
+        return self.model.codec.decode(sample(denoiser, (x,), spans, solver(noise)).x0).cpu()
 
 
 @dataclass(frozen=True)
@@ -205,6 +218,17 @@ def _require_same(mine: Model, theirs: Recipe) -> None:
         given = f"one made with {theirs.prediction} and {theirs.schedule}"
         wanted = f"a latent made with {trained[0]} and {trained[1]}"
         raise LatentMismatchError(wanted, given, "restore that scheduler_config.json, or force it")
+
+
+def _encoded(codec: Codec, pictures: Tensor, refine: str | None) -> Tensor:
+    """x_0 of pictures [B, 3, H, W], bettered where that is asked for."""
+    x0 = codec.encode(pictures)
+    if refine is None:
+        return x0
+    if refine not in REFINERS or not isinstance(codec, AutoencoderCodec):
+        wanted = f"a model with an autoencoder, and a refinement out of {', '.join(REFINERS)}"
+        raise ArgumentError(wanted, f"{refine!r} for a {type(codec).__name__}", "leave the refinement out")
+    return REFINERS[refine](codec, pictures, x0)
 
 
 def _dequantisation(method: Method, source: Source) -> Mix:

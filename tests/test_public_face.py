@@ -8,7 +8,7 @@ import click
 import pytest
 
 import ddim_edit
-from ddim_edit import GRIDS, SOLVERS, Method
+from ddim_edit import GRIDS, REFINERS, SOLVERS, Method
 from ddim_edit.cli import fitting, interpolating, options, probing, sampling
 from ddim_edit.cli.main import commands
 from ddim_edit.directions import METHODS, SUFFIX
@@ -84,6 +84,7 @@ def test_importing_the_package_costs_nothing(statement: str) -> None:
 def test_the_command_line_knows_the_names_of_the_registries() -> None:
     assert tuple(SOLVERS) == options.SOLVER_NAMES
     assert tuple(GRIDS) == options.GRID_NAMES
+    assert tuple(REFINERS) == options.REFINER_NAMES
     assert tuple(BLENDS) == interpolating.BLEND_NAMES
     assert tuple(METHODS) == fitting.METHOD_NAMES
     assert SUFFIX == fitting.DIRECTION
@@ -114,12 +115,12 @@ def test_a_bare_command_line_asks_for_the_default_method() -> None:
         told.update(method)
 
     spy.main(args=[], standalone_mode=False)
-    assert Method(**told) == Method()
+    assert options.make_method(told) == Method()
     assert options.LOSSLESS in SOLVERS
     spy.main(args=["--lossless"], standalone_mode=False)
     assert told["solver"] == options.LOSSLESS
 
 
 def test_every_grid_name_and_rho_is_taken_by_the_command_line() -> None:
-    for name in (*GRIDS, "karras:1", "karras:7.5", "karras:14"):
+    for name in (*GRIDS, "karras:1", "karras:7.5", "karras:14", "flow:3"):
         assert options._grid(click.Context(sampling.sample), sampling.sample.params[0], name) == name

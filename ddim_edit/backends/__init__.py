@@ -1,7 +1,8 @@
 """Backends: checkpoints of each family as a `Model`."""
 
-from ddim_edit.backends.folder import DEFAULT_MODEL, load_model, packaged_models, read_scheduler
+from ddim_edit.backends.loading import DEFAULT_MODEL, load_model, packaged_models
 from ddim_edit.backends.placed import PRECISIONS, Placed, dtype_name, find_device
+from ddim_edit.backends.process import read_process
 from ddim_edit.backends.unet import UNet, UNetConfig, load_unet
 
 __all__ = [
@@ -15,5 +16,5 @@ __all__ = [
     "load_model",
     "load_unet",
     "packaged_models",
-    "read_scheduler",
+    "read_process",
 ]

@@ -1,12 +1,12 @@
 """Where and how precisely a network runs: devices and dtypes by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.hspace import require_bottleneck
@@ -69,20 +69,23 @@ class Placed:
     """A network on its device in its precision, fed from and answering to anywhere; never tracks gradients.
 
     Args:
-        network: called with x [B, C, H, W] and indices [B]; a `Bottleneck`, if that is to be read or shifted.
+        network: called with x [B, C, H, W], indices [B] and what is given; a `Bottleneck`, if that is to be read or
+            shifted. Of its output the first C channels count: the others are learned variances.
         device: where its weights are.
         precision: what they are.
+        given: tensors [1, ...] by keyword, the same for every picture.
     """
 
-    network: nn.Module
+    network: Callable[..., Tensor]
     device: torch.device
     precision: Precision
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """The network's output, on the device of x."""
         with self._running():
-            output: Tensor = self.network(*self._fed(x, index))
-        return output.to(x.device)
+            output = self.network(*self._fed(x, index), **self._given(len(x)))
+        return _answer(output, x)
 
     def read(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output, and its bottleneck in float32, on the device of x.
@@ -92,9 +95,9 @@ class Placed:
         """
         bottleneck = require_bottleneck(self.network)
         with self._running():
-            output, h = bottleneck.read(*self._fed(x, index))
+            output, h = bottleneck.read(*self._fed(x, index), **self._given(len(x)))
         # Unlike the output, h is kept: copied out here it is an ordinary tensor, which may track gradients.
-        return output.to(x.device), h.to(x.device, torch.float32, copy=True)
+        return _answer(output, x), h.to(x.device, torch.float32, copy=True)
 
     def shifted(self, x: Tensor, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output, and the one with the shift added to its bottleneck, on the device of x.
@@ -106,16 +109,28 @@ class Placed:
         bottleneck = require_bottleneck(self.network)
         with self._running():
             shift = shift.to(self.device, self.precision.dtype)
-            own, shifted = bottleneck.shifted(*self._fed(x, index), shift)
-        return own.to(x.device), shifted.to(x.device)
+            own, shifted = bottleneck.shifted(*self._fed(x, index), shift, **self._given(len(x)))
+        return _answer(own, x), _answer(shifted, x)
 
     def _fed(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return x.to(self.device, self.precision.dtype), index.to(self.device)
+
+    def _given(self, batch: int) -> dict[str, Tensor]:
+        placed = {name: value.to(self.device) for name, value in self.given.items()}
+        cast = {
+            name: value.to(self.precision.dtype) if value.is_floating_point() else value
+            for name, value in placed.items()
+        }
+        return {name: value.expand(batch, *value.shape[1:]) for name, value in cast.items()}
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         with torch.inference_mode(), _convolutions(self.device, self.precision.tf32):
             yield
+
+
+def _answer(output: Tensor, x: Tensor) -> Tensor:
+    return output[:, : x.shape[1]].to(x.device)
 
 
 def _convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:

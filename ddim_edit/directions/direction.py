@@ -20,7 +20,7 @@ from ddim_edit.tensorfile import TensorFile
 
 SUFFIX = ".direction.safetensors"
 FORMAT = 1
-HOME = ("model", "weights", "schedule", "prediction", "times")
+HOME = ("model", "weights", "schedule", "prediction", "condition", "times")
 """What a latent's recipe must share with a direction's; solver and dtype may differ, they move codes too little.
 
 Of the times only those of noisy states count: fresh noise is decoded one step further, to t = 0.
@@ -79,7 +79,9 @@ class Direction:
     def method(self) -> Method:
         """How to invert a picture to where this direction moves codes."""
         recipe = self.recipe
-        return Method(recipe.solver, Grid(recipe.grid, recipe.times), dequantise=recipe.origin.get("dequantise", 0))
+        grid, dequantise = Grid(recipe.grid, recipe.times), recipe.origin.get("dequantise", 0)
+        refine = recipe.origin.get("refine")
+        return Method(recipe.solver, grid, dequantise=dequantise, condition=recipe.condition, refine=refine)
 
     def score(self, codes: Tensor) -> Tensor:
         """Where codes [B, ...] stand among the training codes, in standard deviations from their mean: [B]."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ddim_edit.condition import NOTHING, Condition
 from ddim_edit.errors import ArgumentError
 from ddim_edit.schedule import Grid, NoiseSchedule, make_grid
 from ddim_edit.solve.implicit import Implicit, half, whole
@@ -36,10 +37,12 @@ class Method:
         grid: one of `GRIDS`, "karras:RHO", or a `Grid` of your own.
         steps: number of steps of a grid by name.
         exact: iterate until the solver's own decode gives the image back to `tol`.
-        tol: largest error accepted by `exact`, images in [-1, 1]; the default returns every 8-bit pixel.
+        tol: largest error of x_0 accepted by `exact`; the default returns every 8-bit pixel of a pixel-space model.
         check: decode what was inverted and report the error, without iterating.
         dequantise: seed from which each image gets its own noise of the first level, or None for no such noise.
         level: the time at which to stop, moved to the nearest one of the grid; None walks all of it, to x_T.
+        condition: the prompt or class to walk under, for models that follow one.
+        refine: how to better the x_0 that an autoencoder finds, one of `codec.REFINERS`; None leaves it.
     """
 
     solver: str = "dpm2m"
@@ -50,6 +53,8 @@ class Method:
     check: bool = False
     dequantise: int | None = 0
     level: float | None = None
+    condition: Condition = NOTHING
+    refine: str | None = None
 
     def make_grid(self, schedule: NoiseSchedule) -> Grid:
         """The grid that this method names, up to its level.

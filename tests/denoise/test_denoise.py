@@ -73,7 +73,7 @@ def test_readings_give_back_what_the_network_was_trained_on(kind: str, t: float,
 def test_readings_equal_diffusers(kind: str, index: int) -> None:
     oracle = DDIMScheduler(prediction_type=kind, clip_sample=False)
     oracle.set_timesteps(1000)
-    oracle.alphas_cumprod = torch.cumprod(1 - torch.from_numpy(LINEAR.betas), 0)
+    oracle.alphas_cumprod = torch.from_numpy(LINEAR.alpha_bar)
     output, x = randn(2, 1, 2, 2), randn(2, 1, 2, 2, seed=1)
     expected = oracle.step(output, index, x).pred_original_sample
     assert_close(READINGS[kind](output, x, LINEAR.level(index + 1)).x0, expected, 1e-10)
@@ -194,7 +194,7 @@ def test_clipping_bounds_x0_and_lets_eps_follow(t: float, seed: int, bound: floa
 def test_clipping_equals_diffusers() -> None:
     oracle = DDIMScheduler(clip_sample=True, clip_sample_range=0.7)
     oracle.set_timesteps(1000)
-    oracle.alphas_cumprod = torch.cumprod(1 - torch.from_numpy(LINEAR.betas), 0)
+    oracle.alphas_cumprod = torch.from_numpy(LINEAR.alpha_bar)
     data, x, here, there = mixture(), randn(4, 1, 2, 2), LINEAR.level(400), LINEAR.level(399)
     prediction = ClippedDenoiser(data, 0.7)(x, here)
     expected = oracle.step(data(x, here).eps, 399, x, use_clipped_model_output=True).prev_sample

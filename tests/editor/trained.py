@@ -32,7 +32,7 @@ def train(folder: Path, tint: Tensor, steps: int = 300, batch: int = 64) -> Path
         torch.manual_seed(0)
         unet = UNet(UNetConfig.from_dict(tiny.UNET))
         optimizer = torch.optim.Adam(unet.parameters(), lr=3e-3)
-        alpha_bar = torch.from_numpy((1 - SCHEDULE.betas).cumprod()).float()
+        alpha_bar = torch.from_numpy(SCHEDULE.alpha_bar).float()
         for _ in range(steps):
             x0, t = pictures(tint, torch.rand(batch) - 0.5), torch.randint(0, SCHEDULE.T, (batch,))
             alpha, sigma = (part[t, None, None, None] for part in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ddim_edit.condition import Condition
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.interpolate import slerp
 from ddim_edit.latent import FORMAT, SUFFIX, WALK, Latent, Latents, Recipe, between, require_alike
@@ -194,6 +195,37 @@ def test_a_file_without_x_is_refused(place: Path) -> None:
     assert_refused(place, "a latent file written by ddim-edit")
 
 
+def test_a_latent_of_the_format_before_conditions_has_none(place: Path) -> None:
+    def grow_old(record: dict[str, Any]) -> None:
+        assert record["recipe"].pop("condition") == {}
+        record["recipe"]["format"] = 1
+
+    rewrite(place, grow_old)
+    assert Latent.load(place).recipe == RECIPE
+
+
+def test_the_condition_is_kept_with_the_latent(place: Path) -> None:
+    condition = Condition(prompt="a cat", negative_prompt="grey", guidance_scale=3.5)
+    latent(condition=condition).save(place)
+    assert Latent.load(place).recipe.condition == condition
+    assert header(place)["recipe"]["condition"] == condition.as_dict()
+
+
+def test_a_latent_under_another_condition_is_the_same_code(place: Path) -> None:
+    plain, dog = latent(), Condition(prompt="a dog")
+    moved = plain.under(dog)
+    assert moved.recipe == replace(plain.recipe, condition=dog)
+    assert torch.equal(moved.x, plain.x)
+    with pytest.raises(LatentMismatchError, match="wanted latents of one condition"):
+        require_alike([plain, moved])
+
+
+@pytest.mark.parametrize("condition", [{"mood": "sad"}, {"label": -1}, {"guidance_scale": "much"}, 3])
+def test_conditions_that_are_none_are_refused(place: Path, condition: object) -> None:
+    rewrite(place, lambda record: record["recipe"].update(condition=condition))
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
 @pytest.mark.parametrize("number", [FORMAT + 1, 0, None, "1"])
 def test_another_format_is_refused(place: Path, number: object) -> None:
     rewrite(place, lambda record: record["recipe"].update(format=number))
@@ -226,6 +258,7 @@ OTHERS: dict[str, Any] = {
     "weights": "cd" * 32,
     "schedule": {"kind": "cosine", "max_beta": 0.999, "T": 1000},
     "dtype": "bfloat16",
+    "condition": Condition(prompt="a cat"),
     "solver": "belm",
     "times": (1.0, 1000.0),
 }

@@ -1,5 +1,6 @@
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 from diffusers import DDIMScheduler
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from ddim_edit.errors import ArgumentError
 from ddim_edit.schedule import GRIDS, Grid, Karras, Leading, NoiseSchedule, logsnr, make_grid, quad, uniform
 
+Diffusers: Any = diffusers  # its types are hidden from mypy
 LINEAR = NoiseSchedule.linear()
 STEPS = (1, 2, 3, 7, 10, 20, 27, 50, 81, 243, 333, 729, 999, 1000)
 OURS = ("karras", "karras:3", "logsnr", "uniform", "quad")
@@ -135,15 +137,16 @@ def test_times_that_do_not_increase_from_0_upwards_make_no_grid(times: tuple[flo
 
 
 WRONG = {
-    ("kaRRas", 20): "wanted a grid out of karras, logsnr, uniform, quad, leading, trailing, linspace, "
-    "was given kaRRas: choose one of these, or karras:RHO",
-    ("uniform:2", 20): "wanted a grid out of karras, logsnr, uniform, quad, leading, trailing, linspace, "
-    "was given uniform:2: choose one of these, or karras:RHO",
+    ("kaRRas", 20): "wanted a grid out of karras, logsnr, uniform, quad, leading, trailing, linspace, flow, "
+    "was given kaRRas: choose one of these, karras:RHO or flow:SHIFT",
+    ("uniform:2", 20): "wanted a grid out of karras, logsnr, uniform, quad, leading, trailing, linspace, flow, "
+    "was given uniform:2: choose one of these, karras:RHO or flow:SHIFT",
     ("karras", 0): "wanted a number of steps from 1 to 10000, was given 0: 20 is a good start",
     ("karras", 10_001): "wanted a number of steps from 1 to 10000, was given 10001: 20 is a good start",
-    ("karras:0.5", 20): "wanted karras:RHO with a number of at least 1, was given karras:0.5: karras:7 is usual",
-    ("karras:inf", 20): "wanted karras:RHO with a number of at least 1, was given karras:inf: karras:7 is usual",
-    ("karras:x", 20): "wanted karras:RHO with a number of at least 1, was given karras:x: karras:7 is usual",
+    ("karras:0.5", 20): "wanted karras:NUMBER with a number of at least 1, was given karras:0.5: karras:7 is usual",
+    ("karras:inf", 20): "wanted karras:NUMBER with a number of at least 1, was given karras:inf: karras:7 is usual",
+    ("karras:x", 20): "wanted karras:NUMBER with a number of at least 1, was given karras:x: karras:7 is usual",
+    ("flow:0.5", 20): "wanted flow:NUMBER with a number of at least 1, was given flow:0.5: flow:3 is usual",
     ("trailing", 2000): "wanted at least two times from 0 upwards, each larger than the one before, "
     "was given 2000 times (0, 1, 2, 2, ...): ask for more steps, or for fewer than the schedule has levels",
 }
@@ -154,3 +157,16 @@ def test_errors_read_as_one_sentence(name: str, steps: int) -> None:
     with pytest.raises(ArgumentError) as caught:
         make_grid(name, LINEAR, steps)
     assert str(caught.value) == WRONG[name, steps]
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [7, 28])
+def test_the_flow_grid_is_that_of_diffusers(shift: float, steps: int) -> None:
+    oracle = Diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    oracle.set_timesteps(steps)
+    schedule = NoiseSchedule.flow()
+    grid = make_grid(f"flow:{shift:g}", schedule, steps)
+    s = np.array([schedule.s(t) for t in grid.times[-2::-1]])
+    # The last one, pure noise there, keeps 2^-12 of the picture here.
+    assert s / (1 + s) == pytest.approx(oracle.sigmas.numpy()[1:], rel=2e-6, abs=1e-9)
+    assert (grid.times[0], grid.times[-1]) == (0, 1000)

@@ -1,4 +1,4 @@
-"""Codecs: between pictures [B, 3, H, W] and the x_0 that a model diffuses, both in [-1, 1]."""
+"""Codecs of models that diffuse pictures themselves: x_0 is the picture, in [-1, 1], in colour or grey."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -12,6 +12,16 @@ from ddim_edit.errors import ModelError
 class Codec(Protocol):
     """A way from pictures to x_0 and back."""
 
+    @property
+    def factor(self) -> int:
+        """Pixels a side of one cell of x_0."""
+        ...
+
+    @property
+    def lossy(self) -> bool:
+        """Whether a picture may come back changed, by more than rounding, however good the walk was."""
+        ...
+
     def encode(self, pictures: Tensor) -> Tensor:
         """x_0 of pictures [B, 3, H, W]."""
         ...
@@ -23,6 +33,9 @@ class Codec(Protocol):
 
 class ColourCodec:
     """For models that diffuse RGB pictures themselves: the identity."""
+
+    factor = 1
+    lossy = False
 
     def encode(self, pictures: Tensor) -> Tensor:
         """The pictures."""
@@ -38,6 +51,9 @@ class GreyCodec:
 
     Luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
     """
+
+    factor = 1
+    lossy = True
 
     def encode(self, pictures: Tensor) -> Tensor:
         """x_0 [B, 1, H, W] of pictures [B, 3, H, W]."""

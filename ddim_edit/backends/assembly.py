@@ -1,0 +1,87 @@
+"""From a checkpoint to a `Model`: the network placed, its conditions tied to it, its size settled."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ddim_edit.backends.checkpoint import Checkpoint
+from ddim_edit.backends.conditioning import Conditioner, Embedder
+from ddim_edit.backends.placed import PRECISIONS, Placed, state_device
+from ddim_edit.codec import Codec
+from ddim_edit.denoise import NetworkDenoiser
+from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.model import Model
+
+Size = tuple[int, int]
+
+
+class Wish(NamedTuple):
+    """What a user wants of a model: where, how precisely, and pictures of which size (H, W), if not its own."""
+
+    device: torch.device
+    dtype: str
+    size: Size | None = None
+
+
+class Loaded(NamedTuple):
+    """A checkpoint with what stands around it: its codec, its embedder if it follows conditions, its fingerprint."""
+
+    checkpoint: Checkpoint
+    codec: Codec
+    embedder: Embedder | None
+    weights: str
+
+
+def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
+    """The model of a loaded checkpoint.
+
+    Raises:
+        ModelError: a checkpoint of no size of its own, and none wished; ArgumentError: a size that cannot be.
+    """
+    checkpoint, codec, precision = loaded.checkpoint, loaded.codec, PRECISIONS[wish.dtype]
+    network = Placed(checkpoint.network.to(wish.device, precision.dtype), wish.device, precision)
+    denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking)
+    conditioner = None if loaded.embedder is None else Conditioner(denoiser, network, loaded.embedder)
+    return Model(
+        denoiser=denoiser if conditioner is None else conditioner.unconditional(),
+        codec=codec,
+        schedule=checkpoint.schedule,
+        shape=(checkpoint.channels, *cells(checkpoint, codec, wish.size)),
+        name=name,
+        weights=loaded.weights,
+        prediction=checkpoint.prediction,
+        dtype=wish.dtype,
+        device=wish.device,
+        state_device=state_device(wish.device),
+        conditioner=conditioner,
+    )
+
+
+def cells(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:
+    """Height and width of x_0: as wished in pixels, or as trained.
+
+    Raises:
+        ModelError: neither; ArgumentError: pixels that make no whole cells.
+    """
+    if size is None:
+        if checkpoint.size is None:
+            raise ModelError("a size for pictures of this model, which does not tell its own", "none", "give --size")
+        return checkpoint.size
+    if min(size) < 1 or any(side % codec.factor for side in size):
+        wanted = f"a size in multiples of {codec.factor} pixels"
+        raise ArgumentError(wanted, f"{size[1]}x{size[0]}", "choose the nearest one")
+    return size[0] // codec.factor, size[1] // codec.factor
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """SHA-256 of one file, or of the digests of several in the order of their names."""
+    digests = [_digest(file) for file in sorted(files)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

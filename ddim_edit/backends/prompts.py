@@ -1,0 +1,156 @@
+"""Prompts as what text-conditioned networks are given, encoded by the checkpoint's own diffusers pipeline."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ddim_edit.backends.adapted import Adapted
+from ddim_edit.backends.conditioning import Given
+from ddim_edit.backends.extra import diffusers, pretrained
+from ddim_edit.backends.process import read_json
+from ddim_edit.condition import Condition
+from ddim_edit.errors import ArgumentError, ModelError
+
+Size = tuple[int, int]
+
+
+class Encoded(NamedTuple):
+    """What a network is given for a prompt, and for what guidance leads away from."""
+
+    prompt: Given
+    negative: Given
+
+
+Encode = Callable[[str, str | None], Encoded]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Conditions in words; follows no class numbers, and reads no more of a prompt than the text encoder does.
+
+    Args:
+        name: the model's, for errors.
+        encode: prompt and negative prompt (None: whatever the family takes for none) as tensors.
+    """
+
+    name: str
+    encode: Encode
+    _known: dict[tuple[str, str | None], Encoded] = field(default_factory=dict, repr=False)
+
+    def wanted(self, condition: Condition) -> Given:
+        """The prompt; the empty one where there is none."""
+        if condition.label is not None:
+            given = f"the class {condition.label}"
+            raise ArgumentError(f"a prompt for {self.name}", given, "it follows text, not numbers")
+        return self._encoded(condition.prompt, None).prompt
+
+    def unwanted(self, condition: Condition) -> Given:
+        """The negative prompt."""
+        return self._encoded("", condition.negative_prompt or None).negative
+
+    def _encoded(self, prompt: str, negative: str | None) -> Encoded:
+        key = prompt, negative
+        if key not in self._known:
+            with torch.no_grad():
+                self._known[key] = self.encode(prompt, negative)
+        return self._known[key]
+
+
+def _stable_diffusion(pipe: Any, device: torch.device, size: Size) -> Encode:
+    def encode(prompt: str, negative: str | None) -> Encoded:
+        yes, no = pipe.encode_prompt(prompt, device, 1, True, negative_prompt=negative)
+        return Encoded({"encoder_hidden_states": yes}, {"encoder_hidden_states": no})
+
+    return encode
+
+
+def _stable_diffusion_xl(pipe: Any, device: torch.device, size: Size) -> Encode:
+    """Sizes, as the network was told them in training, are those of the pictures, uncropped."""
+    ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
+
+    def encode(prompt: str, negative: str | None) -> Encoded:
+        yes, no, pooled, pooled_no = pipe.encode_prompt(prompt, device=device, negative_prompt=negative)
+        names = "encoder_hidden_states", "text_embeds", "time_ids"
+        return Encoded(
+            dict(zip(names, (yes, pooled, ids), strict=True)), dict(zip(names, (no, pooled_no, ids), strict=True))
+        )
+
+    return encode
+
+
+def _stable_diffusion_3(pipe: Any, device: torch.device, size: Size) -> Encode:
+    def encode(prompt: str, negative: str | None) -> Encoded:
+        yes, no, pooled, pooled_no = pipe.encode_prompt(prompt, None, None, device=device, negative_prompt=negative)
+        names = "encoder_hidden_states", "pooled_projections"
+        return Encoded(dict(zip(names, (yes, pooled), strict=True)), dict(zip(names, (no, pooled_no), strict=True)))
+
+    return encode
+
+
+class _Pipeline(NamedTuple):
+    kind: str
+    network: str
+    encoder: Callable[[Any, torch.device, Size], Encode]
+    encoders: tuple[str, ...]
+    options: Mapping[str, Any] = {}
+    optional: tuple[str, ...] = ()
+
+
+_UNNEEDED = ("vae", "safety_checker", "feature_extractor", "image_encoder")
+_SD = _Pipeline(
+    "StableDiffusionPipeline",
+    "unet",
+    _stable_diffusion,
+    ("text_encoder",),
+    {"requires_safety_checker": False},
+)
+_SDXL = _Pipeline("StableDiffusionXLPipeline", "unet", _stable_diffusion_xl, ("text_encoder", "text_encoder_2"))
+_SD3 = _Pipeline(
+    "StableDiffusion3Pipeline",
+    "transformer",
+    _stable_diffusion_3,
+    ("text_encoder", "text_encoder_2", "text_encoder_3"),
+    optional=("text_encoder_3", "tokenizer_3"),
+)
+
+
+def load_prompts(folder: Path, name: str, network: Adapted, device: torch.device, size: Size) -> Prompts:
+    """The prompts of a text-conditioned diffusers folder whose network is loaded already.
+
+    Args:
+        folder: the checkpoint's.
+        name: the model's.
+        network: its network, which says of which family it is.
+        device: where the text encoders shall live; they stay in float32.
+        size: (H, W) of the pictures.
+
+    Raises:
+        ModelError: diffusers is missing, the family is unknown, or text encoders or tokenizers cannot be loaded.
+    """
+    pipeline = _pipeline_of(network)
+    kind = getattr(diffusers(f"a {pipeline.kind}"), pipeline.kind)
+    unneeded = {each: None for each in _UNNEEDED if each in read_json(folder / "model_index.json")}
+    absent = {each: None for each in pipeline.optional if not (folder / each).is_dir()}
+    given = {pipeline.network: network.inner, **unneeded, **absent, **pipeline.options}
+    pipe = pretrained(kind, folder, **given)
+    for each in pipeline.encoders:
+        if (encoder := getattr(pipe, each, None)) is not None:
+            encoder.float().to(device).eval().requires_grad_(False)
+    return Prompts(name, pipeline.encoder(pipe, device, size))
+
+
+def _pipeline_of(network: Adapted) -> _Pipeline:
+    config = network.inner.config
+    kinds = {
+        ("UNet2DConditionModel", None): _SD,
+        ("UNet2DConditionModel", "text_time"): _SDXL,
+        ("SD3Transformer2DModel", None): _SD3,
+    }
+    kind = type(network.inner).__name__, config.get("addition_embed_type")
+    if kind not in kinds or config.get("class_embed_type") is not None:
+        given = f"a {kind[0]} with addition_embed_type {kind[1]}"
+        raise ModelError("a network of Stable Diffusion 1, 2, XL or 3", given, "use another checkpoint")
+    return kinds[kind]

@@ -1,0 +1,64 @@
+"""Folders of every family, written by diffusers once for all tests, and the models in them."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from ddim_edit import Editor, Model, load_model
+
+from ... import pipelines
+
+Diffusers: Any = diffusers  # its types are hidden from mypy
+Folders = Callable[..., Path]
+Models = Callable[..., Model]
+TAME = 0.1
+"""So much of a network's answer is left where a walk must be a mild one."""
+
+
+@pytest.fixture(scope="package")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """The folder of a family by name, with a share of its last layer; not to be changed."""
+    shelf = tmp_path_factory.mktemp("folders")
+
+    @cache
+    def folder(family: str, share: float = 1.0) -> Path:
+        latent = pipelines.LATENTS.get(family)
+        make = pipelines.PIXELS[family] if latent is None else partial(latent, shelf / "tokens")
+        return pipelines.save(make, shelf / f"{family} {share:g}", share=share)
+
+    return folder
+
+
+@pytest.fixture(scope="package")
+def models(folders: Folders) -> Models:
+    return cache(lambda family, share=1.0: load_model(folders(family, share)))
+
+
+@pytest.fixture(scope="package")
+def editors(models: Models) -> Callable[[str], Editor]:
+    """Editors on tame models."""
+    return cache(lambda family: Editor(models(family, TAME)))
+
+
+@pytest.fixture
+def pipe_of(folders: Folders) -> Callable[[str], Any]:
+    """A family's pipeline as diffusers loads it, afresh."""
+
+    def load(family: str) -> Any:
+        pipe = Diffusers.DiffusionPipeline.from_pretrained(folders(family), local_files_only=True)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def silent() -> None:
+    """Diffusers' bars would fill the reports of failures."""
+    Diffusers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)

@@ -1,0 +1,146 @@
+"""Conditions on the command line, on tiny folders shaped as Stable Diffusion, DiT and LDM, with nothing downloaded."""
+
+import socket
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit import Latent
+
+from .. import pipelines, tiny
+from .conftest import Run, files_in, pixels_of
+
+PROMPT = ["--prompt", "a photo of the old man"]
+FEW = ["--steps", "4"]
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 2 folder: v-prediction, its own tokenizer and text encoder."""
+    folder = tmp_path_factory.mktemp("painter")
+    make = partial(pipelines.stable_diffusion, folder / "words", "v_prediction")
+    return pipelines.save(make, folder / "stable-diffusion", share=0.1)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classes")
+    return pipelines.save(partial(pipelines.dit, folder / "words"), folder / "dit")
+
+
+@pytest.fixture
+def portraits(tmp_path: Path) -> list[Path]:
+    return [tiny.save_picture(tmp_path / "in" / f"{name}.png", seed, 40, 40) for seed, name in enumerate("ab")]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_two_pictures_are_interpolated_under_a_prompt(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "strip.png"
+    line = ["interpolate", *portraits, "--model", painter, *PROMPT, *FEW, "--frames", "3", "--scale", "1", "-o", out]
+    done(*line)
+    assert pixels_of(out).shape == (3, 32, 3 * 32 + 2)
+
+
+def test_latents_know_their_prompt_and_decode_under_it(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    guided = [*PROMPT, "--negative-prompt", "young", "--guidance-scale", "2"]
+    done("invert", *portraits, "--model", painter, *guided, *FEW, "-o", tmp_path / "codes")
+    files = sorted((tmp_path / "codes").iterdir())
+    condition = Latent.load(files[0]).recipe.condition
+    assert condition.as_dict() == {
+        "prompt": "a photo of the old man",
+        "negative_prompt": "young",
+        "guidance_scale": 2.0,
+    }
+    for name, other in {
+        "own": [],
+        "same": guided,
+        "dog": ["--prompt", "young woman"],
+        "plain": ["--guidance-scale", "1"],
+    }.items():
+        done("decode", *files, "--model", painter, *other, "-o", tmp_path / name)
+    own, same, dog, plain = (pixels_of(tmp_path / name / "a.png") for name in ("own", "same", "dog", "plain"))
+    assert torch.equal(own, same)
+    assert not torch.equal(own, dog)
+    assert not torch.equal(own, plain)
+    shown = done("show", tmp_path / "dog" / "a.png")
+    assert '"prompt": "young woman"' in shown.out
+
+
+def test_the_round_trip_of_the_codec_is_told_apart_from_that_of_the_walk(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    line = ["reconstruct", *portraits, "--model", painter, *PROMPT, "--steps", "10", "--exact", "-q"]
+    plain = done(*line, "--json", "-o", tmp_path / "plain").rows
+    refined = done(*line, "--json", "--refine-codec", "gradient", "-o", tmp_path / "refined").rows
+    table = done(*line, "-o", tmp_path / "table").out
+    assert "codec" in table.splitlines()[0]
+    for before, after in zip(plain, refined, strict=True):
+        # A random autoencoder loses nearly all; an exact walk loses nothing on top of it.
+        assert before["converged"]
+        assert before["psnr"] == pytest.approx(before["codec_psnr"], abs=0.05)
+        assert before["codec_error"] > before["error"]
+        assert after["codec_psnr"] > before["codec_psnr"] + 1
+
+
+def test_classes_are_asked_for_by_number(done: Run, run: Run, classifier: Path, tmp_path: Path) -> None:
+    for name, options in {"three": ["--class", "3"], "five": ["--class", "5"], "none": []}.items():
+        done("sample", "--model", classifier, *options, *FEW, "-o", tmp_path / name)
+    pictures = [pixels_of(tmp_path / name / "seed-0000.png") for name in ("three", "five", "none")]
+    assert not torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
+    refused = run("sample", "--model", classifier, "--class", "1000", *FEW, "-o", tmp_path / "ten")
+    assert refused.status == 1
+    assert refused.errors == ["error: wanted a class from 0 to 999 for dit, was given 1000: name one"]
+    assert not (tmp_path / "ten").exists()
+
+
+def test_what_a_model_cannot_follow_it_says(
+    run: Run, model: Path, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for line, told in [
+        (["--model", model, *PROMPT], "no prompt, class or guidance for tiny"),
+        (["--model", painter, "--class", "3"], "a prompt for stable-diffusion"),
+        (["--model", painter, "--size", "33"], "a size in multiples of 2 pixels"),
+        (["--model", painter, "--guidance-scale", "nan"], "a finite guidance_scale"),
+        (["--model", model, "--refine-codec", "gradient"], "a model with an autoencoder"),
+    ]:
+        refused = run("invert", *portraits, *line, *FEW, "-o", out)
+        assert refused.status == 1
+        assert len(refused.errors) == 1
+        assert told in refused.errors[0]
+        assert files_in(out) == []
+
+
+def test_pictures_of_another_size_are_taken_where_the_network_takes_them(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    done("invert", portraits[0], "--model", painter, *PROMPT, *FEW, "--size", "48x32", "-o", tmp_path)
+    latent = Latent.load(tmp_path / "a.latent.safetensors")
+    assert latent.x.shape == (4, 16, 24)
+    done("decode", tmp_path / "a.latent.safetensors", "--model", painter, "--size", "48x32", "-o", tmp_path)
+    assert pixels_of(tmp_path / "a.png").shape == (3, 32, 48)
+
+
+def test_an_id_that_is_not_cached_is_refused_at_once_when_offline(
+    run: Run, portraits: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    refused = run("invert", portraits[0], "--model", "nobody/nothing", "--offline", "-o", tmp_path / "out")
+    assert refused.status == 1
+    assert len(refused.errors) == 1
+    assert "nobody/nothing" in refused.errors[0]
+    assert files_in(tmp_path) == ["in/a.png", "in/b.png"]
