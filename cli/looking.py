@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,37 @@ PACKAGES = (
 json_flag = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 
 
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+
+
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
-    """Print the recipe of a latent file, or of a picture or animation that this program wrote, as JSON."""
-    record = _latent_record(file) if file.name.endswith(LATENT) else _picture_record(file)
+    """Print as JSON what FILE is: a latent's or a written picture's recipe, or what is read from a checkpoint."""
+    record = _record_of(file)(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))
+
+
+def _record_of(file: Path) -> Callable[[Path], dict[str, Any]]:
+    if file.name.endswith(LATENT):
+        return _latent_record
+    return _checkpoint_record if file.is_dir() or file.suffix.lower() in CHECKPOINTS else _picture_record
+
+
+def _checkpoint_record(path: Path) -> dict[str, Any]:
+    from ddim_edit import load_model
+
+    model = load_model(path)
+    return {
+        "codec": type(model.codec).__name__,
+        "follows": model.follows,
+        "model": model.name,
+        "pictures": list(model.size),
+        "prediction": model.prediction,
+        "schedule": dict(model.schedule.description),
+        "weights": model.weights,
+        "x0": list(model.shape),
+    }
 
 
 def _latent_record(file: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Model:
         device: where the network lives.
         state_device: where the state of a walk lives; the CPU for devices without float64.
         conditioner: makes the denoiser of a condition; None for a model that follows none.
+        follows: what kind of condition that is, in words.
     """
 
     denoiser: Denoiser
@@ -41,6 +42,7 @@ class Model:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     state_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     conditioner: Callable[[Condition], Denoiser] | None = None
+    follows: str = "nothing"
 
     @property
     def size(self) -> tuple[int, int]:

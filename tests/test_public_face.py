@@ -9,7 +9,8 @@ import pytest
 
 import ddim_edit
 from ddim_edit import GRIDS, REFINERS, SOLVERS, Method
-from ddim_edit.cli import fitting, interpolating, options, probing, sampling
+from ddim_edit.backends.single_file import SUFFIXES
+from ddim_edit.cli import fitting, interpolating, looking, options, probing, sampling
 from ddim_edit.cli.main import commands
 from ddim_edit.directions import METHODS, SUFFIX
 from ddim_edit.interpolate import BLENDS
@@ -88,6 +89,7 @@ def test_the_command_line_knows_the_names_of_the_registries() -> None:
     assert tuple(BLENDS) == interpolating.BLEND_NAMES
     assert tuple(METHODS) == fitting.METHOD_NAMES
     assert SUFFIX == fitting.DIRECTION
+    assert set(SUFFIXES) == set(looking.CHECKPOINTS)
     assert tuple(UNDATED) == probing.PLOTS
 
 

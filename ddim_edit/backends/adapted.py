@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ddim_edit.backends.extra import diffusers, pretrained
+from ddim_edit.backends.extra import diffusers, load_network
 from ddim_edit.backends.process import read_json
 from ddim_edit.errors import ArgumentError, ModelError
 
@@ -105,5 +105,4 @@ def load_adapted(folder: Path) -> Adapted:
     if name not in _KINDS:
         raise ModelError(f"a network out of {', '.join(_KINDS)}", f"a {name}", "use another checkpoint")
     kind = _KINDS[name]
-    inner = pretrained(getattr(diffusers(f"a {name}"), name), folder)
-    return kind.adapter(inner.float().eval().requires_grad_(False), kind.arrange)
+    return kind.adapter(load_network(getattr(diffusers(f"a {name}"), name), folder), kind.arrange)

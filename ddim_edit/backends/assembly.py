@@ -57,6 +57,7 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
         device=wish.device,
         state_device=state_device(wish.device),
         conditioner=conditioner,
+        follows="nothing" if loaded.embedder is None else loaded.embedder.follows,
     )
 
 

@@ -21,6 +21,11 @@ Given = Mapping[str, Tensor]
 class Embedder(Protocol):
     """What a network is given for a condition, and for what guidance leads away from."""
 
+    @property
+    def follows(self) -> str:
+        """What kind of condition, in words."""
+        ...
+
     def wanted(self, condition: Condition) -> Given:
         """For the condition itself."""
         ...
@@ -41,6 +46,11 @@ class ClassLabels:
 
     name: str
     classes: Classes
+
+    @property
+    def follows(self) -> str:
+        """Numbers."""
+        return f"classes from 0 to {self.classes.count - 1}"
 
     def wanted(self, condition: Condition) -> Given:
         """The class asked for, or the one that stands for none."""

@@ -1,10 +1,12 @@
 """Diffusers and transformers, loaded when a checkpoint needs them and not before: both take seconds to import."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ddim_edit.backends.unet.checkpoint import WEIGHTS, _what_stands_for
 from ddim_edit.errors import DDIMEditError, ModelError
 
 INSTALL = "pip install 'ddim-edit[diffusers]'"
@@ -33,8 +35,39 @@ def pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the folder does not hold what it should.
     """
-    with _explained(f"a {kind.__name__} in {folder.name}"):
+    with _explained(f"a {kind.__name__} in {folder.name}"), _silent():
         return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
+
+
+def load_network(kind: Any, folder: Path) -> Any:
+    """A network of either library in a component's folder, on the CPU in float32; none of its weights is made up.
+
+    Raises:
+        ModelError: weights that are missing, pickles or broken.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"safetensors in {folder.name}", *_what_stands_for(folder / WEIGHTS))
+    # The libraries would draw at random what a file lacks, and say so in a log alone.
+    found, report = pretrained(kind, folder, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        wanted = f"in {folder.name} the tensors that its config describes"
+        more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise ModelError(wanted, f"no {missing[0]}{more}", "take both from one checkpoint")
+    return found.float().eval().requires_grad_(False)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps the libraries' logs quiet: what matters of them is raised."""
+    logs = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager

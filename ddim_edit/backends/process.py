@@ -55,7 +55,8 @@ def read_process(folder: Path) -> Process:
         **dict.fromkeys(_EDM, _edm),
     }
     if kind not in readers:
-        raise ModelError(f"a scheduler out of {', '.join(readers)}", f"{kind!r}", "use another model")
+        wanted = "a scheduler of discrete levels, of a straight path or of EDM, such as DDIMScheduler"
+        raise ModelError(wanted, f"{kind!r}", "use another model")
     return readers[kind](config)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ddim_edit.backends.adapted import Adapted
 from ddim_edit.backends.conditioning import Given
-from ddim_edit.backends.extra import diffusers, pretrained
+from ddim_edit.backends.extra import diffusers, load_network, pretrained
 from ddim_edit.backends.process import read_json
 from ddim_edit.condition import Condition
 from ddim_edit.errors import ArgumentError, ModelError
@@ -39,6 +39,11 @@ class Prompts:
     name: str
     encode: Encode
     _known: dict[tuple[str, str | None], Encoded] = field(default_factory=dict, repr=False)
+
+    @property
+    def follows(self) -> str:
+        """Words."""
+        return "prompts"
 
     def wanted(self, condition: Condition) -> Given:
         """The prompt; the empty one where there is none."""
@@ -99,7 +104,7 @@ class _Pipeline(NamedTuple):
     optional: tuple[str, ...] = ()
 
 
-_UNNEEDED = ("vae", "safety_checker", "feature_extractor", "image_encoder")
+_UNNEEDED = ("scheduler", "vae", "safety_checker", "feature_extractor", "image_encoder")
 _SD = _Pipeline(
     "StableDiffusionPipeline",
     "unet",
@@ -115,6 +120,8 @@ _SD3 = _Pipeline(
     ("text_encoder", "text_encoder_2", "text_encoder_3"),
     optional=("text_encoder_3", "tokenizer_3"),
 )
+_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
 def load_prompts(folder: Path, name: str, network: Adapted, device: torch.device, size: Size) -> Prompts:
@@ -132,14 +139,26 @@ def load_prompts(folder: Path, name: str, network: Adapted, device: torch.device
     """
     pipeline = _pipeline_of(network)
     kind = getattr(diffusers(f"a {pipeline.kind}"), pipeline.kind)
-    unneeded = {each: None for each in _UNNEEDED if each in read_json(folder / "model_index.json")}
+    index = read_json(folder / "model_index.json")
+    unneeded = {each: None for each in _UNNEEDED if each in index}
     absent = {each: None for each in pipeline.optional if not (folder / each).is_dir()}
-    given = {pipeline.network: network.inner, **unneeded, **absent, **pipeline.options}
-    pipe = pretrained(kind, folder, **given)
-    for each in pipeline.encoders:
-        if (encoder := getattr(pipe, each, None)) is not None:
-            encoder.float().to(device).eval().requires_grad_(False)
-    return Prompts(name, pipeline.encoder(pipe, device, size))
+    readers = {each: _reader(folder, each, index).to(device) for each in pipeline.encoders if each not in absent}
+    given = {pipeline.network: network.inner, **readers, **unneeded, **absent, **pipeline.options}
+    return Prompts(name, pipeline.encoder(pretrained(kind, folder, **given), device, size))
+
+
+def _reader(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+    """A text encoder, known to have a tokenizer with words: without a vocabulary one would be made all the same."""
+    import transformers  # by now it is here
+
+    tokenizer = name.replace("text_encoder", "tokenizer")
+    if not any((folder / tokenizer / file).is_file() for file in _VOCABULARIES):
+        raise ModelError(f"a vocabulary in {tokenizer}", "none", "fetch the checkpoint again")
+    _, kind = index.get(name) or (None, None)
+    if kind not in _ENCODERS:
+        wanted = f"a {name} out of {', '.join(_ENCODERS)}"
+        raise ModelError(wanted, f"{kind or 'none'} in model_index.json", "use another checkpoint")
+    return load_network(getattr(transformers, kind), folder / name)
 
 
 def _pipeline_of(network: Adapted) -> _Pipeline:
@@ -150,7 +169,7 @@ def _pipeline_of(network: Adapted) -> _Pipeline:
         ("SD3Transformer2DModel", None): _SD3,
     }
     kind = type(network.inner).__name__, config.get("addition_embed_type")
-    if kind not in kinds or config.get("class_embed_type") is not None:
-        given = f"a {kind[0]} with addition_embed_type {kind[1]}"
+    if kind not in kinds or config.get("num_class_embeds") is not None:
+        given = f"a {kind[0]} with addition_embed_type {kind[1]}, num_class_embeds {config.get('num_class_embeds')}"
         raise ModelError("a network of Stable Diffusion 1, 2, XL or 3", given, "use another checkpoint")
     return kinds[kind]

@@ -218,6 +218,18 @@ def test_it_runs_in_float32_whatever_the_file_holds(tmp_path: Path) -> None:
     torch.testing.assert_close(codec.encode(pictures(1)), wanted, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_codec_on_another_device_answers_where_it_is_asked(tmp_path: Path) -> None:
+    folder = saved(network("stable diffusion"), tmp_path)
+    here, there = load_autoencoder(folder, CPU), load_autoencoder(folder, torch.device("cuda"))
+    x0 = here.encode(pictures())
+    torch.testing.assert_close(there.encode(pictures()), x0, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(there.decode(x0), here.decode(x0), rtol=1e-4, atol=1e-4)
+    for refiner in REFINERS.values():
+        assert refiner(there, pictures(), x0).device == CPU
+
+
 @pytest.mark.parametrize("family", ["stable diffusion", "ldm vq f4", "taesd"])
 @pytest.mark.parametrize("name", REFINERS)
 @pytest.mark.parametrize("inference", [False, True])

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -115,6 +115,44 @@ def test_a_shift_comes_in_the_precision_of_the_network(name: str) -> None:
     assert bottle.shift.dtype == shifted.dtype == PRECISIONS[name].dtype
     assert torch.equal(own, network(X, INDEX))
     torch.testing.assert_close(shifted.double(), 2 * X + 2, rtol=1e-2, atol=1e-2)
+
+
+class Conditioned(Bottle):
+    """A spy that remembers what it was given besides."""
+
+    def forward(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
+        self.given = given
+        return super().forward(x, index)
+
+    def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(x, index, **given), x
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward(x, index, **given), x + shift
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize(
+    "ask",
+    [lambda n, x: n(x, INDEX), lambda n, x: n.read(x, INDEX), lambda n, x: n.shifted(x, INDEX, x[0])],
+    ids=["call", "read", "shifted"],
+)
+def test_what_a_network_is_given_it_gets_for_every_picture_in_its_precision(
+    name: str, ask: Callable[[Placed, Tensor], object]
+) -> None:
+    spy, text = Conditioned(), torch.linspace(0, 1, 6).view(1, 2, 3)
+    given = {"text": text, "label": torch.tensor([7])}
+    ask(Placed(spy, torch.device("cpu"), PRECISIONS[name], given), X.expand(3, -1, -1, -1))
+    assert torch.equal(spy.given["text"], text.to(PRECISIONS[name].dtype).expand(3, 2, 3))
+    assert torch.equal(spy.given["label"], torch.tensor([7, 7, 7]))  # numbers stay whole
+
+
+def test_variances_beside_an_answer_are_left_out() -> None:
+    def network(x: Tensor, index: Tensor) -> Tensor:
+        return torch.cat([2 * x, x.new_full(x.shape, torch.nan)], 1)
+
+    placed = Placed(network, torch.device("cpu"), PRECISIONS["float32"])
+    torch.testing.assert_close(placed(X, INDEX).double(), 2 * X)
 
 
 def test_what_has_no_bottleneck_is_neither_read_nor_shifted() -> None:

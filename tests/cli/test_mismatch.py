@@ -93,7 +93,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("a letter"), "a.latent.safetensors ("),
     "missing": (lambda path: path.unlink(), "no such file"),
     "foreign": (lambda path: save_file({"x": torch.zeros(3, 16, 16)}, path), "no ddim-edit header"),
-    "of the future": (with_header(format=2), "use the version of ddim-edit that wrote it"),
+    "of the future": (with_header(format=3), "use the version of ddim-edit that wrote it"),
     "with an unknown field": (with_header(colour="red"), "differs in colour"),
 }
 

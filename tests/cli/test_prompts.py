@@ -1,5 +1,6 @@
 """Conditions on the command line, on tiny folders shaped as Stable Diffusion, DiT and LDM, with nothing downloaded."""
 
+import json
 import socket
 from functools import partial
 from pathlib import Path
@@ -144,3 +145,11 @@ def test_an_id_that_is_not_cached_is_refused_at_once_when_offline(
     assert len(refused.errors) == 1
     assert "nobody/nothing" in refused.errors[0]
     assert files_in(tmp_path) == ["in/a.png", "in/b.png"]
+
+
+def test_a_checkpoint_is_shown_as_what_it_is(done: Run, painter: Path, classifier: Path) -> None:
+    shown = json.loads(done("show", painter).out)
+    assert shown["follows"] == "prompts"
+    assert (shown["x0"], shown["pictures"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")
+    assert (shown["prediction"], shown["schedule"]["kind"]) == ("v_prediction", "scaled_linear")
+    assert json.loads(done("show", classifier).out)["follows"] == "classes from 0 to 999"

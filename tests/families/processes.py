@@ -16,31 +16,23 @@ from torch import Tensor
 
 from ddim_edit.backends.process import Process
 from ddim_edit.denoise import READINGS, MixtureDenoiser, NetworkDenoiser, Preconditioned, Rescaled, Straight, from_flow
-from ddim_edit.schedule import GRIDS, FAINTEST, Floats, Flow, GridMaker, Karras, Leading, NoiseSchedule
+from ddim_edit.schedule import GRIDS, Floats, Flow, GridMaker, Karras, Leading, NoiseSchedule
+
+from ..solve.closed_forms import draw, randn
 
 SHAPE = (3, 8, 8)
 SIGMA_DATA = 0.5
 
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def max_error(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
-
-
-# Two kinds of picture: means of contrast 0.3, near enough to one another to overlap at middling noise.
+# Two kinds of picture that overlap as much as they differ.
 DATA = MixtureDenoiser(
-    0.3 * randn(2, *SHAPE, seed=1),
-    torch.tensor([0.5, 0.35], dtype=torch.float64),
+    0.1 * randn(2, *SHAPE, seed=1),
+    torch.ones(2, dtype=torch.float64),
     torch.tensor([0.6, 0.4], dtype=torch.float64),
 )
-PICTURES = DATA.means + DATA.widths.view(2, 1, 1, 1) * randn(2, *SHAPE, seed=2)
+PICTURES = draw(DATA, 2, seed=2)
 
-
-# How noisy a network is told that its input is: s = sigma / alpha, by index.
 Noisiness = Callable[[float], float]
+"""How noisy its input is, s = sigma / alpha, by the index that a network is given."""
 
 
 def betas(kind: str, T: int = 1000) -> Floats:
@@ -59,7 +51,7 @@ def alpha_bars(kind: str, T: int = 1000, zero_snr: bool = False) -> Floats:
     if zero_snr:
         root = np.sqrt(alpha_bar)
         alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-        alpha_bar[-1] = FAINTEST**2
+        alpha_bar[-1] = 2.0**-24
     return alpha_bar
 
 
@@ -85,7 +77,7 @@ def expected(y: Tensor, s: float) -> Expected:
     energy = offset.flatten(2).square().sum(-1) / variance + offset[0, 0].numel() * variance.log()
     posterior = torch.softmax(weights.log() - energy / 2, 1)
     share = (posterior * s / variance)[:, :, None, None, None]
-    shrunk = ((s**2 * means + widths.square().view(-1, 1, 1, 1) * y[:, None]) / variance.view(-1, 1, 1, 1))
+    shrunk = (s**2 * means + widths.square().view(-1, 1, 1, 1) * y[:, None]) / variance.view(-1, 1, 1, 1)
     return Expected((posterior[:, :, None, None, None] * shrunk).sum(1), (share * offset).sum(1))
 
 
@@ -141,14 +133,13 @@ class Knowing:
 
 
 class Family(NamedTuple):
-    """A process and a network that was trained on it."""
+    """A process and a network that knows its answer."""
 
     process: Process
     network: Knowing
 
-    @property
-    def denoiser(self) -> NetworkDenoiser:
-        return NetworkDenoiser(self.network, self.process.reading, asking=self.process.asking)
+    def denoiser(self, dtype: torch.dtype = torch.float32) -> NetworkDenoiser:
+        return NetworkDenoiser(self.network, self.process.reading, dtype, self.process.asking)
 
 
 def _alpha(s: float) -> float:
@@ -186,7 +177,7 @@ def _straight() -> Family:
 
 def _karras() -> Family:
     edm = Preconditioned(SIGMA_DATA)
-    network = Knowing(lambda index: math.exp(4 * index), lambda s: math.hypot(s, SIGMA_DATA), _edm)
+    network = Knowing(lambda index: math.exp(4 * index), lambda s: 1 / math.hypot(s, SIGMA_DATA), _edm)
     return Family(Process(NoiseSchedule.continuous(0.002, 80.0), "edm", edm.read, edm.ask), network)
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
+from ddim_edit.errors import ModelError
 
 Shapes = Mapping[str, torch.Size]
 Norm = Callable[[int], nn.Module]
@@ -295,7 +296,7 @@ def _ups(layout: Layout) -> nn.ModuleList:
     return nn.ModuleList(_Up(layout, sum(pair), pair[0], heads, resample) for pair, heads, resample in parts)
 
 
-class DenoisingUNet(nn.Module):
+class DenoisingUNet(Hourglass):
     """The network of one checkpoint, for inference, without classes and self-conditioning.
 
     x [B, channels, H, W], index [B] (or [1] for all rows) -> [B, answers, H, W], in the dtype of the weights, which x
@@ -322,27 +323,10 @@ class DenoisingUNet(nn.Module):
         self.final_res_block = _ResnetBlock(layout, 2 * first, first)
         self.final_conv = nn.Conv2d(first, layout.answers, 1)
 
-    def forward(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network's raw output for x at `index`."""
-        output, _ = self.read(x, index, label)
-        return output
-
-    def read(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the bottleneck h [B, C, h, w] that it came from."""
-        h, answer = self._opened(x, index, label)
-        return answer(h), h
-
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h; all but the way up runs once."""
-        h, answer = self._opened(x, index, label)
-        if shift.shape[-3:] != h.shape[1:] or shift.shape[:-3] not in ((), (1,), h.shape[:1]):
-            wanted = f"a shift {list(h.shape[1:])}, one for all images or one for each of {len(h)}"
-            raise ArgumentError(wanted, f"the shape {list(shift.shape)}", "use one from this model's h-space")
-        return answer(h), answer(h + shift)
-
-    def _opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
         """The bottleneck, and what makes an output of it."""
-        self._check(x, label)
+        require_images(x, self.layout.channels, self.layout.stride)
+        require_label(label, classes=False)
         emb = self._embed(index)
         skips = [self.init_conv(x)]
         h = skips[0]
@@ -363,11 +347,3 @@ class DenoisingUNet(nn.Module):
             h = up(h, skips, emb)
         out: Tensor = self.final_conv(self.final_res_block(torch.cat((h, skips.pop()), dim=1), emb))
         return out
-
-    def _check(self, x: Tensor, label: Tensor | None) -> None:
-        channels, stride = self.layout.channels, self.layout.stride
-        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % stride or x.shape[3] % stride:
-            wanted = f"images [B, {channels}, H, W] with H and W multiples of {stride}"
-            raise ArgumentError(wanted, f"the shape {list(x.shape)}", "resize or pad the images")
-        if label is not None:
-            raise ArgumentError("no label", "one", "this network has no classes, so leave it out")

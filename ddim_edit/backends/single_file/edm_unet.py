@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
 from ddim_edit.backends.unet.network import _TimeFeatures
-from ddim_edit.errors import ArgumentError
 
 Resize = Callable[[Tensor, Tensor], Tensor]
 """Halves or doubles x [B, C, H, W] with a filter [1, 1, n, n] that sums to 1."""
@@ -313,7 +313,7 @@ def _unmoved(x: Tensor, emb: Tensor) -> Tensor:
     return x
 
 
-class EDMUNet(nn.Module):
+class EDMUNet(Hourglass):
     """One of EDM's networks, for inference: dropout and augmentation are left out.
 
     x [B, channels, H, W], index [B] -> [B, outputs, H, W], in the dtype of the weights, which x must have. index is
@@ -387,27 +387,9 @@ class EDMUNet(nn.Module):
             )
             below = width
 
-    def forward(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network's raw output for x at an index."""
-        output, _ = self.read(x, index, label)
-        return output
-
-    def read(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the bottleneck h [B, c, h, w] that it came from."""
-        h, answer = self._opened(x, index, label)
-        return answer(h), h
-
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the one with shift [c, h, w] or [B, c, h, w] added to h; all but `decode` runs once."""
-        h, answer = self._opened(x, index, label)
-        if shift.shape[-3:] != h.shape[1:] or shift.shape[:-3] not in ((), (1,), h.shape[:1]):
-            wanted = f"a shift {list(h.shape[1:])}, one for all images or one for each of {len(h)}"
-            raise ArgumentError(wanted, f"the shape {list(shift.shape)}", "use one from this model's h-space")
-        return answer(h), answer(h + shift)
-
-    def _opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
         """The bottleneck, and what makes an output of it."""
-        self._check(x)
+        require_images(x, self.config.channels, self.config.stride)
         emb = self.embed(index, self._one_hot(label, len(x)))
         h, skips = self.encode(x, emb)
         for block in self._middle:
@@ -443,18 +425,11 @@ class EDMUNet(nn.Module):
     def _one_hot(self, label: Tensor | None, batch: int) -> Tensor | None:
         weight, count = self.map_layer0.weight, self.config.classes
         if not count:
-            if label is not None:
-                raise ArgumentError("no label", "one", "this network has no classes, so leave it out")
+            require_label(label, classes=False)
             return None
         if label is None:
             return weight.new_zeros(batch, count)
         return F.one_hot(label, count + 1)[:, :count].to(weight.dtype)
-
-    def _check(self, x: Tensor) -> None:
-        channels, stride = self.config.channels, self.config.stride
-        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % stride or x.shape[3] % stride:
-            wanted = f"images [B, {channels}, H, W] with H and W multiples of {stride}"
-            raise ArgumentError(wanted, f"the shape {list(x.shape)}", "resize or pad the images")
 
 
 class SongUNet(EDMUNet):

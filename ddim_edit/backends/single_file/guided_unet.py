@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
 from ddim_edit.backends.unet.network import _TimeFeatures
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.errors import ModelError
 
 _GROUPS = 32
 
@@ -256,7 +257,7 @@ def _output_blocks(layers: Layers, heads: Heads, skips: list[int]) -> nn.ModuleL
     return blocks
 
 
-class GuidedUNet(nn.Module):
+class GuidedUNet(Hourglass):
     """The network of one checkpoint, for inference: dropout is left out, and no picture is upsampled or classified.
 
     x [B, in_channels, H, W], index [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the weights,
@@ -289,42 +290,20 @@ class GuidedUNet(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network's raw output for x at `index`."""
-        output, _ = self.read(x, index, label)
-        return output
-
-    def read(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the middle block's answer h [B, C, h, w] that it came from."""
-        h, answer = self._opened(x, index, label)
-        return answer(h), h
-
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h; all above h runs twice."""
-        h, answer = self._opened(x, index, label)
-        if shift.shape[-3:] != h.shape[1:] or shift.shape[:-3] not in ((), (1,), h.shape[:1]):
-            wanted = f"a shift {list(h.shape[1:])}, one for all images or one for each of {len(h)}"
-            raise ArgumentError(wanted, f"the shape {list(shift.shape)}", "use one from this model's h-space")
-        # In place on a copy: the memory layout of h decides how its convolutions round.
-        return answer(h), answer(h.clone().add_(shift))
-
-    def _opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
         """The bottleneck, and what makes an output of it."""
         emb = self._embed(index, label)
         skips = self._down(x, emb)
         return _through(self.middle_block, skips[-1], emb), lambda h: self._up(h, skips, emb)
 
     def _embed(self, index: Tensor, label: Tensor | None) -> Tensor:
+        require_label(label, self.label_emb is not None)
         features = self.features(index).to(self.time_embed[0].weight.dtype)
         emb: Tensor = self.time_embed(features)
-        if label is not None and self.label_emb is None:
-            raise ArgumentError("no label", "one", "this network has no classes, so leave it out")
-        if label is None and self.label_emb is not None:
-            raise ArgumentError("a label per image", "none", "this network has classes, so choose one")
         return emb if self.label_emb is None else emb + self.label_emb(label)
 
     def _down(self, x: Tensor, emb: Tensor) -> list[Tensor]:
-        self._check(x)
+        require_images(x, self.layers.in_channels, self.layers.stride)
         stem, *blocks = self.input_blocks.children()
         (conv,) = stem.children()
         skips = [conv(x.contiguous(memory_format=torch.channels_last))]
@@ -337,12 +316,6 @@ class GuidedUNet(nn.Module):
             h = _through(block, torch.cat((h, skip), dim=1), emb)
         out: Tensor = self.out(h)
         return out
-
-    def _check(self, x: Tensor) -> None:
-        channels, stride = self.layers.in_channels, self.layers.stride
-        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % stride or x.shape[3] % stride:
-            wanted = f"images [B, {channels}, H, W] with H and W multiples of {stride}"
-            raise ArgumentError(wanted, f"the shape {list(x.shape)}", "resize or pad the images")
 
 
 def _through(block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
 from ddim_edit.backends.unet.config import ACTIVATIONS, UNetConfig
-from ddim_edit.errors import ArgumentError
 
 
 class _TimeFeatures(nn.Module):
@@ -244,7 +244,7 @@ class _UpBlock(nn.Module):
         return h
 
 
-class UNet(nn.Module):
+class UNet(Hourglass):
     """The network of one checkpoint, for inference: dropout is left out.
 
     x [B, in_channels, H, W], time [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the
@@ -281,46 +281,24 @@ class UNet(nn.Module):
         classes = self.config.num_class_embeds
         return nn.Embedding(classes, self.config.time_width) if classes else None
 
-    def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network's raw output for x at `time`."""
-        output, _ = self.read(x, time, label)
-        return output
-
-    def read(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the bottleneck h [B, C, h, w] that it came from."""
-        h, answer = self._opened(x, time, label)
-        return answer(h), h
-
-    def shifted(self, x: Tensor, time: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h; all but `decode` runs once."""
-        h, answer = self._opened(x, time, label)
-        if shift.shape[-3:] != h.shape[1:] or shift.shape[:-3] not in ((), (1,), h.shape[:1]):
-            wanted = f"a shift {list(h.shape[1:])}, one for all images or one for each of {len(h)}"
-            raise ArgumentError(wanted, f"the shape {list(shift.shape)}", "use one from this model's h-space")
-        # In place on a copy: the memory layout of h decides how its convolutions round.
-        return answer(h), answer(h.clone().add_(shift))
-
-    def _opened(self, x: Tensor, time: Tensor, label: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
         """The bottleneck, and what makes an output of it."""
-        emb = self.embed(time, label)
+        emb = self.embed(index, label)
         h, skips = self.encode(x, emb)
-        return self.middle(h, emb), lambda h: self.time_proj.rescale(self.decode(h, skips, emb), time)
+        return self.middle(h, emb), lambda h: self.time_proj.rescale(self.decode(h, skips, emb), index)
 
     def embed(self, time: Tensor, label: Tensor | None = None) -> Tensor:
         """Time and label as [B, time_width], activated once for all the residual blocks."""
+        require_label(label, self.class_embedding is not None)
         emb = self.time_embedding(self.time_proj(time))
         if label is not None and self.class_embedding is not None:
             features = self.time_proj(label) if self.label_is_time else label
             emb = emb + self.class_embedding(features).to(emb.dtype)
-        elif label is not None:
-            raise ArgumentError("no label", "one", "this network has no classes, so leave it out")
-        elif self.class_embedding is not None:
-            raise ArgumentError("a label per image", "none", "this network has classes, so choose one")
         return self.activate(emb)
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The bottleneck [B, C, H / stride, W / stride] of x, and the skips, of which it is the last."""
-        self._check(x)
+        require_images(x, self.config.in_channels, self.config.stride)
         if self.config.center_input_sample:
             x = 2 * x - 1
         skips = [self.conv_in(x.contiguous(memory_format=torch.channels_last))]
@@ -339,9 +317,3 @@ class UNet(nn.Module):
             h = block(h, skips, emb)
         out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h), inplace=True))
         return out
-
-    def _check(self, x: Tensor) -> None:
-        channels, stride = self.config.in_channels, self.config.stride
-        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % stride or x.shape[3] % stride:
-            wanted = f"images [B, {channels}, H, W] with H and W multiples of {stride}"
-            raise ArgumentError(wanted, f"the shape {list(x.shape)}", "resize or pad the images")

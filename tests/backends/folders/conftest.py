@@ -7,17 +7,18 @@ from typing import Any
 
 import diffusers
 import pytest
-import torch
 
 from ddim_edit import Editor, Model, load_model
 
 from ... import pipelines
+from .originals import ORIGINALS, epsilon
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 Folders = Callable[..., Path]
 Models = Callable[..., Model]
-TAME = 0.1
-"""So much of a network's answer is left where a walk must be a mild one."""
+Editors = Callable[[str], Editor]
+TAME, EPS_TAME = 0.02, 0.002
+"""So much of a network's answer is left where a walk must be a mild one; x_T divides an eps by alpha_T."""
 
 
 @pytest.fixture(scope="package")
@@ -40,9 +41,13 @@ def models(folders: Folders) -> Models:
 
 
 @pytest.fixture(scope="package")
-def editors(models: Models) -> Callable[[str], Editor]:
+def editors(models: Models) -> Editors:
     """Editors on tame models."""
-    return cache(lambda family: Editor(models(family, TAME)))
+
+    def tame(family: str) -> Editor:
+        return Editor(models(family, EPS_TAME if ORIGINALS[family].said is epsilon else TAME))
+
+    return cache(tame)
 
 
 @pytest.fixture
@@ -50,7 +55,8 @@ def pipe_of(folders: Folders) -> Callable[[str], Any]:
     """A family's pipeline as diffusers loads it, afresh."""
 
     def load(family: str) -> Any:
-        pipe = Diffusers.DiffusionPipeline.from_pretrained(folders(family), local_files_only=True)
+        absent = {"text_encoder_3": None, "tokenizer_3": None} if family == "stable diffusion 3" else {}
+        pipe = Diffusers.DiffusionPipeline.from_pretrained(folders(family), local_files_only=True, **absent)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -61,4 +67,3 @@ def pipe_of(folders: Folders) -> Callable[[str], Any]:
 def silent() -> None:
     """Diffusers' bars would fill the reports of failures."""
     Diffusers.utils.logging.disable_progress_bar()
-    torch.manual_seed(0)

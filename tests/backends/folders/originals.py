@@ -14,8 +14,11 @@ from ddim_edit.condition import NOTHING, Condition
 from ddim_edit.schedule import Grid, Level, make_grid
 from ddim_edit.schedule.grids import Leading
 
+from ...pipelines import CELLS, SIZE
+
 Diffusers: Any = diffusers
-STEPS = 6
+STEPS = 5
+"""A divisor of T: of other trailing steps diffusers' DDIM computes the lengths wrongly."""
 PROMPT, NEGATIVE = "a photo of the old man", "young woman smiling"
 
 
@@ -125,13 +128,15 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def by_prompt(pipe: Any, condition: Condition) -> Run:
-    network = getattr(pipe, "unet", None) or pipe.transformer
+def by_prompt(pipe: Any, condition: Condition, cells: tuple[int, int] = (CELLS, CELLS)) -> Run:
+    height, width = cells
     options = {
+        "height": 2 * height,
+        "width": 2 * width,
         "prompt": condition.prompt,
         "negative_prompt": condition.negative_prompt or None,
         "guidance_scale": condition.guidance_scale,
-        "latents": noise(1, 4, network.config.sample_size, network.config.sample_size),
+        "latents": noise(1, 4, height, width),
         "num_inference_steps": STEPS,
         "output_type": "pt",
     }
@@ -160,7 +165,7 @@ def by_hand(pipe: Any, condition: Condition) -> Run:
     scheduler = Diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(STEPS)
     label = None if condition.label is None else torch.tensor([condition.label] * 2)
-    x, steps = noise(2, 3, pipe.unet.config.sample_size, pipe.unet.config.sample_size), []
+    x, steps = noise(2, 3, SIZE, SIZE), []
     for t in scheduler.timesteps:
         output = pipe.unet(x, t, class_labels=label).sample[:, :3]
         after = scheduler.step(output, t, x).prev_sample
