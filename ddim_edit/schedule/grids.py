@@ -89,7 +89,8 @@ class Leading:
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """The grid for that many steps."""
         indices = np.arange(steps) * (schedule.T // steps) + self.offset
-        return _from_indices("leading", indices, 0.0 if self.clean else 1.0)
+        # With an offset and as many steps as levels the last index would lie beyond T.
+        return _from_indices("leading", indices[indices < schedule.T], 0.0 if self.clean else 1.0)
 
 
 def trailing(schedule: NoiseSchedule, steps: int) -> Grid:
