@@ -33,6 +33,9 @@ class Bottleneck(Protocol):
         ...
 
 
+_IN_X = "edit in x, at a level such as 0.4T"
+
+
 def require_bottleneck(network: object) -> Bottleneck:
     """The network itself, known to have a bottleneck.
 
@@ -40,7 +43,7 @@ def require_bottleneck(network: object) -> Bottleneck:
         ModelError: it has none, or none that it shows.
     """
     if not isinstance(network, Bottleneck):
-        raise ModelError("a network that shows its bottleneck", f"a {type(network).__name__}", "load it as a UNet")
+        raise ModelError("a network that shows its bottleneck", f"a {type(network).__name__}", _IN_X)
     return network
 
 
@@ -52,7 +55,8 @@ def bottleneck_of(denoiser: Denoiser) -> tuple[NetworkDenoiser, Bottleneck]:
     """
     if not isinstance(denoiser, NetworkDenoiser):
         given = f"a {type(denoiser).__name__}"
-        raise ModelError("a denoiser that is one network with a bottleneck", given, "wrap the network's own denoiser")
+        remedy = f"leave guidance out, or {_IN_X}"
+        raise ModelError("a denoiser that is one network with a bottleneck", given, remedy)
     return denoiser, require_bottleneck(denoiser.network)
 
 

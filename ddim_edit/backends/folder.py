@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddim_edit.backends.adapted import Adapted, load_adapted
 from ddim_edit.backends.assembly import Loaded, Wish, cells, fingerprint
 from ddim_edit.backends.autoencoders import load_autoencoder
 from ddim_edit.backends.checkpoint import Checkpoint, Classes
 from ddim_edit.backends.conditioning import ClassLabels, Embedder
+from ddim_edit.backends.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.backends.process import component, read_json, read_process
 from ddim_edit.backends.prompts import load_prompts
 from ddim_edit.backends.unet import WEIGHTS, UNet, load_unet
@@ -38,7 +38,7 @@ def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
     codec_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
     # Found out before anything large is read.
     process = read_process(folder)
-    network = load_unet(part) if _is_own(kind, config) else load_adapted(part)
+    network = load_unet(part) if _is_own(kind, config) else load_diffusers_network(part)
     checkpoint = Checkpoint(
         network=network,
         schedule=process.schedule,
@@ -60,11 +60,11 @@ def _is_own(kind: str, config: Mapping[str, Any]) -> bool:
     return kind == "UNet2DModel" and blocks <= _OWN_BLOCKS
 
 
-def _described(network: UNet | Adapted) -> Any:
+def _described(network: UNet | DiffusersNetwork) -> Any:
     return network.config if isinstance(network, UNet) else network.inner.config
 
 
-def _channels(config: Mapping[str, Any], network: UNet | Adapted) -> int:
+def _channels(config: Mapping[str, Any], network: UNet | DiffusersNetwork) -> int:
     described = _described(network)
     channels: int = described.in_channels
     answered = described.out_channels or channels
@@ -75,7 +75,7 @@ def _channels(config: Mapping[str, Any], network: UNet | Adapted) -> int:
     return channels
 
 
-def _size(config: Mapping[str, Any], network: UNet | Adapted) -> tuple[int, int] | None:
+def _size(config: Mapping[str, Any], network: UNet | DiffusersNetwork) -> tuple[int, int] | None:
     size = _described(network).sample_size
     if size is None:
         return None
@@ -96,7 +96,7 @@ def _classes(kind: str, config: Mapping[str, Any]) -> Classes | None:
 
 def _embedder(folder: Path, name: str, kind: str, checkpoint: Checkpoint, codec: Codec, wish: Wish) -> Embedder | None:
     if kind in _TEXT:
-        assert isinstance(checkpoint.network, Adapted)
+        assert isinstance(checkpoint.network, DiffusersNetwork)
         height, width = cells(checkpoint, codec, wish.size)
         size = height * codec.factor, width * codec.factor
         return load_prompts(folder, name, checkpoint.network, wish.device, size)

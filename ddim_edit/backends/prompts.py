@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddim_edit.backends.adapted import Adapted
 from ddim_edit.backends.conditioning import Given
+from ddim_edit.backends.diffusers_network import DiffusersNetwork
 from ddim_edit.backends.extra import diffusers, load_network, pretrained
 from ddim_edit.backends.process import read_json
 from ddim_edit.condition import Condition
@@ -124,7 +124,7 @@ _ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
-def load_prompts(folder: Path, name: str, network: Adapted, device: torch.device, size: Size) -> Prompts:
+def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: torch.device, size: Size) -> Prompts:
     """The prompts of a text-conditioned diffusers folder whose network is loaded already.
 
     Args:
@@ -161,7 +161,7 @@ def _reader(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
     return load_network(getattr(transformers, kind), folder / name)
 
 
-def _pipeline_of(network: Adapted) -> _Pipeline:
+def _pipeline_of(network: DiffusersNetwork) -> _Pipeline:
     config = network.inner.config
     kinds = {
         ("UNet2DConditionModel", None): _SD,

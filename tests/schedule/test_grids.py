@@ -36,7 +36,8 @@ def test_spacings_equal_diffusers(spacing: str, steps: int) -> None:
 @pytest.mark.parametrize("steps", [1, 3, 20, 50, 333])
 @pytest.mark.parametrize("offset", [0, 1, 5])
 def test_leading_knows_diffusers_offset_and_first_alpha(offset: int, steps: int) -> None:
-    times = diffusers_times("leading", steps, steps_offset=offset)
+    """But for indices beyond the last level, with which diffusers crashes when it comes to them."""
+    times = [t for t in diffusers_times("leading", steps, steps_offset=offset) if t <= LINEAR.T]
     assert list(Leading(offset)(LINEAR, steps).times) == [0, *times]
     if offset:
         assert list(Leading(offset, clean=False)(LINEAR, steps).times) == [1, *times]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import ArgumentError, Model, find_solver, load_model, sample
-from ddim_edit.backends.adapted import Adapted, AdaptedUNet
+from ddim_edit.backends.diffusers_network import DiffusersNetwork, DiffusersUNet
 from ddim_edit.backends.placed import Placed
 from ddim_edit.backends.unet import UNet
 from ddim_edit.condition import Condition
@@ -115,7 +115,7 @@ def test_our_own_network_runs_wherever_it_can(models: Callable[[str], Model], fa
     assert isinstance(denoiser, NetworkDenoiser)
     assert isinstance(denoiser.network, Placed)
     transformer = family == "dit" or family.startswith("stable diffusion 3")
-    kind = UNet if family in OWN else Adapted if transformer else AdaptedUNet
+    kind = UNet if family in OWN else DiffusersNetwork if transformer else DiffusersUNet
     assert type(denoiser.network.network) is kind
 
 

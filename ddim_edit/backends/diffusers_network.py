@@ -16,7 +16,7 @@ ADDED = ("text_embeds", "time_ids")
 """What Stable Diffusion XL is told besides the prompt's tokens: the prompt as one vector, and sizes."""
 
 
-class Adapted(nn.Module):
+class DiffusersNetwork(nn.Module):
     """A diffusers network called as ours are; its bottleneck cannot be read, so there is no h-space.
 
     Args:
@@ -35,7 +35,7 @@ class Adapted(nn.Module):
         return output
 
 
-class AdaptedUNet(Adapted):
+class DiffusersUNet(DiffusersNetwork):
     """A diffusers UNet called as ours are, whose bottleneck h is what its middle block answers."""
 
     def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,19 +83,19 @@ def _with_added(given: Given) -> Mapping[str, Any]:
 
 
 class _Kind(NamedTuple):
-    adapter: type[Adapted]
+    adapter: type[DiffusersNetwork]
     arrange: Arrange
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "UNet2DModel": _Kind(AdaptedUNet, _by_class),
-    "UNet2DConditionModel": _Kind(AdaptedUNet, _with_added),
-    "DiTTransformer2DModel": _Kind(Adapted, _by_class),
-    "SD3Transformer2DModel": _Kind(Adapted, _as_given),
+    "UNet2DModel": _Kind(DiffusersUNet, _by_class),
+    "UNet2DConditionModel": _Kind(DiffusersUNet, _with_added),
+    "DiTTransformer2DModel": _Kind(DiffusersNetwork, _by_class),
+    "SD3Transformer2DModel": _Kind(DiffusersNetwork, _as_given),
 }
 
 
-def load_adapted(folder: Path) -> Adapted:
+def load_diffusers_network(folder: Path) -> DiffusersNetwork:
     """The network in a component's folder of a diffusers checkpoint, on the CPU in float32.
 
     Raises:
