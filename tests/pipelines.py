@@ -179,6 +179,30 @@ def stable_diffusion_3(tokens: Path, t5: bool = False) -> Any:
     )
 
 
+def flux(tokens: Path, distilled: bool = True) -> Any:
+    """FLUX.1-dev, which is told its guidance, or FLUX.1-schnell."""
+    tokenizer = clip_tokenizer(tokens)
+    return Diffusers.FluxPipeline(
+        transformer=Diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=16,
+            guidance_embeds=distilled,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=Diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=kl(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=Transformers.CLIPTextModel(clip_config(tokenizer)),
+        tokenizer=tokenizer,
+        text_encoder_2=t5_encoder(),
+        tokenizer_2=t5_tokenizer(),
+    )
+
+
 def t5_tokenizer() -> Any:
     pieces = ["<pad>", "</s>", "<unk>", "\u2581", *(f"\u2581{word}" for word in dict.fromkeys(WORDS))]
     vocabulary = [(piece, -float(rank)) for rank, piece in enumerate(pieces)]
@@ -279,6 +303,8 @@ LATENTS: Mapping[str, Callable[[Path], Any]] = {
     "stable diffusion xl": stable_diffusion_xl,
     "stable diffusion 3": stable_diffusion_3,
     "stable diffusion 3 with t5": partial(stable_diffusion_3, t5=True),
+    "flux dev": flux,
+    "flux schnell": partial(flux, distilled=False),
     "dit": dit,
     "ldm vq": latent,
     "ldm kl": partial(latent, codec=partial(kl, latent_channels=3)),

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ddim_edit.backends.component import WEIGHTS, read_json, read_weights
 from ddim_edit.backends.extra import diffusers
-from ddim_edit.backends.placed import _convolutions
-from ddim_edit.backends.process import read_json
-from ddim_edit.backends.unet.checkpoint import WEIGHTS, _read_weights
+from ddim_edit.backends.placed import convolutions
 from ddim_edit.backends.weights import fill
 from ddim_edit.codec import Affine, AutoencoderCodec
 from ddim_edit.errors import ModelError
@@ -38,12 +37,12 @@ class WholeAutoencoder:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """The latents of pictures, on the device of those."""
-        with _convolutions(self.device, tf32=False):
+        with convolutions(self.device, tf32=False):
             return self.latents(self.network.encode(pictures.to(self.device))).to(pictures.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """The pictures of latents, on the device of those."""
-        with _convolutions(self.device, tf32=False):
+        with convolutions(self.device, tf32=False):
             pictures: Tensor = self.network.decode(z.to(self.device)).sample
         return pictures.to(z.device)
 
@@ -122,7 +121,7 @@ def load_autoencoder(folder: Path, device: torch.device, whole: int = WHOLE) -> 
     config = read_json(folder / "config.json")
     name, kind = _kind(config)
     maker = getattr(diffusers(f"its {name}"), name)
-    network = fill(lambda: _made(maker, config), _read_weights(folder / WEIGHTS), str(folder / WEIGHTS)).to(device)
+    network = fill(lambda: _made(maker, config), read_weights(folder / WEIGHTS), str(folder / WEIGHTS)).to(device)
     factor = 2 ** (len(network.config[kind.widths]) - 1)
     autoencoder = WholeAutoencoder(network, device, kind.latents)
     shift, scale = _affine(config, kind)

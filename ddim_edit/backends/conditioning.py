@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ class Embedder(Protocol):
         """What kind of condition, in words."""
         ...
 
+    @property
+    def distilled(self) -> bool:
+        """Whether the network itself is told the guidance scale, and so is asked once."""
+        ...
+
     def wanted(self, condition: Condition) -> Given:
         """For the condition itself."""
         ...
@@ -46,6 +51,7 @@ class ClassLabels:
 
     name: str
     classes: Classes
+    distilled: ClassVar[bool] = False
 
     @property
     def follows(self) -> str:
@@ -99,7 +105,7 @@ class Conditioner:
             ArgumentError: a condition that the network cannot follow.
         """
         wanted = self._given(self.embedder.wanted(condition))
-        if not condition.guided:
+        if not condition.guided or self.embedder.distilled:
             return wanted
         return GuidedDenoiser(wanted, self._given(self.embedder.unwanted(condition)), condition.guidance_scale)
 

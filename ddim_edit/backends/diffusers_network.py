@@ -4,13 +4,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.component import read_json
 from ddim_edit.backends.extra import diffusers, load_network
-from ddim_edit.backends.process import read_json
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.backends.hourglass import require_shift
+from ddim_edit.errors import ModelError
 
 Given = Mapping[str, Tensor]
+
+
+class Described(NamedTuple):
+    """What a network says of itself: channels of x and of its answer, and the size that it was trained on."""
+
+    in_channels: int
+    out_channels: int
+    sample_size: int | tuple[int, int] | None
+
+
 Arrange = Callable[[Given], Mapping[str, Any]]
 ADDED = ("text_embeds", "time_ids")
 """What Stable Diffusion XL is told besides the prompt's tokens: the prompt as one vector, and sizes."""
@@ -34,6 +47,46 @@ class DiffusersNetwork(nn.Module):
         output: Tensor = self.inner(x, timestep=index, **self.arrange(given), return_dict=False)[0]
         return output
 
+    @property
+    def config(self) -> Described:
+        """Its channels and its size."""
+        told = self.inner.config
+        return Described(told.in_channels, told.out_channels or told.in_channels, told.sample_size)
+
+
+class Flux(DiffusersNetwork):
+    """Flux's transformer, which sees 2x2 cells of x as one token, with its place; no h-space.
+
+    Black Forest Labs (2024).
+    """
+
+    def forward(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
+        """The raw output; x in even numbers of cells."""
+        patches = F.pixel_unshuffle(x, 2)
+        rows, columns = patches.shape[-2:]
+        text = given["encoder_hidden_states"]
+        output: Tensor = self.inner(
+            patches.flatten(2).mT,
+            timestep=index / 1000,
+            img_ids=_places(rows, columns).to(x),
+            txt_ids=text.new_zeros(text.shape[1], 3),
+            **self.arrange(given),
+            return_dict=False,
+        )[0]
+        return F.pixel_shuffle(output.mT.reshape(len(x), -1, rows, columns), 2)
+
+    @property
+    def config(self) -> Described:
+        """In cells: four of them are a token. The size is that of diffusers' pipeline, 1024 pixels."""
+        tokens = self.inner.config
+        return Described(tokens.in_channels // 4, (tokens.out_channels or tokens.in_channels) // 4, 128)
+
+
+def _places(rows: int, columns: int) -> Tensor:
+    """Row and column of every token, [rows x columns, 3]; the first number tells pictures apart."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], -1).flatten(0, 1)
+
 
 class DiffusersUNet(DiffusersNetwork):
     """A diffusers UNet called as ours are, whose bottleneck h is what its middle block answers."""
@@ -52,9 +105,7 @@ class DiffusersUNet(DiffusersNetwork):
         """
 
         def move(h: Tensor) -> Tensor:
-            if shift.shape[-3:] != h.shape[1:]:
-                given = f"the shape {list(shift.shape)}"
-                raise ArgumentError(f"a shift {list(h.shape[1:])}", given, "use one from this model's h-space")
+            require_shift(shift, h)
             return h + shift
 
         return self(x, index, **given), self._hooked(move, x, index, **given)
@@ -92,6 +143,7 @@ _KINDS: Mapping[str, _Kind] = {
     "UNet2DConditionModel": _Kind(DiffusersUNet, _with_added),
     "DiTTransformer2DModel": _Kind(DiffusersNetwork, _by_class),
     "SD3Transformer2DModel": _Kind(DiffusersNetwork, _as_given),
+    "FluxTransformer2DModel": _Kind(Flux, _as_given),
 }
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddim_edit.backends.unet.checkpoint import WEIGHTS, _what_stands_for
+from ddim_edit.backends.component import WEIGHTS, what_stands_for
 from ddim_edit.errors import DDIMEditError, ModelError
 
 INSTALL = "pip install 'ddim-edit[diffusers]'"
@@ -46,7 +46,8 @@ def load_network(kind: Any, folder: Path) -> Any:
         ModelError: weights that are missing, pickles or broken.
     """
     if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"safetensors in {folder.name}", *_what_stands_for(folder / WEIGHTS))
+        given, remedy = what_stands_for(folder / WEIGHTS)
+        raise ModelError(f"safetensors in {folder.name}", given, remedy)
     # The libraries would draw at random what a file lacks, and say so in a log alone.
     found, report = pretrained(kind, folder, output_loading_info=True)
     if missing := sorted(report["missing_keys"]):

@@ -7,20 +7,21 @@ from typing import Any
 from ddim_edit.backends.assembly import Loaded, Wish, cells, fingerprint
 from ddim_edit.backends.autoencoders import load_autoencoder
 from ddim_edit.backends.checkpoint import Checkpoint, Classes
+from ddim_edit.backends.component import WEIGHTS, component, read_json
 from ddim_edit.backends.conditioning import ClassLabels, Embedder
 from ddim_edit.backends.diffusers_network import DiffusersNetwork, load_diffusers_network
-from ddim_edit.backends.process import component, read_json, read_process
+from ddim_edit.backends.process import read_process
 from ddim_edit.backends.prompts import load_prompts
-from ddim_edit.backends.unet import WEIGHTS, UNet, load_unet
+from ddim_edit.backends.unet import UNet, load_unet
 from ddim_edit.codec import Codec, codec_for
 from ddim_edit.errors import ModelError
 
 _OWN_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
-_TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel")
+_TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
 
 
 def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
-    """A diffusers folder: UNets of pixels or of latents, DiT, Stable Diffusion 1, 2, XL and 3; no other networks.
+    """A diffusers folder: UNets of pixels or of latents, DiT, Stable Diffusion 1, 2, XL and 3, Flux; no others.
 
     Pixel-space UNets run on our own network; whatever else there is needs the extra `ddim-edit[diffusers]`.
 
@@ -44,8 +45,8 @@ def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
         schedule=process.schedule,
         prediction=process.prediction,
         reading=process.reading,
-        channels=_channels(config, network),
-        size=_size(config, network),
+        channels=_channels(network),
+        size=_size(network),
         asking=process.asking,
         classes=_classes(kind, config),
     )
@@ -60,14 +61,8 @@ def _is_own(kind: str, config: Mapping[str, Any]) -> bool:
     return kind == "UNet2DModel" and blocks <= _OWN_BLOCKS
 
 
-def _described(network: UNet | DiffusersNetwork) -> Any:
-    return network.config if isinstance(network, UNet) else network.inner.config
-
-
-def _channels(config: Mapping[str, Any], network: UNet | DiffusersNetwork) -> int:
-    described = _described(network)
-    channels: int = described.in_channels
-    answered = described.out_channels or channels
+def _channels(network: UNet | DiffusersNetwork) -> int:
+    channels, answered = network.config.in_channels, network.config.out_channels
     if answered not in (channels, 2 * channels):
         given = f"{channels} channels in, {answered} out"
         remedy = "use another one: inpainting and upsampling networks see more than x"
@@ -75,8 +70,8 @@ def _channels(config: Mapping[str, Any], network: UNet | DiffusersNetwork) -> in
     return channels
 
 
-def _size(config: Mapping[str, Any], network: UNet | DiffusersNetwork) -> tuple[int, int] | None:
-    size = _described(network).sample_size
+def _size(network: UNet | DiffusersNetwork) -> tuple[int, int] | None:
+    size = network.config.sample_size
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size

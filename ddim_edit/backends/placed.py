@@ -125,7 +125,7 @@ class Placed:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with torch.inference_mode(), _convolutions(self.device, self.precision.tf32):
+        with torch.inference_mode(), convolutions(self.device, self.precision.tf32):
             yield
 
 
@@ -133,7 +133,8 @@ def _answer(output: Tensor, x: Tensor) -> Tensor:
     return output[:, : x.shape[1]].to(x.device)
 
 
-def _convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:
+def convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:
+    """While open, how float32 convolutions round on a device."""
     if device.type != "cuda":
         return nullcontext()
     # Left alone, cuDNN rounds float32 to tf32, which costs an inversion two digits, and may add up in any order.

@@ -1,10 +1,10 @@
 """The diffusion process of a diffusers folder: its schedule, what its network predicts and what it is shown."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddim_edit.backends.component import component, read_json
 from ddim_edit.denoise import READINGS, Asking, Preconditioned, Reading, Straight, by_index, from_flow
 from ddim_edit.errors import ModelError
 from ddim_edit.schedule import NoiseSchedule
@@ -103,24 +103,3 @@ def _edm(config: Config) -> Process:
     edm = Preconditioned(config.get("sigma_data", 0.5))
     schedule = NoiseSchedule.continuous(config.get("sigma_min", 0.002), config.get("sigma_max", 80.0))
     return Process(schedule, "edm", edm.read, edm.ask)
-
-
-def component(folder: Path, name: str) -> Path:
-    """A component's folder; old checkpoints such as google/ddpm-* keep everything in one."""
-    return folder / name if (folder / name).is_dir() else folder
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a diffusers folder.
-
-    Raises:
-        ModelError: it cannot be read as one.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        given = f"{path.parent.name}/{path.name}, which cannot be read"
-        raise ModelError(f"a diffusers folder with a {path.name}", given, "check the folder") from error
-    if not isinstance(config, dict):
-        raise ModelError("a JSON object", f"something else in {path.name}", "check the folder")
-    return config

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ddim_edit.backends.component import read_json
 from ddim_edit.backends.conditioning import Given
 from ddim_edit.backends.diffusers_network import DiffusersNetwork
 from ddim_edit.backends.extra import diffusers, load_network, pretrained
-from ddim_edit.backends.process import read_json
 from ddim_edit.condition import Condition
 from ddim_edit.errors import ArgumentError, ModelError
 
@@ -34,10 +34,12 @@ class Prompts:
     Args:
         name: the model's, for errors.
         encode: prompt and negative prompt (None: whatever the family takes for none) as tensors.
+        distilled: whether the network was taught guidance and is told its scale, instead of being asked twice.
     """
 
     name: str
     encode: Encode
+    distilled: bool = False
     _known: dict[tuple[str, str | None], Encoded] = field(default_factory=dict, repr=False)
 
     @property
@@ -50,7 +52,8 @@ class Prompts:
         if condition.label is not None:
             given = f"the class {condition.label}"
             raise ArgumentError(f"a prompt for {self.name}", given, "it follows text, not numbers")
-        return self._encoded(condition.prompt, None).prompt
+        told = {"guidance": torch.tensor([condition.guidance_scale])} if self.distilled else {}
+        return {**self._encoded(condition.prompt, None).prompt, **told}
 
     def unwanted(self, condition: Condition) -> Given:
         """The negative prompt."""
@@ -95,6 +98,14 @@ def _stable_diffusion_3(pipe: Any, device: torch.device, size: Size) -> Encode:
     return encode
 
 
+def _flux(pipe: Any, device: torch.device, size: Size) -> Encode:
+    def given(prompt: str) -> Given:
+        states, pooled, _ = pipe.encode_prompt(prompt, None, device)
+        return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+    return lambda prompt, negative: Encoded(given(prompt), given(negative or ""))
+
+
 class _Pipeline(NamedTuple):
     kind: str
     network: str
@@ -120,6 +131,7 @@ _SD3 = _Pipeline(
     ("text_encoder", "text_encoder_2", "text_encoder_3"),
     optional=("text_encoder_3", "tokenizer_3"),
 )
+_FLUX = _Pipeline("FluxPipeline", "transformer", _flux, ("text_encoder", "text_encoder_2"))
 _ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
@@ -144,7 +156,8 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
     absent = {each: None for each in pipeline.optional if not (folder / each).is_dir()}
     readers = {each: _reader(folder, each, index).to(device) for each in pipeline.encoders if each not in absent}
     given = {pipeline.network: network.inner, **readers, **unneeded, **absent, **pipeline.options}
-    return Prompts(name, pipeline.encoder(pretrained(kind, folder, **given), device, size))
+    encode = pipeline.encoder(pretrained(kind, folder, **given), device, size)
+    return Prompts(name, encode, bool(network.inner.config.get("guidance_embeds")))
 
 
 def _reader(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
@@ -167,9 +180,10 @@ def _pipeline_of(network: DiffusersNetwork) -> _Pipeline:
         ("UNet2DConditionModel", None): _SD,
         ("UNet2DConditionModel", "text_time"): _SDXL,
         ("SD3Transformer2DModel", None): _SD3,
+        ("FluxTransformer2DModel", None): _FLUX,
     }
     kind = type(network.inner).__name__, config.get("addition_embed_type")
     if kind not in kinds or config.get("num_class_embeds") is not None:
         given = f"a {kind[0]} with addition_embed_type {kind[1]}, num_class_embeds {config.get('num_class_embeds')}"
-        raise ModelError("a network of Stable Diffusion 1, 2, XL or 3", given, "use another checkpoint")
+        raise ModelError("a network of Stable Diffusion 1, 2, XL, 3 or Flux", given, "use another checkpoint")
     return kinds[kind]

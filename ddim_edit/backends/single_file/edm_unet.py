@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
-from ddim_edit.backends.unet.network import _TimeFeatures
+from ddim_edit.backends.time_features import TimeFeatures
 
 Resize = Callable[[Tensor, Tensor], Tensor]
 """Halves or doubles x [B, C, H, W] with a filter [1, 1, n, n] that sums to 1."""
@@ -285,7 +285,7 @@ class ResidualBeside:
         return x, x
 
 
-class _PositionalNoise(_TimeFeatures):
+class _PositionalNoise(TimeFeatures):
     """Cosines and sines of the noise index at 10000^(-i / last), i < width / 2, index [B] -> [B, width]."""
 
     def __init__(self, width: int, last: int) -> None:
@@ -298,7 +298,7 @@ class _PositionalNoise(_TimeFeatures):
         return torch.cat((angle.cos(), angle.sin()), dim=1)
 
 
-class _FourierNoise(_TimeFeatures):
+class _FourierNoise(TimeFeatures):
     """Cosines and sines of the noise index at the checkpoint's own frequencies, index [B] -> [B, width]."""
 
     def __init__(self, width: int) -> None:

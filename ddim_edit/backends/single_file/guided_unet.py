@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
-from ddim_edit.backends.unet.network import _TimeFeatures
+from ddim_edit.backends.time_features import TimeFeatures
 from ddim_edit.errors import ModelError
 
 _GROUPS = 32
@@ -102,7 +102,7 @@ class Heads:
         return width // value if by_width else value
 
 
-class _PositionalTime(_TimeFeatures):
+class _PositionalTime(TimeFeatures):
     """Cosines, then sines, of index 10000^(-2i / width), i < width / 2: [B] -> [B, width], in float32."""
 
     def __init__(self, width: int) -> None:

@@ -5,7 +5,8 @@ bottleneck on either side of `middle`. Network: Ho, Jain, Abbeel (2020); its opt
 Dhariwal and Nichol (2021).
 """
 
-from ddim_edit.backends.unet.checkpoint import WEIGHTS, load_unet
+from ddim_edit.backends.component import WEIGHTS
+from ddim_edit.backends.unet.checkpoint import load_unet
 from ddim_edit.backends.unet.config import UNetConfig
 from ddim_edit.backends.unet.network import UNet
 

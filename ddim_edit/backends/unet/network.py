@@ -3,33 +3,17 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
+from ddim_edit.backends.time_features import TimeFeatures
 from ddim_edit.backends.unet.config import ACTIVATIONS, UNetConfig
 
 
-class _TimeFeatures(nn.Module):
-    """Frequencies that stay in float32 whatever the network is cast to: bfloat16 reads index 999 as 1000."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor, *, persistent: bool) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight, persistent=persistent)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        exact = self.weight
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.weight = exact.to(self.weight.device)
-        return self
-
-
-class _PositionalTime(_TimeFeatures):
+class _PositionalTime(TimeFeatures):
     """Sines and cosines of time 10000^(-i / (width/2 - freq_shift)), i < width/2, time [B] -> [B, width]."""
 
     def __init__(self, config: UNetConfig) -> None:
@@ -49,7 +33,7 @@ class _PositionalTime(_TimeFeatures):
         return output
 
 
-class _FourierTime(_TimeFeatures):
+class _FourierTime(TimeFeatures):
     """Sines and cosines of log time at the checkpoint's own frequencies, time [B] > 0 -> [B, 2 width]."""
 
     def __init__(self, config: UNetConfig) -> None:

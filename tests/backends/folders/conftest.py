@@ -37,7 +37,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 @pytest.fixture(scope="package")
 def models(folders: Folders) -> Models:
-    return cache(lambda family, share=1.0: load_model(folders(family, share)))
+    """Flux alone has no size of its own that is small."""
+    return cache(lambda family, share=1.0: load_model(folders(family, share), size=pipelines.SIZE))
 
 
 @pytest.fixture(scope="package")

@@ -109,6 +109,13 @@ def flow_3(schedule: NoiseSchedule) -> Grid:
     return make_grid("flow:3", schedule, STEPS)
 
 
+def flux_grid(schedule: NoiseSchedule) -> Grid:
+    """Its pipeline's own shares of noise, 1 to 1 / N, pushed up by its scheduler."""
+    tau = [number / STEPS for number in range(1, STEPS)]
+    pushed = [3 * each / (1 + 2 * each) for each in tau]
+    return Grid("flux", (0.0, *(schedule.time(each / (1 - each)) for each in pushed), 1000.0))
+
+
 class Original(NamedTuple):
     """A family as diffusers has it: how to run it, on which grid it walks, and in which units."""
 
@@ -141,6 +148,21 @@ def by_prompt(pipe: Any, condition: Condition, cells: tuple[int, int] = (CELLS, 
         "output_type": "pt",
     }
     return recorded(pipe, lambda: pipe(**options))
+
+
+def by_flux(pipe: Any, condition: Condition) -> Run:
+    """Its states are tokens of 2x2 cells; a negative prompt and a true scale are for the one that is not distilled."""
+    tokens = torch.nn.functional.pixel_unshuffle(noise(1, 4, CELLS, CELLS), 2).flatten(2).mT
+    distilled = pipe.transformer.config.guidance_embeds
+    guided = {"guidance_scale": condition.guidance_scale}
+    true = {"negative_prompt": condition.negative_prompt, "true_cfg_scale": condition.guidance_scale}
+    options = {"height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "output_type": "pt", "latents": tokens}
+    run = recorded(pipe, lambda: pipe(condition.prompt, **options, **(guided if distilled else true)))
+    return Run([Step(step.index, *map(untokened, step[1:])) for step in run.steps], run.pictures)
+
+
+def untokened(tokens: Tensor) -> Tensor:
+    return torch.nn.functional.pixel_shuffle(tokens.mT.unflatten(2, (CELLS // 2, CELLS // 2)), 2)
 
 
 def by_class(pipe: Any, condition: Condition) -> Run:
@@ -188,6 +210,8 @@ ORIGINALS: dict[str, Original] = {
     "stable diffusion xl": Original(by_prompt, one_later, PROMPTS, scale=exploding),
     "stable diffusion 3": Original(by_prompt, flow_3, PROMPTS, **FLOW),
     "stable diffusion 3 with t5": Original(by_prompt, flow_3, PROMPTS, **FLOW),
+    "flux dev": Original(by_flux, flux_grid, PROMPTS[:2], **FLOW),
+    "flux schnell": Original(by_flux, flux_grid, PROMPTS, **FLOW),
     "dit": Original(by_class, leading, (Condition(label=207), Condition(label=3, guidance_scale=4.0))),
     "ldm vq": Original(by_itself, leading),
     "ldm kl": Original(by_itself, leading),

@@ -40,7 +40,7 @@ CONDITIONS: dict[str, tuple[Condition, Condition | None]] = {
 }
 """What to invert under, and another thing to decode under."""
 CONDITIONED = [family for family, (_, other) in CONDITIONS.items() if other]
-TRANSFORMERS = [family for family in CONDITIONS if family == "dit" or family.startswith("stable diffusion 3")]
+TRANSFORMERS = [family for family in CONDITIONS if family.startswith(("dit", "stable diffusion 3", "flux"))]
 UNETS = [family for family in CONDITIONS if family not in TRANSFORMERS]
 ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
 TOL = 1e-4
@@ -183,7 +183,7 @@ def test_a_transformer_has_no_bottleneck_and_says_so(editors: Editors, family: s
     assert "wanted a network that shows its bottleneck" in str(caught.value)
 
 
-@pytest.mark.parametrize("family", [family for family in CONDITIONED if family != "classes"])
+@pytest.mark.parametrize("family", [family for family in CONDITIONED if family not in ("classes", "flux dev")])
 def test_guidance_has_no_one_bottleneck_and_says_so(editors: Editors, family: str) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         editors(family).codes(pictures(0), ["h"], method(family))

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 from ddim_edit import ArgumentError, Model, load_model
+from ddim_edit.backends.placed import Placed
 from ddim_edit.condition import NOTHING, Condition
 from ddim_edit.denoise import GuidedDenoiser, NetworkDenoiser, Prediction
 
@@ -18,7 +19,7 @@ from .originals import NEGATIVE, ORIGINALS, PROMPT, noise
 
 Models = Callable[[str], Model]
 ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
-TEXT = [family for family in ORIGINALS if family.startswith(("stable", "zero"))]
+TEXT = [family for family in ORIGINALS if family.startswith(("stable", "zero", "flux"))]
 CLASSES = ["dit", "classes"]
 texts = pytest.mark.parametrize("family", TEXT)
 
@@ -41,7 +42,7 @@ def assert_same(found: Prediction, wanted: Prediction, atol: float = 0.0) -> Non
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 7.5])
-@texts
+@pytest.mark.parametrize("family", [family for family in TEXT if family != "flux dev"])
 def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Models, family: str, scale: float) -> None:
     """eps_u + w (eps_c - eps_u), and x0 alike; each family's word for no negative prompt is its own."""
     model = models(family)
@@ -50,6 +51,14 @@ def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Model
     yes, no = asked(model, Condition(PROMPT)), asked(model, Condition(NEGATIVE))
     wanted = Prediction(*(u + scale * (c - u) for c, u in zip(yes, no, strict=True)))
     assert_same(asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=scale)), wanted, 1e-12)
+
+
+def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(models: Models) -> None:
+    model = models("flux dev")
+    told = model.under(Condition(PROMPT, guidance_scale=3.5))
+    assert isinstance(told, NetworkDenoiser)
+    assert isinstance(told.network, Placed)
+    assert told.network.given["guidance"].tolist() == [3.5]
 
 
 @texts

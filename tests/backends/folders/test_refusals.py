@@ -112,8 +112,8 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "a UNet of pictures' embeddings": ("stable diffusion 1", by_projection, ("class_embed_type 'projection'",)),
     "another transformer": (
         "stable diffusion 3",
-        configured("transformer/config.json", _class_name="FluxTransformer2DModel"),
-        ("FluxTransformer2DModel", "SD3Transformer2DModel"),
+        configured("transformer/config.json", _class_name="PixArtTransformer2DModel"),
+        ("PixArtTransformer2DModel", "SD3Transformer2DModel"),
     ),
     "another autoencoder": (
         "stable diffusion 3",
