@@ -14,12 +14,7 @@ from torch import Tensor
 from ddim_edit import metrics
 from ddim_edit.backends import load_model
 from ddim_edit.codes import Codes, Shelf
-from ddim_edit.directions import (
-    Direction,
-    Edit,
-    find_direction,
-    make_edit,
-)
+from ddim_edit.directions import Direction, Edit, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.interpolate import path

@@ -11,7 +11,7 @@ Four of its diffusions are told apart by what is in the file:
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ddim_edit.backends.checkpoint import Checkpoint, State
 from ddim_edit.backends.single_file.denoising_unet import DenoisingUNet, Layout
-from ddim_edit.backends.single_file.family import Family, Settings
+from ddim_edit.backends.single_file.family import Family, Settings, choice, count, number
 from ddim_edit.backends.weights import fill
 from ddim_edit.denoise import READINGS, Asking, Preconditioned, Reading, by_index
 from ddim_edit.errors import ModelError
@@ -89,8 +89,8 @@ def build(state: State, settings: Settings) -> Checkpoint:
 
 def _network(file: _File, settings: Settings) -> DenoisingUNet:
     shapes = {name: tensor.shape for name, tensor in file.network.items()}
-    groups = _count(settings, "resnet_block_groups", 8)
-    layout = Layout.of(shapes, groups, _number(settings, "sinusoidal_pos_emb_theta", 10000))
+    groups = count(settings, "resnet_block_groups", 8)
+    layout = Layout.of(shapes, groups, number(settings, "sinusoidal_pos_emb_theta", 10000))
     C, answers = layout.channels, layout.answers
     if 2 * answers == C:
         given = f"one with {C} channels in and {answers} out, as self-conditioned ones have"
@@ -137,7 +137,7 @@ def _discrete(file: _File, settings: Settings, network: DenoisingUNet) -> Checkp
 
 def _objective(file: _File, settings: Settings, schedule: NoiseSchedule, network: DenoisingUNet) -> str:
     told = _told_objective(file, schedule, network)
-    given = _choice(settings, "objective", told or "pred_v", OBJECTIVES)
+    given = choice(settings, "objective", told or "pred_v", OBJECTIVES)
     if told and given != told:
         raise ModelError(f"the objective {told!r}, which the file tells", f"{given!r}", "leave the setting out")
     return given
@@ -185,8 +185,8 @@ def _check_levels(told: NoiseSchedule, settings: Settings) -> None:
 
 
 def _chosen_schedule(settings: Settings, T: int) -> NoiseSchedule:
-    kind = _choice(settings, "beta_schedule", "sigmoid", BETA_SCHEDULES)
-    return BETA_SCHEDULES[kind](_count(settings, "timesteps", T))
+    kind = choice(settings, "beta_schedule", "sigmoid", BETA_SCHEDULES)
+    return BETA_SCHEDULES[kind](count(settings, "timesteps", T))
 
 
 def _linear(T: int) -> NoiseSchedule:
@@ -220,8 +220,8 @@ BETA_SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {
 
 def _elucidated(settings: Settings, network: DenoisingUNet) -> Checkpoint:
     """`ElucidatedDiffusion`: EDM's preconditioning of any level."""
-    precondition = Preconditioned(_number(settings, "sigma_data", 0.5))
-    low, high = _number(settings, "sigma_min", 0.002), _number(settings, "sigma_max", 80)
+    precondition = Preconditioned(number(settings, "sigma_data", 0.5))
+    low, high = number(settings, "sigma_min", 0.002), number(settings, "sigma_max", 80)
     schedule = NoiseSchedule.continuous(low, high)
     return _checkpoint(network, schedule, "edm", precondition.read, precondition.ask)
 
@@ -260,10 +260,10 @@ NOISE_SCHEDULES: Mapping[str, Callable[[Floats], Floats]] = {"linear": _linear_s
 
 def _continuous(settings: Settings, network: DenoisingUNet) -> Checkpoint:
     """`ContinuousTimeGaussianDiffusion`, or its v-predicting twin, which knows no schedule but "cosine"."""
-    prediction = OBJECTIVES[_choice(settings, "objective", "pred_noise", ("pred_noise", "pred_v"))]
+    prediction = OBJECTIVES[choice(settings, "objective", "pred_noise", ("pred_noise", "pred_v"))]
     usual = "cosine" if prediction == "v_prediction" else "linear"
-    kind = _choice(settings, "noise_schedule", usual, NOISE_SCHEDULES)
-    T = _count(settings, "timesteps", 1000)
+    kind = choice(settings, "noise_schedule", usual, NOISE_SCHEDULES)
+    T = count(settings, "timesteps", 1000)
     # At time 1 the cosine leaves nothing of the picture to invert to.
     s = np.minimum(NOISE_SCHEDULES[kind](np.arange(T + 1) / T), 1 / FAINTEST)
     schedule = NoiseSchedule(np.log(s[1:]), {"kind": f"continuous {kind}", "T": T})
@@ -273,28 +273,6 @@ def _continuous(settings: Settings, network: DenoisingUNet) -> Checkpoint:
 def _floats(tensor: Tensor) -> Floats:
     floats: Floats = tensor.detach().to("cpu", torch.float64).numpy()
     return floats
-
-
-def _choice(settings: Settings, name: str, default: str, known: Collection[str]) -> str:
-    value = settings.get(name, default)
-    if not isinstance(value, str) or value not in known:
-        remedy = "name what the network was trained with"
-        raise ModelError(f"{name!r} to be one of {', '.join(known)}", f"{value!r}", remedy)
-    return value
-
-
-def _number(settings: Settings, name: str, default: float) -> float:
-    value = settings.get(name, default)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ModelError(f"{name!r} to be a positive number", f"{value!r}", f"{default:g} is usual")
-    return float(value)
-
-
-def _count(settings: Settings, name: str, default: int) -> int:
-    value = settings.get(name, default)
-    if type(value) is not int or value < 1:
-        raise ModelError(f"{name!r} to be a positive whole number", f"{value!r}", f"{default} is usual")
-    return value
 
 
 def _size(settings: Settings) -> tuple[int, int] | None:

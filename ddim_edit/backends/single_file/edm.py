@@ -22,7 +22,7 @@ from ddim_edit.backends.single_file.edm_unet import (
     Side,
     SongUNet,
 )
-from ddim_edit.backends.single_file.family import Family, Settings
+from ddim_edit.backends.single_file.family import Family, Settings, choice, number
 from ddim_edit.backends.weights import fill
 from ddim_edit.denoise import Asking, Preconditioned, Prediction, Reading, from_eps
 from ddim_edit.errors import ArgumentError, ModelError
@@ -45,7 +45,7 @@ class Process(NamedTuple):
 
 
 def _edm(settings: Settings) -> Process:
-    precondition = Preconditioned(_number(settings, "sigma_data", 0.5))
+    precondition = Preconditioned(number(settings, "sigma_data", 0.5))
     return Process(precondition.ask, precondition.read, 0.002, 80.0)
 
 
@@ -138,25 +138,16 @@ def _bare(name: str) -> str:
 
 
 def _process(settings: Settings) -> tuple[str, Process]:
-    word = settings.get("precond", "edm")
-    if word not in list(PROCESSES):  # which, unlike a mapping, may be asked for anything
-        raise ModelError(f"'precond' to be one of {', '.join(PROCESSES)}", f"{word!r}", "edm is usual")
+    word = choice(settings, "precond", "edm", PROCESSES)
     return word, PROCESSES[word](settings)
 
 
 def _schedule(settings: Settings, process: Process) -> NoiseSchedule:
-    low, high = _number(settings, "sigma_min", process.low), _number(settings, "sigma_max", process.high)
+    low, high = number(settings, "sigma_min", process.low), number(settings, "sigma_max", process.high)
     if low >= high:
         usual = f"{process.low:.3g} and {process.high:.3g} are usual"
         raise ModelError("a 'sigma_min' below 'sigma_max'", f"{low:g} and {high:g}", usual)
     return NoiseSchedule.continuous(low, high)
-
-
-def _number(settings: Settings, name: str, default: float) -> float:
-    value = settings.get(name, default)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ModelError(f"{name!r} to be a positive number", f"{value!r}", f"{default:.3g} is usual")
-    return float(value)
 
 
 @dataclass(frozen=True)

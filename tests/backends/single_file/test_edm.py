@@ -346,8 +346,8 @@ def test_the_clean_image_cannot_be_asked_about_by_its_logarithm(skips: Case, pre
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"precond": "iddpm"}, "wanted 'precond' to be one of edm, vp, ve, was given 'iddpm': edm is usual"),
-        ({"precond": []}, "wanted 'precond' to be one of edm, vp, ve, was given []: edm is usual"),
+        ({"precond": "iddpm"}, "wanted 'precond' to be one of edm, vp, ve, was given 'iddpm': name what the network was trained with"),
+        ({"precond": []}, "wanted 'precond' to be one of edm, vp, ve, was given []: name what the network was trained with"),
         ({"sigma_data": 0}, "wanted 'sigma_data' to be a positive number, was given 0: 0.5 is usual"),
         ({"sigma_min": "low"}, "wanted 'sigma_min' to be a positive number, was given 'low': 0.002 is usual"),
         ({"sigma_max": True}, "wanted 'sigma_max' to be a positive number, was given True: 80 is usual"),
