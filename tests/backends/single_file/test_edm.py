@@ -343,11 +343,15 @@ def test_the_clean_image_cannot_be_asked_about_by_its_logarithm(skips: Case, pre
         checkpoint.asking(torch.zeros(1, 3, 4, 4), checkpoint.schedule.level(0))
 
 
+PRECOND = "wanted 'precond' to be one of edm, vp, ve"
+TRAINED = "name what the network was trained with"
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"precond": "iddpm"}, "wanted 'precond' to be one of edm, vp, ve, was given 'iddpm': name what the network was trained with"),
-        ({"precond": []}, "wanted 'precond' to be one of edm, vp, ve, was given []: name what the network was trained with"),
+        ({"precond": "iddpm"}, f"{PRECOND}, was given 'iddpm': {TRAINED}"),
+        ({"precond": []}, f"{PRECOND}, was given []: {TRAINED}"),
         ({"sigma_data": 0}, "wanted 'sigma_data' to be a positive number, was given 0: 0.5 is usual"),
         ({"sigma_min": "low"}, "wanted 'sigma_min' to be a positive number, was given 'low': 0.002 is usual"),
         ({"sigma_max": True}, "wanted 'sigma_max' to be a positive number, was given True: 80 is usual"),
