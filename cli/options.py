@@ -116,7 +116,7 @@ def with_condition(command: Command) -> Command:
         click.option("--negative-prompt", metavar="TEXT", help="What guidance leads away from."),
         click.option("--class", "label", type=click.IntRange(0), metavar="N", help="Class, for models with classes."),
         click.option(
-            "--guidance-scale", type=float, metavar="W", help="How far beyond prompt or class to go. [1, not]"
+            "--guidance-scale", type=float, metavar="W", help="How far beyond prompt or class to go. [1: not at all]"
         ),
     )
 

@@ -55,7 +55,7 @@ def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_
         pictures[0]: "which holds no recipe",
         tmp_path / "text.png": "which is none of these",
         missing: "No such file",
-        folder: "the folder",
+        folder: "config.json, was given none",
         tmp_path / "missing.latent.safetensors": "no such file",
     }.items():
         outcome = run("show", file)
