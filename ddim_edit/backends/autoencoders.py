@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_edit.backends.component import WEIGHTS, read_json, read_weights
+from ddim_edit.backends.component import read_json, read_weights, weights_in
 from ddim_edit.backends.extra import diffusers
 from ddim_edit.backends.placed import convolutions
 from ddim_edit.backends.weights import fill
@@ -121,7 +121,8 @@ def load_autoencoder(folder: Path, device: torch.device, whole: int = WHOLE) -> 
     config = read_json(folder / "config.json")
     name, kind = _kind(config)
     maker = getattr(diffusers(f"its {name}"), name)
-    network = fill(lambda: _made(maker, config), read_weights(folder / WEIGHTS), str(folder / WEIGHTS)).to(device)
+    weights = weights_in(folder)
+    network = fill(lambda: _made(maker, config), read_weights(weights), str(weights)).to(device)
     factor = 2 ** (len(network.config[kind.widths]) - 1)
     autoencoder = WholeAutoencoder(network, device, kind.latents)
     shift, scale = _affine(config, kind)

@@ -12,6 +12,8 @@ from torch import Tensor
 from ddim_edit.errors import ModelError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+HALF = "fp16"
+"""What the variant of a checkpoint in float16 has in the names of its files."""
 
 
 def component(folder: Path, name: str) -> Path:
@@ -35,6 +37,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"a JSON object in {path}", f"a {type(config).__name__}", "fetch the checkpoint again")
     return config
+
+
+def weights_in(folder: Path) -> Path:
+    """The weights file of a component of ours: in full precision, or in float16 where there is no other."""
+    half = folder / WEIGHTS.replace(".", f".{HALF}.", 1)
+    return half if half.is_file() and not (folder / WEIGHTS).is_file() else folder / WEIGHTS
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

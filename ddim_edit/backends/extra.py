@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddim_edit.backends.component import WEIGHTS, what_stands_for
+from ddim_edit.backends.component import HALF, WEIGHTS, what_stands_for
 from ddim_edit.errors import DDIMEditError, ModelError
 
 INSTALL = "pip install 'ddim-edit[diffusers]'"
@@ -48,8 +48,10 @@ def load_network(kind: Any, folder: Path) -> Any:
     if not any(folder.glob("*.safetensors")):
         given, remedy = what_stands_for(folder / WEIGHTS)
         raise ModelError(f"safetensors in {folder.name}", given, remedy)
+    halved = all(HALF in file.suffixes[0] for file in folder.glob("*.safetensors"))
+    variant = {"variant": HALF} if halved else {}
     # The libraries would draw at random what a file lacks, and say so in a log alone.
-    found, report = pretrained(kind, folder, output_loading_info=True)
+    found, report = pretrained(kind, folder, output_loading_info=True, **variant)
     if missing := sorted(report["missing_keys"]):
         wanted = f"in {folder.name} the tensors that its config describes"
         more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""

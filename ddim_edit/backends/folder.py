@@ -7,7 +7,7 @@ from typing import Any
 from ddim_edit.backends.assembly import Loaded, Wish, cells, fingerprint
 from ddim_edit.backends.autoencoders import load_autoencoder
 from ddim_edit.backends.checkpoint import Checkpoint, Classes
-from ddim_edit.backends.component import WEIGHTS, component, read_json
+from ddim_edit.backends.component import component, read_json, weights_in
 from ddim_edit.backends.conditioning import ClassLabels, Embedder
 from ddim_edit.backends.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.backends.process import read_process
@@ -100,5 +100,5 @@ def _embedder(folder: Path, name: str, kind: str, checkpoint: Checkpoint, codec:
 
 def _weights(folder: Path) -> list[Path]:
     """The files that make a component what it is: one, or its shards."""
-    whole = folder / WEIGHTS
+    whole = weights_in(folder)
     return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ddim_edit.backends.component import WEIGHTS, read_json, read_weights
+from ddim_edit.backends.component import read_json, read_weights, weights_in
 from ddim_edit.backends.unet.config import UNetConfig
 from ddim_edit.backends.unet.network import UNet
 from ddim_edit.backends.weights import fill
@@ -18,5 +18,5 @@ def load_unet(folder: Path) -> UNet:
     implemented, and for tensors that are missing, unknown or of another shape.
     """
     config = UNetConfig.from_dict(read_json(folder / "config.json"))
-    weights = read_weights(folder / WEIGHTS)
-    return fill(lambda: UNet(config), weights, str(folder / WEIGHTS))
+    weights = weights_in(folder)
+    return fill(lambda: UNet(config), read_weights(weights), str(weights))

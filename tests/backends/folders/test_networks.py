@@ -153,3 +153,21 @@ def test_another_size_is_what_the_pipeline_makes_of_it(
 def test_a_size_in_half_cells_is_refused(folders: Callable[[str], Path]) -> None:
     with pytest.raises(ArgumentError, match=r"^wanted a size in multiples of 2 pixels, was given 33x32: "):
         load_model(folders("stable diffusion 1"), size=(32, 33))
+
+
+@pytest.mark.parametrize("family", ["stable diffusion 3 with t5", "ldm vq"])
+def test_a_folder_of_the_float16_variant_alone_is_read(
+    pipe_of: Callable[[str], Any], tmp_path: Path, family: str
+) -> None:
+    """In float32, so that it is the network of the rounded weights."""
+    pipe = pipe_of(family)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.half()
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    assert all(".fp16." in file.name for file in (tmp_path / "half").rglob("*.safetensors"))
+    pipe.save_pretrained(tmp_path / "whole")
+    half, whole = load_model(tmp_path / "half"), load_model(tmp_path / "whole")
+    x, level = torch.ones(1, *half.shape, dtype=torch.float64), half.schedule.level(400)
+    assert torch.equal(half.denoiser(x, level).eps, whole.denoiser(x, level).eps)
+    assert torch.equal(half.codec.decode(x), whole.codec.decode(x))
