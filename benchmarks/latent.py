@@ -52,7 +52,7 @@ METHODS: Mapping[str, Method] = {
     "20 steps, exact, fixed-point": Method(exact=True, refine="fixed-point"),
     "20 steps, exact, gradient": Method(exact=True, refine="gradient"),
 }
-GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0)
+GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
 
 
 def main() -> None:
