@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.backends.component import read_json
+from ddim_edit.backends.conditioning import Given
 from ddim_edit.backends.extra import diffusers, load_network
 from ddim_edit.backends.hourglass import require_shift
 from ddim_edit.errors import ModelError
-
-Given = Mapping[str, Tensor]
 
 
 class Described(NamedTuple):
