@@ -1,6 +1,5 @@
 """Diffusers-format folders of autoencoders as a codec; the networks themselves are diffusers'."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ddim_edit.backends.component import read_json, read_weights, weights_in
-from ddim_edit.backends.extra import diffusers
+from ddim_edit.backends.entries import number, word
+from ddim_edit.backends.extra import diffusers, explained
 from ddim_edit.backends.placed import convolutions
 from ddim_edit.backends.weights import fill
 from ddim_edit.codec import Affine, AutoencoderCodec
@@ -133,7 +133,7 @@ def load_autoencoder(folder: Path, device: torch.device, whole: int = WHOLE) -> 
 
 
 def _kind(config: Config) -> tuple[str, _Kind]:
-    if (name := config.get("_class_name", "nothing")) not in _KINDS:
+    if (name := word(config, "_class_name", "nothing")) not in _KINDS:
         raise ModelError(f"an autoencoder out of {', '.join(_KINDS)}", name, "use another model")
     for side in ("in_channels", "out_channels"):
         if (channels := config.get(side, 3)) != 3:
@@ -142,18 +142,15 @@ def _kind(config: Config) -> tuple[str, _Kind]:
 
 
 def _made(maker: Any, config: Config) -> Any:
-    known = inspect.signature(maker).parameters
-    try:
-        return maker(**{name: value for name, value in config.items() if name in known})
-    except (TypeError, ValueError) as error:
-        wanted = f"a config.json that {maker.__name__} can be built from"
-        raise ModelError(wanted, f"one that cannot ({error})", "fetch the checkpoint again") from error
+    with explained(f"a config.json that {maker.__name__} can be built from"):
+        return maker.from_config(dict(config))
 
 
 def _affine(config: Config, kind: _Kind) -> tuple[Affine, Affine]:
     """Shift and scale of the latents."""
-    scale = config.get("scaling_factor") or kind.scaling_factor
-    means, stds = config.get("latents_mean"), config.get("latents_std")
-    if means is None or stds is None:
-        return config.get("shift_factor") or 0.0, scale
-    return tuple(means), tuple(scale / std for std in stds)
+    told = {name: value for name, value in config.items() if value is not None}
+    scale, shift = number(told, "scaling_factor", kind.scaling_factor), told.get("shift_factor", 0.0)
+    with explained("'shift_factor', 'latents_mean' and 'latents_std' to be numbers"):
+        if "latents_mean" not in told or "latents_std" not in told:
+            return float(shift), scale
+        return tuple(map(float, told["latents_mean"])), tuple(scale / float(std) for std in told["latents_std"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddim_edit.backends.component import read_json
 from ddim_edit.backends.conditioning import Given
+from ddim_edit.backends.entries import word
 from ddim_edit.backends.extra import diffusers, load_network
 from ddim_edit.backends.hourglass import require_shift
 from ddim_edit.errors import ModelError
@@ -152,7 +153,7 @@ def load_diffusers_network(folder: Path) -> DiffusersNetwork:
     Raises:
         ModelError: diffusers is missing, or the folder holds no network that can be run.
     """
-    name = read_json(folder / "config.json").get("_class_name", "nothing")
+    name = word(read_json(folder / "config.json"), "_class_name", "nothing")
     if name not in _KINDS:
         raise ModelError(f"a network out of {', '.join(_KINDS)}", f"a {name}", "use another checkpoint")
     kind = _KINDS[name]

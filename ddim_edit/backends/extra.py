@@ -35,7 +35,7 @@ def pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the folder does not hold what it should.
     """
-    with _explained(f"a {kind.__name__} in {folder.name}"), _silent():
+    with explained(f"a {kind.__name__} in {folder.name}"), _silent():
         return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
 
 
@@ -74,7 +74,12 @@ def _silent() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(wanted: str) -> Iterator[None]:
+def explained(wanted: str) -> Iterator[None]:
+    """Whatever the libraries raise inside, as one sentence.
+
+    Raises:
+        ModelError: that.
+    """
     try:
         yield
     except DDIMEditError:

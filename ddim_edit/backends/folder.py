@@ -10,6 +10,7 @@ from ddim_edit.backends.checkpoint import Checkpoint, Classes
 from ddim_edit.backends.component import component, read_json, weights_in
 from ddim_edit.backends.conditioning import ClassLabels, Embedder
 from ddim_edit.backends.diffusers_network import DiffusersNetwork, load_diffusers_network
+from ddim_edit.backends.entries import count, word, words
 from ddim_edit.backends.process import read_process
 from ddim_edit.backends.prompts import load_prompts
 from ddim_edit.backends.unet import UNet, load_unet
@@ -35,7 +36,7 @@ def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
     """
     part = component(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
     config = read_json(part / "config.json")
-    kind = config.get("_class_name", "UNet2DModel")
+    kind = word(config, "_class_name", "UNet2DModel")
     codec_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
     # Found out before anything large is read.
     process = read_process(folder)
@@ -57,7 +58,7 @@ def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
 
 
 def _is_own(kind: str, config: Mapping[str, Any]) -> bool:
-    blocks = {*config.get("down_block_types", ()), *config.get("up_block_types", ())}
+    blocks = {*words(config, "down_block_types"), *words(config, "up_block_types")}
     return kind == "UNet2DModel" and blocks <= _OWN_BLOCKS
 
 
@@ -74,19 +75,21 @@ def _size(network: UNet | DiffusersNetwork) -> tuple[int, int] | None:
     size = network.config.sample_size
     if size is None:
         return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        wanted = "'sample_size' to be a number of cells, or two of them"
+        raise ModelError(wanted, f"{size!r}", "fetch the checkpoint again")
+    return sides
 
 
 def _classes(kind: str, config: Mapping[str, Any]) -> Classes | None:
     if kind == "DiTTransformer2DModel":
-        count = config.get("num_embeds_ada_norm") or 1000
-        return Classes(count, none=count)
+        classes = count(config, "num_embeds_ada_norm", 1000)
+        return Classes(classes, none=classes)
     if (embedded := config.get("class_embed_type")) is not None:
         wanted = "a network whose condition is a class or a prompt"
         raise ModelError(wanted, f"one with class_embed_type {embedded!r}", "use `load_unet` and your own denoiser")
-    count = config.get("num_class_embeds")
-    return None if count is None else Classes(count)
+    return None if config.get("num_class_embeds") is None else Classes(count(config, "num_class_embeds", 1000))
 
 
 def _embedder(folder: Path, name: str, kind: str, checkpoint: Checkpoint, codec: Codec, wish: Wish) -> Embedder | None:

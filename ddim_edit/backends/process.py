@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddim_edit.backends.component import component, read_json
+from ddim_edit.backends.entries import count, number, word
 from ddim_edit.denoise import READINGS, Asking, Preconditioned, Reading, Straight, by_index, from_flow
 from ddim_edit.errors import ModelError
 from ddim_edit.schedule import NoiseSchedule
@@ -48,7 +49,7 @@ def read_process(folder: Path) -> Process:
         ModelError: no scheduler_config.json, or one whose process is not supported.
     """
     config = read_json(component(folder, "scheduler") / "scheduler_config.json")
-    kind = config.get("_class_name", "DDPMScheduler")
+    kind = word(config, "_class_name", "DDPMScheduler")
     readers: dict[str, Callable[[Config], Process]] = {
         **dict.fromkeys(_DISCRETE, _discrete),
         **dict.fromkeys(_FLOW, _flow),
@@ -61,7 +62,7 @@ def read_process(folder: Path) -> Process:
 
 
 def _discrete(config: Config) -> Process:
-    prediction = config.get("prediction_type", "epsilon")
+    prediction = word(config, "prediction_type", "epsilon")
     if prediction == "flow_prediction" and config.get("use_flow_sigmas"):
         return _flow(config)
     if prediction not in READINGS:
@@ -76,10 +77,10 @@ def _discrete(config: Config) -> Process:
 
 
 def _schedule(config: Config) -> NoiseSchedule:
-    if config.get("trained_betas") is not None:
-        return NoiseSchedule.from_betas(config["trained_betas"])
-    kind, T = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
-    ends = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    if (betas := config.get("trained_betas")) is not None:
+        return NoiseSchedule.from_betas(_numbers(betas))
+    kind, T = word(config, "beta_schedule", "linear"), count(config, "num_train_timesteps", 1000)
+    ends = number(config, "beta_start", 1e-4), number(config, "beta_end", 0.02)
     makers: Mapping[str, Callable[[], NoiseSchedule]] = {
         "linear": lambda: NoiseSchedule.linear(*ends, T),
         "scaled_linear": lambda: NoiseSchedule.scaled_linear(*ends, T),
@@ -90,16 +91,22 @@ def _schedule(config: Config) -> NoiseSchedule:
     return makers[kind]()
 
 
+def _numbers(betas: object) -> list[float]:
+    if not isinstance(betas, list) or not all(type(beta) in (int, float) for beta in betas):
+        raise ModelError("'trained_betas' to be a list of numbers", f"{betas!r:.40}", "fetch the checkpoint again")
+    return betas
+
+
 def _flow(config: Config) -> Process:
     """Shifts say which times a sampler visits, not what the network was taught, so they are the grid's business."""
-    T = config.get("num_train_timesteps", 1000)
+    T = count(config, "num_train_timesteps", 1000)
     return Process(NoiseSchedule.flow(T), "flow_prediction", from_flow, Straight(T))
 
 
 def _edm(config: Config) -> Process:
-    if (prediction := config.get("prediction_type", "epsilon")) != "epsilon":
+    if (prediction := word(config, "prediction_type", "epsilon")) != "epsilon":
         wanted = "EDM's own preconditioning (prediction_type epsilon)"
         raise ModelError(wanted, f"{prediction!r}", "use another model")
-    edm = Preconditioned(config.get("sigma_data", 0.5))
-    schedule = NoiseSchedule.continuous(config.get("sigma_min", 0.002), config.get("sigma_max", 80.0))
+    edm = Preconditioned(number(config, "sigma_data", 0.5))
+    schedule = NoiseSchedule.continuous(number(config, "sigma_min", 0.002), number(config, "sigma_max", 80.0))
     return Process(schedule, "edm", edm.read, edm.ask)

@@ -10,7 +10,7 @@ import torch
 from ddim_edit.backends.component import read_json
 from ddim_edit.backends.conditioning import Given
 from ddim_edit.backends.diffusers_network import DiffusersNetwork
-from ddim_edit.backends.extra import diffusers, load_network, pretrained
+from ddim_edit.backends.extra import diffusers, explained, load_network, pretrained
 from ddim_edit.condition import Condition
 from ddim_edit.errors import ArgumentError, ModelError
 
@@ -62,7 +62,7 @@ class Prompts:
     def _encoded(self, prompt: str, negative: str | None) -> Encoded:
         key = prompt, negative
         if key not in self._known:
-            with torch.no_grad():
+            with torch.no_grad(), explained(f"text encoders of {self.name} that read prompts"):
                 self._known[key] = self.encode(prompt, negative)
         return self._known[key]
 
@@ -167,7 +167,8 @@ def _reader(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
     tokenizer = name.replace("text_encoder", "tokenizer")
     if not any((folder / tokenizer / file).is_file() for file in _VOCABULARIES):
         raise ModelError(f"a vocabulary in {tokenizer}", "none", "fetch the checkpoint again")
-    _, kind = index.get(name) or (None, None)
+    entry = index.get(name)
+    kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     if kind not in _ENCODERS:
         wanted = f"a {name} out of {', '.join(_ENCODERS)}"
         raise ModelError(wanted, f"{kind or 'none'} in model_index.json", "use another checkpoint")

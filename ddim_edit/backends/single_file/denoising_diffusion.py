@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ddim_edit.backends.checkpoint import Checkpoint, State
+from ddim_edit.backends.entries import choice, count, number
 from ddim_edit.backends.single_file.denoising_unet import DenoisingUNet, Layout
-from ddim_edit.backends.single_file.family import Family, Settings, choice, count, number
+from ddim_edit.backends.single_file.family import Family, Settings
 from ddim_edit.backends.weights import fill
 from ddim_edit.denoise import READINGS, Asking, Preconditioned, Reading, by_index
 from ddim_edit.errors import ModelError

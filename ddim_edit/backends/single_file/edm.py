@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ddim_edit.backends.checkpoint import Checkpoint, Classes, State
+from ddim_edit.backends.entries import choice, number
 from ddim_edit.backends.single_file.edm_unet import (
     DhariwalUNet,
     EDMConfig,
@@ -22,7 +23,7 @@ from ddim_edit.backends.single_file.edm_unet import (
     Side,
     SongUNet,
 )
-from ddim_edit.backends.single_file.family import Family, Settings, choice, number
+from ddim_edit.backends.single_file.family import Family, Settings
 from ddim_edit.backends.weights import fill
 from ddim_edit.denoise import Asking, Preconditioned, Prediction, Reading, from_eps
 from ddim_edit.errors import ArgumentError, ModelError
