@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ddim_edit.backends.checkpoint import Checkpoint
-from ddim_edit.backends.conditioning import Conditioner, Embedder
+from ddim_edit.backends.conditioning import ClassLabels, Conditioner, Embedder
 from ddim_edit.backends.placed import PRECISIONS, Placed, state_device
 from ddim_edit.codec import Codec
 from ddim_edit.denoise import NetworkDenoiser
@@ -27,12 +27,12 @@ class Wish(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A checkpoint with what stands around it: its codec, its embedder if it follows conditions, its fingerprint."""
+    """A checkpoint with what stands around it: its codec, its fingerprint, and its prompts if it follows any."""
 
     checkpoint: Checkpoint
     codec: Codec
-    embedder: Embedder | None
     weights: str
+    prompts: Embedder | None = None
 
 
 def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
@@ -44,7 +44,9 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
     checkpoint, codec, precision = loaded.checkpoint, loaded.codec, PRECISIONS[wish.dtype]
     network = Placed(checkpoint.network.to(wish.device, precision.dtype), wish.device, precision)
     denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking)
-    conditioner = None if loaded.embedder is None else Conditioner(denoiser, network, loaded.embedder)
+    labels = None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
+    embedder = loaded.prompts or labels
+    conditioner = None if embedder is None else Conditioner(denoiser, network, embedder)
     return Model(
         denoiser=denoiser if conditioner is None else conditioner.unconditional(),
         codec=codec,
@@ -57,7 +59,7 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
         device=wish.device,
         state_device=state_device(wish.device),
         conditioner=conditioner,
-        follows="nothing" if loaded.embedder is None else loaded.embedder.follows,
+        follows="nothing" if embedder is None else embedder.follows,
     )
 
 

@@ -8,13 +8,12 @@ from ddim_edit.backends.assembly import Loaded, Wish, cells, fingerprint
 from ddim_edit.backends.autoencoders import load_autoencoder
 from ddim_edit.backends.checkpoint import Checkpoint, Classes
 from ddim_edit.backends.component import component, read_json, weights_in
-from ddim_edit.backends.conditioning import ClassLabels, Embedder
 from ddim_edit.backends.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.backends.entries import count, word, words
 from ddim_edit.backends.process import read_process
-from ddim_edit.backends.prompts import load_prompts
+from ddim_edit.backends.prompts import Prompts, load_prompts
 from ddim_edit.backends.unet import UNet, load_unet
-from ddim_edit.codec import Codec, codec_for
+from ddim_edit.codec import codec_for
 from ddim_edit.errors import ModelError
 
 _OWN_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
@@ -53,8 +52,8 @@ def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
     )
     codec = codec_for(checkpoint.channels) if codec_folder is None else load_autoencoder(codec_folder, wish.device)
     files = [*_weights(part), *([] if codec_folder is None else _weights(codec_folder))]
-    embedder = _embedder(folder, name, kind, checkpoint, codec, wish)
-    return Loaded(checkpoint, codec, embedder, fingerprint(files))
+    loaded = Loaded(checkpoint, codec, fingerprint(files))
+    return loaded._replace(prompts=_prompts(folder, name, loaded, wish)) if kind in _TEXT else loaded
 
 
 def _is_own(kind: str, config: Mapping[str, Any]) -> bool:
@@ -92,13 +91,11 @@ def _classes(kind: str, config: Mapping[str, Any]) -> Classes | None:
     return None if config.get("num_class_embeds") is None else Classes(count(config, "num_class_embeds", 1000))
 
 
-def _embedder(folder: Path, name: str, kind: str, checkpoint: Checkpoint, codec: Codec, wish: Wish) -> Embedder | None:
-    if kind in _TEXT:
-        assert isinstance(checkpoint.network, DiffusersNetwork)
-        height, width = cells(checkpoint, codec, wish.size)
-        size = height * codec.factor, width * codec.factor
-        return load_prompts(folder, name, checkpoint.network, wish.device, size)
-    return None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
+def _prompts(folder: Path, name: str, loaded: Loaded, wish: Wish) -> Prompts:
+    checkpoint, factor = loaded.checkpoint, loaded.codec.factor
+    assert isinstance(checkpoint.network, DiffusersNetwork)
+    height, width = cells(checkpoint, loaded.codec, wish.size)
+    return load_prompts(folder, name, checkpoint.network, wish.device, (height * factor, width * factor))
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from importlib import resources
 from pathlib import Path
 
 from ddim_edit.backends.assembly import Loaded, Wish, assemble, fingerprint
-from ddim_edit.backends.conditioning import ClassLabels
 from ddim_edit.backends.folder import load_folder
 from ddim_edit.backends.hub import fetch
 from ddim_edit.backends.placed import dtype_name, find_device
@@ -47,14 +46,13 @@ def load_model(
     wish = Wish(find_device(device), dtype_name(dtype), (size, size) if isinstance(size, int) else size)
     path = _locate(name, offline)
     title = path.resolve().stem if path.is_file() else path.resolve().name if Path(name).is_dir() else name
-    loaded = _load_file(path, title) if path.is_file() else load_folder(path, title, wish)
+    loaded = _load_file(path) if path.is_file() else load_folder(path, title, wish)
     return assemble(title, loaded, wish)
 
 
-def _load_file(path: Path, name: str) -> Loaded:
+def _load_file(path: Path) -> Loaded:
     checkpoint = load_single_file(path)
-    embedder = None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
-    return Loaded(checkpoint, codec_for(checkpoint.channels), embedder, fingerprint([path]))
+    return Loaded(checkpoint, codec_for(checkpoint.channels), fingerprint([path]))
 
 
 def _locate(name: str, offline: bool) -> Path:

@@ -17,14 +17,7 @@ from ddim_edit.errors import ArgumentError, ModelError
 Size = tuple[int, int]
 
 
-class Encoded(NamedTuple):
-    """What a network is given for a prompt, and for what guidance leads away from."""
-
-    prompt: Given
-    negative: Given
-
-
-Encode = Callable[[str, str | None], Encoded]
+Encode = Callable[[str], Given]
 
 
 @dataclass(frozen=True)
@@ -33,14 +26,16 @@ class Prompts:
 
     Args:
         name: the model's, for errors.
-        encode: prompt and negative prompt (None: whatever the family takes for none) as tensors.
+        encode: one text as tensors.
+        zeroed: which of these are zero where guidance leads away from no words; else the empty text stands for none.
         distilled: whether the network was taught guidance and is told its scale, instead of being asked twice.
     """
 
     name: str
     encode: Encode
+    zeroed: tuple[str, ...] = ()
     distilled: bool = False
-    _known: dict[tuple[str, str | None], Encoded] = field(default_factory=dict, repr=False)
+    _known: dict[str, Given] = field(default_factory=dict, repr=False)
 
     @property
     def follows(self) -> str:
@@ -53,24 +48,25 @@ class Prompts:
             given = f"the class {condition.label}"
             raise ArgumentError(f"a prompt for {self.name}", given, "it follows text, not numbers")
         told = {"guidance": torch.tensor([condition.guidance_scale])} if self.distilled else {}
-        return {**self._encoded(condition.prompt, None).prompt, **told}
+        return {**self._encoded(condition.prompt), **told}
 
     def unwanted(self, condition: Condition) -> Given:
         """The negative prompt."""
-        return self._encoded("", condition.negative_prompt or None).negative
+        given = self._encoded(condition.negative_prompt)
+        zeroed = () if condition.negative_prompt else self.zeroed
+        return {name: torch.zeros_like(value) if name in zeroed else value for name, value in given.items()}
 
-    def _encoded(self, prompt: str, negative: str | None) -> Encoded:
-        key = prompt, negative
-        if key not in self._known:
+    def _encoded(self, text: str) -> Given:
+        if text not in self._known:
             with torch.no_grad(), explained(f"text encoders of {self.name} that read prompts"):
-                self._known[key] = self.encode(prompt, negative)
-        return self._known[key]
+                self._known[text] = self.encode(text)
+        return self._known[text]
 
 
 def _stable_diffusion(pipe: Any, device: torch.device, size: Size) -> Encode:
-    def encode(prompt: str, negative: str | None) -> Encoded:
-        yes, no = pipe.encode_prompt(prompt, device, 1, True, negative_prompt=negative)
-        return Encoded({"encoder_hidden_states": yes}, {"encoder_hidden_states": no})
+    def encode(text: str) -> Given:
+        states, _ = pipe.encode_prompt(text, device, 1, False)
+        return {"encoder_hidden_states": states}
 
     return encode
 
@@ -79,31 +75,27 @@ def _stable_diffusion_xl(pipe: Any, device: torch.device, size: Size) -> Encode:
     """Sizes, as the network was told them in training, are those of the pictures, uncropped."""
     ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
 
-    def encode(prompt: str, negative: str | None) -> Encoded:
-        yes, no, pooled, pooled_no = pipe.encode_prompt(prompt, device=device, negative_prompt=negative)
-        names = "encoder_hidden_states", "text_embeds", "time_ids"
-        return Encoded(
-            dict(zip(names, (yes, pooled, ids), strict=True)), dict(zip(names, (no, pooled_no, ids), strict=True))
-        )
+    def encode(text: str) -> Given:
+        states, _, pooled, _ = pipe.encode_prompt(text, device=device, do_classifier_free_guidance=False)
+        return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": ids}
 
     return encode
 
 
 def _stable_diffusion_3(pipe: Any, device: torch.device, size: Size) -> Encode:
-    def encode(prompt: str, negative: str | None) -> Encoded:
-        yes, no, pooled, pooled_no = pipe.encode_prompt(prompt, None, None, device=device, negative_prompt=negative)
-        names = "encoder_hidden_states", "pooled_projections"
-        return Encoded(dict(zip(names, (yes, pooled), strict=True)), dict(zip(names, (no, pooled_no), strict=True)))
+    def encode(text: str) -> Given:
+        states, _, pooled, _ = pipe.encode_prompt(text, None, None, device, do_classifier_free_guidance=False)
+        return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
     return encode
 
 
 def _flux(pipe: Any, device: torch.device, size: Size) -> Encode:
-    def given(prompt: str) -> Given:
-        states, pooled, _ = pipe.encode_prompt(prompt, None, device)
+    def encode(text: str) -> Given:
+        states, pooled, _ = pipe.encode_prompt(text, None, device)
         return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
-    return lambda prompt, negative: Encoded(given(prompt), given(negative or ""))
+    return encode
 
 
 class _Pipeline(NamedTuple):
@@ -156,8 +148,10 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
     absent = {each: None for each in pipeline.optional if not (folder / each).is_dir()}
     readers = {each: _reader(folder, each, index).to(device) for each in pipeline.encoders if each not in absent}
     given = {pipeline.network: network.inner, **readers, **unneeded, **absent, **pipeline.options}
-    encode = pipeline.encoder(pretrained(kind, folder, **given), device, size)
-    return Prompts(name, encode, bool(network.inner.config.get("guidance_embeds")))
+    pipe = pretrained(kind, folder, **given)
+    zeroed = ("encoder_hidden_states", "text_embeds") if pipe.config.get("force_zeros_for_empty_prompt") else ()
+    distilled = bool(network.inner.config.get("guidance_embeds"))
+    return Prompts(name, pipeline.encoder(pipe, device, size), zeroed, distilled)
 
 
 def _reader(folder: Path, name: str, index: Mapping[str, Any]) -> Any:

@@ -160,7 +160,7 @@ class NoiseSchedule:
 
         Lin, Liu, Li, Yang (2024), algorithm 1.
         """
-        alpha = 1 / np.sqrt(1 + np.exp(2 * self.log_s))
+        alpha = np.sqrt(self.alpha_bar)
         moved = alpha[0] * (alpha - alpha[-1]) / (alpha[0] - alpha[-1])
         log_s = np.log(_s(np.maximum(moved, FAINTEST)))
         return NoiseSchedule(log_s, {**self.description, "zero_snr": True})

@@ -21,7 +21,7 @@ from torch import Tensor
 from ddim_edit.backends.checkpoint import Checkpoint, State
 from ddim_edit.backends.entries import choice, count, number
 from ddim_edit.backends.single_file.denoising_unet import DenoisingUNet, Layout
-from ddim_edit.backends.single_file.family import Family, Settings
+from ddim_edit.backends.single_file.family import Family, Settings, linear
 from ddim_edit.backends.weights import fill
 from ddim_edit.denoise import READINGS, Asking, Preconditioned, Reading, by_index
 from ddim_edit.errors import ModelError
@@ -190,10 +190,6 @@ def _chosen_schedule(settings: Settings, T: int) -> NoiseSchedule:
     return BETA_SCHEDULES[kind](count(settings, "timesteps", T))
 
 
-def _linear(T: int) -> NoiseSchedule:
-    return NoiseSchedule.linear(0.1 / T, 20 / T, T)
-
-
 def _sigmoid(T: int) -> NoiseSchedule:
     """The package's default: alpha_bar falls as a logistic from -3 to 3, betas capped at 0.999.
 
@@ -213,7 +209,7 @@ def _sigmoid(T: int) -> NoiseSchedule:
 
 
 BETA_SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {
-    "linear": _linear,
+    "linear": linear,
     "cosine": NoiseSchedule.cosine,
     "sigmoid": _sigmoid,
 }

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
+from ddim_edit.backends.time_features import TimeFeatures
 from ddim_edit.errors import ModelError
 
 Shapes = Mapping[str, torch.Size]
@@ -137,16 +138,16 @@ def _missing(name: str) -> ModelError:
     return ModelError(f"a denoising-diffusion-pytorch network with a {name}", "one without it", remedy)
 
 
-class _WaveTime(nn.Module):
+class _WaveTime(TimeFeatures):
     """Sines and cosines of time theta^(-i / (count - 1)), i < count, time [B] -> float32 [B, 2 count]."""
 
     def __init__(self, count: int, theta: float) -> None:
-        super().__init__()
-        self.count, self.rate = count, math.log(theta) / max(count - 1, 1)
+        # Real numbers even where the network is made on "meta", since no checkpoint holds them.
+        i = torch.arange(count, dtype=torch.float32, device="cpu")
+        super().__init__(torch.exp(-math.log(theta) / max(count - 1, 1) * i), persistent=False)
 
     def forward(self, time: Tensor) -> Tensor:
-        frequencies = torch.exp(-self.rate * torch.arange(self.count, dtype=torch.float32, device=time.device))
-        angle = time[:, None].float() * frequencies
+        angle = time[:, None].float() * self.weight
         return torch.cat((angle.sin(), angle.cos()), dim=1)
 
 

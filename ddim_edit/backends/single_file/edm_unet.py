@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
+from ddim_edit.backends.hourglass import (
+    Hourglass,
+    Opened,
+    norm_then_scale_and_shift,
+    require_images,
+    require_label,
+    shift_then_norm,
+)
 from ddim_edit.backends.time_features import TimeFeatures
 
 Resize = Callable[[Tensor, Tensor], Tensor]
@@ -32,16 +39,6 @@ def double(x: Tensor, taps: Tensor) -> Tensor:
     return F.conv_transpose2d(x, spread, stride=2, padding=padding, groups=x.shape[1])
 
 
-def _shift_then_norm(h: Tensor, told: Tensor, norm: nn.Module) -> Tensor:
-    shifted: Tensor = norm(h + told)
-    return shifted
-
-
-def _norm_then_scale_and_shift(h: Tensor, told: Tensor, norm: nn.Module) -> Tensor:
-    scale, shift = told.chunk(2, dim=1)
-    return torch.addcmul(shift, norm(h), 1 + scale)
-
-
 class Style(NamedTuple):
     """How the blocks of one of EDM's two code bases are made.
 
@@ -58,8 +55,8 @@ class Style(NamedTuple):
     told: int
 
 
-SONG = Style(None, math.sqrt(0.5), 1e-6, True, _shift_then_norm, 1)
-DHARIWAL = Style(64, 1.0, 1e-5, False, _norm_then_scale_and_shift, 2)
+SONG = Style(None, math.sqrt(0.5), 1e-6, True, shift_then_norm, 1)
+DHARIWAL = Style(64, 1.0, 1e-5, False, norm_then_scale_and_shift, 2)
 
 
 class Side(Protocol):

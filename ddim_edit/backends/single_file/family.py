@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddim_edit.backends.checkpoint import Checkpoint, State
+from ddim_edit.schedule import NoiseSchedule
 
 Settings = Mapping[str, Any]
 """What the weights cannot tell, as JSON values under the family's own flag names."""
@@ -26,3 +27,8 @@ class Family:
     settings: Collection[str]
     matches: Callable[[State], bool]
     build: Callable[[State, Settings], Checkpoint]
+
+
+def linear(T: int) -> NoiseSchedule:
+    """Ho et al.'s betas, scaled so that T levels add as much noise as 1000; what most code bases call linear."""
+    return NoiseSchedule.linear(1000 / T * 1e-4, 1000 / T * 0.02, T)

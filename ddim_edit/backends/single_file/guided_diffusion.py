@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ddim_edit.backends.checkpoint import Checkpoint, Classes, State
-from ddim_edit.backends.single_file.family import Family, Settings
+from ddim_edit.backends.single_file.family import Family, Settings, linear
 from ddim_edit.backends.single_file.guided_unet import (
     BY_BLOCKS,
     BY_CONVOLUTIONS,
@@ -27,12 +27,7 @@ _NAME = "guided-diffusion"
 _MARKS = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.2.weight")
 
 
-def _linear(T: int) -> NoiseSchedule:
-    """Ho et al.'s betas, scaled so that T levels add as much noise as 1000."""
-    return NoiseSchedule.linear(1000 / T * 1e-4, 1000 / T * 0.02, T)
-
-
-_SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {"linear": _linear, "cosine": NoiseSchedule.cosine}
+_SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {"linear": linear, "cosine": NoiseSchedule.cosine}
 _ORDERS: Mapping[bool, Order] = {False: head_first, True: role_first}
 _PREDICTIONS: Mapping[bool, str] = {False: "epsilon", True: "sample"}
 _ASKING: Mapping[bool, Callable[[int], Asking]] = {False: lambda T: by_index, True: Rescaled}

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
+from ddim_edit.backends.hourglass import (
+    Hourglass,
+    Opened,
+    norm_then_scale_and_shift,
+    require_images,
+    require_label,
+    shift_then_norm,
+)
 from ddim_edit.backends.time_features import TimeFeatures
 from ddim_edit.errors import ModelError
 
@@ -115,16 +122,6 @@ class _PositionalTime(TimeFeatures):
         return torch.cat((angle.cos(), angle.sin()), dim=1)
 
 
-def _shift_then_norm(h: Tensor, time: Tensor, norm: nn.Module) -> Tensor:
-    shifted: Tensor = norm(h.add_(time))
-    return shifted
-
-
-def _norm_then_scale_and_shift(h: Tensor, time: Tensor, norm: nn.Module) -> Tensor:
-    scale, shift = time.chunk(2, dim=1)
-    return torch.addcmul(shift, norm(h), 1 + scale)
-
-
 def _norm(width: int) -> nn.Module:
     return nn.GroupNorm(_GROUPS, width)
 
@@ -156,7 +153,7 @@ class _ResBlock(nn.Module):
             nn.Conv2d(outputs, outputs, 3, padding=1),
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        self.norm_with_time = _norm_then_scale_and_shift if scaled else _shift_then_norm
+        self.norm_with_time = norm_then_scale_and_shift if scaled else shift_then_norm
         self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:

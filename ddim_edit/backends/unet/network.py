@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.hourglass import Hourglass, Opened, require_images, require_label
+from ddim_edit.backends.hourglass import (
+    Hourglass,
+    Opened,
+    norm_then_scale_and_shift,
+    require_images,
+    require_label,
+    shift_then_norm,
+)
 from ddim_edit.backends.time_features import TimeFeatures
 from ddim_edit.backends.unet.config import ACTIVATIONS, UNetConfig
 
@@ -67,16 +74,6 @@ def _divide_by(scale: float) -> Callable[[Tensor], Tensor]:
     return nn.Identity() if scale == 1 else partial(torch.div, other=scale)
 
 
-def _shift_then_norm(h: Tensor, time: Tensor, norm: nn.Module) -> Tensor:
-    shifted: Tensor = norm(h.add_(time))
-    return shifted
-
-
-def _norm_then_scale_and_shift(h: Tensor, time: Tensor, norm: nn.Module) -> Tensor:
-    scale, shift = time.chunk(2, dim=1)
-    return torch.addcmul(shift, norm(h), 1 + scale)
-
-
 class _ResnetBlock(nn.Module):
     """Two convolutions, the second one told the time, plus a shortcut: inputs -> outputs channels."""
 
@@ -96,7 +93,7 @@ class _ResnetBlock(nn.Module):
         self.norm2 = nn.GroupNorm(config.norm_num_groups, outputs, config.norm_eps)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        self.norm_with_time = _norm_then_scale_and_shift if scaled else _shift_then_norm
+        self.norm_with_time = norm_then_scale_and_shift if scaled else shift_then_norm
         self.activate = ACTIVATIONS[config.act_fn]
         self.resample = resample or nn.Identity()
         self.rescale = _divide_by(scale)
