@@ -81,10 +81,10 @@ def _gathered(session: Session, paths: Sequence[Path], expand: Callable[[Path], 
 
 def jobs(session: Session, files: Sequence[Path], place: Place, reserved: Collection[Path] = ()) -> list[Job]:
     """A target for every file; equal and reserved names are numbered, and what may not be replaced fails."""
-    made, taken, inputs = [], set(reserved), resolved(files)
+    made, inputs = [], resolved(files)
+    taken = {path.name.removesuffix(place.suffix) for path in reserved if path.name.endswith(place.suffix)}
     for file in files:
-        target = _untaken(place, stem(file), taken)
-        taken.add(target)
+        target = place.folder / f"{untaken(stem(file), taken)}{place.suffix}"
         with session.survive(file):
             made.append(Job(file, claim(target, inputs, place.overwrite)))
     return made
@@ -95,29 +95,34 @@ def stem(file: Path) -> str:
     return file.name.removesuffix(LATENT) if file.name.endswith(LATENT) else file.stem
 
 
-def _untaken(place: Place, name: str, taken: Collection[Path]) -> Path:
-    target, number = place.folder / f"{name}{place.suffix}", 2
-    while target in taken:
-        target = place.folder / f"{name}-{number}{place.suffix}"
-        number += 1
-    return target
+def untaken(name: str, taken: set[str]) -> str:
+    """The name, numbered if it is taken; from then on it is."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    taken.add(free)
+    return free
 
 
 def pictures(
     session: Session, images: Sequence[Path], place: Place, crop: Any, reserved: Collection[Path] = ()
 ) -> Iterator[list[tuple[Job, "Picture"]]]:
     """The pictures that arguments name, batch by batch, each with its job; says what was done to them."""
+    from ddim_edit.ahead import ahead
     from ddim_edit.images import read
 
-    frame = make_crop(crop)
     work = jobs(session, picture_files(session, images), place, reserved)
-    for batch in session.batches(work, "pictures"):
-        good, size = [], session.editor.model.size
-        for job in batch:
+    if not work:
+        return
+    size, frame = session.editor.model.size, make_crop(crop)
+    # While one batch goes through the network, the next is read.
+    coming = ahead(lambda job: read(job.source, size, frame), work, session.editor.batch_size)
+    for batch in session.batches(coming, "pictures", len(work)):
+        good = []
+        for job, picture in batch:
             with session.survive(job.source):
-                picture = read(job.source, size, frame)
-                say_notes(session, job.source, picture)
-                good.append((job, picture))
+                say_notes(session, job.source, picture())
+                good.append((job, picture()))
         if good:
             yield good
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .files import claim
-from .labelling import Labels, read_codes, readable, with_labels
+from .labelling import Labels, StoredLabels, with_labels_or_store
 from .looking import json_flag
 from .options import overwrite_option, with_crop, with_session, with_walk
 from .session import Session
@@ -22,7 +22,7 @@ DIRECTION = ".direction.safetensors"
 
 @click.command()
 @click.argument("name")
-@with_labels
+@with_labels_or_store
 @click.option(
     "--method",
     type=click.Choice(METHOD_NAMES),
@@ -42,7 +42,7 @@ DIRECTION = ".direction.safetensors"
 @with_session
 def fit(
     name: str,
-    labels: Labels,
+    labels: Labels | StoredLabels,
     method: str,
     level: str,
     output: Path,
@@ -57,14 +57,16 @@ def fit(
     \b
     ddim-edit fit old --images faces/ --labels faces.csv --column age --positive ">=55" --negative "18..32" \\
         -o old.direction.safetensors
+
+    With --latents STORE the codes are those that `invert` wrote, at the level that it inverted to, and stay on disk
+    however many they are; the CSV names pictures as the store does.
     """
     if not output.name.endswith(DIRECTION):
         raise click.UsageError(f"The output must end in {DIRECTION}.")
     from ddim_edit.directions import METHODS, fit_direction
 
-    target, labelled = claim(output, frozenset(), overwrite), labels.read()
-    pictures, values = readable(session, labelled, crop)
-    (codes,) = read_codes(session, pictures, [level], walk, cache)
+    target = claim(output, frozenset(), overwrite)
+    codes, values = labels.codes(session, level, walk, crop, cache)
     direction = fit_direction(name, codes, values, METHODS[method]())
     direction.save(target)
     session.emit({"output": str(target), **direction_row(direction)}, target)

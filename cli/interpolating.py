@@ -127,7 +127,8 @@ def _decoded(session: Session, latents: "Latents", scale: int) -> "Tensor":
     from ddim_edit.images import enlarge, to_uint8
 
     pictures: dict[Latent, Tensor] = {}
-    for batch in session.batches(list(dict.fromkeys(latents)), "frames"):
+    different = dict.fromkeys(latents)
+    for batch in session.batches(different, "frames", len(different)):
         pictures |= zip(batch, session.editor.decode(batch), strict=True)
     return enlarge(to_uint8(torch.stack([pictures[latent] for latent in latents])), scale)
 

@@ -15,6 +15,7 @@ from .files import (
     jobs,
     latent_files,
     load_latents,
+    make_crop,
     pictures,
     resolved,
     save_picture,
@@ -31,6 +32,7 @@ from .options import (
     with_session,
 )
 from .session import Session
+from .storing import STORE, decode_store, fill_store, is_store, with_filling
 from .table import CODEC_SCORES, SCORES, Sheet, table
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 @with_method()
 @with_crop
 @overwrite_option
+@with_filling
 @with_session
 def invert(
     images: Sequence[Path],
@@ -50,21 +53,38 @@ def invert(
     method: Mapping[str, Any],
     crop: Any,
     overwrite: bool,
+    filling: Mapping[str, Any],
     session: Session,
 ) -> None:
-    """Find the code x_T of every picture and write it as DIR/NAME.latent.safetensors."""
-    for batch in pictures(session, images, Place(output, LATENT, overwrite), crop):
+    """Find the code x_T of every picture and write it as DIR/NAME.latent.safetensors.
+
+    A DIR whose name ends in .latents becomes a store: hundreds of codes a file, for folders of any size. A run that
+    was interrupted goes on where it stopped, new pictures are added, and several processes may share the work.
+    """
+    if output.suffix == STORE:
+        how = {"method": make_method(method), "crop": make_crop(crop)}
+        fill_store(session, images, output, overwrite, filling, **how)
+    else:
+        _invert_to_files(session, images, Place(output, LATENT, overwrite), method, crop)
+    session.leave()
+
+
+def _invert_to_files(
+    session: Session, images: Sequence[Path], place: Place, method: Mapping[str, Any], crop: Any
+) -> None:
+    for batch in pictures(session, images, place, crop):
         latents = session.editor.invert([picture for _, picture in batch], make_method(method))
         for (job, _), latent in zip(batch, latents, strict=True):
             with session.survive(job.source):
                 latent.save(job.target)
                 warn_if_unfinished(session, job.source, latent.report)
                 session.emit({**_row(job), "t": latent.t, **latent.report}, job.target)
-    session.leave()
 
 
 @click.command()
-@click.argument("latents", nargs=-1, required=True, metavar="LATENTS|FOLDERS...", type=click.Path(path_type=Path))
+@click.argument(
+    "latents", nargs=-1, required=True, metavar="LATENTS|FOLDERS|STORES...", type=click.Path(path_type=Path)
+)
 @folder_option
 @click.option("--force", is_flag=True, help="Decode codes of another model too.")
 @overwrite_option
@@ -78,22 +98,33 @@ def decode(
     condition: Mapping[str, Any],
     session: Session,
 ) -> None:
-    """Decode every latent file by its own recipe and write the picture as DIR/NAME.png.
+    """Decode every latent, of files or stores, by its own recipe and write the picture as DIR/NAME.png.
 
     Another prompt, class or guidance than the one it was inverted under makes an edit of it.
     """
-    work = jobs(session, latent_files(session, latents), Place(output, ".png", overwrite))
+    place = Place(output, ".png", overwrite)
+    if files := [path for path in latents if not is_store(path)]:
+        _decode_files(session, files, place, force, condition)
+    for path in latents:
+        if is_store(path):
+            decode_store(session, path, place, force, condition)
+    session.leave()
+
+
+def _decode_files(
+    session: Session, files: Sequence[Path], place: Place, force: bool, condition: Mapping[str, Any]
+) -> None:
+    work = jobs(session, latent_files(session, files), place)
     found = load_latents(session, [job.source for job in work])
     loaded = {path: latent.under(replace(latent.recipe.condition, **condition)) for path, latent in found.items()}
     pairs = [(job, loaded[job.source]) for job in work if job.source in loaded]
     own = [pair for pair in pairs if _is_own(session, *pair, force)]
-    for batch in session.batches(own, "latents"):
+    for batch in session.batches(own, "latents", len(own)):
         decoded = session.editor.decode([latent for _, latent in batch], force)
         for (job, latent), picture in zip(batch, decoded, strict=True):
             with session.survive(job.source):
                 save_picture(job.target, picture, latent)
                 session.emit(_row(job), job.target)
-    session.leave()
 
 
 def _is_own(session: Session, job: Job, latent: "Latent", force: bool) -> bool:

@@ -1,12 +1,13 @@
 """Labelled pictures: the options that say which picture has which label, shared by `fit` and `probe`."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .files import make_crop
 from .options import Command, make_method, stack
@@ -40,6 +41,14 @@ class Labels:
         ):
             raise click.UsageError("Name --images, --labels and --column, or else --with and --without.")
 
+    def codes(
+        self, session: Session, level: str, walk: Mapping[str, Any], crop: Any, cache: Path | None
+    ) -> "tuple[Codes, NDArray[Any]]":
+        """The codes of the pictures that can be read, inverted now, and their labels."""
+        pictures, values = readable(session, self.read(), crop)
+        (codes,) = read_codes(session, pictures, [level], walk, cache)
+        return codes, values
+
     def read(self) -> "Labelled":
         """The files and their labels."""
         from ddim_edit import labels
@@ -50,6 +59,78 @@ class Labels:
         assert self.column is not None
         assert self.images is not None
         return labels.read_csv(self.csv, self.column, self.images, self.positive, self.negative)
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """A CSV beside a store of latents, which need no picture and no walk any more."""
+
+    latents: Path
+    csv: Path
+    column: str
+    positive: str | None
+    negative: str | None
+
+    def codes(
+        self, session: Session, level: str, walk: Mapping[str, Any], crop: Any, cache: Path | None
+    ) -> "tuple[Codes, NDArray[Any]]":
+        """The codes of the store's pictures that have a label; says how many labels have no latent."""
+        from ddim_edit import LatentStore
+        from ddim_edit.directions import stored_codes
+
+        named = self._named()
+        codes, values = stored_codes(LatentStore(self.latents), named)
+        if missing := len(named) - len(values):
+            session.warn(f"{missing} of {len(named)} labelled pictures have no latent in {self.latents.name}")
+        return codes, values
+
+    def _named(self) -> dict[str, float]:
+        """The labels by what the CSV calls the files, none of which need be there."""
+        from ddim_edit import labels
+
+        label = labels._labelling(self.positive, self.negative)
+        rows = [(row, labels._label(row, label)) for row in labels._rows(self.csv, self.column)]
+        named = {row.file: value for row, value in rows if value is not None}
+        labels._check_classes(list(named.values()), self.column, self.positive, self.negative)
+        return named
+
+
+_WALKING = (
+    *("images", "with_", "without", "level", "cache", "steps", "solver", "grid", "crop", "fit"),
+    *("prompt", "negative_prompt", "label", "guidance_scale"),
+)
+
+
+def with_labels_or_store(command: Command) -> Command:
+    """As `with_labels`, but they may be those of a store, named by --latents."""
+    of_pictures = with_labels(command)
+
+    @functools.wraps(of_pictures)
+    def wrapped(*args: Any, latents: Path | None, **rest: Any) -> Any:
+        if latents is None:
+            return of_pictures(*args, **rest)
+        if odd := _given(_WALKING):
+            raise click.UsageError(f"{odd[0]} does not go with --latents, whose codes are made already.")
+        csv, column = rest.pop("csv"), rest.pop("column")
+        if not csv or not column:
+            raise click.UsageError("Name --labels and --column with --latents.")
+        for name in ("images", "with_", "without"):
+            del rest[name]
+        labels = StoredLabels(latents, csv, column, rest.pop("positive"), rest.pop("negative"))
+        return command(*args, labels=labels, **rest)
+
+    store = click.Path(file_okay=False, path_type=Path)
+    return stack(
+        wrapped,
+        click.option("--latents", type=store, metavar="STORE", help="Store of their codes, in place of --images."),
+    )
+
+
+def _given(names: Collection[str]) -> list[str]:
+    """Which of these parameters stand on the command line, as they are written there."""
+    context = click.get_current_context()
+    typed = [each for each in context.command.params if each.name in names]
+    return [each.opts[0] for each in typed if context.get_parameter_source(each.name) is ParameterSource.COMMANDLINE]
 
 
 def with_labels(command: Command) -> Command:

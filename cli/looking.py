@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from .files import LATENT
+from .storing import is_store
 
 PACKAGES = (
     "ddim-edit",
@@ -32,7 +33,10 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
-    """Print as JSON what FILE is: a latent's or a written picture's recipe, or what is read from a checkpoint."""
+    """Print as JSON what FILE is.
+
+    A latent's or a written picture's recipe, what is in a store of latents, or what is read from a checkpoint.
+    """
     record = _record_of(file)(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))
 
@@ -40,6 +44,8 @@ def show(file: Path) -> None:
 def _record_of(file: Path) -> Callable[[Path], dict[str, Any]]:
     if file.name.endswith(LATENT):
         return _latent_record
+    if is_store(file):
+        return _store_record
     return _checkpoint_record if file.is_dir() or file.suffix.lower() in CHECKPOINTS else _picture_record
 
 
@@ -69,6 +75,27 @@ def _latent_record(file: Path) -> dict[str, Any]:
         "t": latent.t,
         "shape": list(latent.x.shape),
     }
+
+
+def _store_record(folder: Path) -> dict[str, Any]:
+    from ddim_edit import LatentStore
+
+    store = LatentStore(folder)
+    return {
+        "complete": store.complete,
+        "failures": store.failures,
+        "latents": len(store),
+        "recipe": _in_short(store.recipe.as_dict()) if store else None,
+        "shape": list(store.shape) if store else None,
+        "shards": store.shards,
+        "unconverged": store.unconverged,
+    }
+
+
+def _in_short(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    told = ("model", "weights", "prediction", "dtype", "condition", "solver", "grid")
+    times = recipe["times"]
+    return {**{name: recipe[name] for name in told}, "steps": len(times) - 1, "t": times[-1]}
 
 
 def _picture_record(file: Path) -> dict[str, Any]:

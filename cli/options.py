@@ -52,12 +52,13 @@ def with_session(command: Command) -> Command:
         dtype: str,
         size: tuple[int, int] | None,
         offline: bool,
-        batch_size: int,
+        compile: str,  # noqa: A002 - the option's name
+        batch_size: int | None,
         as_json: bool,
         quiet: bool,
         **rest: Any,
     ) -> Any:
-        session = Session(model, device, dtype, batch_size, as_json, quiet, size, offline)
+        session = Session(model, device, dtype, batch_size, as_json, quiet, size, offline, compile)
         return command(*args, session=session, **rest)
 
     return stack(
@@ -77,7 +78,14 @@ def with_session(command: Command) -> Command:
         ),
         click.option("--size", callback=_size, metavar="N|WxH", help="Pixels of the pictures. [as trained]"),
         click.option("--offline", is_flag=True, help="Ask no hub: what is not in its cache is not there."),
-        click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures at once."),
+        click.option(
+            "--compile",
+            type=click.Choice(["auto", "on", "off"]),
+            default="auto",
+            show_default=True,
+            help="Compile the network; auto only on a GPU for jobs so long that it pays.",
+        ),
+        click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Pictures at once. [by device]"),
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
     )

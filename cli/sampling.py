@@ -59,7 +59,7 @@ def _draw(
 
     method = make_method(walk)
     recipe = {"kind": "sample", "model": session.editor.model.name, **walk}
-    for batch in session.batches(list(targets), "pictures"):
+    for batch in session.batches(targets, "pictures", len(targets)):
         pictures = session.editor.sample(len(batch), batch[0], method, eta, posterior_mean)
         for number, picture in zip(batch, to_uint8(pictures), strict=True):
             own = {"seed": number, "eta": eta, "posterior_mean": posterior_mean}

@@ -3,10 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,9 +18,11 @@ from ddim_edit import DDIMEditError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ddim_edit import Editor
+    from ddim_edit import Editor, Model
 
 Item = TypeVar("Item")
+PAYS_TO_COMPILE = 1_500_000
+"""Evaluations from which compiling pays on a GPU: at 0.2 ms each, a minute is won back if it makes a fifth of it."""
 
 
 def plainly(error: DDIMEditError | OSError) -> str:
@@ -36,11 +39,13 @@ class Session:
     model: str | None
     device: str
     dtype: str
-    batch_size: int
+    batch_size: int | None
     as_json: bool
     quiet: bool
     size: tuple[int, int] | None = None
     offline: bool = False
+    compile: str = "auto"
+    expected: int = 0
     failures: int = 0
     evaluations: int = 0
     _bar: "tqdm[Any] | None" = field(default=None, repr=False)
@@ -48,10 +53,33 @@ class Session:
     @cached_property
     def editor(self) -> "Editor":
         """The editor that the options describe."""
-        editor = self.load(self.model, on_evaluation=self._evaluated)
-        chosen = ", chosen by --device auto" if self.device == "auto" else ""
-        self.note(f"{editor.model.name} in {editor.model.dtype} on {editor.model.device}{chosen}")
+        editor = self.load(self.model, on_evaluation=self._evaluated, compiled=self.compiled)
+        self.describe(editor.model)
         return editor
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the network is to be compiled: where that was asked for, or pays for the job ahead."""
+        return self.compile == "on" or (self.compile == "auto" and self._long_on_cuda())
+
+    def describe(self, model: "Model") -> None:
+        """Say what runs where, and what about that may surprise."""
+        chosen = ", chosen by --device auto" if self.device == "auto" else ""
+        self.note(f"{model.name} in {model.dtype} on {model.device}{chosen}")
+        if self.compiled:
+            self.note("compiling the network first, about a minute for each batch size; --compile off does without")
+        if not model.native:
+            self.warn(f"{model.dtype} is emulated on this {model.device}, slower than --dtype fp32")
+
+    def expect(self, evaluations: int) -> None:
+        """Say beforehand how many evaluations are coming, over all pictures, so that `editor` can prepare for them."""
+        self.expected = evaluations
+
+    def _long_on_cuda(self) -> bool:
+        import torch
+
+        there = self.device.startswith("cuda") or (self.device == "auto" and torch.cuda.is_available())
+        return there and self.expected >= PAYS_TO_COMPILE
 
     def load(self, model: str | None, **options: Any) -> "Editor":
         """An editor on a model of this name, placed and sized as the options say."""
@@ -86,14 +114,15 @@ class Session:
             self.failures += 1
             self._say(f"error: {name}: {plainly(error)}")
 
-    def batches(self, items: Sequence[Item], unit: str) -> Iterator[Sequence[Item]]:
-        """Items in batches of the asked size, with a bar on standard error where somebody looks."""
+    def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
+        """That many items in batches of the editor's size, with a bar on standard error where somebody looks."""
         from tqdm import tqdm
 
-        hidden = self.quiet or not sys.stderr.isatty()
-        with tqdm(total=len(items), unit=f" {unit}", disable=hidden, leave=False) as self._bar:
-            for start in range(0, len(items), self.batch_size):
-                batch = items[start : start + self.batch_size]
+        hidden, coming = self.quiet or not sys.stderr.isatty(), iter(items)
+        if not count:
+            return
+        with tqdm(total=count, unit=f" {unit}", disable=hidden, leave=False) as self._bar:
+            while batch := list(islice(coming, self.editor.batch_size)):
                 yield batch
                 self._bar.update(len(batch))
         self._bar = None

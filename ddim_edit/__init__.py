@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddim_edit import directions, images, interpolate, labels, metrics
+    from ddim_edit import directions, filling, images, interpolate, labels, metrics
     from ddim_edit.backends import load_model, packaged_models
     from ddim_edit.codec import REFINERS, Autoencoder, AutoencoderCodec, Codec
     from ddim_edit.codes import CodeFolder, Codes
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ddim_edit.roundtrip import Reconstruction
     from ddim_edit.schedule import GRIDS, Flow, Grid, Karras, Level, NoiseSchedule, Span, make_grid
     from ddim_edit.solve import SOLVERS, Exact, Inversion, Method, Sampled, Solver, find_solver, invert, sample
+    from ddim_edit.store import LatentStore, StoreRows
 
 _HOMES = {
     "backends": ("load_model", "packaged_models"),
@@ -102,9 +103,10 @@ _HOMES = {
     "roundtrip": ("Reconstruction",),
     "schedule": ("GRIDS", "Flow", "Grid", "Karras", "Level", "NoiseSchedule", "Span", "make_grid"),
     "solve": ("SOLVERS", "Exact", "Inversion", "Method", "Sampled", "Solver", "find_solver", "invert", "sample"),
+    "store": ("LatentStore", "StoreRows"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("directions", "images", "interpolate", "labels", "metrics")
+_MODULES = ("directions", "filling", "images", "interpolate", "labels", "metrics")
 
 __all__ = [
     "GRIDS",
@@ -136,6 +138,7 @@ __all__ = [
     "LatentEncoder",
     "LatentError",
     "LatentMismatchError",
+    "LatentStore",
     "Latents",
     "Level",
     "LogisticDirection",
@@ -158,8 +161,10 @@ __all__ = [
     "SeededNoise",
     "Solver",
     "Span",
+    "StoreRows",
     "Straight",
     "directions",
+    "filling",
     "find_direction",
     "find_solver",
     "fit_direction",

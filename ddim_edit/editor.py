@@ -39,13 +39,15 @@ class Editor:
 
     Args:
         model: what to walk with.
-        batch_size: how many pictures go through the network at once; changes no result beyond 1e-5.
+        batch_size: how many pictures go through the network at once, changes no result beyond 1e-5; None is what
+            suits the device. Where memory runs out it is halved.
         on_evaluation: called after every network evaluation with the number of pictures it was for.
     """
 
-    def __init__(self, model: Model, batch_size: int = 8, on_evaluation: Callable[[int], object] | None = None) -> None:
+    def __init__(
+        self, model: Model, batch_size: int | None = None, on_evaluation: Callable[[int], object] | None = None
+    ) -> None:
         self.model = model
-        self.batch_size = batch_size
         self._walker = Walker(model, batch_size, on_evaluation)
 
     @classmethod
@@ -56,10 +58,11 @@ class Editor:
         dtype: str = "auto",
         size: int | tuple[int, int] | None = None,
         offline: bool = False,
+        compiled: bool = False,
         **options: Any,
     ) -> "Editor":
         """An editor on a packaged model, a folder, a checkpoint file or a hub id; see `load_model` and `Editor`."""
-        return cls(load_model(name_or_path, device, dtype, size, offline), **options)
+        return cls(load_model(name_or_path, device, dtype, size, offline, compiled), **options)
 
     def invert(self, images: Images, method: Method = DEFAULT, crop: Crop = CENTRE) -> Latents:
         """The codes of pictures; each knows its recipe and reports how well it was found.
@@ -326,6 +329,11 @@ class Editor:
             LatentMismatchError: it does not; the message names both.
         """
         self._walker.require_own(latent, force)
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures go through the network at once now."""
+        return self._walker.batches.size
 
     @cached_property
     def _lpips(self) -> metrics.LPIPS:

@@ -33,7 +33,7 @@ class Bottleneck(Protocol):
         ...
 
 
-_IN_X = "edit in x, at a level such as 0.4T"
+_REMEDY = "leave guidance out, if there is any, or edit in x, at a level such as 0.4T"
 
 
 def require_bottleneck(network: object) -> Bottleneck:
@@ -43,7 +43,7 @@ def require_bottleneck(network: object) -> Bottleneck:
         ModelError: it has none, or none that it shows.
     """
     if not isinstance(network, Bottleneck):
-        raise ModelError("a network that shows its bottleneck", f"a {type(network).__name__}", _IN_X)
+        raise ModelError("a network that shows its bottleneck", f"a {type(network).__name__}", _REMEDY)
     return network
 
 
@@ -55,8 +55,7 @@ def bottleneck_of(denoiser: Denoiser) -> tuple[NetworkDenoiser, Bottleneck]:
     """
     if not isinstance(denoiser, NetworkDenoiser):
         given = f"a {type(denoiser).__name__}"
-        remedy = f"leave guidance out, or {_IN_X}"
-        raise ModelError("a denoiser that is one network with a bottleneck", given, remedy)
+        raise ModelError("a denoiser that is one network with a bottleneck", given, _REMEDY)
     return denoiser, require_bottleneck(denoiser.network)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from ddim_edit.codec import Codec
 from ddim_edit.condition import NOTHING, Condition
@@ -26,6 +27,7 @@ class Model:
         prediction: what the network predicts, in diffusers' words.
         dtype: what the network computes in, by name.
         device: where the network lives.
+        native: whether that device computes in the dtype itself, or emulates it.
         state_device: where the state of a walk lives; the CPU for devices without float64.
         conditioner: makes the denoiser of a condition; None for a model that follows none.
         follows: what kind of condition that is, in words.
@@ -40,6 +42,7 @@ class Model:
     prediction: str
     dtype: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    native: bool = True
     state_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     conditioner: Callable[[Condition], Denoiser] | None = None
     follows: str = "nothing"
@@ -48,6 +51,19 @@ class Model:
     def size(self) -> tuple[int, int]:
         """Height and width of the pictures it takes."""
         return self.shape[1] * self.codec.factor, self.shape[2] * self.codec.factor
+
+    @property
+    def room(self) -> int:
+        """How many pictures at once are worth a try: more gain nothing on a CPU, and little on a GPU."""
+        if self.device.type != "cpu":
+            return 64
+        # A CPU has no allocator that says no in time, so large pictures go through in smaller batches.
+        return max(min(8, 2**19 // (self.shape[1] * self.shape[2])), 1)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """A tensor where the state of a walk lives, copied there while the device goes on with its work."""
+        pinned = x.pin_memory() if self.state_device.type == "cuda" and x.device.type == "cpu" else x
+        return pinned.to(self.state_device, non_blocking=True)
 
     def under(self, condition: Condition) -> Denoiser:
         """The denoiser that answers under a condition.

@@ -1,18 +1,24 @@
 """What users hand in as pictures, files or tensors alike, with a fingerprint of each."""
 
 import hashlib
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ddim_edit.ahead import ahead
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import Crop, Picture, find, read
 
 Item = str | PathLike[str] | Picture
 Images = Item | Tensor | Sequence[Item]
+
+
+READ_AHEAD = 16
+"""Pictures that may lie ready before they are asked for."""
 
 
 class Source(NamedTuple):
@@ -22,8 +28,10 @@ class Source(NamedTuple):
     origin: dict[str, Any]
 
 
-def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[Source]:
-    """The pictures of files, folders, `Picture`s or a tensor [B, 3, H, W] or [3, H, W], in order.
+def sources(images: Images, size: tuple[int, int], crop: Crop) -> Iterator[Source]:
+    """The pictures of files, folders, `Picture`s or a tensor [B, 3, H, W] or [3, H, W], in order, as they are needed.
+
+    Files are read ahead in threads, a few at a time, so that many take no more memory than few.
 
     Args:
         images: one of these, or a sequence of all but tensors.
@@ -34,14 +42,16 @@ def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[Source]:
         ImageError: a file that cannot be used; ArgumentError: a tensor or `Picture` of another size, or whole numbers.
     """
     if isinstance(images, Tensor):
-        return [_of_tensor(x, size) for x in (images if images.ndim == 4 else images[None])]
+        return (_of_tensor(x, size) for x in (images if images.ndim == 4 else images[None]))
     items = [images] if isinstance(images, str | PathLike | Picture) else images
-    pictures = chain.from_iterable(_pictures(item, size, crop) for item in items)
-    return [_of_picture(picture, size) for picture in pictures]
+    # All names are looked up before the first picture, since a name that leads nowhere should not end a long walk.
+    found = [each for item in items for each in ([item] if isinstance(item, Picture) else find([item]))]
+    read_one = partial(_read, size=size, crop=crop)
+    return (_of_picture(picture(), size) for _, picture in ahead(read_one, found, READ_AHEAD))
 
 
-def _pictures(item: Item, size: tuple[int, int], crop: Crop) -> list[Picture]:
-    return [item] if isinstance(item, Picture) else [read(path, size, crop) for path in find([item])]
+def _read(item: Path | Picture, size: tuple[int, int], crop: Crop) -> Picture:
+    return item if isinstance(item, Picture) else read(item, size, crop)
 
 
 def _of_picture(picture: Picture, size: tuple[int, int]) -> Source:

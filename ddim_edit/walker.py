@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, groupby
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.hspace import ReadingDenoiser
 from ddim_edit.images import Crop
 from ddim_edit.latent import Latent, Latents, Recipe
+from ddim_edit.memory import Batches
 from ddim_edit.model import Model
 from ddim_edit.noise import Mix, SeededNoise, derive_seed, mixed_noise
 from ddim_edit.roundtrip import Trip
@@ -23,7 +25,6 @@ from ddim_edit.solve import Inversion, Method, Solver, Spans, find_solver, inver
 from ddim_edit.sources import Images, Source, sources
 from ddim_edit.spaces import Space, Trace, find_space
 
-Item = TypeVar("Item")
 NoisySolver = Callable[[SeededNoise], Solver]
 
 
@@ -42,7 +43,8 @@ class Walker:
 
     Args:
         model: what to walk with.
-        batch_size: how many pictures go through the network at once, at least 1.
+        batch_size: how many pictures go through the network at once, at least 1; None is what
+            suits the device. Where memory runs out it is halved.
         on_evaluation: told after every network evaluation how many pictures it was for, or None.
 
     Raises:
@@ -50,22 +52,29 @@ class Walker:
     """
 
     model: Model
-    batch_size: int = 8
+    batch_size: int | None = None
     on_evaluation: Callable[[int], object] | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ArgumentError("a batch size of at least 1", str(self.batch_size), "8 is a good start")
+        if self.batch_size is not None:
+            Batches(self.batch_size)  # complains, if it has to, before any work
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Cuts work into batches; remembers what did not fit."""
+        return Batches(self.model.room if self.batch_size is None else self.batch_size)
 
     def trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
         """Invert."""
         grid = method.make_grid(self.model.schedule)
         spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self.recipe(method, grid)
         denoiser = self._watched(self.model.under(method.condition))
-        for pictures in chunks(sources(images, self.model.size, crop), self.batch_size):
+
+        def inverted(pictures: Sequence[Source]) -> tuple[Sequence[Source], _Batch, Trip]:
             batch = self._batch(pictures, method)
-            found = invert(denoiser, batch.x0, spans, solver, batch.noise)
-            trip = self._trip(batch, found)
+            return pictures, batch, self._trip(batch, invert(denoiser, batch.x0, spans, solver, batch.noise))
+
+        for pictures, batch, trip in self.batches(inverted, sources(images, self.model.size, crop)):
             kind = {"kind": "inversion", "exact": method.exact} | ({"refine": method.refine} if method.refine else {})
             origins = [{**kind, **picture.origin} for picture in pictures]
             recipes = [
@@ -83,10 +92,9 @@ class Walker:
         origin = {"kind": "codes", "dequantise": method.dequantise, "refine": method.refine}
         recipe = replace(self.recipe(method, grid), origin=origin)
         reader = _Reader(self, method, spaces, recipe, shelf)
-        pictures = sources(images, self.model.size, crop)
-        if not pictures:
+        rows = list(chain.from_iterable(self.batches(reader, sources(images, self.model.size, crop))))
+        if not rows:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
-        rows = chain.from_iterable(reader(some) for some in chunks(pictures, self.batch_size))
         columns = zip(*rows, strict=True)
         return [
             Codes(torch.stack(column), _at(recipe, level, space, grid), space.times)
@@ -107,16 +115,22 @@ class Walker:
 
     def decode(self, latents: Sequence[Latent], denoiser: Denoiser | None = None) -> Tensor:
         """Decode latents of any walks, with the model's denoiser or another one made of it."""
-        walks = (list(alike) for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
-        groups = chain.from_iterable(chunks(alike, self.batch_size) for alike in walks)
-        return torch.cat([self._decode(Latents(group), denoiser) for group in groups])
+
+        def decoded(alike: Sequence[Latent]) -> Tensor:
+            return self._decode(Latents(alike), denoiser)
+
+        walks = (alike for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
+        return torch.cat(list(chain.from_iterable(self.batches(decoded, alike) for alike in walks)))
 
     def sample(self, seeds: Sequence[int], method: Method, grid: Grid, solver: NoisySolver) -> Tensor:
         """New pictures by a solver that draws noise of its own from the same seeds."""
         denoiser = self._watched(self.model.under(method.condition))
         spans = self.model.schedule.spans(grid)
-        groups = chunks(seeds, self.batch_size)
-        return torch.cat([self._sample(SeededNoise(group), denoiser, spans, solver) for group in groups])
+
+        def drawn(some: Sequence[int]) -> Tensor:
+            return self._sample(SeededNoise(some), denoiser, spans, solver)
+
+        return torch.cat(list(self.batches(drawn, seeds)))
 
     def recipe(self, method: Method, grid: Grid) -> Recipe:
         """What a latent of this model says of itself."""
@@ -148,8 +162,7 @@ class Walker:
     def _batch(self, pictures: Sequence[Source], method: Method) -> _Batch:
         originals = torch.stack([picture.pixels for picture in pictures])
         mixes = [_dequantisation(method, picture) for picture in pictures]
-        placed = originals.to(self.model.state_device)
-        x0 = _encoded(self.model.codec, placed, method.refine)
+        x0 = _encoded(self.model.codec, self.model.placed(originals), method.refine)
         return _Batch(originals, x0, mixes, self._noise(mixes))
 
     def _trip(self, batch: _Batch, found: Inversion) -> Trip:
@@ -160,20 +173,20 @@ class Walker:
         return Trip(batch.originals, found, codec.decode(found.trip.decoded).cpu(), coded)
 
     def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
-        return mixed_noise(mixes, self.model.shape).to(self.model.state_device) if any(mixes) else None
+        return self.model.placed(mixed_noise(mixes, self.model.shape)) if any(mixes) else None
 
     def _decode(self, latents: Latents, denoiser: Denoiser | None) -> Tensor:
         """Decode latents of one walk, few enough for one batch."""
         recipe, schedule = latents[0].recipe, self.model.schedule
         denoiser = denoiser or self.model.under(recipe.condition)
         spans = schedule.spans(Grid(recipe.grid, recipe.times))
-        parts = tuple(part.to(self.model.state_device) for part in latents.parts)
+        parts = tuple(map(self.model.placed, latents.parts))
         noise = self._noise([latent.recipe.dequantise for latent in latents])
         x0 = sample(self._watched(denoiser), parts, spans, find_solver(recipe.solver), noise).x0
         return self.model.codec.decode(x0).cpu()
 
     def _sample(self, noise: SeededNoise, denoiser: Denoiser, spans: Spans, solver: NoisySolver) -> Tensor:
-        x = noise.draw(self.model.shape).to(self.model.state_device)
+        x = self.model.placed(noise.draw(self.model.shape))
         return self.model.codec.decode(sample(denoiser, (x,), spans, solver(noise)).x0).cpu()
 
 
@@ -233,8 +246,3 @@ def _encoded(codec: Codec, pictures: Tensor, refine: str | None) -> Tensor:
 
 def _dequantisation(method: Method, source: Source) -> Mix:
     return () if method.dequantise is None else ((derive_seed(method.dequantise, source.origin["source"]), 1.0),)
-
-
-def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """The items in runs of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -5,12 +5,17 @@ import pytest
 import torch
 
 from ddim_edit.errors import ArgumentError, ImageError
-from ddim_edit.images import Box, CentreSquare, Fit, read, to_float
-from ddim_edit.sources import Source, sources
+from ddim_edit.images import Box, CentreSquare, Crop, Fit, Picture, read, to_float
+from ddim_edit.sources import READ_AHEAD, Images, Source
+from ddim_edit.sources import sources as lazily
 
 from . import tiny
 
 SIZE = (8, 12)
+
+
+def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[Source]:
+    return list(lazily(images, size, crop))
 
 
 @pytest.fixture
@@ -84,3 +89,23 @@ def test_bad_files_are_refused_by_name(files: list[Path], tmp_path: Path) -> Non
 def test_no_name_of_a_file_is_in_what_a_recipe_says(files: list[Path], tmp_path: Path) -> None:
     assert str(tmp_path) not in str(sources(files, SIZE, CentreSquare())[0].origin)
     assert files[0].stem + ".png" not in str(sources(files, SIZE, CentreSquare())[0].origin)
+
+
+def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Path] = []
+
+    def noting(path: Path, size: tuple[int, int], crop: Crop) -> Picture:
+        begun.append(path)
+        return read(path, size, crop)
+
+    monkeypatch.setattr("ddim_edit.sources.read", noting)
+    stream = lazily(files * 20, SIZE, CentreSquare())
+    assert not begun
+    for taken in range(1, 21):
+        next(stream)
+        assert len(begun) <= taken + READ_AHEAD
+
+
+def test_a_name_that_leads_nowhere_is_found_before_any_work(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="missing"):
+        lazily([*files, tmp_path / "missing.png"], SIZE, CentreSquare())

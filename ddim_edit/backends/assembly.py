@@ -9,7 +9,10 @@ import torch
 
 from ddim_edit.backends.checkpoint import Checkpoint
 from ddim_edit.backends.conditioning import ClassLabels, Conditioner, Embedder
-from ddim_edit.backends.placed import PRECISIONS, Placed, state_device
+from ddim_edit.backends.executors import executor_for
+from ddim_edit.backends.hourglass import Hourglass
+from ddim_edit.backends.packing import packed
+from ddim_edit.backends.placed import PRECISIONS, Placed, is_native, state_device
 from ddim_edit.codec import Codec
 from ddim_edit.denoise import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
@@ -19,11 +22,12 @@ Size = tuple[int, int]
 
 
 class Wish(NamedTuple):
-    """What a user wants of a model: where, how precisely, and pictures of which size (H, W), if not its own."""
+    """What a user wants of a model: where, how precisely, compiled or not, pictures of which size, if not its own."""
 
     device: torch.device
     dtype: str
     size: Size | None = None
+    compiled: bool = False
 
 
 class Loaded(NamedTuple):
@@ -42,7 +46,11 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
         ModelError: a checkpoint of no size of its own, and none wished; ArgumentError: a size that cannot be.
     """
     checkpoint, codec, precision = loaded.checkpoint, loaded.codec, PRECISIONS[wish.dtype]
-    network = Placed(checkpoint.network.to(wish.device, precision.dtype), wish.device, precision)
+    module = checkpoint.network.to(wish.device, precision.dtype).to(memory_format=torch.channels_last)
+    if isinstance(module, Hourglass) and not wish.compiled:  # whose layers we know; a compiler packs for itself
+        module = packed(module)
+    run = executor_for(wish.device, wish.compiled)(module)
+    network = Placed(module, wish.device, precision, run=run)
     denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking)
     labels = None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
     embedder = loaded.prompts or labels
@@ -57,6 +65,7 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
         prediction=checkpoint.prediction,
         dtype=wish.dtype,
         device=wish.device,
+        native=is_native(wish.device, precision.dtype),
         state_device=state_device(wish.device),
         conditioner=conditioner,
         follows="nothing" if embedder is None else embedder.follows,

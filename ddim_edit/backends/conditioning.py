@@ -10,7 +10,7 @@ from torch import Tensor
 from ddim_edit.backends.checkpoint import Classes
 from ddim_edit.backends.placed import Placed
 from ddim_edit.condition import NOTHING, Condition
-from ddim_edit.denoise import Denoiser, GuidedDenoiser, NetworkDenoiser, Prediction
+from ddim_edit.denoise import Denoiser, GuidedDenoiser, GuidedNetwork, NetworkDenoiser, Prediction
 from ddim_edit.errors import ArgumentError
 from ddim_edit.schedule import Level
 
@@ -104,10 +104,14 @@ class Conditioner:
         Raises:
             ArgumentError: a condition that the network cannot follow.
         """
-        wanted = self._given(self.embedder.wanted(condition))
+        wanted = self.embedder.wanted(condition)
         if not condition.guided or self.embedder.distilled:
-            return wanted
-        return GuidedDenoiser(wanted, self._given(self.embedder.unwanted(condition)), condition.guidance_scale)
+            return self._told(wanted)
+        unwanted, scale = self.embedder.unwanted(condition), condition.guidance_scale
+        if _shapes(wanted) != _shapes(unwanted):
+            return GuidedDenoiser(self._told(wanted), self._told(unwanted), scale)
+        both = {name: torch.cat([unwanted[name], wanted[name]]) for name in wanted}
+        return replace(self.denoiser, network=GuidedNetwork(self.network.told(both), scale))
 
     def unconditional(self) -> Denoiser:
         """The denoiser of no condition; for networks without such a thing one that says so when asked."""
@@ -116,8 +120,12 @@ class Conditioner:
         except ArgumentError as error:
             return Refusing(error)
 
-    def _given(self, given: Given) -> NetworkDenoiser:
-        return replace(self.denoiser, network=replace(self.network, given=given))
+    def _told(self, given: Given) -> NetworkDenoiser:
+        return replace(self.denoiser, network=self.network.told(given))
+
+
+def _shapes(given: Given) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in given.items()}
 
 
 @dataclass(frozen=True)

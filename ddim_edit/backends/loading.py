@@ -27,6 +27,7 @@ def load_model(
     dtype: str = "float32",
     size: int | tuple[int, int] | None = None,
     offline: bool = False,
+    compiled: bool = False,
 ) -> Model:
     """Load a checkpoint of any family in docs/models.md; what it is is read from its files.
 
@@ -37,13 +38,14 @@ def load_model(
         dtype: of the network, "float32", "tf32", "bfloat16" or "float16"; autoencoders and text encoders stay float32.
         size: height and width of the pictures, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 says so too.
+        compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
 
     Raises:
         ModelError: no such model, or one that cannot be run as it claims.
         ArgumentError: a device, dtype or size that cannot be had.
     """
     name = str(name_or_path or DEFAULT_MODEL)
-    wish = Wish(find_device(device), dtype_name(dtype), (size, size) if isinstance(size, int) else size)
+    wish = Wish(find_device(device), dtype_name(dtype), (size, size) if isinstance(size, int) else size, compiled)
     path = _locate(name, offline)
     title = path.resolve().stem if path.is_file() else path.resolve().name if Path(name).is_dir() else name
     loaded = _load_file(path) if path.is_file() else load_folder(path, title, wish)

@@ -1,13 +1,14 @@
 """Where and how precisely a network runs: devices and dtypes by name."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddim_edit.backends.executors import Call
 from ddim_edit.errors import ArgumentError
 from ddim_edit.hspace import require_bottleneck
 
@@ -59,6 +60,20 @@ def _present() -> list[str]:
     return [kind for kind, there in kinds.items() if there] + cards
 
 
+def is_native(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device multiplies numbers of a dtype itself; what it emulates is slower than float32.
+
+    On CPUs that is bfloat16 where the processor has instructions for it; float16 was never faster where we measured.
+    """
+    if dtype == torch.float32 or device.type == "mps":
+        return True
+    if device.type == "cuda":
+        return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    # Of torch's own; older ones do not know.
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return dtype == torch.bfloat16 and any(has() for has in asked if has)
+
+
 def state_device(device: torch.device) -> torch.device:
     """Where the state of a walk lives: beside the network, but on the CPU for devices without float64."""
     return torch.device("cpu") if device.type == "mps" else device
@@ -73,19 +88,29 @@ class Placed:
             shifted. Of its output the first C channels count: the others are learned variances.
         device: where its weights are.
         precision: what they are.
-        given: tensors [1, ...] by keyword, the same for every picture.
+        given: tensors [n, ...] by keyword, each row for an equal share of the pictures, in order.
+        run: a faster way to the network's output, if there is one.
     """
 
-    network: Callable[..., Tensor]
+    network: Call
     device: torch.device
     precision: Precision
     given: Mapping[str, Tensor] = field(default_factory=dict)
+    run: Call | None = None
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """The network's output, on the device of x."""
+        run = self.run or self.network
         with self._running():
-            output = self.network(*self._fed(x, index), **self._given(len(x)))
+            output = run(*self._fed(x, index), **self._given(len(x)))
         return _answer(output, x)
+
+    def told(self, given: Mapping[str, Tensor]) -> "Placed":
+        """The same network, given this instead."""
+        placed = {name: value.to(self.device) for name, value in given.items()}
+        dtype = self.precision.dtype
+        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in placed.items()}
+        return replace(self, given=cast)
 
     def read(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The network's output, and its bottleneck in float32, on the device of x.
@@ -116,12 +141,7 @@ class Placed:
         return x.to(self.device, self.precision.dtype), index.to(self.device)
 
     def _given(self, batch: int) -> dict[str, Tensor]:
-        placed = {name: value.to(self.device) for name, value in self.given.items()}
-        cast = {
-            name: value.to(self.precision.dtype) if value.is_floating_point() else value
-            for name, value in placed.items()
-        }
-        return {name: value.expand(batch, *value.shape[1:]) for name, value in cast.items()}
+        return {name: value.repeat_interleave(batch // len(value), 0) for name, value in self.given.items()}
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -26,9 +26,16 @@ def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], where: str) -> 
     """
     with torch.device("meta"):  # draws no random weights: they cost time and move the global generator
         network = make()
-    _check_fit({name: tensor.shape for name, tensor in network.state_dict().items()}, weights, where)
-    network.to_empty(device="cpu").load_state_dict(dict(weights))
+    wanted = network.state_dict()
+    _check_fit({name: tensor.shape for name, tensor in wanted.items()}, weights, where)
+    # `to_empty` would do, but loads sympy, which takes half a second.
+    network.load_state_dict({name: _laid_out(weights[name], like) for name, like in wanted.items()}, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _laid_out(weight: Tensor, like: Tensor) -> Tensor:
+    """A copy of a weight in the dtype and memory layout of the parameter that it is for."""
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weight)
 
 
 def _check_fit(wanted: Mapping[str, torch.Size], weights: Mapping[str, Tensor], where: str) -> None:

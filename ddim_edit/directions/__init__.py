@@ -19,23 +19,21 @@ if TYPE_CHECKING:
         RidgeDirection,
         SVMDirection,
     )
-    from ddim_edit.directions.fitting import (
-        METHODS,
-        DirectionEstimator,
-        concordance,
-        fit_direction,
-        principal_directions,
-    )
+    from ddim_edit.directions.fitting import METHODS, DirectionEstimator, fit_direction, principal_directions
+    from ddim_edit.directions.measuring import concordance
     from ddim_edit.directions.principal import PrincipalDirections
+    from ddim_edit.directions.rows import Picked, Rows
+    from ddim_edit.directions.stored import stored_codes
 
 _LATE = {
     **dict.fromkeys(
         ("LDADirection", "LogisticDirection", "MeanDifference", "RidgeDirection", "SVMDirection"), "estimators"
     ),
-    **dict.fromkeys(
-        ("METHODS", "DirectionEstimator", "concordance", "fit_direction", "principal_directions"), "fitting"
-    ),
+    **dict.fromkeys(("METHODS", "DirectionEstimator", "fit_direction", "principal_directions"), "fitting"),
+    "concordance": "measuring",
     "PrincipalDirections": "principal",
+    **dict.fromkeys(("Picked", "Rows"), "rows"),
+    "stored_codes": "stored",
 }
 
 __all__ = [
@@ -48,8 +46,10 @@ __all__ = [
     "LDADirection",
     "LogisticDirection",
     "MeanDifference",
+    "Picked",
     "PrincipalDirections",
     "RidgeDirection",
+    "Rows",
     "SVMDirection",
     "ShellEdit",
     "complement",
@@ -63,6 +63,7 @@ __all__ = [
     "packaged_directions",
     "principal_directions",
     "rotate",
+    "stored_codes",
     "unit",
 ]
 

@@ -1,7 +1,7 @@
 """Directions of labelled samples, as scikit-learn estimators made for many more dimensions than samples."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -190,18 +190,13 @@ class LDADirection(BinaryDirection):
         means = np.stack([z[y == label].mean(0) for label in (0, 1)])
         within = z - means[y]
         scatter = within.T @ within / len(z)
-        self.shrinkage_ = self._chosen(within, scatter, X.shape[1])
+        fourth = float(np.mean(np.einsum("ij,ij->i", within, within) ** 2))
+        spread = Spread(float(np.trace(scatter)), float(np.vdot(scatter, scatter)), fourth, *X.shape)
+        self.shrinkage_ = spread.shrinkage(self.shrinkage)
         weights = solve(_shrunk(scatter, self.shrinkage_, X.shape[1]), means[1] - means[0], assume_a="pos")
         bias = np.log(np.mean(y) / np.mean(1 - y)) - means.mean(0) @ weights
         self._turn(*scaled.plane(back(weights), bias))
         return self
-
-    def _chosen(self, within: Array, scatter: Array, d: int) -> float:
-        if self.shrinkage == "auto":
-            return _ledoit_wolf(within, scatter, d)
-        if isinstance(self.shrinkage, str) or not 0 < self.shrinkage <= 1:
-            raise ValueError(f'shrinkage must be "auto" or a number in (0, 1], not {self.shrinkage!r}.')
-        return float(self.shrinkage)
 
 
 class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
@@ -274,15 +269,29 @@ def _shrunk(scatter: Array, shrinkage: float, d: int) -> Array:
     return shrunk
 
 
-def _ledoit_wolf(within: Array, scatter: Array, d: int) -> float:
-    """What sklearn.covariance.ledoit_wolf_shrinkage gives in all d dimensions, from coordinates in fewer.
+class Spread(NamedTuple):
+    """What says how well a covariance S [d, d] is known: tr S, |S|^2 and the mean |x|^4 of n centred rows x."""
 
-    ((mean |x|^4 - |S|^2) / n) / (|S|^2 - (tr S)^2 / d), at most 1. scikit-learn's own function takes d to be the number
-    of coordinates, and n d^2 steps.
+    trace: float
+    square: float
+    fourth: float
+    n: int
+    d: int
 
-    Ledoit, Wolf (2004).
-    """
-    fourth = np.mean(np.einsum("ij,ij->i", within, within) ** 2)
-    square = np.vdot(scatter, scatter)
-    noise, spread = (fourth - square) / len(within), square - np.trace(scatter) ** 2 / d
-    return 1.0 if noise >= spread else max(float(noise / spread), 1e-6)  # never 0, as S may be singular
+    def shrinkage(self, asked: float | str) -> float:
+        """The number asked for, or for "auto" what sklearn.covariance.ledoit_wolf_shrinkage gives in all d dimensions.
+
+        ((mean |x|^4 - |S|^2) / n) / (|S|^2 - (tr S)^2 / d), at most 1. scikit-learn's own function takes d to be the
+        number of coordinates, and n d^2 steps.
+
+        Raises:
+            ValueError: neither "auto" nor a number in (0, 1].
+
+        Ledoit, Wolf (2004).
+        """
+        if asked == "auto":
+            noise, excess = (self.fourth - self.square) / self.n, self.square - self.trace**2 / self.d
+            return 1.0 if noise >= excess else max(noise / excess, 1e-6)  # never 0, as S may be singular
+        if isinstance(asked, str) or not 0 < asked <= 1:
+            raise ValueError(f'shrinkage must be "auto" or a number in (0, 1], not {asked!r}.')
+        return float(asked)

@@ -1,16 +1,18 @@
 """From codes and labels to a direction that says how well it was found."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import kendalltau
+from numpy.typing import NDArray
 from sklearn.base import clone, is_regressor
 from sklearn.model_selection import KFold, StratifiedKFold
+from torch import Tensor
 
 from ddim_edit.codes import Codes
+from ddim_edit.directions import streamed
 from ddim_edit.directions.direction import Direction, unit
 from ddim_edit.directions.estimators import (
     LDADirection,
@@ -19,10 +21,23 @@ from ddim_edit.directions.estimators import (
     RidgeDirection,
     SVMDirection,
 )
-from ddim_edit.directions.principal import PrincipalDirections
-from ddim_edit.errors import ArgumentError, DirectionError
+from ddim_edit.directions.measuring import (
+    NOT_MEASURED,
+    Floats,
+    Found,
+    Measured,
+    Trial,
+    check_labels,
+    concordance,
+    of_labels,
+    summary,
+)
+from ddim_edit.directions.principal import Leading, PrincipalDirections, leading_of_rows
+from ddim_edit.directions.rows import Rows
+from ddim_edit.errors import DirectionError
 
-Floats = npt.NDArray[np.float64]
+IN_MEMORY = 2**26
+"""Numbers in all that codes on disk are still read into memory for; above, they are fitted in passes."""
 
 
 class DirectionEstimator(Protocol):
@@ -46,15 +61,6 @@ METHODS: Mapping[str, type[DirectionEstimator]] = {
 """Estimators by the names that the command line and the cards use."""
 
 
-_NOT_MEASURED: dict[str, float | int | None] = {
-    "auc": None,
-    "auc_sd": None,
-    "permuted_auc": None,
-    "permuted_sd": None,
-    "folds": 0,
-}
-
-
 def fit_direction(
     name: str,
     codes: Codes,
@@ -72,9 +78,13 @@ def fit_direction(
     nothing. Both come with their standard deviation. The regularisation is chosen once, on all pictures, which
     flatters the AUC a little.
 
+    Codes whose `values` are `Rows` on disk, such as a `numpy.memmap` [n, C, H, W] or the rows of a store, are fitted in
+    passes and bounded memory where they are many (over 2^26 numbers): there one tenth chooses the regularisation and
+    another one, of which neither has been seen, gives the AUC, so that `folds` is 1 in the report.
+
     Args:
         name: of the attribute.
-        codes: of n pictures, from `Editor.codes`.
+        codes: of n pictures, from `Editor.codes`, or on disk.
         labels: [n], 0 and 1, or numbers for an estimator that regresses.
         estimator: one with a `direction_`; logistic regression when left out.
         folds: at most so many, fewer where a class is smaller.
@@ -83,23 +93,25 @@ def fit_direction(
 
     Raises:
         DirectionError: fewer than two pictures, labels all alike, or codes all alike.
-        ArgumentError: labels that do not pair up with codes, or are not two classes where the estimator wants that.
+        ArgumentError: labels that do not pair up with codes, or are not two classes where the estimator wants that; an
+            estimator that cannot fit in passes, or codes too wide for that.
     """
     estimator = METHODS["logistic"]() if estimator is None else estimator
-    X, continuous = codes.values.flatten(1).numpy(), is_regressor(estimator)
-    y = _checked(labels, len(X), continuous)
-    fitted = _fitted(estimator, X, y)
-    projections = X.astype(np.float64) @ fitted.direction_
-    report = {"method": _name_of(estimator), "d": X.shape[1], **_of_labels(y, projections, continuous)}
+    n, *shape = codes.values.shape
+    continuous = is_regressor(estimator)
+    y, trial = check_labels(labels, n, continuous), Trial(folds, permutations, seed)
+    find, X = _way(codes)
+    found = find(estimator, X, y, trial)
+    report = {"method": _name_of(estimator), "d": math.prod(shape), **of_labels(y, found.projections, continuous)}
     return Direction(
         name,
-        unit(torch.from_numpy(fitted.direction_).view(codes.values.shape[1:])),
-        intercept=float(fitted.intercept_),
-        mean=float(projections.mean()),
-        sd=float(projections.std()),
+        unit(torch.from_numpy(found.direction).view(shape)),
+        intercept=float(found.intercept),
+        mean=float(found.projections.mean()),
+        sd=float(found.projections.std()),
         recipe=codes.recipe,
         times=codes.times,
-        report=report | _validated(_settled(fitted), X, y, folds, permutations, seed),
+        report=report | found.measured,
     )
 
 
@@ -114,14 +126,14 @@ def principal_directions(codes: Codes, k: int = 10, seed: int = 0) -> list[Direc
 
     Halko, Martinsson, Tropp (2011); for latents Härkönen, Hertzmann, Lehtinen, Paris (2020).
     """
-    X = codes.values.flatten(1).numpy()
-    fitted = PrincipalDirections(k, random_state=seed).fit(X)
-    means = fitted.directions_ @ fitted.mean_
-    report = {"method": "principal", "d": X.shape[1], "n": len(X), **_NOT_MEASURED}
+    n, *shape = codes.values.shape
+    leading = _leading(codes, k, seed)
+    means = leading.directions @ leading.mean
+    report = {"method": "principal", "d": math.prod(shape), "n": n, **NOT_MEASURED}
     return [
         Direction(
             f"pc{index}",
-            unit(torch.from_numpy(vector).view(codes.values.shape[1:])),
+            unit(torch.from_numpy(vector).view(shape)),
             intercept=-float(mean),
             mean=float(mean),
             sd=float(sd),
@@ -129,21 +141,37 @@ def principal_directions(codes: Codes, k: int = 10, seed: int = 0) -> list[Direc
             times=codes.times,
             report=report,
         )
-        for index, (vector, mean, sd) in enumerate(zip(fitted.directions_, means, fitted.sds_, strict=True), 1)
+        for index, (vector, mean, sd) in enumerate(zip(leading.directions, means, leading.sds, strict=True), 1)
     ]
 
 
-def _checked(labels: Floats, n: int, continuous: bool) -> Floats:
-    y = np.asarray(labels, dtype=np.float64)
-    if y.shape != (n,) or not np.isfinite(y).all():
-        raise ArgumentError(f"{n} finite labels, one for each picture", f"labels of shape {y.shape}", "pair them up")
-    values = np.unique(y)
-    if len(values) < 2:
-        raise DirectionError("labels that differ", f"{n} of one kind", "add pictures of the other kind")
-    if len(values) > 2 and not continuous:
-        given = f"{len(values)} different ones"
-        raise ArgumentError("labels of two classes", given, "say which are positive, or fit a ridge direction")
-    return y
+def _leading(codes: Codes, k: int, seed: int) -> Leading:
+    values = cast("Tensor | Rows", codes.values)
+    if not isinstance(values, Tensor) and math.prod(values.shape) > IN_MEMORY:
+        return leading_of_rows(values, k, seed)
+    X = values.flatten(1).numpy() if isinstance(values, Tensor) else _loaded(values)
+    fitted = PrincipalDirections(k, random_state=seed).fit(X)
+    return Leading(fitted.directions_, fitted.sds_, fitted.mean_)
+
+
+def _way(codes: Codes) -> tuple[Callable[[Any, Any, Floats, Trial], Found], Any]:
+    """How to find a direction in these codes, and the codes as that wants them."""
+    values = cast("Tensor | Rows", codes.values)
+    if isinstance(values, Tensor):
+        return _find, values.flatten(1).numpy()
+    if math.prod(values.shape) > IN_MEMORY:
+        return streamed.find, values
+    return _find, _loaded(values)
+
+
+def _loaded(rows: Rows) -> NDArray[np.float32]:
+    return np.array(rows[0 : len(rows)]).reshape(len(rows), -1)
+
+
+def _find(estimator: DirectionEstimator, X: Any, y: Floats, trial: Trial) -> Found:
+    fitted = _fitted(estimator, X, y)
+    projections = X.astype(np.float64) @ fitted.direction_
+    return Found(fitted.direction_, fitted.intercept_, projections, _validated(_settled(fitted), X, y, *trial))
 
 
 def _fitted(estimator: DirectionEstimator, X: Any, y: Floats) -> DirectionEstimator:
@@ -152,15 +180,6 @@ def _fitted(estimator: DirectionEstimator, X: Any, y: Floats) -> DirectionEstima
     except ValueError as error:  # the estimators' own, as scikit-learn has it
         given = f"{len(y)} in which no direction tells the labels apart"
         raise DirectionError("codes that differ with the label", given, "add other pictures") from error
-
-
-def _of_labels(y: Floats, projections: Floats, continuous: bool) -> dict[str, Any]:
-    """How many pictures of each kind, and how far apart their projections are on average."""
-    if continuous:
-        return {"n": len(y), "label_mean": float(y.mean()), "label_sd": float(y.std())}
-    positive = y == y.max()
-    gap = float(projections[positive].mean() - projections[~positive].mean())
-    return {"n": len(y), "positive": int(positive.sum()), "negative": int((~positive).sum()), "gap": gap}
 
 
 def _name_of(estimator: DirectionEstimator) -> str:
@@ -175,27 +194,19 @@ def _settled(fitted: DirectionEstimator) -> DirectionEstimator:
     return settled
 
 
-def _validated(
-    estimator: DirectionEstimator, X: Any, y: Floats, folds: int, permutations: int, seed: int
-) -> dict[str, float | int | None]:
+def _validated(estimator: DirectionEstimator, X: Any, y: Floats, folds: int, permutations: int, seed: int) -> Measured:
     continuous = is_regressor(estimator)
     smallest = len(y) // 2 if continuous else int(np.unique(y, return_counts=True)[1].min())
     k = min(folds, smallest)
     if k < 2:  # a handful: too few to hold any out
-        return _NOT_MEASURED
+        return NOT_MEASURED
     splitter = (KFold if continuous else StratifiedKFold)(k, shuffle=True, random_state=seed)
     rng = np.random.default_rng(seed)
     aucs = [_held_out_auc(estimator, X, y, *split) for split in splitter.split(X, y)]
     # Folds are made anew for each shuffle, so that both classes are on both sides however few pictures there are.
     shuffles = [rng.permutation(y) for _ in range(permutations)]
     permuted = [_held_out_auc(estimator, X, z, *list(splitter.split(X, z))[i % k]) for i, z in enumerate(shuffles)]
-    return {
-        "auc": float(np.mean(aucs)),
-        "auc_sd": float(np.std(aucs)),
-        "permuted_auc": float(np.mean(permuted)) if permuted else None,
-        "permuted_sd": float(np.std(permuted)) if permuted else None,
-        "folds": k,
-    }
+    return summary(aucs, permuted, k)
 
 
 def _held_out_auc(estimator: DirectionEstimator, X: Any, y: Floats, train: Any, test: Any) -> float:
@@ -204,23 +215,3 @@ def _held_out_auc(estimator: DirectionEstimator, X: Any, y: Floats, train: Any, 
     except DirectionError:  # what learns nothing from its pictures knows nothing of others
         return 0.5
     return concordance(y[test], X[test] @ fitted.direction_)
-
-
-def concordance(labels: Floats, scores: Floats) -> float:
-    """The chance that the larger label has the larger score, ties counting half: ROC AUC where labels are two classes.
-
-    (1 + D) / 2 with Somers' D = tau_b sqrt(pairs untied in score / pairs untied in label); 1/2 where all are tied.
-
-    Somers (1962).
-    """
-    untied_labels, untied_scores = _untied(labels), _untied(scores)
-    if not untied_labels or not untied_scores:
-        return 0.5
-    tau = kendalltau(labels, scores).statistic
-    return float((1 + tau * np.sqrt(untied_scores / untied_labels)) / 2)
-
-
-def _untied(values: Floats) -> float:
-    counts = np.unique(values, return_counts=True)[1]
-    n = len(values)
-    return float(n * (n - 1) - (counts * (counts - 1)).sum())

@@ -11,16 +11,24 @@ from sklearn.preprocessing import StandardScaler
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """Samples in units in which a regularisation means the same for any width; knows the way back for hyperplanes.
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Units u = (x - mean) / scale, in which a regularisation means the same for any width; mean and scale are [d]."""
 
-    rows = (X - mean) / scale [n, d] in float64, of mean squared length 1.
-    """
-
-    rows: Array
     mean: Array
     scale: Array
+
+    def plane(self, weights: Array, bias: float) -> tuple[Array, float]:
+        """The weights and the bias that score x as these score u."""
+        weights = weights / self.scale
+        return weights, float(bias - self.mean @ weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Units):
+    """Samples in `Units`, all in memory: rows [n, d] in float64, of mean squared length 1."""
+
+    rows: Array
 
     @classmethod
     def of(cls, X: NDArray[np.floating], standardize: bool) -> "Scaled":
@@ -29,16 +37,11 @@ class Scaled:
         rows = scaler.fit_transform(np.array(X, dtype=np.float64))
         length = np.sqrt(np.vdot(rows, rows) / len(rows)) or 1.0
         rows /= length
-        return cls(rows, scaler.mean_, length * (scaler.scale_ if standardize else np.ones_like(scaler.mean_)))
+        return cls(scaler.mean_, length * (scaler.scale_ if standardize else np.ones_like(scaler.mean_)), rows)
 
     def gram(self) -> Array:
         """The inner products of the rows, [n, n]."""
         return self.rows @ self.rows.T
-
-    def plane(self, weights: Array, bias: float) -> tuple[Array, float]:
-        """The weights and the bias that score X as these score the rows."""
-        weights = weights / self.scale
-        return weights, float(bias - self.mean @ weights)
 
 
 def coordinates(rows: Array) -> tuple[Array, Callable[[Array], Array]]:

@@ -45,7 +45,7 @@ def _looks_like_a_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _natural(path: Path) -> list[str | int]:
-    """Text and numbers in turn, so that equal places always compare alike."""
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Text and numbers in turn, so that equal places always compare alike; then the name, so that none are equal."""
     parts = re.split(r"(\d+)", path.name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name

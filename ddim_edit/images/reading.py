@@ -1,6 +1,7 @@
 """From picture files to what a network takes in, whatever form they come in."""
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,21 +122,44 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
     """Tells whatever Pillow raises over a bad file as an ImageError, and keeps its warnings to itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with _QUIET:
             yield
-        except DDIMEditError:
-            raise
-        except Image.DecompressionBombError as error:
-            wanted = f"a picture of at most {PIXEL_LIMIT:,} pixels"
-            raise ImageError(wanted, f"{path}, which is larger", "shrink it first") from error
-        except UnidentifiedImageError as error:
-            raise _unknown(path) from error
-        except Exception as error:
-            # The plugins raise SyntaxError, struct.error, EOFError, IndexError and more over damaged files.
-            given = f"{path}, which is cut short or damaged"
-            raise ImageError("a whole picture file", given, "fetch or save it again") from error
+    except DDIMEditError:
+        raise
+    except Image.DecompressionBombError as error:
+        wanted = f"a picture of at most {PIXEL_LIMIT:,} pixels"
+        raise ImageError(wanted, f"{path}, which is larger", "shrink it first") from error
+    except UnidentifiedImageError as error:
+        raise _unknown(path) from error
+    except Exception as error:
+        # The plugins raise SyntaxError, struct.error, EOFError, IndexError and more over damaged files.
+        given = f"{path}, which is cut short or damaged"
+        raise ImageError("a whole picture file", given, "fetch or save it again") from error
+
+
+class _Quiet:
+    """Ignores warnings while any thread is inside: Python keeps one list of filters for all of them."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._caught = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 def _unknown(path: Path) -> ImageError:

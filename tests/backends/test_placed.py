@@ -142,7 +142,7 @@ def test_what_a_network_is_given_it_gets_for_every_picture_in_its_precision(
 ) -> None:
     spy, text = Conditioned(), torch.linspace(0, 1, 6).view(1, 2, 3)
     given = {"text": text, "label": torch.tensor([7])}
-    ask(Placed(spy, torch.device("cpu"), PRECISIONS[name], given), X.expand(3, -1, -1, -1))
+    ask(Placed(spy, torch.device("cpu"), PRECISIONS[name]).told(given), X.expand(3, -1, -1, -1))
     assert torch.equal(spy.given["text"], text.to(PRECISIONS[name].dtype).expand(3, 2, 3))
     assert torch.equal(spy.given["label"], torch.tensor([7, 7, 7]))  # numbers stay whole
 

@@ -125,6 +125,80 @@ def test_a_cache_saves_every_evaluation(done: Run, faces: Path, tmp_path: Path, 
     assert (tmp_path / f"a{SUFFIX}").read_bytes() == (tmp_path / f"b{SUFFIX}").read_bytes()
 
 
+@pytest.fixture
+def store(done: Run, faces: Path, tmp_path: Path) -> Path:
+    """A store of the codes of these pictures, in shards of five."""
+    done("invert", faces, "-o", tmp_path / "faces.latents", "--steps", 4, "--shard-size", 5)
+    return tmp_path / "faces.latents"
+
+
+def of_store(store: Path, *conditions: str) -> list[object]:
+    return ["--latents", store, "--labels", store.with_suffix(".csv"), "--column", "age", *conditions]
+
+
+def test_the_codes_of_a_store_give_the_direction_of_its_pictures(
+    done: Run, faces: Path, store: Path, tmp_path: Path, evaluations: list[int]
+) -> None:
+    """Without a picture, or an evaluation; pictures without a label are left out."""
+    conditions = ["--positive", ">=50", "--negative", "10..25"]
+    line = ["fit", "old", "--method", "mean", "-o"]
+    done(*line, tmp_path / f"a{SUFFIX}", *of_csv(faces, *conditions), "--level", "xT")
+    for file in faces.iterdir():
+        file.unlink()
+    evaluations.clear()
+    outcome = done(*line, tmp_path / f"b{SUFFIX}", *of_store(store, *conditions))
+    assert not evaluations
+    assert not outcome.warnings
+    wanted, found = (Direction.load(tmp_path / f"{name}{SUFFIX}") for name in "ab")
+    assert float((found.vector - wanted.vector).abs().max()) < 1e-5
+    assert (found.mean, found.sd) == pytest.approx((wanted.mean, wanted.sd), rel=1e-4)
+    assert {**found.report, "gap": 0} == {**wanted.report, "gap": 0}
+    assert found.method == wanted.method
+    found.require_fits(wanted.recipe)
+    found.require_level("xT")
+
+
+def test_labels_that_have_no_latent_are_counted(done: Run, store: Path, tmp_path: Path) -> None:
+    csv = store.with_suffix(".csv")
+    csv.write_text(csv.read_text() + "99.png,20,0\n98.png,60,0\n")
+    outcome = done(
+        "fit", "old", *of_store(store, "--positive", ">=40"), "--method", "mean", "-o", tmp_path / f"a{SUFFIX}"
+    )
+    assert outcome.warnings == ["warning: 2 of 14 labelled pictures have no latent in faces.latents"]
+    assert Direction.load(tmp_path / f"a{SUFFIX}").report["n"] == 12
+
+
+def test_a_store_that_does_not_serve_is_refused_in_one_sentence(run: Run, store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("file,age\nx/00.png,20\nx/01.png,60\n")
+    lines: list[list[object]] = [
+        ["--latents", store, "--labels", other, "--column", "age", "--positive", ">=40"],
+        ["--latents", tmp_path, "--labels", other, "--column", "age", "--positive", ">=40"],
+        of_store(store, "--positive", ">=1000"),
+        of_store(store),
+    ]
+    for line in lines:
+        outcome = run("fit", "a", *line, "-o", tmp_path / f"a{SUFFIX}")
+        assert (outcome.status, outcome.out, len(outcome.errors)) == (1, "", 1), line
+        assert not (tmp_path / f"a{SUFFIX}").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--level", "0.4T"], ["--images", "faces"], ["--with", "a"], ["--steps", "4"], ["--class", "1"], ["--fit"]],
+)
+def test_a_store_goes_with_no_option_that_inverts(run: Run, store: Path, tmp_path: Path, wrong: list[str]) -> None:
+    outcome = run("fit", "a", *of_store(store, "--positive", ">=40"), *wrong, "-o", tmp_path / f"a{SUFFIX}")
+    assert outcome.status == 2
+    assert f"{wrong[0]} does not go with --latents" in outcome.err
+
+
+def test_a_store_needs_its_csv(run: Run, store: Path, tmp_path: Path) -> None:
+    outcome = run("fit", "a", "--latents", store, "--column", "age", "-o", tmp_path / f"a{SUFFIX}")
+    assert outcome.status == 2
+    assert "Name --labels and --column with --latents" in outcome.err
+
+
 def test_what_exists_is_not_replaced_unless_asked(
     run: Run, done: Run, faces: Path, tmp_path: Path, evaluations: list[int]
 ) -> None:

@@ -14,7 +14,7 @@ COMMANDS = (
     *("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "directions", "probe"),
     *("show", "models", "env"),
 )
-HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "lpips", "diffusers", "safetensors", "PIL", "tqdm"}
+HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "lpips", "diffusers", "safetensors", "PIL", "tqdm", "ray"}
 HELP = [["--help"], ["-h"], ["--version"], *([command, "--help"] for command in COMMANDS)]
 WRONG = [
     [],
@@ -43,6 +43,18 @@ WRONG = [
     ["invert", "a.png", "-o", "out", "--crop", "1,2"],
     ["invert", "a.png", "-o", "out", "--crop", "1,2,0"],
     ["invert", "a.png", "-o", "out", "--crop", "-1,2,3"],
+    ["invert", "a.png", "-o", "out", "--shard-size", "512"],
+    ["invert", "a.png", "-o", "out", "--shard", "0/2"],
+    ["invert", "a.png", "-o", "out", "--engine", "ray"],
+    ["invert", "a.png", "-o", "out.latents", "--shard-size", "0"],
+    ["invert", "a.png", "-o", "out.latents", "--shard", "2/2"],
+    ["invert", "a.png", "-o", "out.latents", "--shard", "-1/2"],
+    ["invert", "a.png", "-o", "out.latents", "--shard", "first"],
+    ["invert", "a.png", "-o", "out.latents", "--engine", "steam"],
+    ["invert", "a.png", "-o", "out.latents", "--workers", "2"],
+    ["invert", "a.png", "-o", "out.latents", "--engine", "local", "--gpus-per-worker", "1"],
+    ["invert", "a.png", "-o", "out.latents", "--engine", "ray", "--workers", "0"],
+    ["invert", "a.png", "-o", "out.latents", "--engine", "ray", "--shard", "0/2"],
     ["reconstruct", "a.png", "-o", "out", "--crop", "1,2,3", "--fit"],
     ["decode", "-o", "out"],
     ["interpolate", "a.png", "-o", "out.png"],
@@ -140,6 +152,9 @@ def test_commands_load_only_what_they_need(tmp_path: Path, model: Path, pictures
     lines = [
         ["invert", a, "-o", "latents", *own],
         ["decode", "latents", "-o", "decoded", *own[:2]],
+        ["invert", a, "-o", "store.latents", *own],
+        ["decode", "store.latents", "-o", "decoded from it", *own[:2]],
+        ["show", "store.latents"],
         ["interpolate", a, b, "-o", "strip.png", *own],
         ["sample", "-o", "samples", *own],
         ["show", "strip.png"],
@@ -148,7 +163,7 @@ def test_commands_load_only_what_they_need(tmp_path: Path, model: Path, pictures
     ]
     ended, modules, _ = run_all(lines, tmp_path)
     assert ended == [0] * len(lines)
-    assert not modules & {"matplotlib", "torchvision", "lpips", "sklearn", "diffusers", "huggingface_hub"}
+    assert not modules & {"matplotlib", "torchvision", "lpips", "sklearn", "diffusers", "huggingface_hub", "ray"}
     ended, modules, _ = run_all([["reconstruct", a, "-o", "out", *own]], tmp_path)
     assert ended == [0]
     assert "lpips" in modules

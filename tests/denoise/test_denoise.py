@@ -12,11 +12,14 @@ from ddim_edit.denoise import (
     READINGS,
     ClippedDenoiser,
     GuidedDenoiser,
+    GuidedNetwork,
     MixtureDenoiser,
     NetworkDenoiser,
     Prediction,
+    Reading,
     WatchedDenoiser,
     from_eps,
+    from_flow,
     from_v,
     from_x0,
 )
@@ -173,6 +176,26 @@ def test_guidance_goes_from_one_denoiser_beyond_the_other(seed: int, w: float) -
     assert_close(prediction.eps, a.eps + w * (b.eps - a.eps))
     assert_close(prediction.x0, a.x0 + w * (b.x0 - a.x0), 1e-11)
     assert_close(level.alpha * prediction.x0 + level.sigma * prediction.eps, x, 1e-11)
+
+
+@given(SEEDS, st.floats(-2, 8), st.sampled_from([from_eps, from_v, from_flow]))
+def test_guidance_inside_one_call_of_a_network_is_that_of_two_denoisers(seed: int, w: float, reading: Reading) -> None:
+    yes, no, level, x = (
+        randn(2, 1, 2, 2, seed=seed),
+        randn(2, 1, 2, 2, seed=seed + 1),
+        LINEAR.level(300),
+        randn(2, 1, 2, 2),
+    )
+
+    def both(x: Tensor, index: Tensor) -> Tensor:
+        assert torch.equal(x[:2], x[2:])
+        assert index.tolist() == [299.0] * 4
+        return torch.cat([no, yes]).float()
+
+    alone = (NetworkDenoiser(lambda x, index, out=out: out.float(), reading) for out in (yes, no))
+    found, wanted = NetworkDenoiser(GuidedNetwork(both, w), reading)(x, level), GuidedDenoiser(*alone, w)(x, level)
+    torch.testing.assert_close(found.x0, wanted.x0, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-5, atol=1e-5)
 
 
 def test_guidance_of_one_and_zero_are_the_denoisers_themselves() -> None:

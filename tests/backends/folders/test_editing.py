@@ -187,7 +187,7 @@ def test_a_transformer_has_no_bottleneck_and_says_so(editors: Editors, family: s
 def test_guidance_has_no_one_bottleneck_and_says_so(editors: Editors, family: str) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         editors(family).codes(pictures(0), ["h"], method(family))
-    assert re.search("bottleneck.*GuidedDenoiser", str(caught.value))
+    assert re.search("bottleneck.*Guided.*leave guidance out", str(caught.value))
 
 
 # What is hard.

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddim_edit import ArgumentError, Model, load_model
 from ddim_edit.backends.placed import Placed
 from ddim_edit.condition import NOTHING, Condition
-from ddim_edit.denoise import GuidedDenoiser, NetworkDenoiser, Prediction
+from ddim_edit.denoise import GuidedNetwork, NetworkDenoiser, Prediction
 
 from ... import pipelines
 from .originals import NEGATIVE, ORIGINALS, PROMPT, noise
@@ -36,6 +36,16 @@ def given(model: Model, condition: Condition) -> dict[str, Tensor]:
     return dict(denoiser.network.given)
 
 
+def away_from(model: Model, condition: Condition) -> dict[str, Tensor]:
+    """What the unconditional half of a guided network is given."""
+    denoiser = model.under(condition)
+    assert isinstance(denoiser, NetworkDenoiser)
+    assert isinstance(denoiser.network, GuidedNetwork)
+    both = denoiser.network.network.given
+    assert {len(value) for value in both.values()} == {2}
+    return {name: value[:1] for name, value in both.items()}
+
+
 def assert_same(found: Prediction, wanted: Prediction, atol: float = 0.0) -> None:
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=atol * float(theirs.abs().max()))
@@ -46,11 +56,10 @@ def assert_same(found: Prediction, wanted: Prediction, atol: float = 0.0) -> Non
 def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Models, family: str, scale: float) -> None:
     """eps_u + w (eps_c - eps_u), and x0 alike; each family's word for no negative prompt is its own."""
     model = models(family)
-    guided = model.under(Condition(PROMPT, NEGATIVE, guidance_scale=scale))
-    assert isinstance(guided, GuidedDenoiser)
     yes, no = asked(model, Condition(PROMPT)), asked(model, Condition(NEGATIVE))
     wanted = Prediction(*(u + scale * (c - u) for c, u in zip(yes, no, strict=True)))
-    assert_same(asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=scale)), wanted, 1e-12)
+    # Both are asked in one batch, which rounds float32 in another order; the algebra is tested in float64 elsewhere.
+    assert_same(asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=scale)), wanted, 1e-5)
 
 
 def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(models: Models) -> None:
@@ -82,19 +91,14 @@ def test_prompts_are_the_same_for_every_picture_of_a_batch(models: Models, famil
 def test_sdxl_is_guided_away_from_zeros_unless_a_negative_prompt_is_given(models: Models) -> None:
     """force_zeros_for_empty_prompt: nothing is wanted, which is not the empty prompt."""
     model = models("stable diffusion xl")
-    away = model.under(Condition(PROMPT, guidance_scale=2.0))
-    assert isinstance(away, GuidedDenoiser)
-    assert isinstance(away.unconditional, NetworkDenoiser)
-    zeros = away.unconditional.network.given
+    zeros = away_from(model, Condition(PROMPT, guidance_scale=2.0))
     assert not zeros["encoder_hidden_states"].any()
     assert not zeros["text_embeds"].any()
     empty = given(model, Condition(""))
     assert empty["encoder_hidden_states"].any()
     assert empty["text_embeds"].any()
-    named = model.under(Condition(PROMPT, NEGATIVE, guidance_scale=2.0))
-    assert torch.equal(
-        named.unconditional.network.given["text_embeds"], given(model, Condition(NEGATIVE))["text_embeds"]
-    )
+    named = away_from(model, Condition(PROMPT, NEGATIVE, guidance_scale=2.0))
+    assert torch.equal(named["text_embeds"], given(model, Condition(NEGATIVE))["text_embeds"])
 
 
 def test_sdxl_without_that_option_is_guided_away_from_the_empty_prompt(tmp_path: Path) -> None:
@@ -104,9 +108,9 @@ def test_sdxl_without_that_option_is_guided_away_from_the_empty_prompt(tmp_path:
         return pipe
 
     model = load_model(pipelines.save(make, tmp_path / "sdxl"))
-    away = model.under(Condition(PROMPT, guidance_scale=2.0))
+    away = away_from(model, Condition(PROMPT, guidance_scale=2.0))
     for name, value in given(model, NOTHING).items():
-        assert torch.equal(away.unconditional.network.given[name], value)
+        assert torch.equal(away[name], value)
 
 
 def test_sdxl_is_told_the_size_of_the_pictures(folders: Callable[[str], Path]) -> None:
@@ -176,7 +180,7 @@ def test_guidance_of_a_transformer_leads_away_from_its_class_for_none(
         theirs = transformer(noise(1, *model.shape), torch.tensor([399]), torch.tensor([1000])).sample[:, :4]
     torch.testing.assert_close(no.eps.float(), theirs, rtol=1e-5, atol=1e-5)
     guided = asked(model, Condition(label=3, guidance_scale=4.0))
-    torch.testing.assert_close(guided.eps, no.eps + 4 * (yes.eps - no.eps), rtol=0, atol=1e-12)
+    torch.testing.assert_close(guided.eps, no.eps + 4 * (yes.eps - no.eps), rtol=0, atol=1e-5)
 
 
 def test_a_network_that_always_wants_a_class_says_so_when_asked_without(models: Models) -> None:

@@ -1,0 +1,1 @@
+"""What `speed.py` measures with, piece by piece."""

@@ -1,0 +1,48 @@
+"""Fresh processes, and what each cost."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+
+class Cost(NamedTuple):
+    """Wall and CPU seconds of one process or several at once, from the first start to the last end; what they said."""
+
+    wall: float
+    cpu: float
+    output: str
+
+
+def run(*commands: Sequence[object], threads: int | None = None, folder: Path | None = None) -> Cost:
+    """Start Python on these arguments, all at once, and wait for all of them.
+
+    Args:
+        commands: the arguments of one process each.
+        threads: of each; as many as torch uses here when left out.
+        folder: where they run, if not here.
+
+    Raises:
+        CalledProcessError: one of them failed.
+    """
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads or torch.get_num_threads())}
+    running = [_started(command, environment, folder) for command in commands]
+    outputs = [process.communicate() for process in running]
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    for process, (output, errors) in zip(running, outputs, strict=True):
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args, output, errors)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Cost(wall, cpu, "".join(output for output, _ in outputs))
+
+
+def _started(command: Sequence[object], environment: Mapping[str, str], folder: Path | None) -> "subprocess.Popen[str]":
+    line, pipe = [sys.executable, *map(str, command)], subprocess.PIPE
+    return subprocess.Popen(line, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True)

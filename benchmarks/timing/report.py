@@ -1,0 +1,56 @@
+"""Rows as JSON, as tables, and as a page that keeps what was measured before on the same machine."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite, log10
+
+from timing.bench import Cell, Row
+from timing.spread import Spread
+
+Page = Mapping[str, str]
+"""Text by heading, in order; the first one is the machine's."""
+
+
+def as_json(section: str, row: Row) -> str:
+    """One line, with the section that the row belongs to; a spread is its four numbers, what is not finite is null."""
+    finite = {name: None if isinstance(cell, float) and not isfinite(cell) else cell for name, cell in row.items()}
+    return json.dumps({"section": section, **finite})
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows in Markdown under the columns of all of them."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns), *([shown(row.get(column)) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(cell: Cell) -> str:
+    """A cell as people read it: three digits are enough, and what was not measured is empty."""
+    if isinstance(cell, Spread):
+        if not cell.coverage:
+            return shown(cell.median)
+        return f"{shown(cell.median)} ({shown(cell.low)} to {shown(cell.high)})"
+    if isinstance(cell, float) and isfinite(cell):
+        digits = 3 if abs(cell) < 1 else max(0, 2 - int(log10(abs(cell))))
+        return f"{cell:.{digits}f}"
+    return "" if cell is None else str(cell)
+
+
+def read(text: str) -> Page:
+    """The sections of a page, by heading."""
+    parts = re.split(r"^## (.+)\n+", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
+
+
+def merged(old: Page, new: Page) -> Page:
+    """The new sections in their places among the old ones, which are dropped if they are another machine's."""
+    head = next(iter(new))
+    kept = old if old.get(head) == new[head] else {}
+    both = {**kept, **new}
+    return {head: both.pop(head), **dict(sorted(both.items()))}
+
+
+def write(title: str, page: Page) -> str:
+    """The page as text, which `read` reads again."""
+    return "\n\n".join([f"# {title}", *(f"## {heading}\n\n{text}" for heading, text in page.items())]) + "\n"

@@ -1,0 +1,115 @@
+"""(f): how much of the time is the network's, and how near the network comes to what the machine can do."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddim_edit import Editor, Method, Model, load_model
+from ddim_edit.backends import PRECISIONS, load_unet
+from ddim_edit.denoise import Network, NetworkDenoiser
+from timing.bench import Bench, Row, Section
+from timing.pictures import fill
+from timing.place import Place, Watched
+from timing.spread import Spread, rounds_in, spread
+
+
+def shares(bench: Bench) -> Iterator[Row]:
+    """From picture files to latent files, batch by batch and dtype by dtype."""
+    work = flops(load_unet(bench.folder / "unet"), bench.pictures[:1])
+    for dtype in bench.place.dtypes:
+        model = load_model(bench.folder, bench.place.name, dtype)
+        top = peak(bench.place, dtype, bench.scale.matrix)
+        for batch in bench.scale.batches:
+            found = bench.place.tried(partial(_shares, bench, model, batch))
+            if found is None:
+                continue
+            share, seconds = found
+            rate = work * batch / seconds.median
+            yield {
+                "dtype": dtype,
+                "batch": batch,
+                "ms an evaluation": 1000 * seconds.median,
+                "outside the network %": 100 * (1 - share.median),
+                "GFLOP/s": rate / 1e9,
+                "matrix peak GFLOP/s": top / 1e9,
+                "of the peak %": 100 * rate / top,
+            }
+
+
+def _shares(bench: Bench, model: Model, batch: int) -> tuple[Spread, Spread]:
+    """The network's share of the wall time of reading, inverting and writing one batch; and seconds an evaluation."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        fill(folder, bench.pictures, batch)
+        first, _ = _invert_files(bench, model, folder, batch)
+        laps = [_invert_files(bench, model, folder, batch) for _ in range(rounds_in(bench.scale.seconds / 4, first))]
+    return spread([sum(calls) / wall for wall, calls in laps]), spread([call for _, calls in laps for call in calls])
+
+
+def _invert_files(bench: Bench, model: Model, folder: Path, batch: int) -> tuple[float, list[float]]:
+    """Wall seconds of a batch from files to files, and the seconds of each evaluation in them."""
+    model, network = watched(model, bench.place)
+
+    def work() -> None:
+        for index, latent in enumerate(Editor(model, batch).invert(folder, Method(steps=bench.scale.steps))):
+            latent.save(folder / f"{index}.latent.safetensors")
+
+    wall, _ = bench.place.timed(work)
+    return wall, network.seconds()
+
+
+def watched(model: Model, place: Place) -> tuple[Model, Watched]:
+    """The model with a watch on its network, and that watch."""
+    assert isinstance(model.denoiser, NetworkDenoiser)
+    network = place.watch(model.denoiser.network)
+    return replace(model, denoiser=replace(model.denoiser, network=network)), network
+
+
+def flops(network: Network, picture: Tensor) -> int:
+    """Floating point operations of one evaluation of one picture [1, C, H, W]: convolutions and matrix products alone.
+
+    A multiplication and an addition are two. What a faster implementation saves or adds is not counted, so that
+    rates of the same network can be compared.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(picture, torch.zeros(1))
+    return int(counter.get_total_flops())
+
+
+@cache
+def peak(place: Place, dtype: str, largest: int) -> float:
+    """Most FLOP/s of products of two square matrices of this dtype; sides double until a product takes long."""
+    best, side, seconds = 0.0, 512, 0.0
+    while side <= largest and seconds < 0.2:
+        seconds = min(_products(place, dtype, side))
+        best, side = max(best, 2 * side**3 / seconds), 2 * side
+    return best
+
+
+def _products(place: Place, dtype: str, side: int, tries: int = 9) -> list[float]:
+    precision = PRECISIONS[dtype]
+    a, b, out = (torch.randn(side, side, device=place.device).to(precision.dtype) for _ in range(3))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
+    try:
+        return [place.timed(lambda: torch.mm(a, b, out=out))[0] for _ in range(tries)]
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+SECTIONS = (
+    Section(
+        "f",
+        "Share of the network, and of the matrix peak",
+        "Inversion of one batch from picture files to latent files, {steps} steps. Outside the network are the solver, "
+        "bookkeeping and files. FLOP are those of convolutions and matrix products, a multiplication and an addition "
+        "being two; the peak is the best product of two square matrices in the same dtype with the same threads.",
+        shares,
+    ),
+)

@@ -1,0 +1,58 @@
+"""Medians, and what can be said of them without knowing how the noise of a machine is distributed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import comb
+from statistics import median
+from typing import NamedTuple, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Spread(NamedTuple):
+    """A median, and an interval that holds the true one with at least the probability `coverage`."""
+
+    median: float
+    low: float
+    high: float
+    coverage: float
+
+
+def spread(values: Sequence[float], level: float = 0.95) -> Spread:
+    """The median of independent values with the narrowest interval of order statistics of that level, if there is one.
+
+    P(X_(k) <= m <= X_(n+1-k)) = 1 - 2^(1-n) sum_{i<k} C(n, i) for every continuous distribution. Fewer than six values
+    reach no 95 %: their interval is from the smallest to the largest, and `coverage` says how much that is worth.
+
+    Args:
+        values: at least one.
+        level: the probability asked for.
+
+    David and Nagaraja (2003), section 7.1.
+    """
+    ordered, n = sorted(values), len(values)
+    coverages = [_coverage(k, n) for k in range(1, n // 2 + 1)] or [0.0]
+    k = max((k for k, reached in enumerate(coverages) if reached >= level), default=0)
+    return Spread(median(ordered), ordered[k], ordered[n - 1 - k], coverages[k])
+
+
+def _coverage(k: int, n: int) -> float:
+    return float(1 - 2 ** (1 - n) * sum(comb(n, i) for i in range(k)))
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
+    """How many times faster: the spread of the ratios of what was measured side by side, round by round."""
+    return spread([a / b for a, b in zip(slow, fast, strict=True)])
+
+
+def interleaved(ways: Mapping[str, Callable[[], Value]], rounds: int) -> dict[str, list[Value]]:
+    """What every way returns, A B A B ..., so that whatever slows a machine for a while slows them all."""
+    found: dict[str, list[Value]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def rounds_in(budget: float, seconds: float, least: int = 3, most: int = 15) -> int:
+    """How many rounds of so many seconds fit a budget, within bounds."""
+    return max(least, min(most, int(budget / max(seconds, 1e-9))))

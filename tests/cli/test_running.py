@@ -1,0 +1,50 @@
+"""How a network is run, by options: compiled, in which dtype, in batches of which size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit import Latent
+from ddim_edit.cli.session import PAYS_TO_COMPILE, Session
+
+from .conftest import Run
+
+LATENT = ".latent.safetensors"
+
+
+@pytest.mark.slow
+def test_a_compiled_network_finds_the_same_code_and_says_that_it_compiles(
+    done: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    outcome = done("invert", pictures[0], "-o", tmp_path / "compiled", "--compile", "on", "--steps", 4)
+    assert "compiling the network first" in outcome.err
+    done("invert", pictures[0], "-o", tmp_path / "plain", "--compile", "off", "--steps", 4)
+    one, other = (Latent.load(tmp_path / name / f"a{LATENT}") for name in ("compiled", "plain"))
+    torch.testing.assert_close(one.x, other.x, rtol=0, atol=1e-4)
+
+
+def session(device: str, evaluations: int) -> Session:
+    session = Session(None, device, "auto", None, as_json=False, quiet=True)
+    session.expect(evaluations)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("device", "evaluations", "pays"),
+    [
+        ("cuda", PAYS_TO_COMPILE, True),
+        ("cuda:1", PAYS_TO_COMPILE, True),
+        ("cuda", PAYS_TO_COMPILE - 1, False),
+        ("cpu", 10 * PAYS_TO_COMPILE, False),
+        ("auto", 10 * PAYS_TO_COMPILE, torch.cuda.is_available()),
+    ],
+)
+def test_compiling_pays_for_long_jobs_on_a_gpu(device: str, evaluations: int, pays: bool) -> None:
+    assert session(device, evaluations)._long_on_cuda() is pays
+
+
+def test_a_dtype_that_the_device_only_emulates_is_warned_of(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = done("invert", pictures[0], "-o", tmp_path, "--dtype", "fp16", "--steps", 2, "--device", "cpu")
+    assert outcome.warnings == ["warning: float16 is emulated on this cpu, slower than --dtype fp32"]
+    assert not done("invert", pictures[0], "-o", tmp_path, "--dtype", "fp32", "--steps", 2, "--overwrite").warnings
