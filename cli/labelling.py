@@ -75,24 +75,14 @@ class StoredLabels:
         self, session: Session, level: str, walk: Mapping[str, Any], crop: Any, cache: Path | None
     ) -> "tuple[Codes, NDArray[Any]]":
         """The codes of the store's pictures that have a label; says how many labels have no latent."""
-        from ddim_edit import LatentStore
+        from ddim_edit import LatentStore, labels
         from ddim_edit.directions import stored_codes
 
-        named = self._named()
+        named = labels.read_names(self.csv, self.column, self.positive, self.negative)
         codes, values = stored_codes(LatentStore(self.latents), named)
         if missing := len(named) - len(values):
             session.warn(f"{missing} of {len(named)} labelled pictures have no latent in {self.latents.name}")
         return codes, values
-
-    def _named(self) -> dict[str, float]:
-        """The labels by what the CSV calls the files, none of which need be there."""
-        from ddim_edit import labels
-
-        label = labels._labelling(self.positive, self.negative)
-        rows = [(row, labels._label(row, label)) for row in labels._rows(self.csv, self.column)]
-        named = {row.file: value for row, value in rows if value is not None}
-        labels._check_classes(list(named.values()), self.column, self.positive, self.negative)
-        return named
 
 
 _WALKING = (

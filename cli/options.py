@@ -71,10 +71,11 @@ def with_session(command: Command) -> Command:
         click.option("--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Where to run."),
         click.option(
             "--dtype",
-            type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+            type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16", "mixed"]),
             default="auto",
             show_default=True,
-            help="What the network computes in; the state is float64 always.",
+            help="What the network computes in; the state is float64 always. auto is fp32, but on CPUs with bf16 "
+            "mixed, which is bf16 at low noise, unless --exact.",
         ),
         click.option("--size", callback=_size, metavar="N|WxH", help="Pixels of the pictures. [as trained]"),
         click.option("--offline", is_flag=True, help="Ask no hub: what is not in its cache is not there."),
@@ -175,6 +176,8 @@ def with_method(grid_flag: str = "--grid") -> Callable[[Command], Command]:
         def wrapped(*args: Any, solver: str | None, lossless: bool, dequantise: bool, seed: int, **rest: Any) -> Any:
             if lossless and solver not in (None, LOSSLESS):
                 raise click.UsageError(f"--lossless is --solver {LOSSLESS}; it does not go with --solver {solver}.")
+            if rest["exact"] and rest["dtype"] == "auto":
+                rest["dtype"] = "fp32"  # too rough a network leaves exact inversions short of their tolerance
             method = {name: rest.pop(name) for name in ("grid", "steps", "exact", "check", "refine", "condition")}
             method["solver"] = LOSSLESS if lossless else solver or "dpm2m"
             method["dequantise"] = seed if dequantise else None

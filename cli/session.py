@@ -83,10 +83,11 @@ class Session:
 
     def load(self, model: str | None, **options: Any) -> "Editor":
         """An editor on a model of this name, placed and sized as the options say."""
-        from ddim_edit import Editor
+        from ddim_edit import Editor, suited_dtype
 
+        dtype = suited_dtype(self.device) if self.dtype == "auto" else self.dtype
         return Editor.from_pretrained(
-            model, self.device, self.dtype, self.size, self.offline, batch_size=self.batch_size, **options
+            model, self.device, dtype, self.size, self.offline, batch_size=self.batch_size, **options
         )
 
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:

@@ -76,6 +76,7 @@ def fill_store(
     **how: Any,
 ) -> None:
     """Invert pictures into a store, or go on with one; `how` is the method and the crop of a `Job`."""
+    from ddim_edit import suited_dtype
     from ddim_edit.filling import begin, listing, sizes
 
     rank = _rank(filling)
@@ -85,6 +86,8 @@ def fill_store(
     if not found.names:
         return
     size = sizes(output, session.device, session.batch_size, filling.get("shard_size"))
+    if session.dtype == "auto":
+        session.dtype = suited_dtype(session.device)
     session.expect(len(found.names) * 2 * how["method"].steps)
     job = _job(session, output, found, rank, batch_size=size.batch, threads=size.threads, **how)
     _run(session, job, begin(job, found.names, size.shard, rank), filling, output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddim_edit import directions, filling, images, interpolate, labels, metrics
-    from ddim_edit.backends import load_model, packaged_models
+    from ddim_edit.backends import load_model, packaged_models, suited_dtype
     from ddim_edit.codec import REFINERS, Autoencoder, AutoencoderCodec, Codec
     from ddim_edit.codes import CodeFolder, Codes
     from ddim_edit.condition import Condition
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ddim_edit.store import LatentStore, StoreRows
 
 _HOMES = {
-    "backends": ("load_model", "packaged_models"),
+    "backends": ("load_model", "packaged_models", "suited_dtype"),
     "codec": ("REFINERS", "Autoencoder", "AutoencoderCodec", "Codec"),
     "codes": ("CodeFolder", "Codes"),
     "condition": ("Condition",),
@@ -180,6 +180,7 @@ __all__ = [
     "principal_directions",
     "probe",
     "sample",
+    "suited_dtype",
 ]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -170,18 +170,27 @@ class NetworkDenoiser:
         reading: how its output is read, one of `READINGS` or a `Preconditioned.read`.
         dtype: what the network computes in; the prediction comes back in the dtype of x.
         asking: what it is shown.
+        low: asked instead of the network where the noise is below the picture, s < 1, if it is given: a faster and
+            coarser one, whose errors there hardly reach x_0, as a step adds only (s' - s) of them.
     """
 
     network: Network
     reading: Reading = from_eps
     dtype: torch.dtype = torch.float32
     asking: Asking = by_index
+    low: Network | None = None
+
+    def at(self, level: Level) -> "NetworkDenoiser":
+        """The same denoiser with the one network that it asks at a level."""
+        if self.low is None:
+            return self
+        return replace(self, network=self.low if level.s < 1 else self.network, low=None)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """The prediction at x [B, C, H, W]."""
         shown, number = self.asking(x, level)
         index = torch.full((len(x),), number, dtype=torch.float32, device=x.device)
-        output = self.network(shown.to(self.dtype), index).to(x.dtype)
+        output = self.at(level).network(shown.to(self.dtype), index).to(x.dtype)
         return self.reading(output, x, level)
 
 

@@ -28,7 +28,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         solver: one of one state; grid, steps, dequantise: as for `Method`.
         crop: what to keep of a file whose shape is not the model's; the centre square when left out.
         device: "auto", "cuda", "mps" or "cpu".
-        dtype: "auto", "float32", "tf32", "bfloat16" or "float16".
+        dtype: as for `load_model`, or "auto".
         batch_size: how many pictures go through the network at once.
         cache: folder that keeps codes, one file each, for the next call or process.
 

@@ -59,6 +59,12 @@ def bottleneck_of(denoiser: Denoiser) -> tuple[NetworkDenoiser, Bottleneck]:
     return denoiser, require_bottleneck(denoiser.network)
 
 
+def _at(denoiser: Denoiser, level: Level) -> tuple[NetworkDenoiser, Bottleneck]:
+    """The denoiser with the one network that it asks at a level, and that network's bottleneck."""
+    one, _ = bottleneck_of(denoiser)
+    return one.at(level), require_bottleneck(one.at(level).network)
+
+
 @dataclass(frozen=True)
 class ReadingDenoiser:
     """A denoiser that answers as another one and notes h as it goes; keeps one h per level, the last.
@@ -79,7 +85,7 @@ class ReadingDenoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """The denoiser's prediction at x [B, C, H, W]."""
-        denoiser, bottleneck = bottleneck_of(self.denoiser)
+        denoiser, bottleneck = _at(self.denoiser, level)
 
         def noting(x: Tensor, index: Tensor) -> Tensor:
             output, self.seen[level.t] = bottleneck.read(x, index)
@@ -142,12 +148,12 @@ class ShiftedDenoiser:
         shift = self.shifts.get(level.t)
         if shift is None:
             return self.denoiser(x, level)
-        return _shifted(self.denoiser, shift, self.form)(x, level)
+        return _shifted(self.denoiser, level, shift, self.form)(x, level)
 
 
-def _shifted(denoiser: Denoiser, shift: Tensor, form: Form) -> NetworkDenoiser:
+def _shifted(denoiser: Denoiser, level: Level, shift: Tensor, form: Form) -> NetworkDenoiser:
     """The two outputs travel as one through a `NetworkDenoiser`, which alone knows the network's index."""
-    inner, bottleneck = bottleneck_of(denoiser)
+    inner, bottleneck = _at(denoiser, level)
 
     def both(x: Tensor, index: Tensor) -> Tensor:
         return torch.stack(bottleneck.shifted(x, index, shift))

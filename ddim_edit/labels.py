@@ -105,12 +105,27 @@ def read_csv(
     Raises:
         ArgumentError: what is missing, malformed or contradictory, with its line; a class without pictures.
     """
-    label = _labelling(positive, negative)
-    labels = [(row, _label(row, label)) for row in _rows(Path(csv), column)]
-    kept = [(row, value) for row, value in labels if value is not None]
-    _check_classes([value for _, value in kept], column, positive, negative)
+    kept = _labelled(Path(csv), column, positive, negative)
     files = _existing(Path(images), [row for row, _ in kept])
     return Labelled.of(zip(files, (value for _, value in kept), strict=True))
+
+
+def read_names(csv: AnyPath, column: str, positive: str | None = None, negative: str | None = None) -> dict[str, float]:
+    """The labels in a column of a CSV file, as `read_csv` reads them, by what it calls the files; looks for none.
+
+    Raises:
+        ArgumentError: what is missing, malformed or contradictory, with its line; a class without pictures.
+    """
+    return {row.file: value for row, value in _labelled(Path(csv), column, positive, negative)}
+
+
+def _labelled(csv: Path, column: str, positive: str | None, negative: str | None) -> list[tuple["_Row", float]]:
+    """The rows that have a label, with it."""
+    label = _labelling(positive, negative)
+    labels = [(row, _label(row, label)) for row in _rows(csv, column)]
+    kept = [(row, value) for row, value in labels if value is not None]
+    _check_classes([value for _, value in kept], column, positive, negative)
+    return kept
 
 
 def parse_condition(text: str) -> Condition:

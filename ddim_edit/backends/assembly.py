@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from ddim_edit.backends.checkpoint import Checkpoint
 from ddim_edit.backends.conditioning import ClassLabels, Conditioner, Embedder
 from ddim_edit.backends.executors import executor_for
 from ddim_edit.backends.hourglass import Hourglass
 from ddim_edit.backends.packing import packed
-from ddim_edit.backends.placed import PRECISIONS, Placed, is_native, state_device
+from ddim_edit.backends.placed import PRECISIONS, Placed, Precision, is_native, state_device
 from ddim_edit.codec import Codec
 from ddim_edit.denoise import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
@@ -46,15 +48,12 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
         ModelError: a checkpoint of no size of its own, and none wished; ArgumentError: a size that cannot be.
     """
     checkpoint, codec, precision = loaded.checkpoint, loaded.codec, PRECISIONS[wish.dtype]
-    module = checkpoint.network.to(wish.device, precision.dtype).to(memory_format=torch.channels_last)
-    if isinstance(module, Hourglass) and not wish.compiled:  # whose layers we know; a compiler packs for itself
-        module = packed(module)
-    run = executor_for(wish.device, wish.compiled)(module)
-    network = Placed(module, wish.device, precision, run=run)
-    denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking)
+    low = None if precision.low is None else _placed(deepcopy(checkpoint.network), wish, Precision(precision.low))
+    network = _placed(checkpoint.network, wish, precision)
+    denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking, low=low)
     labels = None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
     embedder = loaded.prompts or labels
-    conditioner = None if embedder is None else Conditioner(denoiser, network, embedder)
+    conditioner = None if embedder is None else Conditioner(denoiser, network, embedder, low)
     return Model(
         denoiser=denoiser if conditioner is None else conditioner.unconditional(),
         codec=codec,
@@ -65,11 +64,20 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
         prediction=checkpoint.prediction,
         dtype=wish.dtype,
         device=wish.device,
-        native=is_native(wish.device, precision.dtype),
+        native=is_native(wish.device, precision.low or precision.dtype),
         state_device=state_device(wish.device),
         conditioner=conditioner,
         follows="nothing" if embedder is None else embedder.follows,
     )
+
+
+def _placed(network: nn.Module, wish: Wish, precision: Precision) -> Placed:
+    """A network where it is wanted, run as fast as we know how to there."""
+    module = network.to(wish.device, precision.dtype).to(memory_format=torch.channels_last)
+    if isinstance(module, Hourglass) and not wish.compiled:  # whose layers we know; a compiler packs for itself
+        module = packed(module)
+    run = executor_for(wish.device, wish.compiled)(module)
+    return Placed(module, wish.device, precision, run=run)
 
 
 def cells(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:

@@ -1,6 +1,6 @@
 """From a condition to the denoiser of a network that follows it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ddim_edit.backends.checkpoint import Classes
 from ddim_edit.backends.placed import Placed
 from ddim_edit.condition import NOTHING, Condition
-from ddim_edit.denoise import Denoiser, GuidedDenoiser, GuidedNetwork, NetworkDenoiser, Prediction
+from ddim_edit.denoise import Denoiser, GuidedDenoiser, GuidedNetwork, Network, NetworkDenoiser, Prediction
 from ddim_edit.errors import ArgumentError
 from ddim_edit.schedule import Level
 
@@ -92,11 +92,13 @@ class Conditioner:
         denoiser: of the network given nothing.
         network: the same network.
         embedder: what it is given.
+        low: the denoiser's network for low noise, if it has one.
     """
 
     denoiser: NetworkDenoiser
     network: Placed
     embedder: Embedder
+    low: Placed | None = None
 
     def __call__(self, condition: Condition) -> Denoiser:
         """The denoiser.
@@ -111,7 +113,7 @@ class Conditioner:
         if _shapes(wanted) != _shapes(unwanted):
             return GuidedDenoiser(self._told(wanted), self._told(unwanted), scale)
         both = {name: torch.cat([unwanted[name], wanted[name]]) for name in wanted}
-        return replace(self.denoiser, network=GuidedNetwork(self.network.told(both), scale))
+        return self._asking(lambda network: GuidedNetwork(network.told(both), scale))
 
     def unconditional(self) -> Denoiser:
         """The denoiser of no condition; for networks without such a thing one that says so when asked."""
@@ -121,7 +123,12 @@ class Conditioner:
             return Refusing(error)
 
     def _told(self, given: Given) -> NetworkDenoiser:
-        return replace(self.denoiser, network=self.network.told(given))
+        return self._asking(lambda network: network.told(given))
+
+    def _asking(self, change: Callable[[Placed], Network]) -> NetworkDenoiser:
+        """The denoiser over what is made of its networks."""
+        low = None if self.low is None else change(self.low)
+        return replace(self.denoiser, network=change(self.network), low=low)
 
 
 def _shapes(given: Given) -> dict[str, torch.Size]:

@@ -35,7 +35,8 @@ def load_model(
         name_or_path: a packaged model's name, a diffusers folder, a checkpoint file, or a hub id such as
             google/ddpm-cifar10-32, which is downloaded if it is not in the hub's cache; faces64 when left out.
         device: "auto", "cuda", "mps" or "cpu".
-        dtype: of the network, "float32", "tf32", "bfloat16" or "float16"; autoencoders and text encoders stay float32.
+        dtype: of the network, "float32", "tf32", "bfloat16", "float16" or "mixed", float32 and below s = 1 bfloat16;
+            autoencoders and text encoders stay float32.
         size: height and width of the pictures, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 says so too.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.

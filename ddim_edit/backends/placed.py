@@ -14,10 +14,14 @@ from ddim_edit.hspace import require_bottleneck
 
 
 class Precision(NamedTuple):
-    """The dtype of weights and activations, and whether float32 convolutions may be rounded to tf32 on the way."""
+    """The dtype of weights and activations, and whether float32 convolutions may be rounded to tf32 on the way.
+
+    Where `low` is given, it is the dtype of a second network, asked at s < 1, where the noise is below the picture.
+    """
 
     dtype: torch.dtype
     tf32: bool = False
+    low: torch.dtype | None = None
 
 
 PRECISIONS: Mapping[str, Precision] = {
@@ -25,12 +29,13 @@ PRECISIONS: Mapping[str, Precision] = {
     "tf32": Precision(torch.float32, tf32=True),
     "bfloat16": Precision(torch.bfloat16),
     "float16": Precision(torch.float16),
+    "mixed": Precision(torch.float32, low=torch.bfloat16),
 }
 _SHORT = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def dtype_name(name: str) -> str:
-    """The full name of a dtype; "auto" is float32, the only one in which inversion is accurate on every machine.
+    """The full name of a dtype; "auto" is float32, the one in which everything works on every machine, `exact` too.
 
     Raises:
         ArgumentError: an unknown name.
@@ -72,6 +77,18 @@ def is_native(device: torch.device, dtype: torch.dtype) -> bool:
     # Of torch's own; older ones do not know.
     asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return dtype == torch.bfloat16 and any(has() for has in asked if has)
+
+
+def suited_dtype(device: str) -> str:
+    """The fastest dtype on a device that costs a round trip no more than some decibel; may not suit exact inversions.
+
+    On CPUs that multiply bfloat16 "mixed", elsewhere float32 (docs/performance.md).
+
+    Raises:
+        ArgumentError: no such device here.
+    """
+    found = find_device(device)
+    return "mixed" if found.type == "cpu" and is_native(found, torch.bfloat16) else "float32"
 
 
 def state_device(device: torch.device) -> torch.device:

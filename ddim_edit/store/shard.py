@@ -103,7 +103,8 @@ class Shard:
 def _header(file: Any) -> Header:
     record, names = json.loads(file.metadata()[KEY]), set(file.keys())
     if record["format"] != FORMAT:
-        raise ValueError(f"format {record['format']}")
+        given = f"one of format {record['format']}"
+        raise LatentError(f"a shard of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
     count, *shape = file.get_slice("x").get_shape()
     (extent,) = file.get_slice("records").get_shape()
     told = record["recipe"], record["failures"], record["unconverged"]

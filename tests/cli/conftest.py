@@ -21,6 +21,10 @@ from .. import tiny
 WALKING = ("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "probe")
 
 
+READING = ("decode", "interpolate")
+"""Commands that compute in the dtype of the latents they are given."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command line left behind: its exit status and its two streams."""
@@ -68,6 +72,8 @@ def run(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         line = [str(argument) for argument in arguments]
         if line[0] in WALKING and "--model" not in line:
             line += ["--model", str(model)]
+        if line[0] in WALKING and line[0] not in READING and "--dtype" not in line:
+            line += ["--dtype", "fp32"]  # what is chosen otherwise depends on the processor
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             main(line)
@@ -102,7 +108,7 @@ def inverted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inverted")
     pictures = [tiny.save_picture(folder / "in" / f"{name}.png", seed) for seed, name in enumerate("abcd")]
     with pytest.raises(SystemExit) as left:
-        main(["invert", *map(str, pictures), "-o", str(folder / "out"), "--model", str(model), "-q"])
+        main(["invert", *map(str, pictures), "-o", str(folder / "out"), "--model", str(model), "--dtype", "fp32", "-q"])
     assert left.value.code == 0
     return folder / "out"
 
@@ -129,7 +135,22 @@ def fitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         sides = ["--with", str(folder / "with"), "--without", str(folder / against)]
         file = folder / "out" / f"{name}.direction.safetensors"
-        line = ["fit", name, *sides, "--level", level, "--steps", "6", "-o", str(file), "--model", str(model), "-q"]
+        line = [
+            "fit",
+            name,
+            *sides,
+            "--level",
+            level,
+            "--steps",
+            "6",
+            "-o",
+            str(file),
+            "--model",
+            str(model),
+            "--dtype",
+            "fp32",
+            "-q",
+        ]
         with pytest.raises(SystemExit) as left:
             main(line)
         assert left.value.code == 0

@@ -8,7 +8,7 @@ import torch
 from ddim_edit import Latent
 from ddim_edit.cli.session import PAYS_TO_COMPILE, Session
 
-from .conftest import Run
+from .conftest import Run, pixels_of
 
 LATENT = ".latent.safetensors"
 
@@ -48,3 +48,17 @@ def test_a_dtype_that_the_device_only_emulates_is_warned_of(done: Run, pictures:
     outcome = done("invert", pictures[0], "-o", tmp_path, "--dtype", "fp16", "--steps", 2, "--device", "cpu")
     assert outcome.warnings == ["warning: float16 is emulated on this cpu, slower than --dtype fp32"]
     assert not done("invert", pictures[0], "-o", tmp_path, "--dtype", "fp32", "--steps", 2, "--overwrite").warnings
+
+
+def test_exact_inversions_are_made_in_float32(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+    for options, dtypes in ((["--exact"], {"float32"}), ([], {"float32", "mixed"})):
+        folder = tmp_path / f"out{len(options)}"
+        outcome = run("invert", pictures[0], "-o", folder, "--steps", 4, "--dtype", "auto", *options)
+        assert outcome.status == 0
+        assert Latent.load(folder / f"a{LATENT}").recipe.dtype in dtypes
+
+
+def test_mixed_latents_decode_in_mixed_precision(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    done("invert", pictures[0], "-o", tmp_path / "latents", "--lossless", "--dtype", "mixed")
+    assert "in mixed on cpu" in done("decode", tmp_path / "latents", "-o", tmp_path / "out").err
+    assert torch.equal(pixels_of(tmp_path / "out" / "a.png"), pixels_of(pictures[0]))

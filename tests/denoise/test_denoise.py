@@ -198,6 +198,17 @@ def test_guidance_inside_one_call_of_a_network_is_that_of_two_denoisers(seed: in
     torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-5, atol=1e-5)
 
 
+@given(st.floats(0, 1000))
+def test_another_network_is_asked_where_the_noise_is_below_the_picture(t: float) -> None:
+    level, x = LINEAR.level(t), randn(2, 1, 2, 2)
+    high, low = NetworkDenoiser(lambda x, index: x), NetworkDenoiser(lambda x, index: -x)
+    both = NetworkDenoiser(high.network, low=low.network)
+    wanted = low if level.s < 1 else high
+    assert torch.equal(both(x, level).eps, wanted(x, level).eps)
+    assert both.at(level).network is wanted.network
+    assert both.at(level).low is None
+
+
 def test_guidance_of_one_and_zero_are_the_denoisers_themselves() -> None:
     yes, no, level, x = mixture(), mixture(9), LINEAR.level(300), randn(2, 1, 2, 2)
     for w, alone in ((1.0, yes), (0.0, no)):
