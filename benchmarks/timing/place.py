@@ -14,7 +14,11 @@ from ddim_edit.denoise import Network
 from ddim_edit.memory import is_out_of_memory
 
 Value = TypeVar("Value")
-DTYPES = {"cuda": ("float32", "tf32", "bfloat16", "float16"), "mps": ("float32",), "cpu": ("float32", "bfloat16")}
+DTYPES = {
+    "cuda": ("float32", "tf32", "bfloat16", "float16"),
+    "mps": ("float32",),
+    "cpu": ("float32", "mixed", "bfloat16"),
+}
 """What a network is measured in, the first of them first; on processors float16 is slower than float32."""
 
 

@@ -23,6 +23,8 @@ def shares(bench: Bench) -> Iterator[Row]:
     """From picture files to latent files, batch by batch and dtype by dtype."""
     work = flops(load_unet(bench.folder / "unet"), bench.pictures[:1])
     for dtype in bench.place.dtypes:
+        if PRECISIONS[dtype].low is not None:
+            continue  # two networks, of two peaks
         model = load_model(bench.folder, bench.place.name, dtype)
         top = peak(bench.place, dtype, bench.scale.matrix)
         for batch in bench.scale.batches:
