@@ -134,6 +134,8 @@ def env(as_json: bool) -> None:
     """Print the versions and devices that results depend on."""
     import torch
 
+    from ddim_edit import suited_dtype
+
     devices = ["cpu"]
     devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
@@ -142,6 +144,7 @@ def env(as_json: bool) -> None:
         "platform": platform.platform(),
         "devices": ", ".join(devices),
         "threads": str(torch.get_num_threads()),
+        "dtype": suited_dtype("auto"),
         **{name: _version(name) for name in PACKAGES},
     }
     click.echo(json.dumps(facts, sort_keys=True) if as_json else _aligned(facts))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Latent
+from ddim_edit import Latent, suited_dtype
 
 from .. import tiny
 from .conftest import Run
@@ -79,6 +79,7 @@ def test_env_tells_versions_and_devices(done: Run) -> None:
     assert facts["torch"] == version("torch")
     assert facts["ddim-edit"] == version("ddim-edit")
     assert facts["threads"] == str(torch.get_num_threads())
+    assert facts["dtype"] == suited_dtype("auto")
     assert facts["devices"].startswith("cpu")
     lines = [line.split(maxsplit=1) for line in done("env").out.splitlines()]
     assert dict(lines) == facts
