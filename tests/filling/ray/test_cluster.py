@@ -21,7 +21,10 @@ from ddim_edit.solve import Method
 
 from ... import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray's own, of its own settings
+]
 
 SHARD, BATCH = 8, 2
 NAMES = [f"{index:02}.png" for index in range(44)]
@@ -114,6 +117,7 @@ class Command:
     def start(cls, here: Path, name: str, steps: int) -> "Command":
         line = ["invert", "pictures", "-o", name, "--model", "tiny", "--device", "cpu", "--steps", str(steps), "--json"]
         line += ["--shard-size", str(SHARD), "--batch-size", str(BATCH), "--engine", "ray", "--workers", "2"]
+        line += ["--dtype", "fp32"]
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         process = subprocess.Popen(
             [sys.executable, "-m", "ddim_edit", *line],
@@ -165,7 +169,7 @@ STEPS = 60
 @pytest.fixture(scope="module")
 def slowly_alone(here: Path) -> dict[str, bytes]:
     """What one process makes in more steps, which take long enough to be disturbed."""
-    job = job_in(here, "slowly.latents", method=Method(steps=STEPS))
+    job = job_in(here, "slowly.latents", method=Method(steps=STEPS), threads=1)
     list(fill(job, begin(job, NAMES, SHARD), local))
     return bytes_in(job.store)
 
@@ -196,7 +200,7 @@ def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray
     _, err = command.process.communicate(timeout=120)
     assert command.process.returncode == 130, err
     wait_until_gone(started)
-    job = job_in(here, "interrupted.latents", method=Method(steps=STEPS))
+    job = job_in(here, "interrupted.latents", method=Method(steps=STEPS), threads=1)
     assert bytes_in(command.store) != slowly_alone
     list(fill(job, begin(job, NAMES, SHARD), local))
     assert bytes_in(command.store) == slowly_alone
