@@ -115,7 +115,7 @@ class TestWays:
             assert count() == 2 * self.STEPS
 
     def test_diffusers_comes_first_and_every_dtype_after_it(self, folder: Path) -> None:
-        assert list(all_ways(folder, CPU)) == ["diffusers", "ours, float32", "ours, bfloat16"]
+        assert list(all_ways(folder, CPU)) == ["diffusers", "ours, float32", "ours, mixed", "ours, bfloat16"]
 
 
 class TestClimb:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Latent
+from ddim_edit import Latent, suited_dtype
 from ddim_edit.cli import main
 
 from .conftest import Outcome, Run, files_in, pixels_of
@@ -67,4 +67,4 @@ def test_faces64_is_the_model_of_a_bare_command(tmp_path: Path, capsys: pytest.C
         main(["sample", "--steps", "1", "-o", str(tmp_path)])
     outcome = Outcome(int(str(left.value.code)), *capsys.readouterr())
     assert outcome.status == 0
-    assert outcome.err.startswith("faces64 in float32 on ")
+    assert outcome.err.startswith(f"faces64 in {suited_dtype('auto')} on ")

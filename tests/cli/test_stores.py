@@ -241,6 +241,7 @@ def test_what_does_not_converge_is_counted(done: Run, many: Path, tmp_path: Path
 @pytest.mark.slow
 def test_an_interrupted_run_says_so_and_goes_on_later(done: Run, many: Path, model: Path, tmp_path: Path) -> None:
     line = ["invert", str(many), "--model", str(model), "--steps", "200", "--batch-size", "1", "--shard-size", "5"]
+    line += ["--dtype", "fp32"]
     program = [sys.executable, "-m", "ddim_edit", *line, "-o", str(tmp_path / "s.latents")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment)
