@@ -105,7 +105,7 @@ class Worker:
         for index in indices:
             if not self._layout.shard(index).exists():
                 for path in self._layout.parts(index).glob(f"{TEMPORARY}*"):
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                 lacking = [batch for batch in self._batches(index) if not _is_whole(self._file(batch))]
                 if lacking:
                     _ = self.editor  # loaded here, by this thread, before those that read pictures ask for it

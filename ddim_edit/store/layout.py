@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +52,10 @@ class Layout(NamedTuple):
     @property
     def is_hollow(self) -> bool:
         """Whether nothing was computed yet, so that nothing is lost if it is begun anew."""
-        return not any(self.folder.glob("shard-*.safetensors")) and not any(self.folder.glob("parts/*/batch-*"))
+        try:
+            return not any(self.folder.glob("shard-*.safetensors")) and not any(self.folder.glob("parts/*/batch-*"))
+        except FileNotFoundError:  # another process has just finished a shard, and removes its parts
+            return False
 
     def require_usable(self) -> None:
         """Insist that the folder is a store, or that nobody else's files are in it.
@@ -67,8 +71,9 @@ class Layout(NamedTuple):
     def sweep(self, age: float) -> None:
         """Remove temporaries of killed runs beside the shards, if they are older than `age` in seconds."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
-            if time.time() - path.stat().st_mtime >= age:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just given it its name
+                if time.time() - path.stat().st_mtime >= age:
+                    path.unlink()
 
     def clear(self) -> None:
         """Remove the store, and no file that it did not write; the settings go last, so that it can be cut short.

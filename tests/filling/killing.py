@@ -42,7 +42,10 @@ def kill_at(store: Path, batches: int, delay: float, child: int) -> None:
 
 
 def batches_in(store: Path) -> int:
-    return 2 * len(list(store.glob("shard-*"))) + len(list(store.glob("parts/*/batch-*")))
+    try:
+        return 2 * len(list(store.glob("shard-*"))) + len(list(store.glob("parts/*/batch-*")))
+    except FileNotFoundError:  # the child has just removed the parts of a shard
+        return batches_in(store)
 
 
 def die_at(rename: int, after: bool) -> None:
