@@ -83,12 +83,18 @@ class Session:
 
     def load(self, model: str | None, **options: Any) -> "Editor":
         """An editor on a model of this name, placed and sized as the options say."""
-        from ddim_edit import Editor, suited_dtype
+        from ddim_edit import Editor
 
-        dtype = suited_dtype(self.device) if self.dtype == "auto" else self.dtype
         return Editor.from_pretrained(
-            model, self.device, dtype, self.size, self.offline, batch_size=self.batch_size, **options
+            model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
         )
+
+    @property
+    def settled_dtype(self) -> str:
+        """What the network computes in: as asked for, or as suits the device."""
+        from ddim_edit import suited_dtype
+
+        return suited_dtype(self.device) if self.dtype == "auto" else self.dtype
 
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
         """Put a result on standard output: a JSON object if so asked, else the file it was written to, if any."""

@@ -76,7 +76,6 @@ def fill_store(
     **how: Any,
 ) -> None:
     """Invert pictures into a store, or go on with one; `how` is the method and the crop of a `Job`."""
-    from ddim_edit import suited_dtype
     from ddim_edit.filling import begin, listing, sizes
 
     rank = _rank(filling)
@@ -86,8 +85,6 @@ def fill_store(
     if not found.names:
         return
     size = sizes(output, session.device, session.batch_size, filling.get("shard_size"))
-    if session.dtype == "auto":
-        session.dtype = suited_dtype(session.device)
     session.expect(len(found.names) * 2 * how["method"].steps)
     job = _job(session, output, found, rank, batch_size=size.batch, threads=size.threads, **how)
     _run(session, job, begin(job, found.names, size.shard, rank), filling, output)
@@ -169,7 +166,7 @@ def _job(session: Session, output: Path, found: "Listing", rank: "Rank", **how: 
         store=output.absolute(),
         model=session.model,
         device=device_of(rank, session.device, torch.cuda.device_count()),
-        dtype=session.dtype,
+        dtype=session.settled_dtype,
         size=session.size,
         offline=session.offline,
         compiled=session.compiled,

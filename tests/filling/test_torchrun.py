@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .. import tiny
+from .conftest import bytes_of
 
 pytestmark = pytest.mark.slow
 
@@ -42,17 +43,12 @@ def invert(here: Path, store: str, *options: str, launcher: Sequence[str] = ()) 
     )
 
 
-def bytes_in(folder: Path) -> dict[str, bytes]:
-    """Every file of a store, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_two_processes_of_torchrun_make_the_bytes_of_one(here: Path) -> None:
     """Also where one has less to do and a picture that fails: torchrun ends all as soon as one leaves with 1."""
     alone, together = invert(here, "alone.latents"), invert(here, "together.latents", launcher=TORCHRUN)
     assert alone.returncode == 1, alone.stderr
     assert together.returncode == 0, together.stderr
-    assert bytes_in(here / "together.latents") == bytes_in(here / "alone.latents")
+    assert bytes_of(here / "together.latents") == bytes_of(here / "alone.latents")
     one, both = ([json.loads(row) for row in run.stdout.splitlines()] for run in (alone, together))
     assert sorted(both, key=lambda row: int(row["shard"])) == one
     assert together.stderr.count("error: 05.png: ") == 1
@@ -62,4 +58,4 @@ def test_shares_taken_by_hand_one_after_another_make_the_bytes_of_one(here: Path
     invert(here, "alone.latents")
     left = [invert(here, "shares.latents", "--shard", f"{index}/3").returncode for index in (2, 0, 1)]
     assert left == [0, 0, 1]  # the picture that fails is in shard 1
-    assert bytes_in(here / "shares.latents") == bytes_in(here / "alone.latents")
+    assert bytes_of(here / "shares.latents") == bytes_of(here / "alone.latents")

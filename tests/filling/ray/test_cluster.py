@@ -20,6 +20,7 @@ from ddim_edit.images.crop import Placement
 from ddim_edit.solve import Method
 
 from ... import tiny
+from ..conftest import bytes_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,17 +48,12 @@ def job_in(folder: Path, name: str, **changes: object) -> Job:
     return replace(job, **changes)  # type: ignore[arg-type]
 
 
-def bytes_in(folder: Path) -> dict[str, bytes]:
-    """Every file of a store, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def alone(here: Path) -> dict[str, bytes]:
     """What one process makes."""
     job = job_in(here, "alone.latents")
     list(fill(job, begin(job, NAMES, SHARD), local))
-    return bytes_in(job.store)
+    return bytes_of(job.store)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +72,7 @@ def test_three_workers_make_the_bytes_of_one_process(here: Path, alone: dict[str
     job = job_in(here, "three.latents")
     found = fill(job, begin(job, NAMES, SHARD), RayEngine(workers=3))
     done = sorted(found, key=lambda filled: filled.index)
-    assert bytes_in(job.store) == alone
+    assert bytes_of(job.store) == alone
     assert [filled.rows for filled in done] == [8, 7, 8, 8, 8, 4]
     assert [list(filled.failures) for filled in done] == [[], [BROKEN], [], [], [], []]
 
@@ -171,7 +167,7 @@ def slowly_alone(here: Path) -> dict[str, bytes]:
     """What one process makes in more steps, which take long enough to be disturbed."""
     job = job_in(here, "slowly.latents", method=Method(steps=STEPS), threads=1)
     list(fill(job, begin(job, NAMES, SHARD), local))
-    return bytes_in(job.store)
+    return bytes_of(job.store)
 
 
 def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced(
@@ -183,7 +179,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced(
     os.kill(victim, signal.SIGKILL)
     out, err = command.process.communicate(timeout=120)
     assert command.process.returncode == 1, err  # for the picture that is none
-    assert bytes_in(command.store) == slowly_alone
+    assert bytes_of(command.store) == slowly_alone
     rows = [json.loads(line) for line in out.splitlines()]
     assert sorted(row["shard"] for row in rows) == list(range(6))
     assert f"Worker PID: {victim}" in err
@@ -201,6 +197,6 @@ def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray
     assert command.process.returncode == 130, err
     wait_until_gone(started)
     job = job_in(here, "interrupted.latents", method=Method(steps=STEPS), threads=1)
-    assert bytes_in(command.store) != slowly_alone
+    assert bytes_of(command.store) != slowly_alone
     list(fill(job, begin(job, NAMES, SHARD), local))
-    assert bytes_in(command.store) == slowly_alone
+    assert bytes_of(command.store) == slowly_alone
