@@ -307,7 +307,7 @@ def _existing(images: Path, rows: Sequence[_Row]) -> list[Path]:
     files = [_inside(images, row) for row in rows]
     missing = [file for file in files if not _is_file(file)]
     if missing:
-        given = f"{len(missing)} of {len(files)} that are not there, the first of them {_short(str(missing[0]))}"
+        given = f"{len(missing)} of {len(files)} that are not there, the first of them {_short(str(missing[0].relative_to(images)))}"
         raise ArgumentError(f"the files of the rows in {images}", given, "check the folder and the column 'file'")
     return files
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -181,17 +181,18 @@ def _tally(ray: Any) -> Any:
 
 def _outcomes(rows: Any) -> Iterator[Filled]:
     """The accounts, as they come; stops at the first error."""
-    coming = iter(rows.iter_rows())
-    while True:
-        # Ray tells on standard output of workers that died, and that is kept for data.
-        with redirect_stdout(sys.stderr):
-            row = next(coming, None)
-        if row is None:
-            return
-        value = row["outcome"].value
-        if isinstance(value, Exception):
-            raise value
-        yield value
+    # Closed here: left to the garbage collector, it asks for Ray when that is down, which starts it once more.
+    with closing(iter(rows.iter_rows())) as coming:
+        while True:
+            # Ray tells on standard output of workers that died, and that is kept for data.
+            with redirect_stdout(sys.stderr):
+                row = next(coming, None)
+            if row is None:
+                return
+            value = row["outcome"].value
+            if isinstance(value, Exception):
+                raise value
+            yield value
 
 
 def _ray(alone: bool) -> Any:
