@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FACES := assets/images
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
@@ -16,8 +16,18 @@ demo: $(VENV)/.installed
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other), out/walk.webp (the same, moving)"
 	@echo "and out/older/astronaut_face.png (the same face, older)."
 
-test: $(VENV)/.installed-test lint
-	$(BIN)/pytest
+# A process for each processor, with a thread each: on tensors as small as a test's, more would wait for one another.
+test: $(VENV)/.installed-test lint browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -W --keep-going -b html docs out/docs
+	@echo "Open out/docs/index.html"
+
+# The page of `ddim-edit ui` is tested in a real browser. Only root can install one; others bring theirs, or these tests are skipped.
+browser:
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
+	  || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium > /dev/null)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
