@@ -7,7 +7,7 @@ come back in 8 bit; std, corr and kurt are the health of x_T, which for a Gaussi
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import inf, nan
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import SOLVERS, Editor, Method, images, metrics
+from ddim_edit.backends.inverse_scheduler import InverseScheduler
 
 GRIDS = ("karras:14", "karras", "logsnr", "uniform")
 EXACT = (
@@ -93,14 +94,9 @@ def _line(name: str, row: Row) -> str:
 
 def _diffusers(editor: Editor, pictures: Tensor, steps: int) -> Row:
     """Diffusers' own pair of schedulers around the same network, without clipping."""
-    import diffusers
-
-    inverse: Any = diffusers.DDIMInverseScheduler
-    forward: Any = diffusers.DDIMScheduler
-    options = {"clip_sample": False, "num_train_timesteps": editor.model.schedule.T}
-    network = _network(editor)
-    x = _scheduled(network, inverse(**options), pictures, steps)
-    back = _scheduled(network, forward(**options), x, steps)
+    loop = InverseScheduler.of(editor.model)
+    x = torch.cat([loop.encode(part, steps) for part in torch.split(pictures, 8)])
+    back = torch.cat([loop.decode(part, steps) for part in torch.split(x, 8)])
     health = metrics.health(x)
     columns: dict[str, Tensor] = {
         "psnr": metrics.psnr(pictures, back),
@@ -112,21 +108,6 @@ def _diffusers(editor: Editor, pictures: Tensor, steps: int) -> Row:
     }
     measured = {name: values.tolist() for name, values in columns.items()}
     return _summary(measured | {"nfe_in": [float(steps)], "nfe_out": [float(steps)]})
-
-
-def _network(editor: Editor) -> Callable[[Tensor, Tensor], Tensor]:
-    def network(x: Tensor, time: Tensor) -> Tensor:
-        level = editor.model.schedule.level(float(time) + 1)
-        return editor.model.denoiser(x, level).eps
-
-    return network
-
-
-def _scheduled(network: Callable[[Tensor, Tensor], Tensor], scheduler: Any, x: Tensor, steps: int) -> Tensor:
-    scheduler.set_timesteps(steps)
-    for time in scheduler.timesteps:
-        x = torch.cat([scheduler.step(network(part, time), time, part).prev_sample for part in torch.split(x, 8)])
-    return x
 
 
 if __name__ == "__main__":

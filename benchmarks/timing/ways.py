@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Editor, Method, Model, load_model
+from ddim_edit.backends.inverse_scheduler import InverseScheduler
 from timing.place import Place
 
 THEIRS = "diffusers"
@@ -46,26 +47,18 @@ class Theirs:
 
     Args:
         network: a `UNet2DModel`.
-        up: the inverse scheduler, and `down` the forward one; neither clips, which only costs accuracy.
+        loop: the walks around it; the schedulers do not clip, which only costs accuracy.
         steps: of each walk, one evaluation a step.
     """
 
     network: Any
-    up: Any
-    down: Any
+    loop: InverseScheduler
     steps: int
 
     def __call__(self, pictures: Tensor) -> Callable[[], Tensor]:
         """Invert."""
-        x = self._walk(self.up, pictures.to(self.network.device, torch.float32))
-        return lambda: self._walk(self.down, x).cpu()
-
-    def _walk(self, scheduler: Any, x: Tensor) -> Tensor:
-        scheduler.set_timesteps(self.steps)
-        with torch.no_grad():
-            for time in scheduler.timesteps:
-                x = scheduler.step(self.network(x, time).sample, time, x).prev_sample
-        return x
+        x = self.loop.encode(pictures.to(self.network.device, torch.float32), self.steps)
+        return lambda: self.loop.decode(x, self.steps).cpu()
 
 
 def ours(folder: Path, place: Place, dtype: str, compiled: bool = False) -> WayIn:
@@ -80,7 +73,8 @@ def theirs(folder: Path, place: Place) -> WayIn:
     network = diffusers.UNet2DModel.from_pretrained(folder / "unet").eval().to(place.device)
     down = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", clip_sample=False)
     up = diffusers.DDIMInverseScheduler.from_config(down.config, clip_sample=False)
-    return lambda steps: Theirs(network, up, down, steps)
+    loop = InverseScheduler(lambda x, time: network(x, time).sample, up, down)
+    return lambda steps: Theirs(network, loop, steps)
 
 
 def _diffusers() -> Any:

@@ -10,7 +10,10 @@ pytest.importorskip("matplotlib")
 import matplotlib as mpl
 
 from ddim_edit.errors import ArgumentError, ImageError
-from ddim_edit.plots import _figure, _spread, probe_curves
+from ddim_edit.images import read_recipe
+from ddim_edit.plots import probe_curves
+from ddim_edit.plots.drawing import spread
+from ddim_edit.plots.probes import probe_figure
 from ddim_edit.probing import ProbeReport, ProbeRow
 
 NAMES = ["t=373", "x_T", "pixels", "random projection"]
@@ -28,8 +31,22 @@ def report() -> ProbeReport:
     return ProbeReport(tuple(rows), train=900, test=300, positives=0.5, seed=0)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_recipe_goes_in_and_comes_back_and_without_one_there_is_none(
+    report: ProbeReport, tmp_path: Path, suffix: str
+) -> None:
+    recipe = {"kind": "probe", "text": "</dc:description> & <b>", "letters": "ä", "numbers": list(range(400))}
+    told, bare = tmp_path / f"told{suffix}", tmp_path / f"bare{suffix}"
+    probe_curves(report, told, recipe=recipe)
+    probe_curves(report, bare)
+    assert read_recipe(told) == recipe
+    assert b"ddim" not in bare.read_bytes()
+    if suffix == ".png":
+        assert read_recipe(bare) is None
+
+
 def test_the_lines_are_the_rows_and_the_baselines_are_grey(report) -> None:
-    (axes,) = _figure(report, ["pixels", "random projection"]).axes
+    (axes,) = probe_figure(report, ["pixels", "random projection"]).axes
     lines = axes.get_lines()[: len(NAMES)]
     for name, line in zip(NAMES, lines, strict=True):
         rows = [row for row in report.rows if row.representation == name]
@@ -42,7 +59,7 @@ def test_the_lines_are_the_rows_and_the_baselines_are_grey(report) -> None:
 
 
 def test_a_band_reaches_from_low_to_high(report) -> None:
-    (axes,) = _figure(report, []).axes
+    (axes,) = probe_figure(report, []).axes
     for band, name in zip(axes.collections, NAMES, strict=True):
         corners = {(x, round(y, 9)) for x, y in band.get_paths()[0].vertices.tolist()}
         rows = [row for row in report.rows if row.representation == name]
@@ -78,16 +95,16 @@ def test_no_state_is_left_behind(report, tmp_path: Path) -> None:
 def test_a_single_row_and_a_dozen_lines_can_be_drawn(tmp_path: Path) -> None:
     dozen = [row(f"level {i}", n, 0.9) for i in range(12) for n in (1000, 1125)]
     for name, rows in [("one", [row("x_T", 10, 0.45)]), ("dozen", dozen)]:
-        (axes,) = _figure(ProbeReport(tuple(rows), 1125, 300, 0.5, 0), []).axes
+        (axes,) = probe_figure(ProbeReport(tuple(rows), 1125, 300, 0.5, 0), []).axes
         looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()[:-1]}
         assert len(looks) == len({row.representation for row in rows})
         probe_curves(ProbeReport(tuple(rows), 1125, 300, 0.5, 0), tmp_path / f"{name}.png")
 
 
 def test_names_stay_where_they_are_until_they_touch() -> None:
-    assert _spread([0.1, 0.5, 0.9], gap=0.1, top=1) == pytest.approx([0.1, 0.5, 0.9])
-    assert _spread([0.1, 0.5, 0.5], gap=0.1, top=1) == pytest.approx([0.1, 0.45, 0.55])
-    assert _spread([0.98, 0.99, 1.0], gap=0.1, top=1) == pytest.approx([0.8, 0.9, 1.0])
+    assert spread([0.1, 0.5, 0.9], gap=0.1, top=1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.1, 0.5, 0.5], gap=0.1, top=1) == pytest.approx([0.1, 0.45, 0.55])
+    assert spread([0.98, 0.99, 1.0], gap=0.1, top=1) == pytest.approx([0.8, 0.9, 1.0])
 
 
 def test_what_cannot_be_drawn_is_refused(report, tmp_path: Path, monkeypatch) -> None:

@@ -1,0 +1,179 @@
+"""`evaluate`: rows, means, tables and a plot of round trips."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from ddim_edit import Editor, Evaluation, Method
+from ddim_edit.cli import evaluating
+from ddim_edit.evaluation import FIGURES, OPPONENTS, STEPS
+from ddim_edit.evaluation.measuring import GRIDS, SOLVERS
+from ddim_edit.images import read_recipe
+
+from .conftest import Outcome, Run, files_in
+
+FILES = ["evaluation.csv", "evaluation.json", "evaluation.md", "evaluation.png"]
+QUICK = ["--steps", "2,3", "--solvers", "ddim,dpm2m"]
+Evaluate = Callable[..., Outcome]
+
+
+@pytest.fixture
+def evaluated(run: Run, model: Path) -> Evaluate:
+    """Runs `evaluate` on the small model with few steps."""
+    return lambda *arguments: run("evaluate", *arguments, *QUICK, "--model", model, "--batch-size", 2)
+
+
+def test_four_files_are_written_and_the_tables_are_what_is_printed(
+    evaluated: Evaluate, pictures: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    outcome = evaluated(*pictures[:3], "-o", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert files_in(tmp_path / "out") == FILES
+    assert outcome.out == (tmp_path / "out" / "evaluation.md").read_text()
+    assert "| Error, ddim karras:14  |" in outcome.out
+    with Image.open(tmp_path / "out" / "evaluation.png") as image:
+        assert min(image.size) > 600
+    found = Evaluation.load(tmp_path / "out")
+    assert read_recipe(tmp_path / "out" / "evaluation.png") == {"kind": "evaluation", **found.recipe}
+    assert len(found.rows) == 3 * 2 * 2
+    assert found.recipe["crop"] == {"kind": "centre square"}
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found.as_json()
+
+
+def test_rows_are_told_as_found_and_are_the_editor_s_scores(
+    evaluated: Evaluate, pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    outcome = evaluated(pictures[0].parent, "-o", tmp_path / "out", "--json", "--no-dequantise", "-q")
+    with (tmp_path / "out" / "evaluation.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["picture"] for row in written] == [row["picture"] for row in outcome.rows]
+    assert [float(row["mse"]) for row in written] == [row["mse"] for row in outcome.rows]
+    scores = Editor.from_pretrained(model).reconstruct(pictures, Method("ddim", steps=3, dequantise=None)).scores
+    rows = [row for row in outcome.rows if (row["solver"], row["steps"]) == ("ddim", 3)]
+    for row, score in zip(rows, scores, strict=True):
+        assert [row[name] for name in FIGURES] == pytest.approx([score[name] for name in FIGURES], rel=1e-4)
+    assert not outcome.err
+
+
+def test_one_bad_picture_is_named_and_ends_nothing(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+    pictures[1].write_text("no picture")
+    outcome = evaluated(*pictures, "-o", tmp_path / "out", "--json")
+    assert outcome.status == 1
+    assert len(outcome.errors) == 1
+    assert "b.png" in outcome.errors[0]
+    assert {row["picture"] for row in outcome.rows} == {"a.png", "c.png", "d.png"}
+    assert "Round trips of 3 pictures" in (tmp_path / "out" / "evaluation.md").read_text()
+
+
+def test_where_nothing_can_be_read_nothing_is_written(evaluated: Evaluate, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    for images in (tmp_path / "in", tmp_path / "absent.png", tmp_path):
+        outcome = evaluated(images, "-o", tmp_path / "out")
+        assert (outcome.status, outcome.out) == (1, "")
+        assert len(outcome.errors) == 1
+    assert files_in(tmp_path) == ["in/a.png"]
+
+
+def test_an_interrupted_run_leaves_no_file(
+    evaluated: Evaluate, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconstruct, walks = Editor.reconstruct, iter(range(3))
+
+    def interrupted(self: Editor, *arguments: object) -> object:
+        if next(walks, None) is None:
+            raise KeyboardInterrupt
+        return reconstruct(self, *arguments)
+
+    monkeypatch.setattr(Editor, "reconstruct", interrupted)
+    assert evaluated(*pictures, "-o", tmp_path / "out").status == 130
+    assert files_in(tmp_path / "out") == []
+
+
+def test_a_walk_that_leads_nowhere_is_said_and_the_others_go_on(
+    evaluated: Evaluate, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddim_edit import ArgumentError
+
+    reconstruct = Editor.reconstruct
+
+    def partly(self: Editor, pictures: object, method: Method) -> object:
+        if method.steps == 3:
+            raise ArgumentError("numbers as pixels", "NaN", "find the step that diverged")
+        return reconstruct(self, pictures, method)
+
+    monkeypatch.setattr(Editor, "reconstruct", partly)
+    outcome = evaluated(*pictures[:2], "-o", tmp_path / "out", "--json")
+    assert outcome.status == 1
+    assert [error.split(":")[1] for error in outcome.errors] == [" ddim karras", " dpm2m karras"]
+    assert {row["steps"] for row in outcome.rows} == {2}
+
+
+def test_files_that_exist_and_inputs_are_kept(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text("mine")
+    outcome = evaluated(pictures[0], "-o", tmp_path)
+    assert outcome.status == 1
+    assert "a name that is free" in outcome.errors[0]
+    assert (tmp_path / "evaluation.json").read_text() == "mine"
+    pictures[0].rename(tmp_path / "evaluation.png")
+    outcome = evaluated(tmp_path, "-o", tmp_path, "--overwrite")
+    assert outcome.status == 1
+    assert "an output apart from the inputs" in outcome.errors[0]
+
+
+def test_without_matplotlib_all_else_is_written_and_a_note_says_so(
+    evaluated: Evaluate, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = evaluated(pictures[0], "-o", tmp_path / "out")
+    assert outcome.status == 0
+    assert files_in(tmp_path / "out") == FILES[:3]
+    assert "no evaluation.png without matplotlib: pip install 'ddim-edit[eval]'" in outcome.err
+
+
+def test_diffusers_stands_beside_it_where_asked(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = evaluated(*pictures[:2], "-o", tmp_path / "out", "--json", "--against", "diffusers", "--grids", "uniform")
+    assert outcome.status == 0, outcome.err
+    ways = [(row["solver"], row["grid"], row["steps"]) for row in outcome.rows[::2]]
+    assert ways == [
+        *[(solver, "uniform", steps) for solver in ("ddim", "dpm2m") for steps in (2, 3)],
+        *[("diffusers", "leading", steps) for steps in (2, 3)],
+    ]
+
+
+def test_exact_is_certified_in_float32(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = evaluated(pictures[0], "-o", tmp_path / "out", "--json", "--exact")
+    assert all(row["exact"] and row["identical_pixels"] == 1 for row in outcome.rows)
+    told = Evaluation.load(tmp_path / "out")
+    assert (told.recipe["dtype"], told.recipe["tol"]) == ("float32", Method().tol)
+
+
+def test_what_a_model_or_schedule_has_not_is_said_before_any_walk(
+    run: Run, pictures: list[Path], model: Path, tmp_path: Path
+) -> None:
+    line = ["evaluate", pictures[0], "-o", tmp_path / "out", "--model", model]
+    for more in (
+        ["--class", "3"],
+        ["--steps", "1001", "--against", "diffusers"],
+        ["--grids", "leading", "--steps", "1001"],
+    ):
+        outcome = run(*line, *more)
+        assert outcome.status == 1, more
+        assert len(outcome.errors) == 1
+        assert "Traceback" not in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_knows_names_and_defaults_of_the_library() -> None:
+    assert tuple(OPPONENTS) == evaluating.OPPONENT_NAMES
+    defaults = {each.name: each.default for each in evaluating.evaluate.params if isinstance(each, click.Option)}
+    assert defaults["solvers"] == ",".join(SOLVERS)
+    assert defaults["grids"] == ",".join(GRIDS)
+    assert defaults["steps"] == ",".join(map(str, STEPS))

@@ -1,0 +1,147 @@
+"""`evaluate`: rows are the editor's scores, all settings see all pictures, and order shows as a slope."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit import ArgumentError, Editor, ImageError, Method, evaluate, images
+from ddim_edit.evaluation import FIGURES, STEPS, Setting
+from ddim_edit.evaluation.measuring import GRIDS, SOLVERS
+
+from . import closed_form
+
+METHOD = Method(dequantise=7)
+
+
+def test_rows_are_the_scores_of_reconstruct_picture_by_picture(editor: Editor, files: list[Path]) -> None:
+    found = evaluate(editor, files, ("dpm2m", "ddim"), ("karras:14", "uniform"), (3, 5), METHOD)
+    assert len(found.rows) == 2 * 2 * 2 * len(files)
+    for setting in {row.setting for row in found.rows}:
+        method = Method(setting.solver, setting.grid, setting.steps, dequantise=7)
+        trip = editor.reconstruct(files, method)
+        rows = [row for row in found.rows if row.setting == setting]
+        assert [row.picture for row in rows] == [file.name for file in files]
+        for row, score, latent in zip(rows, trip.scores, trip.latents, strict=True):
+            told = asdict(row)
+            assert row.source == latent.recipe.origin["source"]
+            assert {name: told[name] for name in ("nfe_in", "nfe_out")} == {n: score[n] for n in ("nfe_in", "nfe_out")}
+            assert [told[name] for name in FIGURES] == pytest.approx([score[name] for name in FIGURES], rel=1e-4)
+
+
+def test_files_folders_pictures_and_one_of_them_are_all_taken(editor: Editor, files: list[Path]) -> None:
+    listed = evaluate(editor, files, ("ddim",), steps=(3,))
+    read = [images.read(file, editor.model.size) for file in files]
+    assert evaluate(editor, files[0].parent, ("ddim",), steps=(3,)) == listed
+    assert evaluate(editor, str(files[0]), ("ddim",), steps=(3,)).rows[0].source == listed.rows[0].source
+    for mine, theirs in zip(evaluate(editor, read, ("ddim",), steps=(3,)).rows, listed.rows, strict=True):
+        assert (mine.picture, mine.source, mine.mse) == (Path(theirs.picture).stem, theirs.source, theirs.mse)
+
+
+def test_tensors_are_taken_as_they_are(editor: Editor) -> None:
+    x = closed_form.drawn(3)
+    found = evaluate(editor, x, ("ddim",), steps=(3,), method=Method(dequantise=None))
+    wanted = editor.reconstruct(x, Method("ddim", steps=3, dequantise=None)).scores
+    assert [row.picture for row in found.rows] == ["0", "1", "2"]
+    assert [row.mse for row in found.rows] == pytest.approx([score["mse"] for score in wanted], rel=1e-6)
+    assert len(evaluate(editor, x[0], ("ddim",), steps=(3,)).rows) == 1
+
+
+def test_no_more_pictures_than_a_batch_are_walked_at_once_and_files_are_opened_once(
+    editor: Editor, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, opened = [], []
+    reconstruct, read = Editor.reconstruct, images.read
+    monkeypatch.setattr(Editor, "reconstruct", lambda self, x, m: sizes.append(len(x)) or reconstruct(self, x, m))
+    monkeypatch.setattr(
+        "ddim_edit.evaluation.measuring.read", lambda file, size: opened.append(file) or read(file, size)
+    )
+    evaluate(editor, files, ("dpm2m", "ddim"), steps=(2, 3))
+    assert sizes == [2] * 4 + [2] * 4 + [1] * 4
+    assert opened == files
+
+
+def test_nothing_is_measured_twice_and_the_usual_settings_are_the_paper_s(editor: Editor, files: list[Path]) -> None:
+    found = evaluate(editor, files[:1], ("ddim", "ddim"), ("uniform", "uniform"), (3, 3))
+    assert [row.setting for row in found.rows] == [Setting("ddim", "uniform", 3)]
+    assert STEPS == (10, 20, 50, 100, 200, 500, 1000)
+    assert (Method().solver in SOLVERS, Method().grid) == (True, GRIDS[0])
+
+
+def test_exact_rows_say_so_and_return_every_pixel(editor: Editor, files: list[Path]) -> None:
+    found = evaluate(editor, files[:2], ("dpm2m",), steps=(10,), method=Method(exact=True))
+    assert all(row.exact and row.converged and row.identical_pixels == 1 for row in found.rows)
+    assert found.recipe["tol"] == Method().tol
+    assert "tol" not in evaluate(editor, files[:1], ("ddim",), steps=(2,)).recipe
+
+
+def test_the_recipe_names_the_model_and_how_it_ran(editor: Editor, files: list[Path]) -> None:
+    recipe = evaluate(editor, files[:1], ("ddim",), steps=(2,), method=METHOD).recipe
+    model = editor.model
+    assert (recipe["model"], recipe["weights"], recipe["dtype"]) == (model.name, model.weights, "float32")
+    assert (recipe["dequantise"], recipe["condition"], recipe["prediction"]) == (7, {}, "v_prediction")
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"solvers": ("rk45",)}, "a solver out of"),
+        ({"grids": ("zigzag",)}, "a grid out of"),
+        ({"steps": (3, 0)}, "a number of steps"),
+        ({"steps": ()}, "at least one solver, grid and number of steps"),
+        ({"against": ("itself",)}, "a comparison with one of diffusers"),
+        ({"against": ("diffusers",), "steps": (3, 1001)}, "at most 1000 steps for diffusers"),
+        ({"images": []}, "at least one picture"),
+    ],
+)
+def test_what_cannot_be_walked_is_refused_before_any_walk(
+    editor: Editor, files: list[Path], monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], wanted: str
+) -> None:
+    monkeypatch.setattr(Editor, "reconstruct", lambda *_: pytest.fail("walked"))
+    with pytest.raises(ArgumentError, match=wanted):
+        evaluate(editor, **{"images": files, **changes})
+
+
+def test_a_file_that_is_no_picture_is_an_error_of_the_library(editor: Editor, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(ImageError):
+        evaluate(editor, tmp_path, ("ddim",), steps=(2,))
+
+
+@pytest.mark.slow
+def test_the_order_of_a_round_trip_is_the_slope_of_its_error() -> None:
+    """Second-order solvers return at order 3, as what is even in the step cancels; diffusers' pair at order 1."""
+    editor, x, plain = Editor(closed_form.model()), closed_form.drawn(3), Method(dequantise=None)
+    found = evaluate(editor, x, ("dpm2m", "heun"), steps=(80, 160), method=plain, against=("diffusers",))
+    errors = {each.setting[:3]: each.mse.mean for each in found.summaries if each.mse}
+    orders = {"dpm2m karras:14": 3, "heun karras:14": 3, "diffusers leading": 1}
+    for way, order in orders.items():
+        solver, grid = way.split()
+        slope = math.log2(errors[solver, grid, 80] / errors[solver, grid, 160])
+        assert slope == pytest.approx(2 * order, rel=0.05), way  # the mean of squares falls twice as fast
+
+
+def test_a_walk_that_blows_up_is_told_of_and_not_averaged() -> None:
+    class Loop:
+        def encode(self, x: torch.Tensor, steps: int) -> torch.Tensor:
+            return x
+
+        decode = encode
+
+    class Nowhere(Loop):
+        def decode(self, x: torch.Tensor, steps: int) -> torch.Tensor:
+            return x * torch.tensor([math.nan, 1.0])[:, None, None, None]
+
+    from ddim_edit.evaluation import Evaluation, measure
+    from ddim_edit.evaluation.ways import Theirs
+    from ddim_edit.metrics import LPIPS
+
+    editor = Editor(closed_form.model())
+    way = Theirs(Setting("theirs", "none", 4), editor.model, Nowhere(), LPIPS())
+    rows = tuple(measure(editor, [(str(i), x) for i, x in enumerate(closed_form.pictures(2))], [way]))
+    assert [(row.converged, row.mse, row.nfe_in, row.nfe_out) for row in rows] == [(False, None, 4, 4), (True, 0, 4, 4)]
+    assert rows[1].psnr is None  # of equal pictures
+    (summary,) = Evaluation(rows, {}).summaries
+    assert (summary.mse, summary.converged, summary.nfe) == (None, 1, 8)

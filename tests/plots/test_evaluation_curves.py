@@ -1,0 +1,90 @@
+"""The plot of an evaluation shows its means, and its bands their intervals."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from ddim_edit import ArgumentError, Evaluation
+from ddim_edit.evaluation import EvaluationRow, Setting
+from ddim_edit.plots import evaluation_curves
+from ddim_edit.plots.drawing import ticks
+from ddim_edit.plots.evaluations import evaluation_figure
+
+WAYS = [("dpm2m", "karras:14"), ("ddim", "karras:14"), ("diffusers", "leading")]
+STEPS = (10, 20, 50)
+
+
+def row(picture: str, way: tuple[str, str], steps: int, mse: float | None, lpips: float | None) -> EvaluationRow:
+    return EvaluationRow(picture, picture, *Setting(*way, steps), True, steps, steps, lpips, 20.0, 0.9, mse, 0.5)
+
+
+@pytest.fixture
+def found() -> Evaluation:
+    rows = [
+        row(picture, way, steps, factor * 0.5**i / steps**2, factor * 0.3**i / steps)
+        for i, way in enumerate(WAYS)
+        for steps in STEPS
+        for picture, factor in (("a", 0.9), ("b", 1.0), ("c", 1.1))
+    ]
+    return Evaluation(tuple(rows), {"model": "faces64"})
+
+
+def test_lines_are_means_against_evaluations_on_logarithmic_axes(found: Evaluation) -> None:
+    figure = evaluation_figure(found)
+    for axes, name in zip(figure.axes, ("mse", "lpips"), strict=True):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        for line, way in zip(axes.get_lines(), WAYS, strict=True):
+            summaries = [each for each in found.summaries if each.setting[:2] == way]
+            assert line.get_xydata().tolist() == [[each.nfe, getattr(each, name).mean] for each in summaries]
+        assert [text.get_text() for text in axes.texts if text.get_text()] == [
+            " ".join(way) for way in sorted(WAYS, key=lambda way: axes.get_lines()[WAYS.index(way)].get_ydata()[-1])
+        ]
+    assert "faces64, 3 pictures, bands: 95 % intervals" in figure.get_suptitle()
+
+
+def test_bands_reach_from_low_to_high(found: Evaluation) -> None:
+    axes = evaluation_figure(found).axes[0]
+    for band, way in zip(axes.collections, WAYS, strict=True):
+        summaries = [each for each in found.summaries if each.setting[:2] == way]
+        corners = {(x, round(y, 12)) for x, y in band.get_paths()[0].vertices.tolist()}
+        assert corners == {(each.nfe, round(end, 12)) for each in summaries for end in each.mse[1:]}
+
+
+def test_what_is_0_or_unknown_has_no_place_and_the_rest_has(tmp_path: Path) -> None:
+    way = WAYS[0]
+    rows = [row("a", way, 10, 0.0, 0.1), row("a", way, 20, None, 0.05), row("a", way, 50, 1e-9, None)]
+    mse, lpips = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes
+    assert mse.get_lines()[0].get_xydata().tolist() == [[100, 1e-9]]
+    assert lpips.get_lines()[0].get_xydata().tolist() == [[20, 0.1], [40, 0.05]]
+    perfect = Evaluation((row("a", way, 10, 0.0, 0.0),), {"model": "m"})
+    assert [axes.texts[0].get_text() for axes in evaluation_figure(perfect).axes] == ["no error to be seen"] * 2
+    evaluation_curves(perfect, tmp_path / "perfect.png")
+
+
+def test_intervals_that_reach_0_end_at_the_bottom() -> None:
+    rows = [row("a", WAYS[0], 10, 1e-3, 0.1), row("b", WAYS[0], 10, 1e-5, 0.2)]
+    axes = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes[0]
+    (summary,) = Evaluation(tuple(rows), {}).summaries
+    assert summary.mse.low == 0
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(axes.get_ylim()[0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_one_evaluation_gives_one_file(found: Evaluation, tmp_path: Path, suffix: str) -> None:
+    for name in ("one", "other"):
+        evaluation_curves(found, tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"other{suffix}").read_bytes()
+
+
+def test_what_cannot_be_drawn_is_refused(found: Evaluation, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="an evaluation with rows"):
+        evaluation_curves(Evaluation((), {}), tmp_path / "a.png")
+    with pytest.raises(ArgumentError, match=r"ends in \.png or \.svg"):
+        evaluation_curves(found, tmp_path / "a.gif")
+
+
+def test_ticks_have_room() -> None:
+    assert ticks([10, 11, 20, 21, 50]) == [50, 21, 11]
+    assert ticks([1, 2, 5, 10], apart=2.2) == [10, 2]
