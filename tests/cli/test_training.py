@@ -1,0 +1,99 @@
+"""`train`: what it says, what it writes, and how it ends."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ddim_edit import training
+from ddim_edit.cli import training as command
+from ddim_edit.training import Trainer
+
+from .. import tiny
+from .conftest import Run
+
+FEW = (
+    "--network",
+    "tiny",
+    "--steps",
+    "2",
+    "--batch-size",
+    "2",
+    "--save-every",
+    "1",
+    "--samples",
+    "1",
+    "--device",
+    "cpu",
+)
+HEADING = "|   step | training | held out |     rate |"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(4):
+        tiny.save_picture(tmp_path / "in" / f"{seed}.png", seed)
+    return tmp_path / "in"
+
+
+def test_the_command_line_knows_the_names() -> None:
+    assert tuple(training.NETWORKS) == command.NETWORK_NAMES
+    assert training.PREDICTIONS == command.PREDICTION_NAMES
+    assert tuple(training.SCHEDULES) == command.SCHEDULE_NAMES
+    assert tuple(training.DECAYS) == command.DECAY_NAMES
+    assert training.PRECISIONS == command.PRECISION_NAMES
+
+
+def test_the_command_line_has_the_defaults_of_the_library() -> None:
+    given = command.train.make_context("train", ["faces", "-o", "model"]).params
+    settings = training.Settings()
+    assert {name: given[name] for name in command._SETTINGS} == {
+        name: getattr(settings, name) for name in command._SETTINGS
+    }
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.png").write_bytes(b"no picture")
+    outcome = done("train", folder, "-o", tmp_path / "model", *FEW)
+    assert outcome.out.splitlines()[0] == HEADING
+    assert [line.split()[1] for line in outcome.out.splitlines()[2:]] == ["0", "1", "2"]
+    (warning,) = outcome.warnings
+    assert warning.startswith("warning: bad.png is left out: wanted a PNG, JPEG")
+    assert "3 pictures to learn from, 1 held out, 16x16 pixels, on cpu" in outcome.err
+    again = done("train", folder, "-o", tmp_path / "model", *FEW, "--json", "-q")
+    assert not again.out
+    shown = done("sample", "--model", tmp_path / "model", "-o", tmp_path / "drawn", "--steps", "2")
+    assert shown.out.splitlines() == [str(tmp_path / "drawn" / "seed-0000.png")]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_draw", lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+    line = ("train", folder, "-o", tmp_path / "model", *FEW, "--sample-every", "1", "--json")
+    outcome = run(*line)
+    assert outcome.status == 130
+    assert [row["step"] for row in outcome.rows] == [0, 1]
+    last = [f"step 1 is saved in {tmp_path / 'model'}; the same command goes on from there", "", "interrupted"]
+    assert outcome.err.splitlines()[-3:] == last
+    monkeypatch.undo()
+    again = run(*line)
+    assert (again.status, [row["step"] for row in again.rows]) == (0, [2])
+    assert "goes on at step 1 of 2" in again.err
+
+
+def test_what_cannot_be_trained_ends_in_one_sentence(run: Run, folder: Path, tmp_path: Path) -> None:
+    model = tiny.save_model(tmp_path / "model")
+    for line, said in (
+        ((folder, "-o", model), "wanted a new folder, or one that a training was written to"),
+        ((tmp_path / "absent", "-o", tmp_path / "new"), "wanted a picture file or a folder of them"),
+        ((folder, "-o", tmp_path / "new", "--size", "9"), "wanted a size in multiples of 4"),
+        ((folder, "-o", tmp_path / "new", "--accumulate", "3"), "wanted a batch that 1 processes can share"),
+    ):
+        outcome = run("train", *line, "--device", "cpu")
+        assert (outcome.status, outcome.out) == (1, "")
+        assert outcome.err.startswith(f"error: {said}")
+        assert not (tmp_path / "new").exists()
