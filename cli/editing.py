@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from .options import (
     make_method,
     overwrite_option,
     with_crop,
+    with_metadata,
     with_method,
     with_session,
 )
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
     from ddim_edit.images import Picture
 
+    Save = Callable[[Path, Tensor, Mapping[str, Any] | None], Sequence[str]]
+
+ANIMATIONS = ("webp", "gif", "mp4", "webm")
+DIRECTION = ".direction.safetensors"
 NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)"
 
 
@@ -76,11 +82,21 @@ def _strip(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--conditional", is_flag=True, help="Move along each direction only where it leaves the others alone.")
 @click.option("--level", metavar="T|xT|h", help="Refuse directions of another level. [wherever they were fitted]")
 @click.option("--strip", callback=_strip, metavar="LOW:HIGH:COUNT", help="A strip of the --set strengths times these.")
+@click.option(
+    "--animate",
+    type=click.Choice(ANIMATIONS),
+    metavar="|".join(ANIMATIONS),
+    help="Sweep through the --strip and back in DIR/NAME.webp or the like, in place of the strip.",
+)
+@click.option(
+    "--fps", type=click.FloatRange(1, 50), default=12, show_default=True, help="Frames a second of --animate."
+)
 @click.option("--scale", type=click.IntRange(1, 16), help="Repeat every pixel so often. [1, or 2 in a strip]")
 @folder_option
 @with_crop
 @overwrite_option
 @with_session
+@with_metadata
 def edit(
     images: Sequence[Path],
     settings: Mapping[str, float],
@@ -88,6 +104,8 @@ def edit(
     conditional: bool,
     level: str | None,
     strip: Strip | None,
+    animate: str | None,
+    fps: float,
     scale: int | None,
     output: Path,
     crop: Any,
@@ -99,14 +117,18 @@ def edit(
     \b
     ddim-edit edit portrait.jpg --set old=+6 -o out/
     ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/
+    ddim-edit edit portrait.jpg --set old --strip -9:9:25 --animate webp -o out/
     """
+    if animate and not strip:
+        raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
     factors = strip.factors if strip else [1.0]
     rows = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
-    recipe = {"kind": "edit", "set": dict(settings), "keep": list(keep), "conditional": conditional, "factors": factors}
-    draw = _sheet_of(factors, scale or 2) if strip else _single(scale or 1)
-    for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
+    named = {"set": {_plain(name): strength for name, strength in settings.items()}, "keep": list(map(_plain, keep))}
+    recipe = {"kind": "edit", **named, "conditional": conditional, "factors": factors}
+    suffix, save = _form(strip, list(settings), animate, fps, scale)
+    for batch in pictures(session, images, Place(output, suffix, overwrite), crop):
         made = session.editor.edits([picture for _, picture in batch], rows, level, keep, conditional)
-        _write(session, batch, made, draw, recipe)
+        _write(session, batch, made, save, recipe)
     session.leave()
 
 
@@ -114,35 +136,60 @@ def _write(
     session: Session,
     batch: "Sequence[tuple[Job, Picture]]",
     made: "Tensor",
-    draw: "Callable[[Tensor], Tensor]",
+    save: "Save",
     recipe: Mapping[str, Any],
 ) -> None:
     """Write each picture's row of edits, [K, 3, H, W] in [-1, 1], with the recipe."""
-    from ddim_edit.images import to_uint8, write
+    from ddim_edit.images import to_uint8
 
     told = {**recipe, "model": session.editor.model.name}
     for (job, picture), row in zip(batch, to_uint8(made), strict=True):
         with session.survive(job.source):
-            write(job.target, draw(row), {**told, "source": picture.source})
+            for note in save(job.target, row, session.signed({**told, "source": picture.source})):
+                session.note(f"{job.target.name}: {note}")
             session.emit({"input": str(job.source), "output": str(job.target), **told}, job.target)
 
 
-def _single(scale: int) -> "Callable[[Tensor], Tensor]":
-    def draw(row: "Tensor") -> "Tensor":
-        from ddim_edit.images import enlarge
+def _form(
+    strip: Strip | None, names: Sequence[str], animate: str | None, fps: float, scale: int | None
+) -> "tuple[str, Save]":
+    """The suffix of what is written of a picture's edits, and what writes it."""
+    if strip is None:
+        return ".png", partial(_save_single, scale or 1)
+    if animate:
+        return f".{animate}", partial(_save_sweep, scale or 2, fps)
+    return ".png", partial(_save_strip, scale or 2, strip.factors, ", ".join(map(_plain, names)))
 
-        return enlarge(row[0], scale)
 
-    return draw
+def _plain(name: str) -> str:
+    """What strips and recipes call a direction that was named, or whose file was: no place of this machine."""
+    return Path(name).name.removesuffix(DIRECTION)
 
 
-def _sheet_of(factors: Sequence[float], scale: int) -> "Callable[[Tensor], Tensor]":
-    def draw(row: "Tensor") -> "Tensor":
-        from ddim_edit.images import enlarge, labelled
+def _save_single(scale: int, target: Path, row: "Tensor", recipe: Mapping[str, Any] | None) -> Sequence[str]:
+    from ddim_edit.images import enlarge, write
 
-        return labelled([enlarge(row, scale)], [f"{factor:+.3g}" if factor else "0" for factor in factors])
+    write(target, enlarge(row[0], scale), recipe)
+    return ()
 
-    return draw
+
+def _save_strip(
+    scale: int, factors: Sequence[float], name: str, target: Path, row: "Tensor", recipe: Mapping[str, Any] | None
+) -> Sequence[str]:
+    from ddim_edit.images import enlarge, labelled, write
+
+    labels = [f"{factor:+.3g}" if factor else "0" for factor in factors]
+    write(target, labelled([enlarge(row, scale)], labels, [name]), recipe)
+    return ()
+
+
+def _save_sweep(scale: int, fps: float, target: Path, row: "Tensor", recipe: Mapping[str, Any] | None) -> Sequence[str]:
+    """There and back, so that it may loop."""
+    import torch
+
+    from ddim_edit.images import enlarge, write_animation
+
+    return write_animation(target, enlarge(torch.cat([row, row[1:-1].flip(0)]), scale), fps, recipe)
 
 
 @click.command()
@@ -153,6 +200,7 @@ def _sheet_of(factors: Sequence[float], scale: int) -> "Callable[[Tensor], Tenso
 @with_crop
 @overwrite_option
 @with_session
+@with_metadata
 def translate(
     images: Sequence[Path],
     to: str,
@@ -170,5 +218,5 @@ def translate(
     recipe = {"kind": "translation", "to": other.model.name, **method}
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
         made = session.editor.translate([picture for _, picture in batch], other, make_method(method))
-        _write(session, batch, made[:, None], _single(1), recipe)
+        _write(session, batch, made[:, None], partial(_save_single, 1), recipe)
     session.leave()

@@ -1,5 +1,6 @@
 """Input files and the names of outputs, where one failure ends nothing but itself."""
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +35,7 @@ class Place(NamedTuple):
 
 def resolved(paths: Sequence[Path]) -> frozenset[Path]:
     """Where paths really lead."""
-    return frozenset(path.resolve() for path in paths)
+    return frozenset(Path(os.path.realpath(path)) for path in paths)  # resolve() fails over a link to itself
 
 
 def claim(target: Path, inputs: frozenset[Path], overwrite: bool) -> Path:
@@ -155,11 +156,11 @@ def make_crop(crop: Any) -> Any:
     return Fit() if crop == "fit" else Box(*crop)
 
 
-def save_picture(path: Path, picture: "Tensor", latent: "Latent") -> None:
-    """Write a picture [3, H, W] in [-1, 1] with the recipe of the latent that it was decoded from."""
+def save_picture(path: Path, picture: "Tensor", latent: "Latent", metadata: bool = True) -> None:
+    """Write a picture [3, H, W] in [-1, 1] with the recipe of the latent that it was decoded from, if so asked."""
     from ddim_edit.images import to_uint8, write
 
-    write(path, to_uint8(picture), latent.recipe.as_dict())
+    write(path, to_uint8(picture), latent.recipe.as_dict() if metadata else None)
 
 
 def warn_if_unfinished(session: Session, source: Path, report: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .files import LATENT, claim, load_latents, make_crop, resolved, say_notes, warn_if_unfinished
-from .options import make_method, overwrite_option, with_crop, with_method, with_session
+from .options import make_method, overwrite_option, with_crop, with_metadata, with_method, with_session
 from .session import Session
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 BLEND_NAMES = ("slerp", "lerp", "norm")
 Rows = Sequence["Tensor"]
-Recipe = Mapping[str, Any]
-Writer = Callable[[Rows, Path, Recipe], None]
+Recipe = Mapping[str, Any] | None
+Writer = Callable[[Rows, Path, Recipe], Sequence[str]]
+"""Writes frames and tells what had to be done to them."""
 
 
 def _shape(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -41,7 +42,7 @@ def _shape(context: click.Context, parameter: click.Parameter, value: str | None
     required=True,
     metavar="FILE|DIR",
     type=click.Path(path_type=Path),
-    help=".png for a strip or sheet, .webp or .gif for an animation, a folder for single frames.",
+    help=".png for a strip or sheet, .webp, .gif, .mp4 or .webm for an animation, a folder for single frames.",
 )
 @click.option(
     "--frames", type=click.IntRange(2), default=9, show_default=True, help="From each to the next, with both."
@@ -55,6 +56,7 @@ def _shape(context: click.Context, parameter: click.Parameter, value: str | None
 @with_crop
 @overwrite_option
 @with_session
+@with_metadata
 def interpolate(
     inputs: Sequence[Path],
     output: Path,
@@ -76,7 +78,9 @@ def interpolate(
     codes = _codes(session, inputs, method, crop)
     rows = _rows(session, codes, frames, blend, loop, shape)
     recipe = {"kind": blend, "frames": frames, "loop": loop, "ends": [code.recipe.as_dict() for code in codes]}
-    write([_decoded(session, row, scale) for row in rows], target, recipe)
+    notes = write([_decoded(session, row, scale) for row in rows], target, session.signed(recipe))
+    for note in notes:
+        session.note(f"{target.name}: {note}")
     session.emit({"inputs": [str(path) for path in inputs], "output": str(target)}, target)
 
 
@@ -138,28 +142,33 @@ def _writer(output: Path, fps: float) -> Writer:
         ".png": _write_sheet,
         ".webp": partial(_write_animation, fps),
         ".gif": partial(_write_animation, fps),
+        ".mp4": partial(_write_animation, fps),
+        ".webm": partial(_write_animation, fps),
         "": _write_frames,
     }
     suffix = output.suffix.lower()
     if suffix not in writers:
-        raise click.UsageError(f"The output must end in .png, .webp or .gif, or be a folder, not {output.suffix}.")
+        known = ", ".join(filter(None, writers))
+        raise click.UsageError(f"The output must end in one of {known}, or be a folder, not {output.suffix}.")
     return writers[suffix]
 
 
-def _write_sheet(rows: Rows, target: Path, recipe: Recipe) -> None:
+def _write_sheet(rows: Rows, target: Path, recipe: Recipe) -> Sequence[str]:
     from ddim_edit.images import sheet, write
 
     write(target, sheet(rows, gap=rows[0].shape[-1] // 32), recipe)
+    return ()
 
 
-def _write_animation(fps: float, rows: Rows, target: Path, recipe: Recipe) -> None:
+def _write_animation(fps: float, rows: Rows, target: Path, recipe: Recipe) -> Sequence[str]:
     from ddim_edit.images import write_animation
 
-    write_animation(target, rows[0], fps, recipe)
+    return write_animation(target, rows[0], fps, recipe)
 
 
-def _write_frames(rows: Rows, target: Path, recipe: Recipe) -> None:
+def _write_frames(rows: Rows, target: Path, recipe: Recipe) -> Sequence[str]:
     from ddim_edit.images import write
 
     for number, frame in enumerate(rows[0]):
         write(target / f"frame-{number:04}.png", frame, recipe)
+    return ()

@@ -28,6 +28,7 @@ from .options import (
     overwrite_option,
     with_condition,
     with_crop,
+    with_metadata,
     with_method,
     with_session,
 )
@@ -90,6 +91,7 @@ def _invert_to_files(
 @overwrite_option
 @with_condition
 @with_session
+@with_metadata
 def decode(
     latents: Sequence[Path],
     output: Path,
@@ -123,7 +125,7 @@ def _decode_files(
         decoded = session.editor.decode([latent for _, latent in batch], force)
         for (job, latent), picture in zip(batch, decoded, strict=True):
             with session.survive(job.source):
-                save_picture(job.target, picture, latent)
+                save_picture(job.target, picture, latent, session.metadata)
                 session.emit(_row(job), job.target)
 
 
@@ -141,6 +143,7 @@ def _is_own(session: Session, job: Job, latent: "Latent", force: bool) -> bool:
 @with_crop
 @overwrite_option
 @with_session
+@with_metadata
 def reconstruct(
     images: Sequence[Path],
     output: Path,
@@ -153,16 +156,17 @@ def reconstruct(
     rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", resolved(images), overwrite)
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop, {sheet_file}):
         trip = session.editor.reconstruct([picture for _, picture in batch], make_method(method))
-        sheet.add(trip.originals, trip.pictures)
+        sheet.add(trip.originals, trip.pictures, [latent.recipe.origin["source"] for latent in trip.latents])
         for (job, _), picture, latent, score in zip(batch, trip.pictures, trip.latents, trip.scores, strict=True):
             with session.survive(job.source):
-                save_picture(job.target, picture, latent)
+                save_picture(job.target, picture, latent, session.metadata)
                 warn_if_unfinished(session, job.source, score)
                 told = [*SCORES, *(name for name in CODEC_SCORES if name in score)]
                 rows.append({**_row(job), **{name: score[name] for name in told}})
                 session.emit(rows[-1])
     if rows:
-        sheet.save(sheet_file)
+        recipe = {"kind": "reconstruction", "model": session.editor.model.name, **method}
+        sheet.save(sheet_file, session.signed({**recipe, "sources": sheet.sources}))
         (session.note if session.as_json else click.echo)(table(rows))
     session.leave()
 

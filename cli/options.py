@@ -103,7 +103,27 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return int(found[2] or width), width
 
 
-def _grid(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def with_metadata(command: Command) -> Command:
+    """Tell the command's session whether pictures carry the recipe that made them."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, session: Session, metadata: bool, **rest: Any) -> Any:
+        session.metadata = metadata
+        return command(*args, session=session, **rest)
+
+    return stack(
+        wrapped,
+        click.option(
+            "--metadata/--no-metadata",
+            default=True,
+            show_default=True,
+            help="Write into every picture how it was made, for `ddim-edit show`.",
+        ),
+    )
+
+
+def grid_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The callback of an option that takes the name of a grid."""
     if not re.fullmatch(r"(karras|flow):[1-9]\d*(\.\d+)?", value) and value not in GRID_NAMES:
         known = f"none of {', '.join(GRID_NAMES)}"
         raise click.BadParameter(f"{value!r} is {known} and not karras:RHO or flow:SHIFT, of at least 1.")
@@ -161,7 +181,7 @@ def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
             "grid",
             default="karras:14",
             show_default=True,
-            callback=_grid,
+            callback=grid_name,
             metavar="NAME",
             help=f"Times to visit: {', '.join(GRID_NAMES)}, karras:RHO or flow:SHIFT.",
         ),

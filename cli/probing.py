@@ -9,7 +9,7 @@ import click
 
 from .files import claim
 from .labelling import Labels, read_codes, readable, with_labels
-from .options import overwrite_option, with_crop, with_session, with_walk
+from .options import overwrite_option, with_crop, with_metadata, with_session, with_walk
 from .session import Session
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _plot(context: click.Context, parameter: click.Parameter, value: Path | None
 @with_crop
 @overwrite_option
 @with_session
+@with_metadata
 def probe(
     labels: Labels,
     levels: str,
@@ -84,7 +85,8 @@ def probe(
     if target is not None:
         from ddim_edit.plots import probe_curves
 
-        probe_curves(report, target)
+        recipe = {"kind": "probe", "model": session.editor.model.name, "levels": names, "seed": seed, **walk}
+        probe_curves(report, target, recipe=session.signed(recipe))
         session.note(f"wrote {target}")
     session.leave()
 

@@ -45,6 +45,7 @@ class Session:
     size: tuple[int, int] | None = None
     offline: bool = False
     compile: str = "auto"
+    metadata: bool = True
     expected: int = 0
     failures: int = 0
     evaluations: int = 0
@@ -95,6 +96,10 @@ class Session:
         from ddim_edit import suited_dtype
 
         return suited_dtype(self.device) if self.dtype == "auto" else self.dtype
+
+    def signed(self, recipe: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What goes into a picture of how it was made: the recipe, or under --no-metadata nothing."""
+        return recipe if self.metadata else None
 
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
         """Put a result on standard output: a JSON object if so asked, else the file it was written to, if any."""

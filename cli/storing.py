@@ -122,6 +122,7 @@ class _Decoded(NamedTuple):
     overwrite: bool
     picture: "Tensor"
     latent: "Latent"
+    metadata: bool
 
 
 def _decoded(
@@ -134,11 +135,11 @@ def _decoded(
         for row, latent, picture in zip(rows, latents, session.editor.decode(latents, force), strict=True):
             stem = untaken(str(Path(store.names[row]).with_suffix("")), taken)
             target = place.folder / f"{stem}{place.suffix}"
-            yield _Decoded(store.names[row], target, place.overwrite, picture, latent)
+            yield _Decoded(store.names[row], target, place.overwrite, picture, latent, session.metadata)
 
 
 def _write(one: _Decoded) -> None:
-    save_picture(claim(one.target, frozenset(), one.overwrite), one.picture, one.latent)
+    save_picture(claim(one.target, frozenset(), one.overwrite), one.picture, one.latent, one.metadata)
 
 
 def _rank(filling: Mapping[str, Any]) -> "Rank":

@@ -62,17 +62,19 @@ class Sheet:
 
     def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor]] = []
+        self.sources: list[str] = []
 
-    def add(self, originals: "Tensor", pictures: "Tensor") -> None:
-        """Take in a batch [B, 3, H, W] in [-1, 1], as far as there is room."""
-        room = SHOWN - sum(len(pair[0]) for pair in self._pairs)
+    def add(self, originals: "Tensor", pictures: "Tensor", sources: Sequence[str]) -> None:
+        """Take in a batch [B, 3, H, W] in [-1, 1] and the hashes of its files, as far as there is room."""
+        room = SHOWN - len(self.sources)
         self._pairs.append((originals[:room], pictures[:room]))
+        self.sources += sources[:room]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, recipe: Mapping[str, Any] | None) -> None:
         """Write originals, reconstructions and differences."""
         import torch
 
         from ddim_edit.images import comparison, to_uint8, write
 
         originals, pictures = (to_uint8(torch.cat(column)) for column in zip(*self._pairs, strict=True))
-        write(path, comparison(originals, pictures))
+        write(path, comparison(originals, pictures), recipe)

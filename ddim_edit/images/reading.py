@@ -18,7 +18,8 @@ from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
 from ddim_edit.images.colour import in_srgb
 from ddim_edit.images.crop import CentreSquare, Crop, framed
 from ddim_edit.images.pixels import from_image, to_float
-from ddim_edit.images.recipe import recipe_in
+from ddim_edit.images.recipe import PLOT, recipe_in, recipe_in_plot, recipe_of
+from ddim_edit.images.video import comment_in, container_of
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 PIXEL_LIMIT = 178_000_000
@@ -87,13 +88,17 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
 
 
 def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:
-    """The recipe that `write` or `write_animation` left in a file; None if it holds none.
+    """The recipe that `write`, `write_animation` or a plot left in a file; None if it holds none.
 
-    Errors: ImageError for a file that is not a picture.
+    Errors: ImageError for a file that is neither a picture nor a video, and for a video without PyAV.
     """
     path = Path(path)
     with _opened(path) as file, _translated(path):
-        return recipe_in(_identified(file))
+        container = container_of(file.peek(12))
+        if container:
+            return recipe_of(comment_in(file, container))
+        start = file.peek(PLOT)[:PLOT]
+        return recipe_in_plot(start) if b"<svg" in start else recipe_in(_identified(file))
 
 
 def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -111,8 +116,9 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
         raise ImageError("a picture file", f"{path}, which is not a regular file", "save it to one first")
     try:
         file = path.open("rb")
-    except OSError as error:
-        raise ImageError("a readable picture file", f"{path} ({error.strerror})", "check the path") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError("a readable picture file", f"{path} ({reason})", "check the path") from error
     with file:
         if not fstat(file.fileno()).st_size:
             raise ImageError("a picture file", f"{path}, which is empty", "fetch or save it again")
@@ -184,6 +190,8 @@ def _upright_rgb(file: BufferedReader, notes: list[str]) -> Image.Image:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notes.append(f"first of {frames} frames")
+    if image.format == "PNG":
+        image.load()  # before its EXIF block, which is looked for behind the pixels: their errors would be lost there
     tagged = _orientation(image)
     image.load()
     # Pillow turns a TIFF upright itself while it loads, so the tag counts only if it is still there.

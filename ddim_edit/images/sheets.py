@@ -1,14 +1,17 @@
 """Several pictures on one sheet."""
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images.pixels import from_image
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 WHITE, INK = 255, 40
 CELL = 128
 """Pixels a picture on a comparison sheet is at least wide."""
@@ -74,30 +77,83 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
     return _beside([labelled(list(rows), labels) for rows in torch.split(triples, ROWS)])
 
 
-def labelled(rows: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
-    """Rows of pictures, each uint8 [N, 3, H, W], as a grid under one label a column; small pictures get small labels.
+def labelled(rows: Sequence[Tensor], labels: Sequence[str], row_labels: Sequence[str] = ()) -> Tensor:
+    """Rows of pictures, each uint8 [N, 3, H, W], as a grid under one label a column, in Latin letters that fit.
 
-    Errors: ArgumentError as `sheet`, and for another number of labels than columns.
+    Args:
+        rows: as for `sheet`.
+        labels: one a column.
+        row_labels: one a row, to be written left of it; or none at all.
+
+    Errors: ArgumentError as `sheet`, and for another number of labels than columns or rows.
     """
     if not rows:
         raise ArgumentError("at least one row of pictures", "none", "hand in a row")
-    gap = max(2, rows[0].shape[-1] // 32)
+    gap, (height, width) = _gap(rows[0]), rows[0].shape[-2:]
     body = sheet(rows, gap)
     if len(labels) != max(len(row) for row in rows):
         raise ArgumentError("one label a column", f"{len(labels)} of them", "name every column")
-    return torch.cat([_heading(labels, rows[0].shape[-1], gap), body], dim=1)
+    if row_labels and len(row_labels) != len(rows):
+        raise ArgumentError("one label a row", f"{len(row_labels)} of them", "name every row, or none")
+    whole = torch.cat([_heading(labels, width, gap), body], dim=1)
+    return torch.cat([_side(row_labels, height, width, gap, whole.shape[1]), whole], dim=2) if row_labels else whole
+
+
+def captioned(pictures: Tensor, captions: Sequence[str], columns: int = 8) -> Tensor:
+    """The pictures uint8 [N, 3, H, W] in even rows of at most so many, each above its own caption.
+
+    Errors: ArgumentError for no pictures, another number of captions, and less than one column.
+    """
+    if not len(pictures) or len(captions) != len(pictures) or columns < 1:
+        given = f"{len(captions)} captions for {len(pictures)} pictures in {columns} columns"
+        raise ArgumentError("pictures, one caption for each, in at least one column", given, "correct that")
+    rows, gap = math.ceil(len(pictures) / columns), _gap(pictures)
+    columns = math.ceil(len(pictures) / rows)
+    captions = [*captions, *[""] * (-len(pictures) % columns)]
+    blocks = []
+    for row, first in zip(torch.split(pictures, columns), range(0, len(captions), columns), strict=True):
+        body = sheet([row], gap)
+        under = _heading(captions[first : first + columns], pictures.shape[-1], gap)
+        blocks.append(torch.cat([F.pad(body, (0, under.shape[2] - body.shape[2]), value=WHITE), under], dim=1))
+    return torch.cat(blocks, dim=1)
+
+
+def _gap(row: Tensor) -> int:
+    return max(2, row.shape[-1] // 32)
 
 
 def _heading(labels: Sequence[str], width: int, gap: int) -> Tensor:
-    size = max(1, min(18, width // 9))
-    font = ImageFont.load_default(size=size)
-    height = 2 * size
+    height = 2 * _letters(width)
+    font = _font(labels, height // 2, width - gap)
     image = Image.new("RGB", (len(labels) * (width + gap) - gap, height), (WHITE,) * 3)
-    draw = ImageDraw.Draw(image)
     for column, label in enumerate(labels):
-        centre = column * (width + gap) + width / 2, height / 2
-        draw.text(centre, label, fill=(INK,) * 3, font=font, anchor="mm")
+        _write(image, (column * (width + gap) + width / 2, height / 2), label, font, "mm")
     return from_image(image)
+
+
+def _side(labels: Sequence[str], height: int, width: int, gap: int, whole: int) -> Tensor:
+    """Labels right before their rows, the last of which ends at the bottom of a sheet that is `whole` pixels high."""
+    font = _font(labels, _letters(width), 2 * width)
+    across = math.ceil(max(font.getlength(label) for label in labels)) + 3 * gap
+    image = Image.new("RGB", (across, whole), (WHITE,) * 3)
+    for row, label in enumerate(reversed(labels)):
+        _write(image, (across - 2 * gap, whole - row * (height + gap) - height / 2), label, font, "rm")
+    return from_image(image)
+
+
+def _letters(width: int) -> int:
+    """Height of letters for pictures of that width; as large as body text, and on large pictures larger."""
+    return max(1, min(18, width // 9), width // 24)
+
+
+def _font(labels: Sequence[str], size: int, room: int) -> Font:
+    """The font of that size, or of the largest one that keeps every label within so many pixels."""
+    widest = max(ImageFont.load_default(size=100).getlength(label) for label in labels) / 100
+    return ImageFont.load_default(size=max(1, min(size, int(room / max(widest, 1e-9)))))
+
+
+def _write(image: Image.Image, at: tuple[float, float], label: str, font: Font, anchor: str) -> None:
+    ImageDraw.Draw(image).text(at, label, fill=(INK,) * 3, font=font, anchor=anchor)
 
 
 def _beside(blocks: Sequence[Tensor]) -> Tensor:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from ddim_edit.backends import Placed
@@ -177,6 +178,16 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def files_in(folder: Path) -> list[str]:
     """Every file below a folder, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def moving(path: Path) -> list[Tensor]:
+    """The frames of an animation or a video as uint8 [H, W, 3], without our own reader."""
+    if path.suffix in (".mp4", ".webm"):
+        with av.open(str(path)) as video:
+            return [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)]
+    with Image.open(path) as animation:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+        return [torch.from_numpy(np.array(frame)) for frame in frames]
 
 
 def pixels_of(path: Path) -> Tensor:

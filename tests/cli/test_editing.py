@@ -1,6 +1,7 @@
 """`edit`: pictures with attributes moved, from files to files."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ddim_edit import Direction, Editor, load_model
 from ddim_edit.images import enlarge, to_uint8
 
 from .. import tiny
-from .conftest import Run, files_in, pixels_of
+from .conftest import Run, files_in, moving, pixels_of
 
 SUFFIX = ".direction.safetensors"
 
@@ -20,10 +21,14 @@ def own(path: Path) -> Tensor:
     return pixels_of(path)
 
 
+def psnr(a: Tensor, b: Tensor) -> float:
+    return 10 * math.log10(255**2 / max((a.double() - b.double()).square().mean().item(), 1e-9))
+
+
 def columns(sheet: Tensor, count: int, size: int) -> list[Tensor]:
-    """The pictures of a strip with a heading above it."""
-    gap = (sheet.shape[2] - count * size) // (count - 1)
-    return [sheet[:, -size:, k * (size + gap) : k * (size + gap) + size] for k in range(count)]
+    """The pictures of a strip with a heading above and a name before it, two pixels apart."""
+    left = sheet.shape[2] - count * (size + 2) + 2
+    return [sheet[:, -size:, left + k * (size + 2) :][..., :size] for k in range(count)]
 
 
 @pytest.mark.parametrize("name", ["old", "high", "deep"])
@@ -95,6 +100,23 @@ def test_pictures_are_scaled_without_smoothing(done: Run, fitted: Path, pictures
     assert torch.equal(own(tmp_path / "large" / "a.png"), enlarge(own(tmp_path / "small" / "a.png"), 4))
 
 
+@pytest.mark.parametrize("form", ["webp", "gif", "mp4", "webm"])
+def test_an_animation_sweeps_through_the_strip_and_back(
+    done: Run, fitted: Path, pictures: list[Path], tmp_path: Path, form: str
+) -> None:
+    line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=3", "--strip", "-2:2:4", "--scale", 4]
+    done(*line, "-o", tmp_path / "strip")
+    outcome = done(*line, "-o", tmp_path / "out", "--animate", form, "--fps", 10, "--json")
+    assert outcome.rows[0]["output"] == str(tmp_path / "out" / f"a.{form}")
+    strip = [column.permute(1, 2, 0) for column in columns(own(tmp_path / "strip" / "a.png"), 4, 64)]
+    frames = moving(tmp_path / "out" / f"a.{form}")
+    assert len(frames) == 6
+    for frame, wanted in zip(frames, [*strip, strip[2], strip[1]], strict=True):
+        assert psnr(frame, wanted) > {"webp": 99, "gif": 40, "mp4": 36, "webm": 36}[form]
+    shown = json.loads(done("show", tmp_path / "out" / f"a.{form}").out)["recipe"]
+    assert (shown["kind"], shown["factors"]) == ("edit", outcome.rows[0]["factors"])
+
+
 def test_crops_are_of_the_file(done: Run, fitted: Path, tmp_path: Path) -> None:
     wide = tiny.save_picture(tmp_path / "wide.png", 3, 20, 30)
     done("edit", wide, "--set", f"{fitted / 'old'}{SUFFIX}=0", "--crop", "7,2,16", "-o", tmp_path / "out")
@@ -107,7 +129,7 @@ def test_a_written_picture_carries_its_recipe(done: Run, fitted: Path, pictures:
     (row,) = done("edit", pictures[0], *line).rows
     recipe = json.loads(done("show", tmp_path / "out" / "a.png").out)["recipe"]
     assert (recipe["kind"], recipe["model"], recipe["conditional"]) == ("edit", "tiny", True)
-    assert (list(recipe["set"].values()), len(recipe["keep"]), recipe["factors"]) == ([2.0], 1, [0.0, 1.0])
+    assert (recipe["set"], recipe["keep"], recipe["factors"]) == ({"old": 2.0}, ["wide"], [0.0, 1.0])
     assert len(recipe["source"]) == 64
     assert row.pop("input") == str(pictures[0])
     assert row.pop("output") == str(tmp_path / "out" / "a.png")

@@ -1,18 +1,18 @@
 """`interpolate`: strips, sheets, animations and single frames."""
 
+import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageSequence
+from PIL import Image
 from torch import Tensor
 
 from ddim_edit import Editor, Latent, Recipe
 from ddim_edit.images import enlarge, read_recipe, sheet, strip, to_uint8
 
 from .. import tiny
-from .conftest import Run, files_in, pixels_of
+from .conftest import Run, files_in, moving, pixels_of
 
 SIDE = 2 * tiny.SIZE
 """Of a frame, pixels being repeated twice by default."""
@@ -28,12 +28,6 @@ def cut(strip_of_frames: Tensor, count: int) -> list[Tensor]:
     """The single frames of a strip or of a row of a sheet."""
     gap = (strip_of_frames.shape[-1] - count * SIDE) // (count - 1)
     return [strip_of_frames[..., i * (SIDE + gap) :][..., :SIDE] for i in range(count)]
-
-
-def frames_of(path: Path) -> list[Tensor]:
-    with Image.open(path) as animation:
-        images = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
-        return [torch.from_numpy(np.array(image)) for image in images]
 
 
 def test_a_strip_begins_and_ends_with_the_plain_decodings(
@@ -91,13 +85,53 @@ def test_animations_show_the_frames_of_the_folder(
         done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "4", "--fps", "5")
     single = [pixels_of(tmp_path / "out" / name).permute(1, 2, 0) for name in files_in(tmp_path / "out")]
     assert torch.equal(single[0].permute(2, 0, 1), decoded[0])
-    lossless, palette = frames_of(tmp_path / "out.webp"), frames_of(tmp_path / "out.gif")
+    lossless, palette = moving(tmp_path / "out.webp"), moving(tmp_path / "out.gif")
     assert all(torch.equal(a, b) for a, b in zip(lossless, single, strict=True))
     assert all((a.int() - b.int()).abs().max() <= 1 for a, b in zip(palette, single, strict=True))
     for name in ("out.webp", "out.gif"):
         with Image.open(tmp_path / name) as animation:
             animation.load()
             assert animation.info["duration"] == 200
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_videos_show_the_frames_of_the_folder(done: Run, latents: list[Path], tmp_path: Path, suffix: str) -> None:
+    for name in (f"out{suffix}", "out"):
+        done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "4", "--fps", "5", "--scale", 4)
+    single = [pixels_of(tmp_path / "out" / name).permute(1, 2, 0) for name in files_in(tmp_path / "out")]
+    for shown, frame in zip(moving(tmp_path / f"out{suffix}"), single, strict=True):
+        assert (shown.double() - frame.double()).square().mean() < 255**2 / 10**3.6
+    assert json.loads(done("show", tmp_path / f"out{suffix}").out)["recipe"]["frames"] == 4
+
+
+def test_a_video_of_odd_sides_is_padded_and_says_so(done: Run, tmp_path: Path) -> None:
+    model = tiny.save_model(
+        tmp_path / "tiny",
+        unet={
+            "down_block_types": ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"],
+            "block_out_channels": [16],
+            "sample_size": 15,
+        },
+    )
+    pictures = [tiny.save_picture(tmp_path / f"{seed}.png", seed, 15, 15) for seed in (0, 1)]
+    line = [
+        "interpolate",
+        *pictures,
+        "--frames",
+        "3",
+        "--scale",
+        "1",
+        "--model",
+        model,
+        "--dtype",
+        "fp32",
+        "--steps",
+        "2",
+    ]
+    outcome = done(*line, "-o", tmp_path / "out.mp4")
+    assert "out.mp4: padded from 15x15 to 16x16 with edge pixels, for the video" in outcome.err.splitlines()
+    assert [frame.shape for frame in moving(tmp_path / "out.mp4")] == [(16, 16, 3)] * 3
 
 
 def test_a_sheet_has_its_inputs_in_the_corners(

@@ -1,5 +1,6 @@
 """`probe`: linear probes on codes, as a table, as JSON and as a plot."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,8 @@ def test_a_plot_is_written_where_asked_and_nowhere_else(
     with Image.open(target) as image:
         assert min(image.size) > 200
     assert files_in(tmp_path) == ["new/curves.png"]
+    recipe = json.loads(done("show", target).out)["recipe"]
+    assert (recipe["kind"], recipe["model"], recipe["steps"]) == ("probe", "tiny", 4)
     before = target.read_bytes()
     outcome = run("probe", *sides, *QUICK, "--plot", target)
     assert (outcome.status, outcome.out) == (1, "")

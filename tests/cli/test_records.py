@@ -40,7 +40,7 @@ def test_a_decoded_picture_shows_the_recipe_of_its_latent(done: Run, latents: li
     assert shown == {"recipe": latent["recipe"]}
 
 
-@pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out"])
+@pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out.mp4", "out.webm", "out"])
 def test_every_written_format_shows_its_recipe(done: Run, latents: list[Path], tmp_path: Path, name: str) -> None:
     done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "2")
     file = tmp_path / name / "frame-0001.png" if name == "out" else tmp_path / name

@@ -256,3 +256,13 @@ def test_an_interrupted_run_says_so_and_goes_on_later(done: Run, many: Path, mod
     done(*line, "-o", tmp_path / "s.latents")
     done(*line, "-o", tmp_path / "whole.latents")
     assert contents(tmp_path / "s.latents") == contents(tmp_path / "whole.latents")
+
+
+def test_a_store_is_decoded_without_metadata_if_so_asked(done: Run, many: Path, tmp_path: Path) -> None:
+    done("invert", many, "-o", tmp_path / "s.latents", *FEW)
+    done("decode", tmp_path / "s.latents", "-o", tmp_path / "told")
+    done("decode", tmp_path / "s.latents", "-o", tmp_path / "bare", "--no-metadata")
+    for name in files_in(tmp_path / "bare"):
+        assert torch.equal(pixels_of(tmp_path / "bare" / name), pixels_of(tmp_path / "told" / name))
+        assert b"ddim-edit" in (tmp_path / "told" / name).read_bytes()
+        assert b"ddim" not in (tmp_path / "bare" / name).read_bytes()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images import comparison, enlarge, labelled, sheet, strip
+from ddim_edit.images import captioned, comparison, enlarge, labelled, sheet, strip
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -130,3 +130,60 @@ def test_each_label_stands_over_its_own_column() -> None:
 def test_there_is_one_label_a_column(labels: list[str]) -> None:
     with pytest.raises(ArgumentError, match=f"wanted one label a column, was given {len(labels)} of them"):
         labelled([pictures(2, 3, 16, 16), pictures(1, 3, 16, 16)], labels)
+
+
+@pytest.mark.parametrize("size", [48, 64, 130])
+def test_row_labels_stand_left_of_their_rows_and_move_nothing_else(size: int) -> None:
+    white = [torch.full((2, 3, size, size), 255, dtype=torch.uint8)] * 3
+    plain, whole = labelled(white, ["a", "b"]), labelled(white, ["a", "b"], ["old", "", "very, very long indeed"])
+    side = whole.shape[2] - plain.shape[2]
+    assert torch.equal(whole[:, :, side:], plain)
+    gap, ink = max(2, size // 32), (whole[:, :, :side] < 230).any(0)
+    tops = [whole.shape[1] - (3 - row) * size - (2 - row) * gap for row in range(3)]
+    assert [bool(ink[top : top + size].any()) for top in tops] == [True, False, True]
+    assert not ink[: tops[0]].any()
+    assert not ink[:, [0, -1]].any()
+
+
+@pytest.mark.parametrize("width", [32, 64, 128, 300])
+def test_long_labels_shrink_until_they_stay_apart(width: int) -> None:
+    white = [torch.full((2, 3, 40, width), 255, dtype=torch.uint8)]
+    labels = ["a reconstruction of everything", "a reconstruction of everything"]
+    gap, ink = max(2, width // 32), (labelled(white, labels)[:, :-40] < 200).any(0)
+    assert ink[:, :width].any()
+    assert not ink[:, width : width + gap].any()
+
+
+@pytest.mark.parametrize("size", [8, 64, 512])
+def test_letters_grow_with_large_pictures(size: int) -> None:
+    white = [torch.full((1, 3, size, size), 255, dtype=torch.uint8)]
+    assert labelled(white, ["x"]).shape[1] - size == {8: 2, 64: 14, 512: 42}[size]
+
+
+@pytest.mark.parametrize("labels", [["one"], ["one", "two", "three"]])
+def test_there_is_one_label_a_row(labels: list[str]) -> None:
+    with pytest.raises(ArgumentError, match=f"wanted one label a row, was given {len(labels)} of them"):
+        labelled([pictures(1, 3, 16, 16)] * 2, [""], labels)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 7), st.integers(1, 4), st.sampled_from([8, 32, 80]))
+def test_every_captioned_picture_stands_above_its_caption(count: int, columns: int, size: int) -> None:
+    grid, gap = pictures(count, 3, size, size), max(2, size // 32)
+    result = captioned(grid, [str(seed) for seed in range(count)], columns)
+    down = -(-count // columns)
+    across = -(-count // down)
+    band = result.shape[1] // down
+    assert result.shape == (3, down * band, across * (size + gap) - gap)
+    for index, picture in enumerate(grid):
+        top, left = index // across * band, index % across * (size + gap)
+        assert torch.equal(result[:, top : top + size, left : left + size], picture)
+        assert (result[:, top + size : top + band, left : left + size] < 255).any()
+    for index in range(count, across * down):
+        assert (result[:, -band:, index % across * (size + gap) :] == 255).all()
+
+
+@pytest.mark.parametrize(("count", "captions", "columns"), [(0, 0, 1), (2, 1, 1), (2, 2, 0)])
+def test_captions_pair_up_with_pictures(count: int, captions: int, columns: int) -> None:
+    with pytest.raises(ArgumentError, match=f"{captions} captions for {count} pictures in {columns} columns"):
+        captioned(pictures(count, 3, 8, 8), [""] * captions, columns)

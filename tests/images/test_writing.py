@@ -1,5 +1,6 @@
 import io
 import json
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -94,6 +95,21 @@ def test_gif_frames_of_few_colours_come_back_bit_by_bit(tmp_path) -> None:
     assert all(np.array_equal(frame, as_array(pixels)) for frame, pixels in zip(frames, FRAMES, strict=True))
 
 
+def test_a_gif_of_a_face_is_close_to_it(face) -> None:
+    """By less than 1 % of the range on the mean, and by no more than 12 levels anywhere."""
+    path, pixels = face
+    write_animation(path, pixels[None], 10)
+    error = abs(decoded(path)[0] - as_array(pixels))
+    assert np.square(error).mean() < 255**2 / 1e4
+    assert error.max() <= 12
+
+
+@pytest.fixture
+def face(tmp_path):
+    picture = resources.files("ddim_edit.assets") / "images" / "seed-0014.png"
+    return tmp_path / "a.gif", read(str(picture), 64).pixels
+
+
 @pytest.mark.parametrize("fps", [0.5, 3, 12, 24, 30, 50])
 @pytest.mark.parametrize(("name", "tick"), [("a.gif", 10), ("a.webp", 1)])
 def test_every_frame_ends_within_half_a_tick(tmp_path, name, tick, fps) -> None:
@@ -146,7 +162,7 @@ def test_unknown_suffixes_of_stills(tmp_path, name) -> None:
         write(tmp_path / name, PIXELS)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
+@pytest.mark.parametrize("name", ["a.png", "a.avi"])
 def test_unknown_suffixes_of_animations(tmp_path, name) -> None:
     with pytest.raises(ImageError, match=r"\.webp or \.gif"):
         write_animation(tmp_path / name, FRAMES, 10)

@@ -1,0 +1,115 @@
+"""The recipe in every picture that a command writes, and its absence under --no-metadata."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit.images import read_recipe, write
+
+from .conftest import Run, files_in, moving, pixels_of
+
+Line = list[object]
+STEPS = ["--steps", "2"]
+
+
+def edited(folder: Path, *more: object) -> Line:
+    direction = folder / "old.direction.safetensors"
+    return ["--set", f"{direction}=1", *more]
+
+
+COMMANDS: dict[str, Callable[[list[Path], list[Path], Path, Path], Line]] = {
+    "decode": lambda pictures, latents, fitted, other: ["decode", *latents[:2]],
+    "reconstruct": lambda pictures, latents, fitted, other: ["reconstruct", *pictures[:2], *STEPS],
+    "edit": lambda pictures, latents, fitted, other: ["edit", pictures[0], *edited(fitted)],
+    "edit --strip": lambda pictures, latents, fitted, other: [
+        "edit",
+        pictures[0],
+        *edited(fitted, "--strip", "-1:1:3"),
+    ],
+    "translate": lambda pictures, latents, fitted, other: ["translate", pictures[0], "--to", other, *STEPS],
+    "sample": lambda pictures, latents, fitted, other: ["sample", "-n", "2", "--sheet", *STEPS],
+    "frames": lambda pictures, latents, fitted, other: ["interpolate", *latents[:2], "--frames", "2"],
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def line(
+    request: pytest.FixtureRequest, pictures: list[Path], latents: list[Path], fitted: Path, other_model: Path
+) -> Line:
+    return COMMANDS[request.param](pictures, latents, fitted, other_model)
+
+
+def test_every_picture_of_every_command_carries_its_recipe(done: Run, line: Line, tmp_path: Path) -> None:
+    done(*line, "-o", tmp_path / "out", "-q")
+    written = files_in(tmp_path / "out")
+    assert written
+    for name in written:
+        recipe = read_recipe(tmp_path / "out" / name)
+        assert recipe
+        assert json.loads(done("show", tmp_path / "out" / name).out) == {"recipe": recipe}
+        text = json.dumps(recipe)
+        assert "tiny" in text
+        assert str(tmp_path) not in text
+
+
+def test_without_metadata_no_byte_tells_of_it(done: Run, line: Line, tmp_path: Path) -> None:
+    """Each file is the one that is written of its pixels alone."""
+    done(*line, "-o", tmp_path / "told", "-q")
+    done(*line, "-o", tmp_path / "bare", "-q", "--no-metadata")
+    assert files_in(tmp_path / "bare") == files_in(tmp_path / "told")
+    for name in files_in(tmp_path / "bare"):
+        assert torch.equal(pixels_of(tmp_path / "bare" / name), pixels_of(tmp_path / "told" / name))
+        write(tmp_path / "alone.png", pixels_of(tmp_path / "bare" / name))
+        assert (tmp_path / "bare" / name).read_bytes() == (tmp_path / "alone.png").read_bytes()
+        assert b"ddim" not in (tmp_path / "bare" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out.mp4", "out.webm"])
+def test_no_format_of_an_interpolation_tells_of_it(
+    done: Run, run: Run, latents: list[Path], tmp_path: Path, name: str
+) -> None:
+    line = ["interpolate", *latents[:2], "--frames", "3", "--scale", "1"]
+    done(*line, "-o", tmp_path / name)
+    done(*line, "-o", tmp_path / "bare" / name, "--no-metadata")
+    told, bare = moving(tmp_path / name), moving(tmp_path / "bare" / name)
+    assert all(torch.equal(a, b) for a, b in zip(told, bare, strict=True))
+    content = (tmp_path / "bare" / name).read_bytes()
+    assert not any(trace in content for trace in (b"ddim", b"Software", b"slerp"))
+    outcome = run("show", tmp_path / "bare" / name)
+    assert outcome.status == 1
+    assert "which holds no recipe" in outcome.errors[0]
+
+
+def test_a_sheet_of_samples_shows_them_with_their_seeds(done: Run, tmp_path: Path) -> None:
+    from ddim_edit.images import captioned, enlarge
+
+    rows = done("sample", "-n", "9", "--seed", "5", "--sheet", *STEPS, "-o", tmp_path / "out", "--json").rows
+    assert rows[-1] == {"output": str(tmp_path / "out" / "sheet.png"), "seeds": list(range(5, 14))}
+    samples = torch.stack([pixels_of(tmp_path / "out" / f"seed-{seed:04}.png") for seed in range(5, 14)])
+    wanted = captioned(enlarge(samples, 8), [f"seed {seed}" for seed in range(5, 14)])
+    assert torch.equal(pixels_of(tmp_path / "out" / "sheet.png"), wanted)
+    recipe = read_recipe(tmp_path / "out" / "sheet.png")
+    assert recipe is not None
+    assert (recipe["kind"], recipe["seed"]) == ("samples", list(range(5, 14)))
+
+
+def test_a_sheet_of_reconstructions_tells_how_and_of_what(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    done("reconstruct", *pictures, "-o", tmp_path / "out", "--steps", "3", "--grid", "quad")
+    recipe = read_recipe(tmp_path / "out" / "sheet.png")
+    assert recipe is not None
+    own = [read_recipe(tmp_path / "out" / path.name) for path in pictures]
+    assert recipe["sources"] == [each["origin"]["source"] for each in own if each]
+    assert (recipe["kind"], recipe["model"], recipe["grid"], recipe["steps"]) == ("reconstruction", "tiny", "quad", 3)
+
+
+def test_a_sheet_that_would_replace_a_file_is_refused_before_anything_is_drawn(
+    run: Run, tmp_path: Path, evaluations: list[int]
+) -> None:
+    (tmp_path / "sheet.png").touch()
+    outcome = run("sample", "--sheet", "-o", tmp_path)
+    assert outcome.status == 1
+    assert not evaluations
+    assert files_in(tmp_path) == ["sheet.png"]
