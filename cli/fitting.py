@@ -104,4 +104,4 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _spread(row: Mapping[str, Any], mean: str, sd: str) -> str:
-    return "not measured" if row.get(mean) is None else f"{row[mean]:.3f} +- {row[sd]:.3f}"
+    return "not measured" if row.get(mean) is None or row.get(sd) is None else f"{row[mean]:.3f} +- {row[sd]:.3f}"

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddim_edit import directions, filling, images, interpolate, labels, metrics
+    from ddim_edit import directions, filling, images, interchange, interpolate, labels, metrics, training, ui
     from ddim_edit.backends import load_model, packaged_models, suited_dtype
     from ddim_edit.codec import REFINERS, Autoencoder, AutoencoderCodec, Codec
     from ddim_edit.codes import CodeFolder, Codes
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
         LatentMismatchError,
         ModelError,
     )
+    from ddim_edit.evaluation import Evaluation, evaluate
     from ddim_edit.latent import Latent, Latents, Recipe
+    from ddim_edit.likelihood import Integration, Likelihood, log_likelihood
     from ddim_edit.model import Model
     from ddim_edit.noise import SeededNoise
     from ddim_edit.probing import ProbeReport, probe
@@ -96,7 +98,9 @@ _HOMES = {
         "LatentMismatchError",
         "ModelError",
     ),
+    "evaluation": ("Evaluation", "evaluate"),
     "latent": ("Latent", "Latents", "Recipe"),
+    "likelihood": ("Integration", "Likelihood", "log_likelihood"),
     "model": ("Model",),
     "noise": ("SeededNoise",),
     "probing": ("ProbeReport", "probe"),
@@ -106,7 +110,7 @@ _HOMES = {
     "store": ("LatentStore", "StoreRows"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("directions", "filling", "images", "interpolate", "labels", "metrics")
+_MODULES = ("directions", "filling", "images", "interchange", "interpolate", "labels", "metrics", "training", "ui")
 
 __all__ = [
     "GRIDS",
@@ -126,11 +130,13 @@ __all__ = [
     "DirectionError",
     "DirectionMismatchError",
     "Editor",
+    "Evaluation",
     "Exact",
     "Flow",
     "Grid",
     "GuidedDenoiser",
     "ImageError",
+    "Integration",
     "Inversion",
     "Karras",
     "LDADirection",
@@ -141,6 +147,7 @@ __all__ = [
     "LatentStore",
     "Latents",
     "Level",
+    "Likelihood",
     "LogisticDirection",
     "MeanDifference",
     "Method",
@@ -164,15 +171,18 @@ __all__ = [
     "StoreRows",
     "Straight",
     "directions",
+    "evaluate",
     "filling",
     "find_direction",
     "find_solver",
     "fit_direction",
     "images",
+    "interchange",
     "interpolate",
     "invert",
     "labels",
     "load_model",
+    "log_likelihood",
     "make_grid",
     "metrics",
     "orthogonalize",
@@ -181,6 +191,8 @@ __all__ = [
     "probe",
     "sample",
     "suited_dtype",
+    "training",
+    "ui",
 ]
 
 

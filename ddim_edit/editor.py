@@ -101,6 +101,7 @@ class Editor:
 
         Raises:
             LatentMismatchError: a latent of another model or weights, without `force`, or of another shape.
+            LatentError: one that is not finite.
             ArgumentError: no latents.
         """
         if not latents:
@@ -326,7 +327,7 @@ class Editor:
         """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits.
 
         Raises:
-            LatentMismatchError: it does not; the message names both.
+            LatentMismatchError: it does not; the message names both. LatentError: it is not finite.
         """
         self._walker.require_own(latent, force)
 

@@ -12,6 +12,9 @@
 Each is raised with what was wanted, what was given and what to do about it, and reads as one sentence.
 """
 
+LONGEST = 600
+"""Letters of a part of an error that are shown; what files hold may be of any length."""
+
 
 class DDIMEditError(Exception):
     """Base of all errors raised on purpose; its text is one sentence.
@@ -26,7 +29,7 @@ class DDIMEditError(Exception):
         super().__init__(wanted, given, remedy)  # kept apart, so that the error survives pickling
 
     def __str__(self) -> str:
-        wanted, given, remedy = self.args
+        wanted, given, remedy = (part if len(part) <= LONGEST else f"{part[:LONGEST]}..." for part in self.args)
         return f"wanted {wanted}, was given {given}: {remedy}"
 
 

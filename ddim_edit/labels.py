@@ -25,6 +25,8 @@ COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": oper
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 COMPARISON = re.compile(rf"(>=|<=|>|<)\s*({NUMBER})")
 RANGE = re.compile(rf"((?:{NUMBER})?)\s*\.\.\s*((?:{NUMBER})?)")
+LARGEST = 1 << 28
+"""Bytes of the largest CSV file that is read; it takes several times as much memory."""
 FORMS = "a condition such as '>=55', '<3', '18..32' or 'yes'"
 
 
@@ -262,6 +264,8 @@ def _lines(csv: Path) -> list[tuple[int, list[str]]]:
 def _text(csv: Path) -> str:
     wanted = "a CSV file in UTF-8"
     try:
+        if csv.stat().st_size > LARGEST:
+            raise ArgumentError(f"a CSV file of up to {LARGEST:,} bytes", f"{csv.name}, which is larger", "split it")
         text = csv.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ArgumentError(wanted, f"{csv} ({error.strerror})", "check the path") from error
@@ -274,9 +278,14 @@ def _text(csv: Path) -> str:
 
 def _place(csv: Path, names: Sequence[str], name: str) -> int:
     if names.count(name) != 1:
-        given = f"{names.count(name) or 'none'} in {csv.name}, which has {', '.join(map(_short, names))}"
+        given = f"{names.count(name) or 'none'} in {csv.name}, which has {_some(names)}"
         raise ArgumentError(f"one column '{name}'", given, "name one of its columns, or correct its first line")
     return names.index(name)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - 20:,} more"] * (len(names) > 20)
+    return ", ".join([*map(_short, names[:20]), *more])
 
 
 def _cell(cells: Sequence[str], place: int) -> str:
@@ -307,7 +316,8 @@ def _existing(images: Path, rows: Sequence[_Row]) -> list[Path]:
     files = [_inside(images, row) for row in rows]
     missing = [file for file in files if not _is_file(file)]
     if missing:
-        given = f"{len(missing)} of {len(files)} that are not there, the first of them {_short(str(missing[0].relative_to(images)))}"
+        first = missing[0].relative_to(images)
+        given = f"{len(missing)} of {len(files)} that are not there, the first of them {_short(str(first))}"
         raise ArgumentError(f"the files of the rows in {images}", given, "check the folder and the column 'file'")
     return files
 

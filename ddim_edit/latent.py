@@ -14,6 +14,18 @@ from ddim_edit.condition import NOTHING, Condition
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.interpolate import find_blend
 from ddim_edit.noise import Mix, blend_mixes
+from ddim_edit.records import (
+    Check,
+    is_count,
+    is_number,
+    is_table,
+    is_text,
+    is_whole,
+    list_of,
+    maybe,
+    misfit,
+    table_of,
+)
 from ddim_edit.tensorfile import TensorFile
 
 SUFFIX = ".latent.safetensors"
@@ -21,6 +33,27 @@ FORMAT = 2
 _UNCONDITIONAL = 1  # the format before conditions
 WALK = ("model", "weights", "schedule", "dtype", "condition", "solver", "times")
 _HEADER = "ddim-edit"
+
+
+def _is_seeded(pair: object) -> bool:
+    """Whether it is a seed with a weight."""
+    return isinstance(pair, list) and len(pair) == 2 and is_whole(pair[0]) and is_number(pair[1])
+
+
+_CONDITION: Mapping[str, Check] = {
+    "prompt": is_text,
+    "negative_prompt": is_text,
+    "label": maybe(is_count),
+    "guidance_scale": is_number,
+}
+_ENTRIES: Mapping[str, Check] = {
+    **dict.fromkeys(("model", "weights", "prediction", "dtype", "solver", "grid"), is_text),
+    "schedule": table_of({"T": is_count}),
+    "times": list_of(is_number),
+    "condition": table_of(_CONDITION),
+    "dequantise": list_of(_is_seeded),
+    "origin": is_table,
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,7 @@ class Recipe:
         """The recipe of such a record.
 
         Raises:
-            LatentError: fields are missing or unknown, or the format is newer than this program.
+            LatentError: fields are missing, unknown or of another kind, or the format is newer than this program.
         """
         if record.get("format") == _UNCONDITIONAL:
             record = {**record, "condition": {}, "format": FORMAT}
@@ -77,8 +110,10 @@ class Recipe:
             raise LatentError(f"a recipe of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
         names = {each.name for each in fields(cls)}
         if set(record) != names:
-            odd = ", ".join(sorted(set(record) ^ names))
+            odd = ", ".join(sorted(set(record) ^ names)[:5])
             raise LatentError("a recipe with the fields of its format", f"one that differs in {odd}", "write it anew")
+        if wrong := misfit(record, _ENTRIES):
+            raise LatentError("a recipe as in a latent file written by ddim-edit", f"one with {wrong}", "write it anew")
         mix = tuple((seed, weight) for seed, weight in record["dequantise"])
         condition = Condition.from_dict(record["condition"])
         return cls(**{**record, "times": tuple(record["times"]), "condition": condition, "dequantise": mix})
@@ -149,8 +184,14 @@ class Latent:
 
 def _read(path: Path) -> Latent:
     tensors, header = TensorFile.load(path, _HEADER)
-    recipe = Recipe.from_dict(header["recipe"])
-    return Latent(tensors["x"], header["t"], recipe, tensors.get("delta"), header["report"])
+    if wrong := misfit(header, {"t": is_number, "report": is_table, "recipe": is_table}):
+        given = f"{path.name} (no ddim-edit header: {wrong})"
+        raise LatentError("a latent file written by ddim-edit", given, "invert the image again")
+    x, delta = tensors["x"], tensors.get("delta")
+    if not all(part.is_floating_point() and part.shape == x.shape for part in (x, x if delta is None else delta)):
+        kinds = f"{path.name} with {', '.join(f'{name} {part.dtype}' for name, part in tensors.items())}"
+        raise LatentError("a latent of real numbers, its delta as large as its x", kinds, "invert the image again")
+    return Latent(x, header["t"], Recipe.from_dict(header["recipe"]), delta, header["report"])
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ddim_edit.files import atomic
+from ddim_edit.records import parsed
 
 
 class TensorFile(NamedTuple):
@@ -35,5 +36,5 @@ class TensorFile(NamedTuple):
         Errors: OSError, SafetensorError, KeyError, TypeError or ValueError for a file of another kind.
         """
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[key])
+            header = parsed((file.metadata() or {})[key])
             return cls({name: file.get_tensor(name) for name in file.keys()}, dict(header))  # noqa: SIM118

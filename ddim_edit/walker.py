@@ -12,7 +12,7 @@ from torch import Tensor
 from ddim_edit.codec import REFINERS, AutoencoderCodec, Codec
 from ddim_edit.codes import Codes, Shelf, key_of
 from ddim_edit.denoise import Denoiser, WatchedDenoiser
-from ddim_edit.errors import ArgumentError, LatentMismatchError
+from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.hspace import ReadingDenoiser
 from ddim_edit.images import Crop
 from ddim_edit.latent import Latent, Latents, Recipe
@@ -148,13 +148,15 @@ class Walker:
         )
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
-        """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits."""
+        """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits and is one."""
         if not force:
             _require_same(self.model, latent.recipe)
         if tuple(latent.x.shape) != self.model.shape:
             wanted = f"a latent of shape {list(self.model.shape)}, which {self.model.name} takes"
             given = f"one of shape {list(latent.x.shape)}"
             raise LatentMismatchError(wanted, given, f"load {latent.recipe.model}")
+        if not all(part.isfinite().all() for part in latent.parts):
+            raise LatentError("a latent of finite numbers", "one with others", "invert its picture anew")
 
     def _watched(self, denoiser: Denoiser) -> Denoiser:
         return denoiser if self.on_evaluation is None else WatchedDenoiser(denoiser, self.on_evaluation)

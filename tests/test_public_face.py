@@ -125,4 +125,4 @@ def test_a_bare_command_line_asks_for_the_default_method() -> None:
 
 def test_every_grid_name_and_rho_is_taken_by_the_command_line() -> None:
     for name in (*GRIDS, "karras:1", "karras:7.5", "karras:14", "flow:3"):
-        assert options._grid(click.Context(sampling.sample), sampling.sample.params[0], name) == name
+        assert options.grid_name(click.Context(sampling.sample), sampling.sample.params[0], name) == name

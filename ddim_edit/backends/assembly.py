@@ -21,6 +21,8 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.model import Model
 
 Size = tuple[int, int]
+PIXELS = 178_000_000
+"""Of the largest pictures that a model may make; none that are larger can be read."""
 
 
 class Wish(NamedTuple):
@@ -86,14 +88,22 @@ def cells(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:
     Raises:
         ModelError: neither; ArgumentError: pixels that make no whole cells.
     """
+    if size is None and checkpoint.size is None:
+        raise ModelError("a size for pictures of this model, which does not tell its own", "none", "give --size")
+    height, width = size or _pixels(checkpoint.size or (0, 0), codec)
+    if height * width > PIXELS:
+        given = f"{width}x{height}"
+        raise ArgumentError(f"pictures of at most {PIXELS:,} pixels", given, "give a smaller --size")
     if size is None:
-        if checkpoint.size is None:
-            raise ModelError("a size for pictures of this model, which does not tell its own", "none", "give --size")
-        return checkpoint.size
+        return height // codec.factor, width // codec.factor
     if min(size) < 1 or any(side % codec.factor for side in size):
         wanted = f"a size in multiples of {codec.factor} pixels"
         raise ArgumentError(wanted, f"{size[1]}x{size[0]}", "choose the nearest one")
     return size[0] // codec.factor, size[1] // codec.factor
+
+
+def _pixels(cells: Size, codec: Codec) -> Size:
+    return cells[0] * codec.factor, cells[1] * codec.factor
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -12,7 +12,7 @@ from ddim_edit.backends.component import read_json, read_weights, weights_in
 from ddim_edit.backends.entries import number, word
 from ddim_edit.backends.extra import diffusers, explained
 from ddim_edit.backends.placed import convolutions
-from ddim_edit.backends.weights import fill
+from ddim_edit.backends.weights import fill, require_room
 from ddim_edit.codec import Affine, AutoencoderCodec
 from ddim_edit.errors import ModelError
 
@@ -121,8 +121,10 @@ def load_autoencoder(folder: Path, device: torch.device, whole: int = WHOLE) -> 
     config = read_json(folder / "config.json")
     name, kind = _kind(config)
     maker = getattr(diffusers(f"its {name}"), name)
-    weights = weights_in(folder)
-    network = fill(lambda: _made(maker, config), read_weights(weights), str(weights)).to(device)
+    file = weights_in(folder)
+    weights = read_weights(file)
+    require_room(config, [tensor.shape for tensor in weights.values()], str(file))
+    network = fill(lambda: _made(maker, config), weights, str(file)).to(device)
     factor = 2 ** (len(network.config[kind.widths]) - 1)
     autoencoder = WholeAutoencoder(network, device, kind.latents)
     shift, scale = _affine(config, kind)

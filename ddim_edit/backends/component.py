@@ -1,6 +1,5 @@
 """The components of a diffusers folder: where they are, their configs and their weights; safetensors and JSON only."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
+from ddim_edit.records import parsed
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+LARGEST = 1 << 26
+"""Bytes of the largest config that is read."""
 HALF = "fp16"
 """What the variant of a checkpoint in float16 has in the names of its files."""
 
@@ -28,7 +30,9 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: it cannot be read as one.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST:
+            raise ModelError(f"a config of up to {LARGEST:,} bytes", f"{path}, which is larger", "fetch it again")
+        config = parsed(path.read_bytes())
     except OSError as error:
         remedy = "name a diffusers folder, or fetch the checkpoint again"
         raise ModelError(f"a file {path}", "none that can be read", remedy) from error

@@ -1,10 +1,10 @@
 """Entries of configs and settings: each is what it should be, or an error names it."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ddim_edit.errors import ModelError
+from ddim_edit.records import is_number
 
 Entries = Mapping[str, Any]
 MOST = 1_000_000
@@ -31,7 +31,7 @@ def number(entries: Entries, name: str, default: float) -> float:
         ModelError: it is not.
     """
     value = entries.get(name, default)
-    if type(value) not in (int, float) or not 0 < value < math.inf:
+    if not is_number(value) or value <= 0:
         raise ModelError(f"{name!r} to be a positive number", f"{value!r}", f"{default:.3g} is usual")
     return float(value)
 

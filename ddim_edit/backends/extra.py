@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddim_edit.backends.component import HALF, WEIGHTS, what_stands_for
+from safetensors import SafetensorError, safe_open
+
+from ddim_edit.backends.component import HALF, WEIGHTS, read_json, what_stands_for
+from ddim_edit.backends.weights import require_room
 from ddim_edit.errors import DDIMEditError, ModelError
 
 INSTALL = "pip install 'ddim-edit[diffusers]'"
@@ -48,6 +51,7 @@ def load_network(kind: Any, folder: Path) -> Any:
     if not any(folder.glob("*.safetensors")):
         given, remedy = what_stands_for(folder / WEIGHTS)
         raise ModelError(f"safetensors in {folder.name}", given, remedy)
+    require_room(read_json(folder / "config.json"), list(_shapes(kind, folder)), folder.name)
     halved = all(HALF in file.suffixes[0] for file in folder.glob("*.safetensors"))
     variant = {"variant": HALF} if halved else {}
     # The libraries would draw at random what a file lacks, and say so in a log alone.
@@ -57,6 +61,17 @@ def load_network(kind: Any, folder: Path) -> Any:
         more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise ModelError(wanted, f"no {missing[0]}{more}", "take both from one checkpoint")
     return found.float().eval().requires_grad_(False)
+
+
+def _shapes(kind: Any, folder: Path) -> Iterator[tuple[int, ...]]:
+    """Of all tensors in a component's folder, from the headers of its files."""
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                yield from (tuple(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            wanted = f"a {kind.__name__} in {folder.name}"
+            raise ModelError(wanted, f"the broken file {path.name} ({error})", "fetch the checkpoint again") from error
 
 
 @contextmanager

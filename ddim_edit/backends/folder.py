@@ -9,7 +9,7 @@ from ddim_edit.backends.autoencoders import load_autoencoder
 from ddim_edit.backends.checkpoint import Checkpoint, Classes
 from ddim_edit.backends.component import component, read_json, weights_in
 from ddim_edit.backends.diffusers_network import DiffusersNetwork, load_diffusers_network
-from ddim_edit.backends.entries import count, word, words
+from ddim_edit.backends.entries import MOST, count, word, words
 from ddim_edit.backends.process import read_process
 from ddim_edit.backends.prompts import Prompts, load_prompts
 from ddim_edit.backends.unet import UNet, load_unet
@@ -75,9 +75,9 @@ def _size(network: UNet | DiffusersNetwork) -> tuple[int, int] | None:
     if size is None:
         return None
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= MOST for side in sides):
         wanted = "'sample_size' to be a number of cells, or two of them"
-        raise ModelError(wanted, f"{size!r}", "fetch the checkpoint again")
+        raise ModelError(wanted, f"{size!r:.60}", "fetch the checkpoint again")
     return sides
 
 

@@ -8,6 +8,7 @@ from ddim_edit.backends.component import component, read_json
 from ddim_edit.backends.entries import count, number, word
 from ddim_edit.denoise import READINGS, Asking, Preconditioned, Reading, Straight, by_index, from_flow
 from ddim_edit.errors import ModelError
+from ddim_edit.records import is_number
 from ddim_edit.schedule import NoiseSchedule
 
 # All of them say how the same variance-preserving process was discretised in training; others mean other processes.
@@ -92,7 +93,7 @@ def _schedule(config: Config) -> NoiseSchedule:
 
 
 def _numbers(betas: object) -> list[float]:
-    if not isinstance(betas, list) or not all(type(beta) in (int, float) for beta in betas):
+    if not isinstance(betas, list) or not all(map(is_number, betas)):
         raise ModelError("'trained_betas' to be a list of numbers", f"{betas!r:.40}", "fetch the checkpoint again")
     return betas
 

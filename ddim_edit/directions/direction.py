@@ -13,6 +13,17 @@ from torch import Tensor
 
 from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
 from ddim_edit.latent import Recipe
+from ddim_edit.records import (
+    Check,
+    is_number,
+    is_table,
+    is_text,
+    is_whole,
+    list_of,
+    maybe,
+    misfit,
+    table_of,
+)
 from ddim_edit.schedule import Grid
 from ddim_edit.solve import Method
 from ddim_edit.spaces import read_time
@@ -26,6 +37,15 @@ HOME = ("model", "weights", "schedule", "prediction", "condition", "times")
 Of the times only those of noisy states count: fresh noise is decoded one step further, to t = 0.
 """
 _HEADER = "ddim-edit direction"
+_MEASURED = ("auc", "auc_sd", "permuted_auc", "permuted_sd")
+_ENTRIES: Mapping[str, Check] = {
+    "name": is_text,
+    **dict.fromkeys(("intercept", "mean", "sd"), is_number),
+    "recipe": is_table,
+    "times": list_of(is_number),
+    "report": table_of({**dict.fromkeys(_MEASURED, maybe(is_number)), "method": is_text}),
+}
+_ORIGIN: Mapping[str, Check] = {"dequantise": maybe(is_whole), "refine": maybe(is_text)}
 _UNREADABLE = (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError)
 
 
@@ -159,9 +179,21 @@ def _of_file(vector: Tensor, header: dict[str, Any]) -> Direction:
     if (version := header.pop("format")) != FORMAT:
         given = f"format {version}"
         raise DirectionError(f"a direction of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
+    if wrong := misfit(header, _ENTRIES) or _odd(header, vector):
+        raise DirectionError("a direction whose entries make sense", f"one with {wrong}", "fit it again")
     # float32 on disk leaves the length off 1 by its rounding.
     recipe, times = Recipe.from_dict(header.pop("recipe")), tuple(header.pop("times"))
     return Direction(vector=unit(vector), recipe=recipe, times=times, **header)
+
+
+def _odd(header: Mapping[str, Any], vector: Tensor) -> str | None:
+    """What is wrong with a direction whose entries are each of the right kind."""
+    if set(header) != set(_ENTRIES):
+        return "entries of another format"
+    if not vector.is_floating_point():
+        return f"a vector of {vector.dtype}"
+    origin = header["recipe"].get("origin")
+    return None if table_of(_ORIGIN)(origin) else "an origin that is none of a direction"
 
 
 def _of_home(name: str, recipe: Recipe) -> Any:

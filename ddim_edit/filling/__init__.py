@@ -1,8 +1,10 @@
 """Filling stores of latents with very many pictures: what to do, who does it, and how a killed run goes on.
 
-job = Job(...)
-for filled in fill(job, begin(job, names, 512), local):
-    ...
+For example::
+
+    job = Job(...)
+    for filled in fill(job, begin(job, names, 512), local):
+        ...
 """
 
 from ddim_edit.filling.job import Engine, Filled, Job

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar, overload
 
 from ddim_edit.errors import LatentError
@@ -69,6 +69,9 @@ class LatentStore(Sequence[Latent]):
             )
         self._layout = Layout(self.path)
         self._plan = Plan(self._layout.plan)
+        if not self._plan and any(self.path.glob("shard-*.safetensors")):
+            given = f"none in {self.path}, whose shards are there"
+            raise LatentError("the list of a store's pictures", given, "make the store anew")
         self._shards = [index for index in range(len(self._plan)) if self._layout.shard(index).exists()]
         headers = [Shard(self._layout.shard(index)).header for index in self._shards]
         self._starts = [0, *accumulate(header.rows for header in headers)]
@@ -144,6 +147,10 @@ class LatentStore(Sequence[Latent]):
             self._open = Shard(path)
         return self._open
 
+    def rows(self, index: int) -> int:
+        """How many latents one of the shards that are there has; opens nothing."""
+        return self._starts[index + 1] - self._starts[index]
+
     def number(self, index: int) -> int:
         """The number in the plan of one of the shards that are there."""
         return self._shards[index]
@@ -186,4 +193,19 @@ class _Names(Sequence[str]):
             failed = self._store.failures
             names = self._plan[self._store.number(index)]
             self._latest = index, [name for name in names if name not in failed]
+            self._require_names(index, self._latest[1])
         return self._latest[1]
+
+    def _require_names(self, index: int, names: Sequence[str]) -> None:
+        wanted, remedy = "a name inside the folder for every latent", "make the store anew"
+        rows, where = self._store.rows(index), f"shard {self._store.number(index)}"
+        if len(names) != rows:
+            raise LatentError(wanted, f"{len(names)} for the {rows} of {where}", remedy)
+        if odd := [name for name in names if not _is_inside(name)]:
+            raise LatentError(wanted, f"{odd[0]!r} in {where}", remedy)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether it names a file below a folder: pictures are written by these names, and never elsewhere."""
+    path = PurePosixPath(name)
+    return bool(path.name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts

@@ -8,6 +8,7 @@ from typing import overload
 
 from ddim_edit.errors import LatentError
 from ddim_edit.files import atomic
+from ddim_edit.records import is_text, list_of, parsed
 
 
 class Plan(Sequence[list[str]]):
@@ -57,11 +58,14 @@ class Plan(Sequence[list[str]]):
         return Plan(self.file)
 
     def _names(self, line: bytes) -> list[str]:
+        wanted, remedy = "the list of a store's pictures", "make the store anew"
         try:
-            return [str(name) for name in json.loads(line)]
-        except (ValueError, TypeError) as error:
-            given = f"{self.file}, which is damaged"
-            raise LatentError("the list of a store's pictures", given, "make the store anew") from error
+            names = parsed(line)
+        except ValueError as error:
+            raise LatentError(wanted, f"{self.file}, which is damaged", remedy) from error
+        if not list_of(is_text)(names):
+            raise LatentError(wanted, f"{self.file}, which names other things", remedy)
+        return list(names)
 
 
 def _line_starts(file: Path) -> list[int]:

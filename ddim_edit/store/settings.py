@@ -7,6 +7,7 @@ from typing import Any
 
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.files import atomic
+from ddim_edit.records import parsed
 from ddim_edit.store.layout import FORMAT, Layout
 
 
@@ -17,7 +18,7 @@ def read_settings(file: Path) -> dict[str, Any] | None:
         LatentError: something else is in it, or it is of another format.
     """
     try:
-        record = json.loads(file.read_bytes())
+        record = parsed(file.read_bytes())
         written = record["format"]
     except FileNotFoundError:
         return None

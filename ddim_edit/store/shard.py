@@ -1,6 +1,5 @@
 """One shard of a store: many latents in one memory-mapped file."""
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +12,21 @@ from torch import Tensor
 
 from ddim_edit.errors import LatentError
 from ddim_edit.latent import Latent, Recipe
+from ddim_edit.records import Check, is_count, is_number, is_table, is_text, maybe, misfit, parsed
 from ddim_edit.store.layout import FORMAT
 
 KEY = "ddim-edit store"
 OWN = ("dequantise", "origin")
 """What a latent's recipe has of its own; the rest is the same in all of a store."""
+
+
+_ENTRIES: Mapping[str, Check] = {
+    "recipe": maybe(is_table),
+    "failures": lambda value: is_table(value) and all(map(is_text, value.values())),
+    "unconverged": is_count,
+}
+_RECORD: Mapping[str, Check] = {"t": is_number, "report": is_table, **dict.fromkeys(OWN, lambda value: True)}
+_KINDS = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8"}
 
 
 class Header(NamedTuple):
@@ -57,7 +66,7 @@ class Shard:
         try:
             with safe_open(path, "pt") as file:
                 self.header = _header(file)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             given = f"{path} ({'no such file' if isinstance(error, FileNotFoundError) else str(error).rstrip('.')})"
             raise LatentError("a whole shard of a store", given, "delete it and run the same command again") from error
 
@@ -81,9 +90,27 @@ class Shard:
         return (self[row] for row in range(len(self)))
 
     def record(self, row: int) -> dict[str, Any]:
-        """What a latent says of itself: name, t, report, and its part of the recipe."""
+        """What a latent says of itself: name, t, report, and its part of the recipe.
+
+        Raises:
+            LatentError: it is damaged.
+        """
         start, end = self._file.get_slice("offsets")[row : row + 2].tolist()
-        return dict(json.loads(self._file.get_slice("records")[start:end].numpy().tobytes()))
+        try:
+            record = parsed(self._bytes(start, end))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or misfit(record, _RECORD):
+            remedy = "delete it and run the same command again"
+            raise LatentError("the record of a latent", f"{self.path}, whose row {row} has none", remedy)
+        return record
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        """Part of the records; nothing where there is no such part."""
+        if not 0 <= start <= end <= self.header.extent:
+            return b""
+        found: Tensor = self._file.get_slice("records")[start:end]
+        return found.numpy().tobytes()
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """All of x, delta, offsets or records, as a view of the memory-mapped file."""
@@ -101,11 +128,18 @@ class Shard:
 
 
 def _header(file: Any) -> Header:
-    record, names = json.loads(file.metadata()[KEY]), set(file.keys())
+    record, names = parsed(file.metadata()[KEY]), set(file.keys())
     if record["format"] != FORMAT:
         given = f"one of format {record['format']}"
         raise LatentError(f"a shard of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
-    count, *shape = file.get_slice("x").get_shape()
-    (extent,) = file.get_slice("records").get_shape()
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    kinds = {name: file.get_slice(name).get_dtype() for name in names}
+    count, *shape = shapes["x"]
+    (extent,) = shapes["records"]
+    same = shapes.get("delta", shapes["x"]) == shapes["x"] and shapes["offsets"] == (count + 1,)
+    wrong = misfit(record, _ENTRIES)
+    if wrong or not same or any(_KINDS.get(name) != kind for name, kind in kinds.items()):
+        given = f"one with {wrong or 'tensors of other kinds or shapes'}"
+        raise LatentError("a shard as this program writes them", given, "delete it and run the same command again")
     told = record["recipe"], record["failures"], record["unconverged"]
     return Header(count, tuple(shape), "delta" in names, extent, *told)

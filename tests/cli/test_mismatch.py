@@ -108,6 +108,16 @@ def test_a_broken_latent_ends_nothing_but_itself(run: Run, latents: list[Path], 
     assert files_in(tmp_path / "out") == ["b.png"]
 
 
+@pytest.mark.parametrize("command", ["decode", "interpolate"])
+def test_a_latent_that_is_not_finite_is_refused(run: Run, latents: list[Path], tmp_path: Path, command: str) -> None:
+    latent = Latent.load(latents[0])
+    latent.x[0, 0, 0] = float("nan")
+    latent.save(latents[0])
+    outcome = run(command, *latents[:2], "-o", tmp_path / "out", "--force" if command == "decode" else "-q")
+    assert outcome.status == 1
+    assert "wanted a latent of finite numbers" in outcome.errors[0]
+
+
 def test_a_folder_without_latents(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = run("decode", tmp_path / "in", "-o", tmp_path / "out")
     assert "wanted a folder with *.latent.safetensors files" in refusal(outcome, tmp_path / "in")

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ddim_edit.backends.checkpoint import Checkpoint, State
+from ddim_edit.backends.entries import MOST
 from ddim_edit.backends.single_file.family import Family, Settings
 from ddim_edit.backends.unet import UNet, UNetConfig
 from ddim_edit.backends.weights import fill
@@ -172,7 +173,7 @@ def _fitting(settings: Settings, name: str, wanted: str, fits: Callable[[Any], b
 
 
 def _is_multiple(factor: int, value: object) -> bool:
-    return type(value) is int and value > 0 and value % factor == 0
+    return type(value) is int and 0 < value <= MOST and value % factor == 0
 
 
 def _is_beta(value: object) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ddim_edit.backends.checkpoint import Checkpoint, Classes, State
+from ddim_edit.backends.entries import MOST
 from ddim_edit.backends.single_file.family import Family, Settings, linear
 from ddim_edit.backends.single_file.guided_unet import (
     BY_BLOCKS,
@@ -48,7 +49,7 @@ class Flags:
 
 
 def _is_positive(value: object) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= MOST
 
 
 def _is_flag(value: object) -> bool:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from ddim_edit.backends.checkpoint import Checkpoint
+from ddim_edit.backends.checkpoint import Checkpoint, State
 from ddim_edit.backends.single_file.denoising_diffusion import DENOISING_DIFFUSION
 from ddim_edit.backends.single_file.edm import EDM
 from ddim_edit.backends.single_file.ermongroup import ERMONGROUP
+from ddim_edit.backends.single_file.family import Family, Settings
 from ddim_edit.backends.single_file.guided_diffusion import GUIDED_DIFFUSION
 from ddim_edit.backends.single_file.reading import SUFFIXES, read_settings, read_states
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ArgumentError, ModelError
 
 __all__ = ["FAMILIES", "SUFFIXES", "load_single_file"]
 FAMILIES = (GUIDED_DIFFUSION, ERMONGROUP, DENOISING_DIFFUSION, EDM)
@@ -26,7 +27,18 @@ def load_single_file(path: Path) -> Checkpoint:
     state = read_states(path)
     for family in FAMILIES:
         if family.matches(state):
-            return family.build(state, read_settings(path, family.settings))
+            return _built(family, state, read_settings(path, family.settings), path)
     names = ", ".join(list(state)[:3])
     wanted = f"a checkpoint of {', '.join(family.name for family in FAMILIES)}"
     raise ModelError(wanted, f"{path.name} with the tensors {names} and so on", "convert it to a diffusers folder")
+
+
+def _built(family: Family, state: State, settings: Settings, path: Path) -> Checkpoint:
+    """The checkpoint; names and shapes that contradict one another fail wherever a family first meets them."""
+    try:
+        return family.build(state, settings)
+    except ArgumentError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        given = f"{path.name}, whose tensors do not fit together ({type(error).__name__})"
+        raise ModelError(f"a whole checkpoint of {family.name}", given, "fetch the file again") from error

@@ -1,6 +1,5 @@
 """One checkpoint file, and the settings beside it, as plain data; nothing in a file is ever run."""
 
-import json
 import pickle
 import re
 import warnings
@@ -16,6 +15,7 @@ from torch import Tensor
 from ddim_edit.backends.checkpoint import State
 from ddim_edit.backends.single_file.family import Settings
 from ddim_edit.errors import ModelError
+from ddim_edit.records import parsed
 
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *_PICKLES)
@@ -24,6 +24,8 @@ SUFFIXES = (".safetensors", *_PICKLES)
 _LIST = ("model", "optimizer", "epoch", "step", "ema")
 # How ema-pytorch tells its two copies apart.
 _LIVE, _AVERAGED = "online_model.", "ema_model."
+_PACKED = 4
+"""How many times as large as its file a checkpoint may be; torch packs nothing but TorchScript's code."""
 _WRAPPERS = {"module", "_orig_mod"}  # put into names by DataParallel and torch.compile
 
 
@@ -66,8 +68,8 @@ def read_settings(path: Path, allowed: Collection[str]) -> Settings:
     if not beside.is_file():
         return {}
     try:
-        settings = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        settings = parsed(beside.read_bytes())
+    except (OSError, ValueError) as error:
         remedy = "correct it, or take it away"
         raise ModelError(f"settings as JSON in {beside}", "a file that cannot be read as such", remedy) from error
     if not isinstance(settings, dict):
@@ -99,12 +101,26 @@ def _load_safetensors(path: Path) -> object:
 
 def _load_pickle(path: Path) -> object:
     """What torch unpickles when it may build nothing but tensors and containers."""
+    zipped = zipfile.is_zipfile(path)
     try:
+        if zipped:
+            _check_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch tells of unusual pickles, which it then refuses or reads
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except ModelError:
+        raise
     except Exception as error:  # an unpickler that meets a broken file raises anything at all
         raise _refusal(path, error) from error
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse what torch never writes: tensors that are packed, and so may be of any size once they are unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > max(_PACKED * path.stat().st_size, 1 << 20):
+        given = f"one that would unpack to {size:,} bytes"
+        raise ModelError(f"a checkpoint as torch writes it in {path}", given, "save it anew with torch.save")
 
 
 def _refusal(path: Path, error: Exception) -> ModelError:

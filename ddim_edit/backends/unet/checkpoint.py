@@ -5,7 +5,7 @@ from pathlib import Path
 from ddim_edit.backends.component import read_json, read_weights, weights_in
 from ddim_edit.backends.unet.config import UNetConfig
 from ddim_edit.backends.unet.network import UNet
-from ddim_edit.backends.weights import fill
+from ddim_edit.backends.weights import fill, require_room
 
 
 def load_unet(folder: Path) -> UNet:
@@ -17,6 +17,8 @@ def load_unet(folder: Path) -> UNet:
     Errors: ModelError for a file that is missing, broken, sharded or a pickle, for a config that is not
     implemented, and for tensors that are missing, unknown or of another shape.
     """
-    config = UNetConfig.from_dict(read_json(folder / "config.json"))
-    weights = weights_in(folder)
-    return fill(lambda: UNet(config), read_weights(weights), str(weights))
+    read = read_json(folder / "config.json")
+    config, file = UNetConfig.from_dict(read), weights_in(folder)
+    weights = read_weights(file)
+    require_room(read, [tensor.shape for tensor in weights.values()], str(file))
+    return fill(lambda: UNet(config), weights, str(file))

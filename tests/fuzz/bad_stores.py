@@ -1,0 +1,119 @@
+"""Stores that can be neither read nor gone on with."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import tiny
+from .kit import Kit, Line, Make, Tensors, retensored
+from .spoiling import HEADED, TEXTS, Spoil, with_metadata
+
+
+def store(file: str, spoil: Spoil, command: str = "decode") -> Make:
+    def make(kit: Kit, folder: Path) -> Line:
+        copied = Path(shutil.copytree(kit.store, folder / "s.latents"))
+        (copied / file).write_bytes(spoil((copied / file).read_bytes()))
+        return [command, copied, *(("-o", folder / "out") if command == "decode" else ())]
+
+    return make
+
+
+SHARD = "shard-00000.safetensors"
+SHARD_FIELDS: Mapping[str, list[Any]] = {
+    "format": [None, 0, 2, "1", []],
+    "recipe": [3, "r", [], {}],
+    "failures": [None, 3, "f", [1]],
+    "unconverged": [None, "u", [], {}],
+}
+
+
+def store_cases() -> Iterator[tuple[str, Make]]:
+    for name, spoil in HEADED.items():
+        yield f"shard {name}", store(SHARD, spoil, "show")
+    for name, values in SHARD_FIELDS.items():
+        without = with_metadata("ddim-edit store", lambda record, name=name: record.pop(name))
+        yield f"shard without {name}", store(SHARD, without, "show")
+        for value in values:
+            change = with_metadata(
+                "ddim-edit store", lambda record, name=name, value=value: record.update({name: value})
+            )
+            yield f"shard {name} {value!r}", store(SHARD, change, "show")
+    for name, change in SHARD_TENSORS.items():
+        yield f"shard with {name}", store(SHARD, retensored(change))
+    for name, spoil in PLANS.items():
+        yield f"store's pictures {name}", store("pictures.jsonl", spoil)
+
+
+PLANS: Mapping[str, Spoil] = {
+    **{name: spoil for name, spoil in TEXTS.items() if name != "two objects"},  # which are two lines
+    "too few": lambda text: b'["a.png"]\n',
+    "too many": lambda text: b'["a.png", "b.png", "c.png"]\n',
+    "above the folder": lambda text: b'["../a.png", "b.png"]\n',
+    "anywhere": lambda text: b'["/a/b.png", "b.png"]\n',
+    "with NUL": lambda text: b'["a\\u0000.png", "b.png"]\n',
+    "without names": lambda text: b'["", "b.png"]\n',
+    "in lists": lambda text: b'[["a.png"], ["b.png"]]\n',
+}
+
+
+def record_of(change: Callable[[dict[str, Any]], object]) -> Callable[[Tensors], None]:
+    """Spoils what the first latent of a shard says of itself."""
+
+    def spoil(tensors: Tensors) -> None:
+        start, end = tensors["offsets"][:2].tolist()
+        blob = bytes(tensors["records"].numpy())
+        record = json.loads(blob[start:end])
+        change(record)
+        made = json.dumps(record).encode()
+        tensors["offsets"][1:] += len(made) - (end - start)
+        tensors["records"] = torch.frombuffer(bytearray(made + blob[end:]), dtype=torch.uint8)
+
+    return spoil
+
+
+SHARD_TENSORS: Mapping[str, Callable[[Tensors], object]] = {
+    "no x": lambda tensors: tensors.pop("x"),
+    "no offsets": lambda tensors: tensors.pop("offsets"),
+    "no records": lambda tensors: tensors.pop("records"),
+    "x flat": lambda tensors: tensors.update(x=tensors["x"].flatten()),
+    "x of another size": lambda tensors: tensors.update(x=tensors["x"][..., :8].contiguous()),
+    "x of whole numbers": lambda tensors: tensors.update(x=tensors["x"].long()),
+    "offsets beyond the end": lambda tensors: tensors["offsets"].add_(10**9),
+    "offsets below zero": lambda tensors: tensors["offsets"].sub_(10**6),
+    "offsets backwards": lambda tensors: tensors.update(offsets=tensors["offsets"].flip(0).contiguous()),
+    "offsets of fractions": lambda tensors: tensors.update(offsets=tensors["offsets"].double()),
+    "more rows than names": lambda tensors: tensors.update(
+        x=tensors["x"].repeat(2, 1, 1, 1), offsets=tensors["offsets"][[0, 1, 2, 2, 2]].contiguous()
+    ),
+    "too few offsets": lambda tensors: tensors.update(offsets=tensors["offsets"][:1].clone()),
+    "records of zeros": lambda tensors: tensors["records"].zero_(),
+    "records no JSON": lambda tensors: tensors["records"].fill_(ord("[")),
+    "records of fractions": lambda tensors: tensors.update(records=tensors["records"].float()),
+    "a record without t": record_of(lambda record: record.pop("t")),
+    "a record without origin": record_of(lambda record: record.pop("origin")),
+    "a record whose t is a text": record_of(lambda record: record.update(t="T")),
+    "a record whose report is a list": record_of(lambda record: record.update(report=[1])),
+    "a record whose dequantise is a text": record_of(lambda record: record.update(dequantise="no")),
+}
+
+
+def settings_cases() -> Iterator[tuple[str, Make]]:
+    """What a run that goes on reads."""
+    for file in ("store.json", "model.json", "pictures.jsonl"):
+        for name, spoil in TEXTS.items():
+            if (file, name) not in (("pictures.jsonl", "empty"), ("pictures.jsonl", "two objects")):
+                yield f"going on with {file} {name}", going_on(file, spoil)
+
+
+def going_on(file: str, spoil: Spoil) -> Make:
+    def make(kit: Kit, folder: Path) -> Line:
+        copied = Path(shutil.copytree(kit.store, folder / "s.latents"))
+        (copied / file).write_bytes(spoil((copied / file).read_bytes()))
+        files = [tiny.save_picture(folder / f"{name}.png", seed) for seed, name in enumerate("abc")]
+        return ["invert", *files, "-o", copied, "--steps", "2"]
+
+    return make
