@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FACES := assets/images
 
-.PHONY: demo test lint docs browser clean
+.PHONY: demo test lint docs figures browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
@@ -23,6 +23,11 @@ test: $(VENV)/.installed-test lint browser
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W --keep-going -b html docs out/docs
 	@echo "Open out/docs/index.html"
+
+# The pictures of the tutorial into out/tutorial/, and those of the README into docs/images/.
+figures: $(VENV)/.installed-test
+	for each in examples/plot_*.py; do MPLBACKEND=agg $(BIN)/python $$each || exit 1; done
+	$(BIN)/python examples/readme_figure.py
 
 # The page of `ddim-edit ui` is tested in a real browser. Only root can install one; others bring theirs, or these tests are skipped.
 browser:
@@ -48,4 +53,4 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info
+	rm -rf $(VENV) build dist out docs/tutorial docs/reference/api *.egg-info

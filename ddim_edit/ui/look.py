@@ -1,0 +1,71 @@
+"""How the page looks: a calm theme with fonts that lie on this machine, and a few rules of our own."""
+
+import gradio as gr
+from gradio.themes.utils.fonts import LocalFont
+
+HEAD = """
+<script>
+// A slider's release is a pointer's business to gradio; keys that move one count here too.
+const MOVING = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
+document.addEventListener("keyup", (event) => {
+  if (event.target.type === "range" && MOVING.includes(event.key))
+    event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+});
+</script>
+"""
+
+CSS = """
+.gradio-container { max-width: 1400px !important; width: 100% !important; margin: 0 auto !important; }
+.gradio-container > main, .gradio-container .wrap.fillable { width: 100%; max-width: none !important; }
+.prose h1 { margin: 0.2rem 0 0 !important; font-size: 1.7rem; letter-spacing: -0.01em; }
+#lead p { color: var(--body-text-color-subdued); margin: 0; }
+.hint p { color: var(--body-text-color-subdued); margin: 0; line-height: 1.45; }
+.line textarea { font-family: var(--font-mono); font-size: 13px; line-height: 1.6; }
+#verdict p { margin: 0 0 0.5rem; line-height: 1.45; }
+/* Pixels as they are, and both pictures of the comparison in one square. */
+.crisp img { image-rendering: pixelated; }
+#compare .content { aspect-ratio: 1; width: 100%; }
+#compare .content img { position: absolute; inset: 0; width: 100%; height: 100%; max-height: none !important; }
+#compare .content img { object-fit: contain; }
+/* A slider of strengths fills from its middle, where nothing is moved. */
+.signed input[type=range]::-webkit-slider-runnable-track {
+  background: linear-gradient(to right,
+    var(--neutral-200) min(50%, var(--range_progress)), var(--slider-color) min(50%, var(--range_progress)),
+    var(--slider-color) max(50%, var(--range_progress)), var(--neutral-200) max(50%, var(--range_progress))) !important;
+}
+.signed input[type=range]::-moz-range-progress { background: var(--neutral-200) !important; }
+"""
+
+
+def theme() -> gr.themes.Base:
+    """Teal on warm grey; nothing of it is fetched from anywhere."""
+    look: gr.themes.Base = gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="stone",
+        font=[LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
+        font_mono=[LocalFont("IBM Plex Mono", weights=(400,)), "ui-monospace", "monospace"],
+    )
+    plain = {
+        f"block_{part}{mode}": value
+        for mode in ("", "_dark")
+        for part, value in {
+            "label_background_fill": "*background_fill_primary",
+            "label_text_color": "*body_text_color",
+            "title_background_fill": "transparent",
+            "title_text_color": "*body_text_color",
+        }.items()
+    }
+    return look.set(
+        **plain,
+        body_background_fill="*neutral_50",
+        background_fill_primary="white",
+        block_border_width="1px",
+        block_title_padding="0",
+        block_shadow="none",
+        button_primary_shadow="none",
+        button_secondary_shadow="none",
+        button_secondary_border_color="*neutral_200",
+        button_border_width="1px",
+        slider_color="*primary_500",
+    )

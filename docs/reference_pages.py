@@ -1,0 +1,93 @@
+"""Writes the pages of the Python reference from `ddim_edit.__all__`: one for each module that names come from."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+import ddim_edit
+
+TITLES = {
+    "editor": "The editor",
+    "backends": "Loading models",
+    "model": "Models",
+    "schedule": "Schedules and grids",
+    "denoise": "Denoisers",
+    "solve": "Solvers and walks",
+    "latent": "Latents and recipes",
+    "codec": "Codecs",
+    "condition": "Conditions",
+    "noise": "Noise",
+    "interpolate": "Interpolation",
+    "images": "Pictures",
+    "metrics": "Metrics",
+    "roundtrip": "Reconstructions",
+    "directions": "Directions",
+    "probing": "Probes",
+    "encoder": "In scikit-learn pipelines",
+    "codes": "Codes of many pictures",
+    "labels": "Labels",
+    "store": "Stores of latents",
+    "filling": "Filling stores",
+    "errors": "Errors",
+}
+"""The order of the pages, and what each is called; modules that are not here come last, under their own name."""
+
+
+def homes() -> dict[str, list[str]]:
+    """The public names of each module, a public module being in its own list by its own name."""
+    found: dict[str, list[str]] = {home: [] for home in TITLES}
+    for name in ddim_edit.__all__:
+        thing = getattr(ddim_edit, name)
+        home = name if inspect.ismodule(thing) else ddim_edit._HOME_OF[name]
+        found.setdefault(home, []).append(name)
+    return {home: names for home, names in found.items() if names}
+
+
+def write(folder: Path) -> None:
+    """Write the pages and their index; what has not changed is left alone, so that it is not built again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {home: page(home, names) for home, names in homes().items()}
+    listed = "\n".join(f"   {home}" for home in pages)
+    pages["index"] = f"Python reference\n================\n\n{INTRODUCTION}\n\n.. toctree::\n\n{listed}\n"
+    for name, text in pages.items():
+        file = folder / f"{name}.rst"
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
+
+
+INTRODUCTION = """Everything that ``ddim_edit`` offers, by the module that it comes from.
+The first line of each entry says what the thing can and cannot do."""
+
+
+def page(home: str, names: list[str]) -> str:
+    """The page of one module."""
+    title = TITLES.get(home, home.replace("_", " ").capitalize())
+    module = import_module(f"ddim_edit.{home}")
+    first = escaped((module.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "))
+    own = [name for name in names if name != home]
+    entries = [entry(name) for name in own]
+    if home in names:
+        apart = [f"   :exclude-members: {', '.join(own)}"] if own else []
+        entries.append("\n".join([f".. automodule:: ddim_edit.{home}", *apart]))
+    return f"{title}\n{'=' * len(title)}\n\n{first}\n\n" + "\n\n".join(entries) + "\n"
+
+
+def entry(name: str) -> str:
+    """The directive that documents one name."""
+    thing = getattr(ddim_edit, name)
+    if isinstance(thing, Mapping):
+        return f".. py:data:: ddim_edit.{name}\n\n   By name: {', '.join(f'``{key}``' for key in thing)}."
+    if inspect.isclass(thing):
+        return f".. auto{'exception' if issubclass(thing, Exception) else 'class'}:: ddim_edit.{name}"
+    return f".. autofunction:: ddim_edit.{name}"
+
+
+def escaped(line: str) -> str:
+    """A line of a docstring that reads the same in reStructuredText: stars and bars are no markup, nor is x_ a link."""
+    parts = re.split(r"(`+[^`]*`+)", line)
+    plain = [re.sub(r"[|*]|(?<=\w)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
+    # What is joined to `code`, a plural for example, would keep it from ending.
+    parts[::2] = [r"\ " + part if i and re.match(r"\w", part) else part for i, part in enumerate(plain)]
+    return "".join(parts)

@@ -1,0 +1,65 @@
+"""
+5. Where does diversity come from when eta = 0?
+===============================================
+
+From x_T alone. Nothing is drawn on the way down, so x_T decides the picture. The grid of times, which one is free to
+choose, decides only how exactly it is drawn. Three rows of five show it, and LPIPS, a distance that agrees with human
+eyes, puts a number to it.
+"""
+
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import torch
+from figures import BLUE, GREEN, ORANGE, faces, show
+
+from ddim_edit import Editor, Method, SeededNoise, make_grid, metrics, sample
+from ddim_edit.solve import Ancestral, OneWay
+
+editor = Editor.from_pretrained()
+grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]
+
+# %%
+# One x_T, five grids
+# -------------------
+
+one_code = torch.cat([editor.decode(editor.noise([28], Method("ddim", grid, 12))) for grid in grids])
+
+# %%
+# One grid, five x_T
+# ------------------
+
+one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], Method("ddim", "uniform", 12)))
+
+# %%
+# One x_T, five times DDPM
+# ------------------------
+#
+# With eta = 1 the noise that is drawn on the way decides as well, and x_T is no code of the picture.
+
+model = editor.model
+start = SeededNoise([28]).draw(model.shape).expand(5, -1, -1, -1)
+spans = model.schedule.spans(make_grid("uniform", model.schedule, 12))
+with torch.inference_mode():
+    ddpm = sample(model.denoiser, (start,), spans, OneWay(Ancestral(1.0, SeededNoise(range(5))))).x0
+
+rows = {"one x_T,\nfive grids": one_code, "one grid,\nfive x_T": one_grid, "one x_T,\nDDPM": ddpm}
+faces(list(rows.values()), list(rows))
+
+# %%
+# All ten pairs of each row
+# -------------------------
+
+lpips = metrics.LPIPS()
+pairs = list(combinations(range(5), 2))
+left, right = (torch.tensor(side) for side in zip(*pairs, strict=True))
+figure, axes = plt.subplots(figsize=(6.6, 2.3), layout="constrained")
+for height, ((name, row), colour) in enumerate(zip(rows.items(), (BLUE, GREEN, ORANGE), strict=True)):
+    row = row.clamp(-1, 1)
+    apart = lpips(row[left], row[right])
+    axes.plot(apart, [-height] * len(apart), "o", color=colour, alpha=0.5, mec="none")
+    axes.plot(apart.mean(), -height, "|", color=colour, ms=22, mew=2.5)
+    print(f"{' '.join(name.split()):20} LPIPS {apart.mean():.3f}, from {apart.min():.3f} to {apart.max():.3f}")
+axes.set(yticks=[0, -1, -2], yticklabels=list(rows), xlabel="LPIPS of two pictures", xlim=(0, None), ylim=(-2.5, 0.5))
+
+show()

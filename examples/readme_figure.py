@@ -1,0 +1,56 @@
+"""Draws the pictures of the README and the gallery anew: `python examples/readme_figure.py [FOLDER]`.
+
+FOLDER is docs/images unless named. All of them come from the command line, so that each carries its recipe.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from figures import packaged
+
+from ddim_edit import Editor, images
+
+PORTRAIT, OTHER = packaged("astronaut_face"), packaged("seed-0028")
+SCALE = "3"
+
+
+def ddim_edit(*words: str | Path) -> None:
+    """Run a command; float32, so that the pictures are the same on every processor."""
+    command = [sys.executable, "-m", "ddim_edit", *map(str, words), "--dtype", "fp32", "--overwrite", "--quiet"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def strips(folder: Path, scratch: Path) -> None:
+    """The walk between two faces, and the portrait along two directions."""
+    ddim_edit("interpolate", PORTRAIT, OTHER, "-o", folder / "strip.png", "--frames", "9", "--scale", SCALE)
+    for name in ("old", "female"):
+        ddim_edit("edit", PORTRAIT, "--set", name, "--strip", "-9:9:7", "--scale", SCALE, "-o", scratch / name)
+        (drawn,) = (scratch / name).glob("*.png")
+        shutil.copy(drawn, folder / f"{name}.png")
+
+
+def sheet(folder: Path, scratch: Path) -> None:
+    """There and back."""
+    ddim_edit("reconstruct", PORTRAIT, OTHER, "-o", scratch / "there")
+    shutil.copy(scratch / "there" / "sheet.png", folder / "sheet.png")
+
+
+def directions(folder: Path) -> None:
+    """Four faces along the packaged directions."""
+    files = [PORTRAIT, OTHER, packaged("seed-0014"), packaged("seed-0026")]
+    moves = [("old", 7), ("old", -7), ("female", 7), ("female", -7), ("baby", 7), ("light", 1), ("warm", 1.5)]
+    rows = images.to_uint8(Editor.from_pretrained().edits(files, [{"old": 0}, *({name: s} for name, s in moves)]))
+    labels = ["source", *(f"{name} {s:+g}" for name, s in moves)]
+    images.write(folder / "directions.png", images.labelled([images.enlarge(row, int(SCALE)) for row in rows], labels))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        strips(target, Path(scratch))
+        sheet(target, Path(scratch))
+    directions(target)

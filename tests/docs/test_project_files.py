@@ -1,0 +1,89 @@
+"""What machines read of the project besides its code: workflows, the citation, and the pages made from public names."""
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import ddim_edit
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
+def workflow(request: pytest.FixtureRequest) -> dict[Any, Any]:
+    # In YAML 1.1 a bare `on` is true.
+    return yaml.safe_load(request.param.read_text())
+
+
+def steps(workflow: dict[Any, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def test_a_workflow_says_when_it_runs_and_asks_for_no_more_than_reading(workflow: dict[Any, Any]) -> None:
+    assert workflow[True]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all(("uses" in step) != ("run" in step) for step in steps(workflow))
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[\w./-]+", step["uses"]) for step in steps(workflow) if "uses" in step)
+
+
+def test_what_a_workflow_makes_is_in_the_makefile(workflow: dict[Any, Any]) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    lines = [shlex.split(step["run"]) for step in steps(workflow) if step.get("run", "").startswith("make ")]
+    assert {word for line in lines for word in line[1:] if "=" not in word} <= targets
+
+
+def test_the_matrix_is_the_python_versions_that_the_project_promises() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]
+    prefix = "Programming Language :: Python :: 3."
+    promised = {line.removeprefix(prefix[:-2]) for line in PROJECT["classifiers"] if line.startswith(prefix)}
+    assert set(jobs["suite"]["strategy"]["matrix"]["python"]) == promised
+
+
+def test_a_release_is_published_without_a_password() -> None:
+    publish = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]["publish"]
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["environment"]["name"] == "pypi"
+    assert all("password" not in step.get("with", {}) for step in publish["steps"])
+
+
+def test_the_citation_names_this_version_and_what_every_citation_needs() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (str(citation["version"]), citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert all(reference["authors"] and reference["title"] for reference in citation["references"])
+
+
+def reference_pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference_pages", ROOT / "docs" / "reference_pages.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_each_public_name_once() -> None:
+    listed = [name for names in reference_pages().homes().values() for name in names]
+    assert sorted(listed) == sorted(ddim_edit.__all__)
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("r = |a| * w", r"r = \|a\| \* w"),
+        ("a row of `Picture`s, `|x|`", r"a row of `Picture`\ s, `|x|`"),
+        ("alpha_t x_0, but with_ is no link", r"alpha_t x_0, but with\_ is no link"),
+        ("nothing to do", "nothing to do"),
+    ],
+)
+def test_docstrings_read_the_same_in_restructuredtext(line: str, written: str) -> None:
+    assert reference_pages().escaped(line) == written

@@ -1,0 +1,129 @@
+"""The page as it is served, in Debian's Chromium, with an eye on what the browser asks for and complains of."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+IMAGES = Path(__file__).parents[2] / "assets" / "images"
+PATIENCE = 120_000
+"""Milliseconds that a busy machine is given."""
+
+
+def find_chromium() -> str:
+    """Where Chromium is. Without it a test is skipped, but fails in CI, where it must be."""
+    found = shutil.which("chromium")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no chromium here: apt-get install chromium")
+    return str(found)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a page on faces64, served by the command line from an empty folder."""
+    command = [sys.executable, "-m", "ddim_edit", "ui", "--port", "0", "--no-browser"]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+    finally:
+        server.terminate()
+        _, said = server.communicate(timeout=60)
+        assert "Traceback" not in said, said
+
+
+@dataclass
+class Visit:
+    """One visit of the page."""
+
+    page: Page
+    address: str
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def arrive(self) -> None:
+        """Open the page, and listen from the first request on."""
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("websocket", lambda socket: self.asked.append(socket.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda told: self.complaints.append(told.text) if told.type == "error" else None)
+        self.page.goto(self.address)
+        expect(self.page.locator("#photo")).to_be_visible(timeout=PATIENCE)
+
+    @property
+    def hosts(self) -> set[str | None]:
+        """Every host that was asked for anything; blob: and data: are none."""
+        parts = [urlsplit(url.removeprefix("blob:")) for url in self.asked if not url.startswith("data:")]
+        return {part.hostname for part in parts}
+
+    def go(self, tab: str) -> None:
+        self.page.get_by_role("tab", name=tab).click()
+
+    def upload(self, place: str, path: Path) -> None:
+        self.page.set_input_files(f"#{place} input[type=file]", path)
+
+    def open(self, path: Path) -> None:
+        """Upload a photo and wait for its verdict."""
+        self.upload("photo", path)
+        expect(self.page.locator("#verdict")).to_contain_text("There and back", timeout=PATIENCE)
+        expect(self.line).to_have_value("ddim-edit edit astronaut_face.png --set age=0 -o edited", timeout=PATIENCE)
+
+    def frame(self, size: str, across: float, down: float) -> None:
+        """Choose a part of the photo: its size in percent, and by a click where its middle is."""
+        view = self.page.locator("#view img")
+        before = str(view.get_attribute("src"))
+        self.type_in("size", size)
+        expect(view).not_to_have_attribute("src", before, timeout=PATIENCE)
+        box = view.bounding_box()
+        assert box is not None
+        view.click(position={"x": box["width"] * across, "y": box["height"] * down})
+        expect(self.page.locator("#across input[type=number]")).not_to_have_value("50", timeout=PATIENCE)
+
+    def type_in(self, name: str, value: str) -> None:
+        """Type a number beside a slider and leave it."""
+        number = self.page.locator(f"#{name} input[type=number]")
+        number.fill(value)
+        number.blur()
+
+    @property
+    def line(self):  # type: ignore[no-untyped-def]  # a Locator
+        return self.page.locator(".line textarea:visible")
+
+    def seen(self) -> tuple[bytes, bytes]:
+        """The pictures before and after, as files."""
+        before, after = (each.get_attribute("src") for each in self.page.locator("#compare img").all())
+        return self.bytes_of(str(before)), self.bytes_of(str(after))
+
+    def bytes_of(self, url: str) -> bytes:
+        return self.page.request.get(url).body()
+
+    def saved(self, button: str) -> tuple[str, bytes]:
+        """Name and content of what a button downloads."""
+        expect(self.page.locator(f"#{button}")).to_be_enabled(timeout=PATIENCE)
+        with self.page.expect_download(timeout=PATIENCE) as download:
+            self.page.locator(f"#{button}").click()
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+@contextmanager
+def visiting(address: str) -> Iterator[Callable[[], Visit]]:
+    """Opens visits of the page in a headless browser."""
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
+
+        def visit() -> Visit:
+            made = Visit(browser.new_page(viewport={"width": 1440, "height": 1000}), address)
+            made.arrive()
+            return made
+
+        yield visit
+        browser.close()

@@ -1,0 +1,32 @@
+"""Makes the picture of the page in the docs: `python -m tests.ui.picture docs/images/ui.png`."""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from .browsing import IMAGES, PATIENCE, Visit, serving, visiting
+
+
+def take(visit: Visit, target: Path) -> None:
+    """An edited face: a part of a portrait, moved along one direction with another one kept."""
+    visit.upload("photo", IMAGES / "astronaut.png")
+    expect(visit.page.locator("#verdict")).to_contain_text("512x512 to 64x64", timeout=PATIENCE)
+    visit.frame("21.1", 225 / 512, 126 / 512)
+    visit.page.locator("#use").click()
+    expect(visit.line).to_have_value(re.compile("--crop"), timeout=PATIENCE)
+    visit.page.get_by_label("±9").check()
+    visit.page.locator("#keep").get_by_label("female").check()
+    visit.type_in("slide-old", "6")
+    expect(visit.line).to_have_value(re.compile(r"old=\+6 --keep"), timeout=PATIENCE)
+    visit.page.mouse.move(0, 0)
+    visit.page.evaluate("window.scrollTo(0, 0)")
+    visit.page.wait_for_timeout(1500)
+    visit.page.screenshot(path=target, full_page=True)
+
+
+if __name__ == "__main__":
+    with serving(Path(tempfile.mkdtemp())) as address, visiting(address) as visit:
+        take(visit(), Path(sys.argv[1]))

@@ -1,0 +1,87 @@
+"""How the page is laid out and served, as far as that can be seen without a browser."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddim_edit import ui
+from ddim_edit.cli import main
+from ddim_edit.cli.serving import _flags
+from ddim_edit.cli.session import Session
+
+Widgets = list[tuple[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def told(model: Path, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `laying.py` reports."""
+    script, folder = Path(__file__).with_name("laying.py"), tmp_path_factory.mktemp("laid")
+    command = [sys.executable, str(script), str(model), str(fitted), str(folder)]
+    env = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def labels(shown: Widgets, kind: str) -> list[str]:
+    return [props["label"] for each, props in shown if each == kind]
+
+
+def test_only_the_sliders_of_the_chosen_level_are_shown(told: dict[str, Any]) -> None:
+    shown = told["fitted"]
+    assert [label for label in labels(shown, "slider") if label in ("low", "old", "wide")] in (["low"], ["old", "wide"])
+    assert labels(shown, "radio") == ["Level of the edit", "Reach of the sliders", "Animation"]
+    assert labels(shown, "checkboxgroup") == ["Keep"]
+
+
+def test_without_directions_there_are_no_sliders_and_the_page_says_why(told: dict[str, Any]) -> None:
+    shown = told["bare"]
+    assert labels(shown, "slider") == ["Size in percent", "Across", "Down", "Frames from each to the next", "How many"]
+    assert labels(shown, "radio") == ["Animation"]
+    assert any("No directions come with this model" in props["value"] for kind, props in shown if kind == "markdown")
+
+
+def test_a_page_leaves_nothing_in_the_package(told: dict[str, Any]) -> None:
+    """Beside every subclass of its widgets gradio writes a stub file."""
+    assert told
+    assert not list(Path(ui.__file__).parent.glob("*.pyi"))
+
+
+def test_an_error_is_told_with_the_users_name_of_the_file_and_as_plain_text(told: dict[str, Any]) -> None:
+    wanted = "wanted a picture, was given my &lt;b&gt;.png, which is &lt;empty&gt;: save it again"
+    assert told["sentence"] == wanted
+
+
+def test_a_port_that_is_taken_is_an_error_of_one_sentence(told: dict[str, Any]) -> None:
+    port, said = told["port"]
+    assert said.startswith(f"wanted a free port, was given port {port} (")
+
+
+def test_without_gradio_the_extra_is_named_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ddim_edit.ui.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as left:
+        main(["ui", "--no-browser", "--model", "no such model"])
+    assert left.value.code == 1
+    assert "pip install 'ddim-edit[ui]'" in capsys.readouterr().err
+
+
+def test_the_package_names_the_page_without_loading_it() -> None:
+    script = "import sys; from ddim_edit import ui; ui.serve; print({'gradio', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_command_lines_name_the_model_as_the_page_was_told() -> None:
+    assert _flags(Session(None, "auto", "auto", None, False, False)) == []
+    session = Session("tiny", "cpu", "fp32", 2, False, False, (384, 512), True, "off")
+    assert _flags(session) == [
+        *("--model", "tiny", "--device", "cpu", "--dtype", "fp32", "--size", "512x384", "--compile", "off"),
+        *("--batch-size", "2", "--offline"),
+    ]
