@@ -148,7 +148,7 @@ class Walker:
         )
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
-        """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits and is one."""
+        """Insist that a latent belongs to this model, weights, schedule and dtype; forced, that it fits."""
         if not force:
             _require_same(self.model, latent.recipe)
         if tuple(latent.x.shape) != self.model.shape:
