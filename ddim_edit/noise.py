@@ -14,7 +14,8 @@ class SeededNoise:
     """Draws z ~ N(0, I) row by row, each row from the generator of its own seed; the same on every device.
 
     Args:
-        seeds: one integer per row; equal seeds give equal rows.
+        seeds: one integer per row; equal seeds give equal rows. What drew x_T is handed on to a noisy walk:
+            made anew, it would draw x_T once more.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
