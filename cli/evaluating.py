@@ -1,6 +1,6 @@
 """`evaluate`: what round trips lose, against solver and steps, as rows, means, a table and a plot."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import chain
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .files import claim, make_crop, picture_files, resolved, say_notes
+from .files import claim, make_crop, picture_files, pictures_of, resolved
 from .options import (
     GRID_NAMES,
     SOLVER_NAMES,
@@ -152,7 +152,7 @@ def _measured(
 
     found: list[EvaluationRow] = []
     with row_writer(target) as write:
-        for batch in _pictures(session, inputs, crop):
+        for batch in pictures_of(session, [file.name for file in inputs], inputs, crop):
             for row in chain.from_iterable(_rows(session, batch, way) for way in ways):
                 write(row)
                 session.emit(asdict(row))
@@ -171,23 +171,6 @@ def _rows(session: Session, batch: "list[tuple[str, Picture]]", way: "Way") -> "
     with session.survive(f"{way.setting.solver} {way.setting.grid} {way.setting.steps}"):
         rows += measure(session.editor, batch, [way])
     return rows
-
-
-def _pictures(session: Session, inputs: Sequence[Path], crop: Any) -> "Iterator[list[tuple[str, Picture]]]":
-    """The pictures that can be read, batch by batch, by their names; what cannot be is named and left out."""
-    from ddim_edit.ahead import ahead
-    from ddim_edit.images import read
-
-    size, frame = session.editor.model.size, make_crop(crop)
-    coming = ahead(lambda file: read(file, size, frame), inputs, session.editor.batch_size)
-    for batch in session.batches(coming, "pictures", len(inputs)):
-        good = []
-        for file, picture in batch:
-            with session.survive(file):
-                say_notes(session, file, picture())
-                good.append((file.name, picture()))
-        if good:
-            yield good
 
 
 def _warn_if_unfinished(session: Session, row: "EvaluationRow") -> None:

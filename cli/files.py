@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ddim_edit import ArgumentError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ddim_edit import Latent
     from ddim_edit.images import Picture
 
+Item = TypeVar("Item")
 LATENT = ".latent.safetensors"
 
 
@@ -109,21 +110,30 @@ def pictures(
     session: Session, images: Sequence[Path], place: Place, crop: Any, reserved: Collection[Path] = ()
 ) -> Iterator[list[tuple[Job, "Picture"]]]:
     """The pictures that arguments name, batch by batch, each with its job; says what was done to them."""
+    work = jobs(session, picture_files(session, images), place, reserved)
+    yield from pictures_of(session, work, [job.source for job in work], crop)
+
+
+def pictures_of(
+    session: Session, items: Sequence[Item], files: Sequence[Path], crop: Any
+) -> "Iterator[list[tuple[Item, Picture]]]":
+    """Each item with the picture of its file, batch by batch; what cannot be read is named and left out."""
     from ddim_edit.ahead import ahead
     from ddim_edit.images import read
 
-    work = jobs(session, picture_files(session, images), place, reserved)
-    if not work:
+    if not files:
         return
     size, frame = session.editor.model.size, make_crop(crop)
     # While one batch goes through the network, the next is read.
-    coming = ahead(lambda job: read(job.source, size, frame), work, session.editor.batch_size)
-    for batch in session.batches(coming, "pictures", len(work)):
+    coming = ahead(
+        lambda pair: read(pair[1], size, frame), list(zip(items, files, strict=True)), session.editor.batch_size
+    )
+    for batch in session.batches(coming, "pictures", len(files)):
         good = []
-        for job, picture in batch:
-            with session.survive(job.source):
-                say_notes(session, job.source, picture())
-                good.append((job, picture()))
+        for (item, file), picture in batch:
+            with session.survive(file):
+                say_notes(session, file, picture())
+                good.append((item, picture()))
         if good:
             yield good
 

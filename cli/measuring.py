@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .files import make_crop, picture_files, say_notes
+from .files import picture_files, pictures_of
 from .options import images_argument, with_condition, with_crop, with_session
 from .session import Session
 
@@ -57,7 +57,8 @@ def likelihood(
         session.dtype = "fp32"
     told = Integration(steps, probes, seed, start=start, condition=Condition(**condition))
     rows = []
-    for batch in _read(session, images, crop):
+    files = picture_files(session, images)
+    for batch in pictures_of(session, files, files, crop):
         for row in _measured(session, batch, told):
             session.emit(row)
             rows.append(row)
@@ -66,30 +67,7 @@ def likelihood(
     session.leave()
 
 
-class _Read(NamedTuple):
-    file: Path
-    picture: "Picture"
-
-
-def _read(session: Session, images: Sequence[Path], crop: Any) -> Iterator[list[_Read]]:
-    """The pictures that arguments name, batch by batch; what cannot be read is named and left out."""
-    from ddim_edit.images import read
-
-    files = picture_files(session, images)
-    if not files:
-        return
-    size, frame = session.editor.model.size, make_crop(crop)
-    for batch in session.batches(files, "pictures", len(files)):
-        good = []
-        for file in batch:
-            with session.survive(file):
-                good.append(_Read(file, read(file, size, frame)))
-                say_notes(session, file, good[-1].picture)
-        if good:
-            yield good
-
-
-def _measured(session: Session, batch: Sequence[_Read], told: "Integration") -> Iterator[Row]:
+def _measured(session: Session, batch: "Sequence[tuple[Path, Picture]]", told: "Integration") -> Iterator[Row]:
     from ddim_edit import log_likelihood
 
     pictures = [picture for _, picture in batch]

@@ -18,11 +18,10 @@ from ddim_edit.backends.placed import PRECISIONS, Placed, Precision, is_native, 
 from ddim_edit.codec import Codec
 from ddim_edit.denoise import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.images.reading import PIXEL_LIMIT
 from ddim_edit.model import Model
 
 Size = tuple[int, int]
-PIXELS = 178_000_000
-"""Of the largest pictures that a model may make; none that are larger can be read."""
 
 
 class Wish(NamedTuple):
@@ -91,9 +90,9 @@ def cells(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:
     if size is None and checkpoint.size is None:
         raise ModelError("a size for pictures of this model, which does not tell its own", "none", "give --size")
     height, width = size or _pixels(checkpoint.size or (0, 0), codec)
-    if height * width > PIXELS:
+    if height * width > PIXEL_LIMIT:  # larger ones could never be read
         given = f"{width}x{height}"
-        raise ArgumentError(f"pictures of at most {PIXELS:,} pixels", given, "give a smaller --size")
+        raise ArgumentError(f"pictures of at most {PIXEL_LIMIT:,} pixels", given, "give a smaller --size")
     if size is None:
         return height // codec.factor, width // codec.factor
     if min(size) < 1 or any(side % codec.factor for side in size):
