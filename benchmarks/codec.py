@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ddim_edit import images, metrics
-from ddim_edit.backends.autoencoders import load_autoencoder
-from ddim_edit.codec import AutoencoderCodec, FixedPointRefiner, GradientRefiner, Refiner
+from ddim_edit.models.autoencoders import load_autoencoder
+from ddim_edit.models.codec.autoencoder import AutoencoderCodec
+from ddim_edit.models.codec.refinement import FixedPointRefiner, GradientRefiner, Refiner
 
 CONFIG: Mapping[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,

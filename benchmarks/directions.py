@@ -21,7 +21,6 @@ from judge import ATTRIBUTES, Faces, load_judge, read_faces, verdicts
 from torch import Tensor, nn
 
 from ddim_edit import CodeFolder, Editor, Latents, Method, images, metrics
-from ddim_edit.codes import Codes
 from ddim_edit.directions import (
     Direction,
     DirectionEstimator,
@@ -31,6 +30,7 @@ from ddim_edit.directions import (
     SVMDirection,
     fit_direction,
 )
+from ddim_edit.latents.cache import Codes
 
 ESTIMATORS: Mapping[str, DirectionEstimator] = {
     "mean": MeanDifference(),

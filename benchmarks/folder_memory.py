@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ddim_edit.backends import UNet, UNetConfig
+from ddim_edit.models.unet.config import UNetConfig
+from ddim_edit.models.unet.network import UNet
 
 SIDE = 8
 UNET = {

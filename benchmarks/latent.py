@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Condition, Editor, Method, Model, images, load_model
-from ddim_edit.backends.autoencoders import load_autoencoder
-from ddim_edit.backends.checkpoint import Classes
-from ddim_edit.backends.conditioning import ClassLabels, Conditioner
-from ddim_edit.roundtrip import Reconstruction
+from ddim_edit.metrics.reconstruction import Reconstruction
+from ddim_edit.models.autoencoders import load_autoencoder
+from ddim_edit.models.checkpoint import Classes
+from ddim_edit.models.conditioning import ClassLabels, Conditioner
 
 UNET: Mapping[str, Any] = {
     "in_channels": 4,

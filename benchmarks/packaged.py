@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddim_edit import CodeFolder, Direction, Editor, LogisticDirection, Method, RidgeDirection, fit_direction, images
-from ddim_edit.codes import Codes
 from ddim_edit.directions import SUFFIX, DirectionEstimator, cosines
+from ddim_edit.latents.cache import Codes
 
 Floats = NDArray[np.float64]
 CAUTION = """Labels of age and gender in that collection are noisy annotations of other people's photographs, partly by

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import SOLVERS, Editor, Method, images, metrics
-from ddim_edit.backends.inverse_scheduler import InverseScheduler
+from ddim_edit.models.inverse_scheduler import InverseScheduler
 
 GRIDS = ("karras:14", "karras", "logsnr", "uniform")
 EXACT = (

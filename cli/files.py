@@ -118,8 +118,8 @@ def pictures_of(
     session: Session, items: Sequence[Item], files: Sequence[Path], crop: Any
 ) -> "Iterator[list[tuple[Item, Picture]]]":
     """Each item with the picture of its file, batch by batch; what cannot be read is named and left out."""
-    from ddim_edit.ahead import ahead
     from ddim_edit.images import read
+    from ddim_edit.io.prefetch import ahead
 
     if not files:
         return

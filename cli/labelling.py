@@ -16,9 +16,9 @@ from .session import Session
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ddim_edit.codes import Codes
+    from ddim_edit.directions.labels import Labelled
     from ddim_edit.images import Picture
-    from ddim_edit.labels import Labelled
+    from ddim_edit.latents.cache import Codes
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Labels:
 
     def read(self) -> "Labelled":
         """The files and their labels."""
-        from ddim_edit import labels
+        from ddim_edit.directions import labels
 
         if self.with_ and self.without:
             return labels.from_folders(self.with_, self.without)
@@ -75,8 +75,8 @@ class StoredLabels:
         self, session: Session, level: str, walk: Mapping[str, Any], crop: Any, cache: Path | None
     ) -> "tuple[Codes, NDArray[Any]]":
         """The codes of the store's pictures that have a label; says how many labels have no latent."""
-        from ddim_edit import LatentStore, labels
-        from ddim_edit.directions import stored_codes
+        from ddim_edit import LatentStore
+        from ddim_edit.directions import labels, stored_codes
 
         named = labels.read_names(self.csv, self.column, self.positive, self.negative)
         codes, values = stored_codes(LatentStore(self.latents), named)
@@ -169,7 +169,7 @@ def read_codes(
     session: Session, pictures: "Sequence[Picture]", levels: Sequence[str], walk: Mapping[str, Any], cache: Path | None
 ) -> "list[Codes]":
     """Their codes at several levels, with a bar of evaluations where somebody looks."""
-    from ddim_edit.codes import CodeFolder
+    from ddim_edit.latents.cache import CodeFolder
 
     shelf = None if cache is None else CodeFolder(cache)
     with session.watching():

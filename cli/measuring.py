@@ -80,7 +80,7 @@ def _measured(session: Session, batch: "Sequence[tuple[Path, Picture]]", told: "
 
 def _table(rows: Sequence[Row]) -> str:
     """One line a picture, its error by the probes, and for several one of their mean, its error over pictures."""
-    from ddim_edit.likelihood import mean_and_error
+    from ddim_edit.evaluation.likelihood.bits import mean_and_error
 
     cells = [(Path(row["input"]).stem, row["bits_per_dim"], row["standard_error"], row["nfe"]) for row in rows]
     lines = [_line(name, f"{bits:9.4f}", f"{error:8.4f}", f"{nfe:6d}") for name, bits, error, nfe in cells]

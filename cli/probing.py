@@ -71,7 +71,7 @@ def probe(
 
     Prints balanced accuracy with 95 % intervals on pictures that no probe has seen; a table, or JSON.
     """
-    from ddim_edit.probing import probe as run
+    from ddim_edit.evaluation.probing import probe as run
 
     target = None if plot is None else claim(plot, frozenset(), overwrite)
     pictures, values = readable(session, labels.read(), crop)
@@ -95,7 +95,7 @@ def _baselines(pictures: "Sequence[Picture]", seed: int) -> "dict[str, NDArray[A
     """The pictures themselves, and as many random numbers of each as a small feature vector has."""
     import torch
 
-    from ddim_edit.probing import random_projection
+    from ddim_edit.evaluation.probing import random_projection
 
     pixels = torch.stack([picture.tensor for picture in pictures]).flatten(1).float().numpy()
     return {"pixels": pixels, "random projection": random_projection(pixels, 512, seed)}

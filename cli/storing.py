@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, LatentStore
-    from ddim_edit.filling import Engine, Filled, Job, Listing, Rank
+    from ddim_edit.distributed.job import Engine, Filled, Job
+    from ddim_edit.distributed.listing import Listing
+    from ddim_edit.distributed.ranks import Rank
 
 STORE, SETTINGS = ".latents", "store.json"
 _GIVEN_TO_RAY = ("workers", "gpus_per_worker")
@@ -76,7 +78,8 @@ def fill_store(
     **how: Any,
 ) -> None:
     """Invert pictures into a store, or go on with one; `how` is the method and the crop of a `Job`."""
-    from ddim_edit.filling import begin, listing, sizes
+    from ddim_edit.distributed import listing
+    from ddim_edit.distributed.running import begin, sizes
 
     rank = _rank(filling)
     found = listing(images, session.survive)
@@ -100,7 +103,7 @@ def is_store(path: Path) -> bool:
 def decode_store(session: Session, path: Path, place: Place, force: bool, condition: Mapping[str, Any]) -> None:
     """Decode every latent of a store, a batch at a time, into pictures that are named as those it was made from."""
     from ddim_edit import LatentStore
-    from ddim_edit.ahead import ahead
+    from ddim_edit.io.prefetch import ahead
 
     store = LatentStore(path)
     if not store:
@@ -143,13 +146,13 @@ def _write(one: _Decoded) -> None:
 
 
 def _rank(filling: Mapping[str, Any]) -> "Rank":
-    from ddim_edit.filling import rank_of
+    from ddim_edit.distributed.ranks import rank_of
 
     return rank_of({} if filling.get("engine") == "ray" else os.environ, filling.get("shard"))
 
 
 def _clear(output: Path, rank: "Rank") -> None:
-    from ddim_edit.store import Layout
+    from ddim_edit.latents.store.layout import Layout
 
     if rank.count > 1:
         wanted = "one process that overwrites a store"
@@ -160,7 +163,8 @@ def _clear(output: Path, rank: "Rank") -> None:
 def _job(session: Session, output: Path, found: "Listing", rank: "Rank", **how: Any) -> "Job":
     import torch
 
-    from ddim_edit.filling import Job, device_of
+    from ddim_edit.distributed.job import Job
+    from ddim_edit.distributed.ranks import device_of
 
     return Job(
         root=found.root,
@@ -177,7 +181,7 @@ def _job(session: Session, output: Path, found: "Listing", rank: "Rank", **how: 
 
 def _run(session: Session, job: "Job", mine: Sequence[int], filling: Mapping[str, Any], output: Path) -> None:
     """Have shards filled, tell of each, and at the end of every picture that failed."""
-    from ddim_edit.filling import fill
+    from ddim_edit.distributed.running import fill
 
     rows, failures = 0, dict[str, str]()
     with _progress(session, job, mine) as progress:
@@ -195,7 +199,7 @@ def _run(session: Session, job: "Job", mine: Sequence[int], filling: Mapping[str
 
 
 def _tell(session: Session, output: Path, filled: "Filled") -> None:
-    from ddim_edit.store import Layout
+    from ddim_edit.latents.store.layout import Layout
 
     file = Layout(output).shard(filled.index)
     if filled.unconverged:
@@ -238,8 +242,9 @@ class _Progress:
 def _progress(session: Session, job: "Job", mine: Sequence[int]) -> Iterator[_Progress]:
     from tqdm import tqdm
 
-    from ddim_edit.filling import finished
-    from ddim_edit.store import Layout, Plan
+    from ddim_edit.distributed.running import finished
+    from ddim_edit.latents.store.layout import Layout
+    from ddim_edit.latents.store.plan import Plan
 
     plan, there = Plan(Layout(job.store).plan), set(finished(job, mine))
     counts = {index: len(plan[index]) for index in mine if index not in there}
@@ -249,7 +254,8 @@ def _progress(session: Session, job: "Job", mine: Sequence[int]) -> Iterator[_Pr
 
 
 def _local(session: Session, filling: Mapping[str, Any], progress: "_Progress") -> "Engine":
-    from ddim_edit.filling import Filled, Job, Worker
+    from ddim_edit.distributed.job import Filled, Job
+    from ddim_edit.distributed.worker import Worker
 
     def engine(job: Job, indices: Sequence[int]) -> Iterator[Filled]:
         worker = Worker(job, on_batch=progress.advance)
@@ -262,7 +268,7 @@ def _local(session: Session, filling: Mapping[str, Any], progress: "_Progress") 
 
 
 def _ray(session: Session, filling: Mapping[str, Any], progress: "_Progress") -> "Engine":
-    from ddim_edit.filling.ray_engine import RayEngine
+    from ddim_edit.distributed.ray_engine import RayEngine
 
     return RayEngine(filling.get("workers"), filling.get("gpus_per_worker"))
 

@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 
 from ddim_edit import metrics
-from ddim_edit.backends import load_model
-from ddim_edit.codes import Codes, Shelf
+from ddim_edit.batching import Walker
+from ddim_edit.config import Method
+from ddim_edit.diffusion.grids import Grid
+from ddim_edit.diffusion.noise import SeededNoise
+from ddim_edit.diffusion.solvers.base import OneWay, Solver
+from ddim_edit.diffusion.solvers.steps import Ancestral, no_noise
 from ddim_edit.directions import Direction, Edit, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.interpolate import path
-from ddim_edit.latent import Latent, Latents, between, require_alike
-from ddim_edit.model import Model
-from ddim_edit.noise import SeededNoise
-from ddim_edit.roundtrip import Reconstruction, scores
-from ddim_edit.schedule import Grid
-from ddim_edit.solve import Ancestral, Method, OneWay, Solver, no_noise
-from ddim_edit.sources import Images
-from ddim_edit.walker import Walker
+from ddim_edit.images.sources import Images
+from ddim_edit.latents.cache import Codes, Shelf
+from ddim_edit.latents.interpolation import path
+from ddim_edit.latents.latent import Latent, Latents, between, require_alike
+from ddim_edit.metrics.reconstruction import Reconstruction, scores
+from ddim_edit.models.loading import load_model
+from ddim_edit.models.model import Model
 
 DEFAULT, CENTRE = Method(), CentreSquare()
 Named = str | Path | Direction

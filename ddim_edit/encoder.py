@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from ddim_edit.codes import CodeFolder
+from ddim_edit.config import Method
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.solve import Method
+from ddim_edit.latents.cache import CodeFolder
 
 
 class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -14,7 +14,8 @@ import torch
 from figures import GREY, faces, show
 
 from ddim_edit import MixtureDenoiser, NoiseSchedule, SeededNoise, load_model, make_grid, sample
-from ddim_edit.solve import Ancestral, OneWay
+from ddim_edit.diffusion.solvers.base import OneWay
+from ddim_edit.diffusion.solvers.steps import Ancestral
 
 # %%
 # Exactly, for Gaussian data

@@ -23,7 +23,8 @@ import torch
 from figures import BLUE, GREY, ORANGE, faces, show
 
 from ddim_edit import Grid, MixtureDenoiser, NoiseSchedule, SeededNoise, load_model, make_grid, sample
-from ddim_edit.solve import Ancestral, OneWay
+from ddim_edit.diffusion.solvers.base import OneWay
+from ddim_edit.diffusion.solvers.steps import Ancestral
 
 # %%
 # Exactly, for Gaussian data

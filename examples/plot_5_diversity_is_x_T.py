@@ -14,7 +14,8 @@ import torch
 from figures import BLUE, GREEN, ORANGE, faces, show
 
 from ddim_edit import Editor, Method, SeededNoise, make_grid, metrics, sample
-from ddim_edit.solve import Ancestral, OneWay
+from ddim_edit.diffusion.solvers.base import OneWay
+from ddim_edit.diffusion.solvers.steps import Ancestral
 
 editor = Editor.from_pretrained()
 grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]

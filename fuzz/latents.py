@@ -10,7 +10,7 @@ import torch  # noqa: F401 - before anything is instrumented, which would take m
 
 with atheris.instrument_imports(include=["ddim_edit", "json"]):
     from ddim_edit.errors import LatentError
-    from ddim_edit.latent import Latent
+    from ddim_edit.latents.latent import Latent
 
 FILE = Path(tempfile.mkdtemp()) / "a.latent.safetensors"
 TENSOR = {"x": {"dtype": "F64", "shape": [1, 1, 1], "data_offsets": [0, 8]}}

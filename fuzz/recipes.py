@@ -6,9 +6,9 @@ import atheris
 import torch  # noqa: F401 - before anything is instrumented, which would take minutes for torch
 
 with atheris.instrument_imports(include=["ddim_edit"]):
+    from ddim_edit.diffusion.grids import Grid
     from ddim_edit.errors import DDIMEditError
-    from ddim_edit.latent import Recipe
-    from ddim_edit.schedule import Grid
+    from ddim_edit.latents.latent import Recipe
 
 NAMES = (
     *("model", "weights", "schedule", "prediction", "dtype", "solver", "grid", "times", "condition", "dequantise"),

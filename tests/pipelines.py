@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 
-from .backends.twins import CELEBAHQ, CIFAR10
+from .models.twins import CELEBAHQ, CIFAR10
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 Transformers: Any = transformers

@@ -62,7 +62,7 @@ def test_the_wheel_holds_all_code_and_all_assets_and_nothing_else(wheel: Path) -
     assert {name for name in names_in(wheel) if ".dist-info/" not in name} == wanted
     assert wanted > {
         "ddim_edit/py.typed",
-        "ddim_edit/backends/unet/network.py",
+        "ddim_edit/models/unet/network.py",
         "ddim_edit/images/reading.py",
         "ddim_edit/cli/main.py",
         "ddim_edit/assets/models/faces64/README.md",

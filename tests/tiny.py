@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ddim_edit.backends.unet import WEIGHTS, UNet, UNetConfig
+from ddim_edit.models.component import WEIGHTS
+from ddim_edit.models.unet.config import UNetConfig
+from ddim_edit.models.unet.network import UNet
 
 SIZE = 16
 # With v = 0 the model is the exact one of Gaussian data, so that a small random v makes a tame, curved flow.

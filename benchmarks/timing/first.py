@@ -16,7 +16,7 @@ def main() -> None:
     """Invert, and tell."""
     folder, device, dtype, picture, output, started = sys.argv[1:]
     from ddim_edit import Editor, load_model
-    from ddim_edit.denoise import NetworkDenoiser
+    from ddim_edit.diffusion.denoisers import NetworkDenoiser
 
     imported = time.monotonic()
     model = load_model(folder, device, dtype)

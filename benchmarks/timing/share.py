@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddim_edit import Editor, Method, Model, load_model
-from ddim_edit.backends import PRECISIONS, load_unet
-from ddim_edit.denoise import Network, NetworkDenoiser
+from ddim_edit.diffusion.denoisers import Network, NetworkDenoiser
+from ddim_edit.models.placement import PRECISIONS
+from ddim_edit.models.unet.checkpoint import load_unet
 from timing.bench import Bench, Row, Section
 from timing.pictures import fill
 from timing.place import Place, Watched

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Editor, Method, Model, load_model
-from ddim_edit.backends.inverse_scheduler import InverseScheduler
+from ddim_edit.models.inverse_scheduler import InverseScheduler
 from timing.place import Place
 
 THEIRS = "diffusers"

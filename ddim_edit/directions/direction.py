@@ -11,23 +11,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ddim_edit.config import Method
+from ddim_edit.diffusion.grids import Grid
 from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
-from ddim_edit.latent import Recipe
-from ddim_edit.records import (
-    Check,
-    is_number,
-    is_table,
-    is_text,
-    is_whole,
-    list_of,
-    maybe,
-    misfit,
-    table_of,
-)
-from ddim_edit.schedule import Grid
-from ddim_edit.solve import Method
-from ddim_edit.spaces import read_time
-from ddim_edit.tensorfile import TensorFile
+from ddim_edit.io.schema import Check, is_number, is_table, is_text, is_whole, list_of, maybe, misfit, table_of
+from ddim_edit.io.tensorfile import TensorFile
+from ddim_edit.latents.latent import Recipe
+from ddim_edit.latents.spaces import read_time
 
 SUFFIX = ".direction.safetensors"
 FORMAT = 1

@@ -11,7 +11,6 @@ from sklearn.base import clone, is_regressor
 from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor
 
-from ddim_edit.codes import Codes
 from ddim_edit.directions import streamed
 from ddim_edit.directions.direction import Direction, unit
 from ddim_edit.directions.estimators import (
@@ -35,6 +34,7 @@ from ddim_edit.directions.measuring import (
 from ddim_edit.directions.principal import Leading, PrincipalDirections, leading_of_rows
 from ddim_edit.directions.rows import Rows
 from ddim_edit.errors import DirectionError
+from ddim_edit.latents.cache import Codes
 
 IN_MEMORY = 2**26
 """Numbers in all that codes on disk are still read into memory for; above, they are fitted in passes."""

@@ -8,13 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from ddim_edit.directions.estimators import (
-    LDADirection,
-    LogisticDirection,
-    MeanDifference,
-    RidgeDirection,
-    Spread,
-)
+from ddim_edit.directions.estimators import LDADirection, LogisticDirection, MeanDifference, RidgeDirection, Spread
 from ddim_edit.directions.sample_space import Array
 from ddim_edit.directions.scatter import Factor, Sample
 

@@ -8,13 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit.denoise import Denoiser
+from ddim_edit.diffusion.bottleneck import FORMS, ShiftedDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser
+from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.directions.direction import Direction, unit
 from ddim_edit.directions.geometry import complement, rotate
 from ddim_edit.errors import ArgumentError, DirectionMismatchError
-from ddim_edit.hspace import FORMS, ShiftedDenoiser
-from ddim_edit.latent import Latent, Latents
-from ddim_edit.solve import SOLVERS
+from ddim_edit.latents.latent import Latent, Latents
 
 
 class Edit(Protocol):

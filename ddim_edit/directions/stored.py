@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddim_edit.codes import Codes
 from ddim_edit.directions.rows import Picked
 from ddim_edit.errors import ArgumentError, LatentError
-from ddim_edit.latent import Recipe
-from ddim_edit.store import LatentStore, Layout, read_settings
+from ddim_edit.latents.cache import Codes
+from ddim_edit.latents.latent import Recipe
+from ddim_edit.latents.store.layout import Layout
+from ddim_edit.latents.store.settings import read_settings
+from ddim_edit.latents.store.store import LatentStore
 
 
 def stored_codes(store: LatentStore, labels: Mapping[str, float]) -> tuple[Codes, NDArray[np.float64]]:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddim_edit.config import Method
 from ddim_edit.editor import CENTRE, DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.rows import FIGURES, EvaluationRow
 from ddim_edit.evaluation.ways import Scores, Way, make_ways
 from ddim_edit.images import Picture, find, read
-from ddim_edit.solve import Method
-from ddim_edit.sources import Images, Source, sources
+from ddim_edit.images.sources import Images, Source, sources
 
 SOLVERS, GRIDS = ("dpm2m", "ddim"), ("karras:14",)
 STEPS = (10, 20, 50, 100, 200, 500, 1000)

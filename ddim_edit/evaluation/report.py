@@ -11,7 +11,7 @@ from typing import Any, Self
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import EvaluationRow, read_rows, row_writer
 from ddim_edit.evaluation.statistics import COVERED, Summary, summaries
-from ddim_edit.files import atomic
+from ddim_edit.io.atomic import atomic
 
 CSV, JSON = "evaluation.csv", "evaluation.json"
 VERSION = 1

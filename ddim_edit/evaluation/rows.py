@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.files import atomic
+from ddim_edit.io.atomic import atomic
 
 FIGURES: Mapping[str, tuple[float, float]] = {
     "lpips": (0.0, math.inf),

@@ -6,7 +6,7 @@ from pathlib import Path
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.rows import Setting
 from ddim_edit.evaluation.statistics import Interval, Summary
-from ddim_edit.files import atomic
+from ddim_edit.io.atomic import atomic
 
 _CODES = {"lpips": ".2g", "psnr": ".2f", "ssim": ".5f", "mse": ".2g", "identical_pixels": ".1%"}
 _TITLES = ("LPIPS", "PSNR dB", "SSIM", "MSE", "same pixels")

@@ -8,16 +8,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit.backends.inverse_scheduler import InverseScheduler
+from ddim_edit.config import Method
+from ddim_edit.diffusion.integration import Inversion, RoundTrip
 from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import FIGURES, Setting
-from ddim_edit.metrics import LPIPS
-from ddim_edit.model import Model
-from ddim_edit.roundtrip import Trip, scores
-from ddim_edit.solve import Inversion, Method
-from ddim_edit.solve.walks import RoundTrip
-from ddim_edit.sources import Images
+from ddim_edit.images.sources import Images
+from ddim_edit.metrics.pixels import LPIPS
+from ddim_edit.metrics.reconstruction import Trip, scores
+from ddim_edit.models.inverse_scheduler import InverseScheduler
+from ddim_edit.models.model import Model
 
 Scores = Sequence[Mapping[str, Any]]
 

@@ -11,9 +11,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ddim_edit.errors import ImageError
-from ddim_edit.files import atomic
 from ddim_edit.images.pixels import to_image
 from ddim_edit.images.recipe import KEY, Recipe, as_exif, as_text
+from ddim_edit.io.atomic import atomic
 
 Writer = TypeVar("Writer")
 

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from ddim_edit.errors import ArgumentError, ImageError
-from ddim_edit.files import atomic
 from ddim_edit.images.recipe import KEY, Recipe, as_comment, as_text
+from ddim_edit.io.atomic import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddim_edit.errors import ArgumentError
+from ddim_edit.evaluation.probing import ProbeReport, ProbeRow
 from ddim_edit.images.recipe import Recipe
 from ddim_edit.plots.drawing import GREY, End, blank, draw, frame, looks, name_ends, ticks, write
-from ddim_edit.probing import ProbeReport, ProbeRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

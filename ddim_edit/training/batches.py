@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.images import to_float
-from ddim_edit.noise import derive_seed
 from ddim_edit.training.pictures import Pictures
 
 

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.tensorfile import TensorFile
+from ddim_edit.io.tensorfile import TensorFile
 from ddim_edit.training.learner import Learner
 
 _FORMAT, _KEY = 1, "training"

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ddim_edit.backends.extra import diffusers
 from ddim_edit.editor import Editor
-from ddim_edit.files import atomic
 from ddim_edit.images import sheet, to_uint8, write
+from ddim_edit.io.atomic import atomic
+from ddim_edit.models.extra import diffusers
 from ddim_edit.training.checkpoint import Row
 from ddim_edit.training.learner import Learner
 

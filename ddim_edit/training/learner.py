@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddim_edit.noise import derive_seed
+from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.training.batches import Batch, Lesson
 from ddim_edit.training.origins import Beginning
 from ddim_edit.training.settings import Settings

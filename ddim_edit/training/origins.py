@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import nn
 
-from ddim_edit.backends.assembly import fingerprint
-from ddim_edit.backends.component import component, read_json
-from ddim_edit.backends.extra import diffusers, explained, load_network
-from ddim_edit.backends.loading import packaged_models
-from ddim_edit.backends.process import read_process
-from ddim_edit.denoise import by_index
+from ddim_edit.diffusion.denoisers import by_index
 from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.models.assembly import fingerprint
+from ddim_edit.models.component import component, read_json
+from ddim_edit.models.extra import diffusers, explained, load_network
+from ddim_edit.models.loading import packaged_models
+from ddim_edit.models.process import read_process
 from ddim_edit.training.networks import NETWORKS, PREDICTIONS, SCHEDULES
 
 _CHOOSE = "choose one of these"

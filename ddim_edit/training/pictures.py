@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddim_edit.ahead import ahead
+from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.errors import ImageError
 from ddim_edit.images import Picture, find, read
-from ddim_edit.noise import derive_seed
+from ddim_edit.io.prefetch import ahead
 
 FEWEST = 2
 """Pictures that a training needs: one to learn from and one to measure on."""

@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ddim_edit.ahead import ahead
 from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.io.prefetch import ahead
 from ddim_edit.training.batches import Batch, Batches, Share, Yardstick
 from ddim_edit.training.checkpoint import Checkpoint, Row
 from ddim_edit.training.export import write_model, write_sheet

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddim_edit.config import Method
 from ddim_edit.directions import Direction, directions_in, packaged_directions
 from ddim_edit.editor import Editor
 from ddim_edit.images import CentreSquare, Crop, Picture, read, to_uint8
-from ddim_edit.interpolate import path
-from ddim_edit.latent import Latents
-from ddim_edit.roundtrip import Reconstruction
-from ddim_edit.solve import Method
+from ddim_edit.latents.interpolation import path
+from ddim_edit.latents.latent import Latents
+from ddim_edit.metrics.reconstruction import Reconstruction
 
 Tell = Callable[[float], object]
 """Told how much of a long call is done, from 0 to 1."""

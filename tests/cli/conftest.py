@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from ddim_edit.backends import Placed
 from ddim_edit.cli import main
+from ddim_edit.models.placement import Placed
 
 from .. import tiny
 

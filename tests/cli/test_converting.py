@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ddim_edit import Editor, Latent, Method
 from ddim_edit.cli import converting
-from ddim_edit.interchange import FORMATS
+from ddim_edit.latents.exchange.files import FORMATS
 
 from .. import tiny
 from .conftest import Outcome, Run, files_in, pixels_of

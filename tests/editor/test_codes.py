@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ddim_edit import Editor, Method, Model, make_grid, metrics
-from ddim_edit.solve import SOLVERS
+from ddim_edit.diffusion.solvers.registry import SOLVERS
 
 from .measures import QUICK, as_tensor, max_error
 

@@ -19,10 +19,11 @@ from ddim_edit import (
     load_model,
     orthogonalize,
 )
+from ddim_edit.diffusion.bottleneck import ShiftedDenoiser
+from ddim_edit.diffusion.integration import sample
+from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.directions import BottleneckEdit, make_edit, unit
-from ddim_edit.hspace import ShiftedDenoiser
 from ddim_edit.images import to_uint8
-from ddim_edit.solve import find_solver, sample
 
 from .. import tiny
 from .attributes import GREY, made, moved

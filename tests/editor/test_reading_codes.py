@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ddim_edit import ArgumentError, CodeFolder, Editor, Latent, Latents, Method, Model, load_model
-from ddim_edit.denoise import NetworkDenoiser
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.images import Box, Fit
-from ddim_edit.solve import SOLVERS
 
 from .. import tiny
 from .measures import QUICK, as_tensor, max_error

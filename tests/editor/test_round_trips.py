@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ddim_edit import Editor, LatentMismatchError, Method, metrics
+from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.images import to_uint8
-from ddim_edit.solve import SOLVERS
 
 from .measures import QUICK, as_tensor, max_error
 

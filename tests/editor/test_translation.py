@@ -19,8 +19,8 @@ from ddim_edit import (
     NoiseSchedule,
     load_model,
 )
-from ddim_edit.codec import ColourCodec
 from ddim_edit.directions import unit
+from ddim_edit.models.codec.pixels import ColourCodec
 
 from .. import tiny
 from . import trained

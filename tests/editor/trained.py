@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ddim_edit import NoiseSchedule
-from ddim_edit.backends.unet import UNet, UNetConfig
+from ddim_edit.models.unet.config import UNetConfig
+from ddim_edit.models.unet.network import UNet
 
 from .. import tiny
 

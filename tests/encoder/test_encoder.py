@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ddim_edit import ArgumentError, Editor, ImageError, LatentEncoder, Method, load_model
-from ddim_edit.backends import Placed
 from ddim_edit.images import Box, read, to_float
+from ddim_edit.models.placement import Placed
 
 from .. import tiny
 

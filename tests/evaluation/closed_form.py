@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Model, NetworkDenoiser, NoiseSchedule, images
-from ddim_edit.codec import ColourCodec
-from ddim_edit.denoise import MixtureDenoiser
+from ddim_edit.diffusion.denoisers import MixtureDenoiser
+from ddim_edit.models.codec.pixels import ColourCodec
 
 from .. import tiny
 

@@ -136,7 +136,7 @@ def test_a_walk_that_blows_up_is_told_of_and_not_averaged() -> None:
 
     from ddim_edit.evaluation import Evaluation, measure
     from ddim_edit.evaluation.ways import Theirs
-    from ddim_edit.metrics import LPIPS
+    from ddim_edit.metrics.pixels import LPIPS
 
     editor = Editor(closed_form.model())
     way = Theirs(Setting("theirs", "none", 4), editor.model, Nowhere(), LPIPS())

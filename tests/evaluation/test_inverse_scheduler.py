@@ -10,8 +10,8 @@ from diffusers import DDIMInverseScheduler, DDIMPipeline, DDIMScheduler, UNet2DM
 from torch import Tensor
 
 from ddim_edit import Editor, ModelError, NoiseSchedule, evaluate, load_model, metrics
-from ddim_edit.backends.inverse_scheduler import InverseScheduler, betas
-from ddim_edit.codec import GreyCodec
+from ddim_edit.models.codec.pixels import GreyCodec
+from ddim_edit.models.inverse_scheduler import InverseScheduler, betas
 
 from .. import tiny
 from . import closed_form

@@ -14,11 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_edit.backends.process import Process
-from ddim_edit.denoise import READINGS, MixtureDenoiser, NetworkDenoiser, Preconditioned, Rescaled, Straight, from_flow
-from ddim_edit.schedule import GRIDS, Floats, Flow, GridMaker, Karras, Leading, NoiseSchedule
+from ddim_edit.diffusion.denoisers import (
+    READINGS,
+    MixtureDenoiser,
+    NetworkDenoiser,
+    Preconditioned,
+    Rescaled,
+    Straight,
+    from_flow,
+)
+from ddim_edit.diffusion.grids import GRIDS, Flow, GridMaker, Karras, Leading
+from ddim_edit.diffusion.schedules import Floats, NoiseSchedule
+from ddim_edit.models.process import Process
 
-from ..solve.closed_forms import draw, randn
+from ..diffusion.solvers.closed_forms import draw, randn
 
 SHAPE = (3, 8, 8)
 SIGMA_DATA = 0.5

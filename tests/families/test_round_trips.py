@@ -14,13 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit.backends.process import read_process
-from ddim_edit.denoise import NetworkDenoiser
+from ddim_edit.config import Method
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.grids import Grid
+from ddim_edit.diffusion.integration import Inversion, invert, sample
+from ddim_edit.diffusion.schedules import Span
+from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.schedule import Grid, Span
-from ddim_edit.solve import SOLVERS, Inversion, Method, invert, sample
+from ddim_edit.models.process import read_process
 
-from ..solve.closed_forms import max_error
+from ..diffusion.solvers.closed_forms import max_error
 from .processes import DATA, FAMILIES, MAKERS, PICTURES
 
 TOL = 1e-4

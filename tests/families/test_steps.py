@@ -20,13 +20,17 @@ from diffusers import (
 )
 from torch import Tensor
 
-from ddim_edit.backends.process import Process, read_process
-from ddim_edit.denoise import READINGS, Asking, NetworkDenoiser
-from ddim_edit.schedule import FAINTEST, Flow, Grid, Karras, Leading, Level, logsnr, trailing
-from ddim_edit.solve import OneWay, Recording, euler, multistep, sample
-from ddim_edit.solve.account import Account
+from ddim_edit.diffusion.denoisers import READINGS, Asking, NetworkDenoiser
+from ddim_edit.diffusion.grids import Flow, Grid, Karras, Leading, logsnr, trailing
+from ddim_edit.diffusion.integration import sample
+from ddim_edit.diffusion.schedules import FAINTEST, Level
+from ddim_edit.diffusion.solvers.base import OneWay
+from ddim_edit.diffusion.solvers.recording import Recording
+from ddim_edit.diffusion.solvers.statistics import Account
+from ddim_edit.diffusion.solvers.steps import euler, multistep
+from ddim_edit.models.process import Process, read_process
 
-from ..solve.closed_forms import max_error, randn
+from ..diffusion.solvers.closed_forms import max_error, randn
 from .processes import FAMILIES, alpha_bars
 
 SHAPE = (2, 3, 8, 8)

@@ -12,11 +12,13 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepInverseScheduler
 from torch import Tensor
 
-from ddim_edit.denoise import MixtureDenoiser
-from ddim_edit.schedule import Grid, GridMaker, Karras, Leading, linspace, trailing
-from ddim_edit.solve import SOLVERS, Method, invert, sample
+from ddim_edit.config import Method
+from ddim_edit.diffusion.denoisers import MixtureDenoiser
+from ddim_edit.diffusion.grids import Grid, GridMaker, Karras, Leading, linspace, trailing
+from ddim_edit.diffusion.integration import invert, sample
+from ddim_edit.diffusion.solvers.registry import SOLVERS
 
-from ..solve.closed_forms import LINEAR, draw, fine_flow, gaussian, max_error, randn
+from ..diffusion.solvers.closed_forms import LINEAR, draw, fine_flow, gaussian, max_error, randn
 from .processes import DATA as LATENTS
 from .processes import SHAPE
 

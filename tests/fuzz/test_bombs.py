@@ -25,7 +25,7 @@ SCRIPT = """
 import json, resource, sys
 from contextlib import redirect_stderr
 from io import StringIO
-import torch, PIL.Image, ddim_edit.backends, ddim_edit.editor, sklearn.linear_model
+import torch, PIL.Image, ddim_edit.models, ddim_edit.editor, sklearn.linear_model
 from ddim_edit.cli import main
 lines = json.load(sys.stdin)
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

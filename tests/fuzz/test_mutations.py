@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from ddim_edit import Latent, LatentStore, load_model
-from ddim_edit.backends.single_file.reading import read_states
 from ddim_edit.directions import Direction
+from ddim_edit.directions.labels import read_csv
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.images import read, read_recipe
-from ddim_edit.labels import read_csv
-from ddim_edit.latent import Recipe
-from ddim_edit.store import stack
+from ddim_edit.latents.latent import Recipe
+from ddim_edit.latents.store.stacking import stack
+from ddim_edit.models.single_file.reading import read_states
 
 from .. import tiny
 from . import pictures

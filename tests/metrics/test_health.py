@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import kurtosis
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.metrics import health
+from ddim_edit.metrics.pixels import health
 
 LARGE = (2, 3, 256, 256)
 ERROR = 6 / math.sqrt(3 * 256 * 256)

@@ -13,7 +13,7 @@ from torchmetrics.functional.image.lpips import _LPIPS as Reference  # noqa: N81
 from ddim_edit import metrics
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images import read
-from ddim_edit.metrics import LPIPS
+from ddim_edit.metrics.pixels import LPIPS
 
 FEATURES = resources.files("ddim_edit.assets") / "lpips" / "alexnet_features_fp16.safetensors"
 
@@ -132,7 +132,7 @@ def test_pictures_that_do_not_pair_up(distance) -> None:
 def test_loads_silently_offline_and_late() -> None:
     program = (
         "import socket, sys; socket.socket.connect = None\n"
-        "from ddim_edit.metrics import LPIPS, mse\n"
+        "from ddim_edit.metrics.pixels import LPIPS, mse\n"
         "assert 'lpips' not in sys.modules and 'torchvision' not in sys.modules\n"
         "LPIPS()\n"
     )

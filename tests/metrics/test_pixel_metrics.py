@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.metrics import mse, psnr, ssim
+from ddim_edit.metrics.pixels import mse, psnr, ssim
 
 SEEDS = st.integers(0, 2**31)
 SHAPES = [(3, 3, 11, 11), (2, 3, 12, 40), (2, 3, 64, 64)]

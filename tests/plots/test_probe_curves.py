@@ -10,11 +10,11 @@ pytest.importorskip("matplotlib")
 import matplotlib as mpl
 
 from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.evaluation.probing import ProbeReport, ProbeRow
 from ddim_edit.images import read_recipe
 from ddim_edit.plots import probe_curves
 from ddim_edit.plots.drawing import spread
 from ddim_edit.plots.probes import probe_figure
-from ddim_edit.probing import ProbeReport, ProbeRow
 
 NAMES = ["t=373", "x_T", "pixels", "random projection"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit import DDIMEditError, ModelError
-from ddim_edit.tensorfile import TensorFile
+from ddim_edit.io.tensorfile import TensorFile
 from ddim_edit.training import Checkpoint, Row
 
 from .conftest import Train

@@ -1,0 +1,134 @@
+from . import directions, distributed, evaluation, images, latents, metrics, training, ui
+from .config import Method
+from .diffusion.denoisers import (
+    ClippedDenoiser,
+    Denoiser,
+    GuidedDenoiser,
+    MixtureDenoiser,
+    NetworkDenoiser,
+    Preconditioned,
+    Prediction,
+    Straight,
+)
+from .diffusion.grids import GRIDS, Flow, Grid, Karras, make_grid
+from .diffusion.integration import Inversion, Sampled, invert, sample
+from .diffusion.noise import SeededNoise
+from .diffusion.schedules import Level, NoiseSchedule, Span
+from .diffusion.solvers.base import Exact, Solver
+from .diffusion.solvers.registry import SOLVERS, find_solver
+from .directions.direction import Direction
+from .directions.estimators import LDADirection, LogisticDirection, MeanDifference, RidgeDirection, SVMDirection
+from .directions.fitting import fit_direction, principal_directions
+from .directions.moving import orthogonalize
+from .directions.principal import PrincipalDirections
+from .directions.shelf import find_direction
+from .editor import Editor
+from .encoder import LatentEncoder
+from .errors import (
+    ArgumentError,
+    DDIMEditError,
+    DirectionError,
+    DirectionMismatchError,
+    ImageError,
+    LatentError,
+    LatentMismatchError,
+    ModelError,
+)
+from .evaluation.likelihood.bits import Integration, Likelihood, log_likelihood
+from .evaluation.measuring import evaluate
+from .evaluation.probing import ProbeReport, probe
+from .evaluation.report import Evaluation
+from .latents.cache import CodeFolder, Codes
+from .latents.latent import Latent, Latents, Recipe
+from .latents.store.rows import StoreRows
+from .latents.store.store import LatentStore
+from .metrics.reconstruction import Reconstruction
+from .models.codec.autoencoder import Autoencoder, AutoencoderCodec
+from .models.codec.pixels import Codec
+from .models.codec.refinement import REFINERS
+from .models.condition import Condition
+from .models.loading import load_model, packaged_models
+from .models.model import Model
+from .models.placement import suited_dtype
+
+__all__ = [
+    "GRIDS",
+    "REFINERS",
+    "SOLVERS",
+    "ArgumentError",
+    "Autoencoder",
+    "AutoencoderCodec",
+    "ClippedDenoiser",
+    "CodeFolder",
+    "Codec",
+    "Codes",
+    "Condition",
+    "DDIMEditError",
+    "Denoiser",
+    "Direction",
+    "DirectionError",
+    "DirectionMismatchError",
+    "Editor",
+    "Evaluation",
+    "Exact",
+    "Flow",
+    "Grid",
+    "GuidedDenoiser",
+    "ImageError",
+    "Integration",
+    "Inversion",
+    "Karras",
+    "LDADirection",
+    "Latent",
+    "LatentEncoder",
+    "LatentError",
+    "LatentMismatchError",
+    "LatentStore",
+    "Latents",
+    "Level",
+    "Likelihood",
+    "LogisticDirection",
+    "MeanDifference",
+    "Method",
+    "MixtureDenoiser",
+    "Model",
+    "ModelError",
+    "NetworkDenoiser",
+    "NoiseSchedule",
+    "Preconditioned",
+    "Prediction",
+    "PrincipalDirections",
+    "ProbeReport",
+    "Recipe",
+    "Reconstruction",
+    "RidgeDirection",
+    "SVMDirection",
+    "Sampled",
+    "SeededNoise",
+    "Solver",
+    "Span",
+    "StoreRows",
+    "Straight",
+    "directions",
+    "distributed",
+    "evaluate",
+    "evaluation",
+    "find_direction",
+    "find_solver",
+    "fit_direction",
+    "images",
+    "invert",
+    "latents",
+    "load_model",
+    "log_likelihood",
+    "make_grid",
+    "metrics",
+    "orthogonalize",
+    "packaged_models",
+    "principal_directions",
+    "probe",
+    "sample",
+    "suited_dtype",
+    "training",
+    "ui",
+]

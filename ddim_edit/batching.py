@@ -1,0 +1,256 @@
+"""Batches of pictures and codes through one model: what the editor's verbs have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddim_edit.config import Method
+from ddim_edit.diffusion.bottleneck import ReadingDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser, WatchedDenoiser
+from ddim_edit.diffusion.grids import Grid
+from ddim_edit.diffusion.integration import Inversion, invert, sample
+from ddim_edit.diffusion.noise import Mix, SeededNoise, derive_seed, mixed_noise
+from ddim_edit.diffusion.solvers.base import Solver, Spans
+from ddim_edit.diffusion.solvers.recording import recording
+from ddim_edit.diffusion.solvers.registry import find_solver
+from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
+from ddim_edit.images import Crop
+from ddim_edit.images.sources import Images, Source, sources
+from ddim_edit.latents.cache import Codes, Shelf, key_of
+from ddim_edit.latents.latent import Latent, Latents, Recipe
+from ddim_edit.latents.spaces import Space, Trace, find_space
+from ddim_edit.metrics.reconstruction import Trip
+from ddim_edit.models.codec.autoencoder import AutoencoderCodec
+from ddim_edit.models.codec.pixels import Codec
+from ddim_edit.models.codec.refinement import REFINERS
+from ddim_edit.models.memory import Batches
+from ddim_edit.models.model import Model
+
+NoisySolver = Callable[[SeededNoise], Solver]
+
+
+class _Batch(NamedTuple):
+    """Pictures [B, 3, H, W], their x_0, the noise mix of each, and all the mixes as a tensor, if any."""
+
+    originals: Tensor
+    x0: Tensor
+    mixes: Sequence[Mix]
+    noise: Tensor | None
+
+
+@dataclass(frozen=True)
+class Walker:
+    """Takes whatever is handed in through one model, batch by batch; knows nothing of what it is for.
+
+    Args:
+        model: what to walk with.
+        batch_size: how many pictures go through the network at once, at least 1; None is what
+            suits the device. Where memory runs out it is halved.
+        on_evaluation: told after every network evaluation how many pictures it was for, or None.
+
+    Raises:
+        ArgumentError: a batch size below 1.
+    """
+
+    model: Model
+    batch_size: int | None = None
+    on_evaluation: Callable[[int], object] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None:
+            Batches(self.batch_size)  # complains, if it has to, before any work
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Cuts work into batches; remembers what did not fit."""
+        return Batches(self.model.room if self.batch_size is None else self.batch_size)
+
+    def trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
+        """Invert."""
+        grid = method.make_grid(self.model.schedule)
+        spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self.recipe(method, grid)
+        denoiser = self._watched(self.model.under(method.condition))
+
+        def inverted(pictures: Sequence[Source]) -> tuple[Sequence[Source], _Batch, Trip]:
+            batch = self._batch(pictures, method)
+            return pictures, batch, self._trip(batch, invert(denoiser, batch.x0, spans, solver, batch.noise))
+
+        for pictures, batch, trip in self.batches(inverted, sources(images, self.model.size, crop)):
+            kind = {"kind": "inversion", "exact": method.exact} | ({"refine": method.refine} if method.refine else {})
+            origins = [{**kind, **picture.origin} for picture in pictures]
+            recipes = [
+                replace(recipe, dequantise=mix, origin=origin) for mix, origin in zip(batch.mixes, origins, strict=True)
+            ]
+            yield trip, trip.latents(recipes)
+
+    def codes(
+        self, images: Images, levels: Sequence[str | float], method: Method, crop: Crop, shelf: Shelf
+    ) -> list[Codes]:
+        """Read the codes of pictures at several levels, from one walk each; what the shelf holds is skipped."""
+        schedule = self.model.schedule
+        grid = method.make_grid(schedule)
+        spaces = [find_space(level, grid, schedule.T) for level in levels]
+        origin = {"kind": "codes", "dequantise": method.dequantise, "refine": method.refine}
+        recipe = replace(self.recipe(method, grid), origin=origin)
+        reader = _Reader(self, method, spaces, recipe, shelf)
+        rows = list(chain.from_iterable(self.batches(reader, sources(images, self.model.size, crop))))
+        if not rows:
+            raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
+        columns = zip(*rows, strict=True)
+        return [
+            Codes(torch.stack(column), _at(recipe, level, space, grid), space.times)
+            for level, space, column in zip(levels, spaces, columns, strict=True)
+        ]
+
+    def trace(self, pictures: Sequence[Source], method: Method, spaces: Sequence[Space]) -> list[Tensor]:
+        """The codes of one batch in several spaces, [B, ...] each."""
+        batch, grid = self._batch(pictures, method), method.make_grid(self.model.schedule)
+        spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
+        passed, denoiser = Trace({}, {}), self.model.under(method.condition)
+        if any(space.times for space in spaces):
+            denoiser = ReadingDenoiser(denoiser, passed.bottlenecks)
+        invert(
+            self._watched(denoiser), batch.x0, spans, recording(find_solver(method.solver), passed.states), batch.noise
+        )
+        return [space.read(passed).float().cpu() for space in spaces]
+
+    def decode(self, latents: Sequence[Latent], denoiser: Denoiser | None = None) -> Tensor:
+        """Decode latents of any walks, with the model's denoiser or another one made of it."""
+
+        def decoded(alike: Sequence[Latent]) -> Tensor:
+            return self._decode(Latents(alike), denoiser)
+
+        walks = (alike for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
+        return torch.cat(list(chain.from_iterable(self.batches(decoded, alike) for alike in walks)))
+
+    def sample(self, seeds: Sequence[int], method: Method, grid: Grid, solver: NoisySolver) -> Tensor:
+        """New pictures by a solver that draws noise of its own from the same seeds."""
+        denoiser = self._watched(self.model.under(method.condition))
+        spans = self.model.schedule.spans(grid)
+
+        def drawn(some: Sequence[int]) -> Tensor:
+            return self._sample(SeededNoise(some), denoiser, spans, solver)
+
+        return torch.cat(list(self.batches(drawn, seeds)))
+
+    def recipe(self, method: Method, grid: Grid) -> Recipe:
+        """What a latent of this model says of itself."""
+        model = self.model
+        return Recipe(
+            model=model.name,
+            weights=model.weights,
+            schedule=model.schedule.description,
+            prediction=model.prediction,
+            dtype=model.dtype,
+            solver=method.solver,
+            grid=grid.name,
+            times=grid.times,
+            condition=method.condition,
+        )
+
+    def require_own(self, latent: Latent, force: bool = False) -> None:
+        """Insist that a latent belongs to this model, weights, schedule and dtype; forced, that it fits."""
+        if not force:
+            _require_same(self.model, latent.recipe)
+        if tuple(latent.x.shape) != self.model.shape:
+            wanted = f"a latent of shape {list(self.model.shape)}, which {self.model.name} takes"
+            given = f"one of shape {list(latent.x.shape)}"
+            raise LatentMismatchError(wanted, given, f"load {latent.recipe.model}")
+        if not all(part.isfinite().all() for part in latent.parts):
+            raise LatentError("a latent of finite numbers", "one with others", "invert its picture anew")
+
+    def _watched(self, denoiser: Denoiser) -> Denoiser:
+        return denoiser if self.on_evaluation is None else WatchedDenoiser(denoiser, self.on_evaluation)
+
+    def _batch(self, pictures: Sequence[Source], method: Method) -> _Batch:
+        originals = torch.stack([picture.pixels for picture in pictures])
+        mixes = [_dequantisation(method, picture) for picture in pictures]
+        x0 = _encoded(self.model.codec, self.model.placed(originals), method.refine)
+        return _Batch(originals, x0, mixes, self._noise(mixes))
+
+    def _trip(self, batch: _Batch, found: Inversion) -> Trip:
+        codec = self.model.codec
+        if found.trip is None:
+            return Trip(batch.originals, found, None)
+        coded = codec.decode(batch.x0).cpu() if codec.lossy else None
+        return Trip(batch.originals, found, codec.decode(found.trip.decoded).cpu(), coded)
+
+    def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
+        return self.model.placed(mixed_noise(mixes, self.model.shape)) if any(mixes) else None
+
+    def _decode(self, latents: Latents, denoiser: Denoiser | None) -> Tensor:
+        """Decode latents of one walk, few enough for one batch."""
+        recipe, schedule = latents[0].recipe, self.model.schedule
+        denoiser = denoiser or self.model.under(recipe.condition)
+        spans = schedule.spans(Grid(recipe.grid, recipe.times))
+        parts = tuple(map(self.model.placed, latents.parts))
+        noise = self._noise([latent.recipe.dequantise for latent in latents])
+        x0 = sample(self._watched(denoiser), parts, spans, find_solver(recipe.solver), noise).x0
+        return self.model.codec.decode(x0).cpu()
+
+    def _sample(self, noise: SeededNoise, denoiser: Denoiser, spans: Spans, solver: NoisySolver) -> Tensor:
+        x = self.model.placed(noise.draw(self.model.shape))
+        return self.model.codec.decode(sample(denoiser, (x,), spans, solver(noise)).x0).cpu()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the codes of one batch after another, past a shelf."""
+
+    walker: Walker
+    method: Method
+    spaces: Sequence[Space]
+    recipe: Recipe
+    shelf: Shelf
+
+    def __call__(self, pictures: Sequence[Source]) -> list[list[Tensor]]:
+        keys = [[key_of(self.recipe, space, picture.origin) for space in self.spaces] for picture in pictures]
+        kept = [[self.shelf.get(key) for key in row] for row in keys]
+        rows = {index: [code for code in row if code is not None] for index, row in enumerate(kept)}
+        absent = [index for index, row in rows.items() if len(row) < len(self.spaces)]
+        if absent:
+            found = self.walker.trace([pictures[index] for index in absent], self.method, self.spaces)
+            rows |= {index: list(codes) for index, codes in zip(absent, zip(*found, strict=True), strict=True)}
+        for index in absent:
+            self.shelf.update(zip(keys[index], rows[index], strict=True))
+        return list(rows.values())
+
+
+def _at(recipe: Recipe, level: str | float, space: Space, grid: Grid) -> Recipe:
+    """The recipe of latents that a direction of this space moves: up to x, or all the way where h is shifted."""
+    times = grid.times if space.times else grid.until(space.last).times
+    return replace(recipe, times=times, origin={**recipe.origin, "level": str(level)})
+
+
+def _require_same(mine: Model, theirs: Recipe) -> None:
+    if (theirs.model, theirs.weights, theirs.dtype) != (mine.name, mine.weights, mine.dtype):
+        raise LatentMismatchError(
+            f"a latent of {mine.name} (weights {mine.weights[:8]}, {mine.dtype})",
+            f"one of {theirs.model} (weights {theirs.weights[:8]}, {theirs.dtype})",
+            "load that model, or force it",
+        )
+    trained = mine.prediction, dict(mine.schedule.description)
+    if (theirs.prediction, dict(theirs.schedule)) != trained:
+        given = f"one made with {theirs.prediction} and {theirs.schedule}"
+        wanted = f"a latent made with {trained[0]} and {trained[1]}"
+        raise LatentMismatchError(wanted, given, "restore that scheduler_config.json, or force it")
+
+
+def _encoded(codec: Codec, pictures: Tensor, refine: str | None) -> Tensor:
+    """x_0 of pictures [B, 3, H, W], bettered where that is asked for."""
+    x0 = codec.encode(pictures)
+    if refine is None:
+        return x0
+    if refine not in REFINERS or not isinstance(codec, AutoencoderCodec):
+        wanted = f"a model with an autoencoder, and a refinement out of {', '.join(REFINERS)}"
+        raise ArgumentError(wanted, f"{refine!r} for a {type(codec).__name__}", "leave the refinement out")
+    return REFINERS[refine](codec, pictures, x0)
+
+
+def _dequantisation(method: Method, source: Source) -> Mix:
+    return () if method.dequantise is None else ((derive_seed(method.dequantise, source.origin["source"]), 1.0),)

@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: schedules, grids, denoisers, solvers, noise and the bottleneck."""

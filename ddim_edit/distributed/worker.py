@@ -1,0 +1,201 @@
+"""Inverting the pictures of one shard after another, so that a killed run goes on where it stopped."""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, islice, tee
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ddim_edit.distributed.job import Filled, Job
+from ddim_edit.editor import Editor
+from ddim_edit.errors import ImageError, LatentError
+from ddim_edit.images import Picture, read
+from ddim_edit.io.prefetch import ahead
+from ddim_edit.latents.latent import Latent
+from ddim_edit.latents.store.layout import TEMPORARY, Layout
+from ddim_edit.latents.store.plan import Plan
+from ddim_edit.latents.store.settings import agree
+from ddim_edit.latents.store.shard import Shard
+from ddim_edit.latents.store.stacking import join, stack
+from ddim_edit.models.model import Model
+
+# What is wrong with one picture; any other trouble of the system is wrong with the disk, and would fail them all.
+_ONES_OWN = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
+
+
+class _Batch(NamedTuple):
+    """Pictures that go through the network together; none, behind the last of a shard, to have it closed."""
+
+    shard: int
+    number: int
+    names: Sequence[str]
+
+
+class _Found(NamedTuple):
+    batch: _Batch
+    latents: Mapping[str, Latent]
+    failures: Mapping[str, str]
+
+
+class Worker:
+    """Fills shards, one at a time; two workers may not fill the same one. Loads the model when it is first needed.
+
+    A batch is a fixed run of the shard's pictures and is written as soon as it is inverted, so that a worker that is
+    killed loses one of them, and the next one makes the same bytes. Pictures are read ahead while the network runs.
+
+    Args:
+        job: what to do; its store must have been begun.
+        on_evaluation: told after every network evaluation how many pictures it was for.
+        on_batch: told after every batch how many pictures are done with it.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        on_evaluation: Callable[[int], object] | None = None,
+        on_batch: Callable[[int], object] | None = None,
+    ) -> None:
+        self.job = job
+        self._layout = Layout(job.store)
+        self._on_evaluation, self._on_batch = on_evaluation, on_batch
+
+    @cached_property
+    def editor(self) -> Editor:
+        """The editor on the job's model, which is the one that the store was begun with.
+
+        Raises:
+            LatentMismatchError: another one; else as `load_model`.
+        """
+        job = self.job
+        editor = Editor.from_pretrained(
+            job.model,
+            job.device,
+            job.dtype,
+            job.size,
+            job.offline,
+            job.compiled,
+            batch_size=job.batch_size,
+            on_evaluation=self._on_evaluation,
+        )
+        agree(self._layout.model, _facts(editor.model))
+        return editor
+
+    def fill(self, index: int) -> Filled:
+        """Make a shard, or finish making it; one that is there is left alone.
+
+        Errors: all but `ImageError`, which is a failure of its picture alone.
+        """
+        (one,) = self.fill_all([index])
+        return one
+
+    def fill_all(self, indices: Iterable[int]) -> Iterator[Filled]:
+        """One shard after another, as `fill`: while one is closed, the next is on its way through the network."""
+        if self.job.threads is not None:
+            torch.set_num_threads(self.job.threads)
+        # Written behind, in one thread and so in order, while the next batch is inverted.
+        for found, written in ahead(self._write, self._inverted(self._lacking(indices)), 1, 1):
+            closed = written()
+            if closed is not None:
+                yield closed
+            elif self._on_batch is not None:
+                self._on_batch(len(found.batch.names))
+
+    def _lacking(self, indices: Iterable[int]) -> Iterator[_Batch]:
+        """The batches of shards that are not there yet, and behind those of each shard the one that closes it."""
+        for index in indices:
+            if not self._layout.shard(index).exists():
+                for path in self._layout.parts(index).glob(f"{TEMPORARY}*"):
+                    path.unlink(missing_ok=True)
+                lacking = [batch for batch in self._batches(index) if not _is_whole(self._file(batch))]
+                if lacking:
+                    _ = self.editor  # loaded here, by this thread, before those that read pictures ask for it
+                yield from lacking
+            yield _Batch(index, -1, ())
+
+    def _batches(self, index: int) -> list[_Batch]:
+        names, size = self._plan[index], self.job.batch_size
+        return [_Batch(index, start // size, names[start : start + size]) for start in range(0, len(names), size)]
+
+    def _file(self, batch: _Batch) -> Path:
+        return self._layout.batch(batch.shard, batch.number)
+
+    @cached_property
+    def _plan(self) -> Plan:
+        return Plan(self._layout.plan)
+
+    def _inverted(self, batches: Iterable[_Batch]) -> Iterator[_Found]:
+        batches, coming = tee(batches)
+        names = chain.from_iterable(batch.names for batch in coming)
+        pictures = ahead(self._read, names, 2 * self.job.batch_size)
+        for batch in batches:
+            good, failures = self._sorted(islice(pictures, len(batch.names)))
+            latents = self.editor.invert(list(good.values()), self.job.method) if good else ()
+            yield _Found(batch, dict(zip(good, latents, strict=True)), failures)
+
+    def _read(self, name: str) -> Picture:
+        return read(self.job.root / name, self.editor.model.size, self.job.crop)
+
+    def _sorted(
+        self, readings: Iterator[tuple[str, Callable[[], Picture]]]
+    ) -> tuple[dict[str, Picture], dict[str, str]]:
+        good, failures = {}, {}
+        for name, reading in readings:
+            try:
+                good[name] = reading()
+            except ImageError as error:
+                self._require_own_fault(error)
+                failures[name] = str(error).replace(str(self.job.root / name), name)
+        return good, failures
+
+    def _require_own_fault(self, error: ImageError) -> None:
+        """Let an error of the disk end the run: a failure is kept for good."""
+        number = getattr(error.__cause__, "errno", None)
+        if (number is not None and number not in _ONES_OWN) or not self.job.root.is_dir():
+            raise error
+
+    def _write(self, found: _Found) -> Filled | None:
+        """Write a batch, or close the shard behind its last one."""
+        if not found.batch.names:
+            return self._close(found.batch.shard)
+        stack(self._file(found.batch), found.latents, found.failures, self.editor.model.shape)
+        return None
+
+    def _close(self, index: int) -> Filled:
+        if not self._layout.shard(index).exists():
+            # Not straight to its place, so that what a killed process leaves lies where only this shard's makers look.
+            whole = self._layout.parts(index) / "whole.safetensors"
+            join(whole, [self._file(batch) for batch in self._batches(index)])
+            whole.replace(self._layout.shard(index))
+        return filled(self.job, index)
+
+
+def filled(job: Job, index: int) -> Filled:
+    """What a finished shard says of itself; what was left over from making it is removed."""
+    layout = Layout(job.store)
+    shutil.rmtree(layout.parts(index), ignore_errors=True)
+    header = Shard(layout.shard(index)).header
+    return Filled(index, header.rows, header.failures, header.unconverged)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        Shard(file)
+    except LatentError:
+        return False
+    return True
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "weights": model.weights,
+        "schedule": dict(model.schedule.description),
+        "prediction": model.prediction,
+        "dtype": model.dtype,
+        "size": list(model.size),
+        "shape": list(model.shape),
+    }

@@ -1,0 +1,1 @@
+"""Read and write files: atomic writes, tensor files, schema validation and prefetching."""

@@ -1,0 +1,1 @@
+"""Latents, their files and stores, spaces, interpolation, caches and exchange with other programs."""

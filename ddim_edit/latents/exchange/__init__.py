@@ -1,0 +1,1 @@
+"""Latents in the file formats of other programs."""

@@ -1,0 +1,1 @@
+"""Stores: many latents in few files, written by one or several processes."""

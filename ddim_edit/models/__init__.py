@@ -1,0 +1,1 @@
+"""Load checkpoints and run them as a `Model`: families, conditioning, codecs and executors."""

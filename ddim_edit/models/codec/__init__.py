@@ -1,0 +1,1 @@
+"""Codecs between images and x_0: pixels and autoencoders."""

@@ -1,0 +1,79 @@
+"""A model: a denoiser and a codec, the schedule they were trained with, and who they are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ddim_edit.diffusion.denoisers import Denoiser
+from ddim_edit.diffusion.schedules import NoiseSchedule
+from ddim_edit.errors import ArgumentError
+from ddim_edit.models.codec.pixels import Codec
+from ddim_edit.models.condition import NOTHING, Condition
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that walks need of a checkpoint.
+
+    Attributes:
+        denoiser: what answers at noisy pictures, under no condition.
+        codec: between pictures and x_0.
+        schedule: the noise schedule.
+        shape: of x_0, (C, H, W).
+        name: what to call it; for a folder its last part.
+        weights: SHA-256 of the weights file.
+        prediction: what the network predicts, in diffusers' words.
+        dtype: what the network computes in, by name.
+        device: where the network lives.
+        native: whether that device computes in the dtype itself, or emulates it.
+        state_device: where the state of a walk lives; the CPU for devices without float64.
+        conditioner: makes the denoiser of a condition; None for a model that follows none.
+        follows: what kind of condition that is, in words.
+    """
+
+    denoiser: Denoiser
+    codec: Codec
+    schedule: NoiseSchedule
+    shape: tuple[int, int, int]
+    name: str
+    weights: str
+    prediction: str
+    dtype: str = "float32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    native: bool = True
+    state_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    conditioner: Callable[[Condition], Denoiser] | None = None
+    follows: str = "nothing"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures it takes."""
+        return self.shape[1] * self.codec.factor, self.shape[2] * self.codec.factor
+
+    @property
+    def room(self) -> int:
+        """How many pictures at once are worth a try: more gain nothing on a CPU, and little on a GPU."""
+        if self.device.type != "cpu":
+            return 64
+        # A CPU has no allocator that says no in time, so large pictures go through in smaller batches.
+        return max(min(8, 2**19 // (self.shape[1] * self.shape[2])), 1)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """A tensor where the state of a walk lives, copied there while the device goes on with its work."""
+        pinned = x.pin_memory() if self.state_device.type == "cuda" and x.device.type == "cpu" else x
+        return pinned.to(self.state_device, non_blocking=True)
+
+    def under(self, condition: Condition) -> Denoiser:
+        """The denoiser that answers under a condition.
+
+        Raises:
+            ArgumentError: a condition that this model cannot follow.
+        """
+        if condition == NOTHING:
+            return self.denoiser
+        if self.conditioner is None:
+            given = ", ".join(f"{name} {value!r}" for name, value in condition.as_dict().items())
+            raise ArgumentError(f"no prompt, class or guidance for {self.name}", given, "it is unconditional")
+        return self.conditioner(condition)

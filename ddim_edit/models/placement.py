@@ -1,0 +1,179 @@
+"""Where and how precisely a network runs: devices and dtypes by name."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddim_edit.diffusion.bottleneck import require_bottleneck
+from ddim_edit.errors import ArgumentError
+from ddim_edit.models.executors import Call
+
+
+class Precision(NamedTuple):
+    """The dtype of weights and activations, and whether float32 convolutions may be rounded to tf32 on the way.
+
+    Where `low` is given, it is the dtype of a second network, asked at s < 1, where the noise is below the picture.
+    """
+
+    dtype: torch.dtype
+    tf32: bool = False
+    low: torch.dtype | None = None
+
+
+PRECISIONS: Mapping[str, Precision] = {
+    "float32": Precision(torch.float32),
+    "tf32": Precision(torch.float32, tf32=True),
+    "bfloat16": Precision(torch.bfloat16),
+    "float16": Precision(torch.float16),
+    "mixed": Precision(torch.float32, low=torch.bfloat16),
+}
+_SHORT = {"auto": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def dtype_name(name: str) -> str:
+    """The full name of a dtype; "auto" is float32, the one in which everything works on every machine, `exact` too.
+
+    Raises:
+        ArgumentError: an unknown name.
+    """
+    full = _SHORT.get(name, name)
+    if full not in PRECISIONS:
+        raise ArgumentError(f"a dtype out of {', '.join(PRECISIONS)}", name, "choose one of these")
+    return full
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the first of cuda, mps and cpu that this machine has.
+
+    Raises:
+        ArgumentError: no such device here.
+    """
+    present = _present()
+    if name not in ("auto", *present):
+        raise ArgumentError(f"a device of this machine ({', '.join(present)})", name, "use --device auto")
+    return torch.device(present[0] if name == "auto" else name)
+
+
+def _present() -> list[str]:
+    """The devices here, fastest first, then each card by its number."""
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [kind for kind, there in kinds.items() if there] + cards
+
+
+def is_native(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device multiplies numbers of a dtype itself; what it emulates is slower than float32.
+
+    On CPUs that is bfloat16 where the processor has instructions for it; float16 was never faster where we measured.
+    """
+    if dtype == torch.float32 or device.type == "mps":
+        return True
+    if device.type == "cuda":
+        return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    # Of torch's own; older ones do not know.
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return dtype == torch.bfloat16 and any(has() for has in asked if has)
+
+
+def suited_dtype(device: str) -> str:
+    """The fastest dtype on a device that costs a round trip no more than some decibel; may not suit exact inversions.
+
+    On CPUs that multiply bfloat16 "mixed", elsewhere float32 (docs/performance.md).
+
+    Raises:
+        ArgumentError: no such device here.
+    """
+    found = find_device(device)
+    return "mixed" if found.type == "cpu" and is_native(found, torch.bfloat16) else "float32"
+
+
+def state_device(device: torch.device) -> torch.device:
+    """Where the state of a walk lives: beside the network, but on the CPU for devices without float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A network on its device in its precision, fed from and answering to anywhere; never tracks gradients.
+
+    Args:
+        network: called with x [B, C, H, W], indices [B] and what is given; a `Bottleneck`, if that is to be read or
+            shifted. Of its output the first C channels count: the others are learned variances.
+        device: where its weights are.
+        precision: what they are.
+        given: tensors [n, ...] by keyword, each row for an equal share of the pictures, in order.
+        run: a faster way to the network's output, if there is one.
+    """
+
+    network: Call
+    device: torch.device
+    precision: Precision
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    run: Call | None = None
+
+    def __call__(self, x: Tensor, index: Tensor) -> Tensor:
+        """The network's output, on the device of x."""
+        run = self.run or self.network
+        with self._running():
+            output = run(*self._fed(x, index), **self._given(len(x)))
+        return _answer(output, x)
+
+    def told(self, given: Mapping[str, Tensor]) -> "Placed":
+        """The same network, given this instead."""
+        placed = {name: value.to(self.device) for name, value in given.items()}
+        dtype = self.precision.dtype
+        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in placed.items()}
+        return replace(self, given=cast)
+
+    def read(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output, and its bottleneck in float32, on the device of x.
+
+        Raises:
+            ModelError: a network without a bottleneck.
+        """
+        bottleneck = require_bottleneck(self.network)
+        with self._running():
+            output, h = bottleneck.read(*self._fed(x, index), **self._given(len(x)))
+        # Unlike the output, h is kept: copied out here it is an ordinary tensor, which may track gradients.
+        return _answer(output, x), h.to(x.device, torch.float32, copy=True)
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output, and the one with the shift added to its bottleneck, on the device of x.
+
+        Raises:
+            ModelError: a network without a bottleneck.
+            ArgumentError: a shift of another shape than the bottleneck's.
+        """
+        bottleneck = require_bottleneck(self.network)
+        with self._running():
+            shift = shift.to(self.device, self.precision.dtype)
+            own, shifted = bottleneck.shifted(*self._fed(x, index), shift, **self._given(len(x)))
+        return _answer(own, x), _answer(shifted, x)
+
+    def _fed(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        return x.to(self.device, self.precision.dtype), index.to(self.device)
+
+    def _given(self, batch: int) -> dict[str, Tensor]:
+        return {name: value.repeat_interleave(batch // len(value), 0) for name, value in self.given.items()}
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with torch.inference_mode(), convolutions(self.device, self.precision.tf32):
+            yield
+
+
+def _answer(output: Tensor, x: Tensor) -> Tensor:
+    return output[:, : x.shape[1]].to(x.device)
+
+
+def convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:
+    """While open, how float32 convolutions round on a device."""
+    if device.type != "cuda":
+        return nullcontext()
+    # Left alone, cuDNN rounds float32 to tf32, which costs an inversion two digits, and may add up in any order.
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32)
+    return flags

@@ -1,0 +1,1 @@
+"""Checkpoint families that come as one file."""

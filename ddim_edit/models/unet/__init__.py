@@ -1,0 +1,1 @@
+"""UNets of the checkpoint families, which expose their bottleneck."""

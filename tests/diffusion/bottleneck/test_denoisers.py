@@ -1,0 +1,206 @@
+"""One evaluation of the denoisers that read and shift h."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ddim_edit import Model, load_model
+from ddim_edit.diffusion.bottleneck import (
+    FORMS,
+    Form,
+    ReadingDenoiser,
+    ShiftedDenoiser,
+    asymmetric,
+    bottleneck_of,
+    plain,
+)
+from ddim_edit.diffusion.denoisers import (
+    ClippedDenoiser,
+    Denoiser,
+    GuidedDenoiser,
+    NetworkDenoiser,
+    Prediction,
+    WatchedDenoiser,
+    from_eps,
+)
+from ddim_edit.diffusion.schedules import Level
+from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.models.placement import PRECISIONS, Placed
+from ddim_edit.models.unet.network import UNet
+
+from ... import tiny
+from .conftest import H_SHAPE, randn
+
+TIMES = (1000.0, 400.0, 12.5, 1.0, 0.25)
+forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def same(a: Prediction, b: Prediction) -> bool:
+    return torch.equal(a.x0, b.x0) and torch.equal(a.eps, b.eps)
+
+
+class ByHand:
+    """The parts of a UNet, called as `NetworkDenoiser` should have called them."""
+
+    def __init__(self, unet: UNet, x: Tensor, level: Level) -> None:
+        self.unet, index = unet, torch.full((len(x),), max(level.t - 1, 0.0))
+        with torch.inference_mode():
+            self.emb = unet.embed(index)
+            h, self.skips = unet.encode(x.float(), self.emb)
+            self.h = unet.middle(h, self.emb)
+
+    def output(self, shift: Tensor | float = 0.0) -> Tensor:
+        with torch.inference_mode():
+            return self.unet.decode(self.h + shift, self.skips, self.emb).double()
+
+
+@pytest.mark.parametrize("t", TIMES)
+def test_reading_answers_as_before_and_notes_the_bottleneck(
+    model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, t: float
+) -> None:
+    level, seen = model.schedule.level(t), {}
+    assert same(ReadingDenoiser(denoiser, seen)(x, level), denoiser(x, level))
+    assert seen.keys() == {t}
+    assert torch.equal(seen[t], ByHand(unet, x, level).h)
+    assert seen[t].dtype == torch.float32
+
+
+def test_every_level_is_noted_and_a_later_visit_overwrites(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
+    seen: dict[float, Tensor] = {}
+    reading = ReadingDenoiser(denoiser, seen)
+    for t in TIMES:
+        reading(x, model.schedule.level(t))
+    assert tuple(seen) == TIMES
+    before = seen[400.0]
+    reading(-x, model.schedule.level(400.0))
+    assert not torch.equal(seen[400.0], before)
+
+
+@forms
+@pytest.mark.parametrize("batch", [(), (1,), (3,)], ids=["one for all", "one for a batch", "one each"])
+@pytest.mark.parametrize("t", TIMES)
+def test_a_shift_of_nothing_is_no_change_at_all(
+    model: Model, denoiser: NetworkDenoiser, x: Tensor, form: Form, batch: tuple[int, ...], t: float
+) -> None:
+    level, nothing = model.schedule.level(t), torch.zeros(*batch, *H_SHAPE)
+    assert same(ShiftedDenoiser(denoiser, {t: nothing}, form)(x, level), denoiser(x, level))
+
+
+@forms
+def test_levels_without_a_shift_are_left_alone(
+    model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, form: Form
+) -> None:
+    shifted = ShiftedDenoiser(denoiser, {400.0: shift}, form)
+    for t in (399.0, 401.0, 1000.0):
+        level = model.schedule.level(t)
+        assert same(shifted(x, level), denoiser(x, level))
+
+
+@pytest.mark.parametrize("t", TIMES)
+@pytest.mark.parametrize("size", [0.5, -3.0])
+def test_a_constant_shift_is_decoding_by_hand(
+    model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, size: float, t: float
+) -> None:
+    level = model.schedule.level(t)
+    answer = ShiftedDenoiser(denoiser, {t: torch.full(H_SHAPE, size)}, plain)(x, level)
+    expected = denoiser.reading(ByHand(unet, x, level).output(size), x, level)
+    assert same(answer, expected)
+    assert not torch.allclose(answer.x0, denoiser(x, level).x0)
+
+
+@pytest.mark.parametrize("t", TIMES)
+def test_the_asymmetric_form_takes_x0_from_the_shift_and_eps_from_the_network(
+    model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, shift: Tensor, t: float
+) -> None:
+    level = model.schedule.level(t)
+    x0, eps = ShiftedDenoiser(denoiser, {t: shift}, asymmetric)(x, level)
+    assert torch.equal(eps, denoiser(x, level).eps)
+    assert torch.equal(x0, denoiser.reading(ByHand(unet, x, level).output(shift.float()), x, level).x0)
+
+
+@forms
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**31), row=st.integers(0, 2))
+def test_rows_are_independent(
+    model: Model, denoiser: NetworkDenoiser, x: Tensor, form: Form, seed: int, row: int
+) -> None:
+    """Another shift for one image changes that image alone, and order does not matter."""
+    level, shifts = model.schedule.level(400.0), randn(3, *H_SHAPE, seed=seed)
+    others, order = shifts.clone(), torch.tensor([2, 0, 1])
+    others[row] += 1
+    one, other = (ShiftedDenoiser(denoiser, {400.0: each}, form)(x, level).x0 for each in (shifts, others))
+    changed = [not torch.equal(a, b) for a, b in zip(one, other, strict=True)]
+    assert changed == [each == row for each in range(3)]
+    turned = ShiftedDenoiser(denoiser, {400.0: shifts[order]}, form)(x[order], level).x0
+    torch.testing.assert_close(turned, one[order], rtol=1e-4, atol=1e-4)
+
+
+@forms
+def test_whoever_watches_is_told_of_one_evaluation(
+    model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, form: Form
+) -> None:
+    told: list[int] = []
+    level = model.schedule.level(400.0)
+    bare = ShiftedDenoiser(denoiser, {400.0: shift}, form)
+    assert same(WatchedDenoiser(bare, told.append)(x, level), bare(x, level))
+    assert told == [3]
+    assert same(WatchedDenoiser(ReadingDenoiser(denoiser, {}), told.append)(x, level), denoiser(x, level))
+    assert told == [3, 3]
+    WatchedDenoiser(ShiftedDenoiser(denoiser, {}, form), told.append)(x, level)
+    assert told == [3] * 3
+
+
+def test_the_bottleneck_of_a_denoiser_is_its_networks(denoiser: NetworkDenoiser) -> None:
+    own, bottleneck = bottleneck_of(denoiser)
+    assert own is denoiser
+    assert bottleneck is denoiser.network
+
+
+WRAPPERS: dict[str, Callable[[NetworkDenoiser], Denoiser]] = {
+    "GuidedDenoiser": lambda denoiser: GuidedDenoiser(denoiser, denoiser, 2.0),
+    "ClippedDenoiser": ClippedDenoiser,
+    "ShiftedDenoiser": lambda denoiser: ShiftedDenoiser(denoiser, {}),
+    "ReadingDenoiser": lambda denoiser: ReadingDenoiser(denoiser, {}),
+    "WatchedDenoiser": lambda denoiser: WatchedDenoiser(denoiser, print),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkDenoiser, name: str) -> None:
+    other = WRAPPERS[name](denoiser)
+    message = rf"^wanted a denoiser that is one network with a bottleneck, was given a {name}: "
+    for refuse in (bottleneck_of, lambda each: ReadingDenoiser(each, {}), lambda each: ShiftedDenoiser(each, {})):
+        with pytest.raises(ModelError, match=message):
+            refuse(other)
+
+
+def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor, shift: Tensor) -> None:
+    bare = NetworkDenoiser(lambda x, index: x, from_eps)
+    with pytest.raises(ModelError, match=r"^wanted a network that shows its bottleneck, was given a function: "):
+        ShiftedDenoiser(bare, {})
+    placed = replace(bare, network=Placed(nn.Identity(), torch.device("cpu"), PRECISIONS["float32"]))
+    level = model.schedule.level(400.0)
+    for denoiser in (ReadingDenoiser(placed, {}), ShiftedDenoiser(placed, {400.0: shift})):
+        with pytest.raises(ModelError, match=r"bottleneck, was given a Identity: "):
+            denoiser(x, level)
+
+
+def test_a_shift_from_another_model_is_refused(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
+    shifted = ShiftedDenoiser(denoiser, {400.0: torch.zeros(8, 8, 8)})
+    with pytest.raises(ArgumentError, match=r"^wanted a shift \[16, 8, 8\], .*, was given the shape \[8, 8, 8\]: "):
+        shifted(x, model.schedule.level(400.0))
+
+
+def test_a_half_precise_network_is_read_in_float32_and_left_alone_without_a_shift(
+    tmp_path_factory: pytest.TempPathFactory, x: Tensor
+) -> None:
+    model = load_model(tiny.save_model(tmp_path_factory.mktemp("half")), dtype="bfloat16")
+    level, seen = model.schedule.level(400.0), {}
+    ReadingDenoiser(model.denoiser, seen)(x, level)
+    assert seen[400.0].dtype == torch.float32
+    assert same(ShiftedDenoiser(model.denoiser, {400.0: 0 * seen[400.0]})(x, level), model.denoiser(x, level))

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from ddim_edit.directions.labels import from_callable, from_folders
+from ddim_edit.errors import ArgumentError, ImageError
+
+
+def folder(path: Path, *names: str) -> Path:
+    path.mkdir()
+    for name in names:
+        (path / name).touch()
+    return path
+
+
+def test_two_folders_give_ones_and_zeros(tmp_path) -> None:
+    glasses, plain = folder(tmp_path / "glasses", "2.png", "10.png", "note.txt"), folder(tmp_path / "plain", "2.png")
+    found = from_folders(glasses, str(plain))
+    assert found.files == (glasses / "2.png", glasses / "10.png", plain / "2.png")
+    assert found.labels.tolist() == [1, 1, 0]
+    assert from_folders(plain, glasses).labels.tolist() == [1, 0, 0]
+
+
+def test_an_empty_folder_and_one_named_twice_are_refused(tmp_path) -> None:
+    one = folder(tmp_path / "one", "a.png")
+    with pytest.raises(ImageError, match="which holds none"):
+        from_folders(one, folder(tmp_path / "empty"))
+    with pytest.raises(ArgumentError, match=r"was given 1 in both, the first of them .*a\.png"):
+        from_folders(one, tmp_path / "empty" / ".." / "one")
+
+
+def test_a_function_labels_files_or_leaves_them_out() -> None:
+    files = ["old_a.png", Path("young_b.png"), "unclear.png"]
+    ages = {"old": 70.5, "young": 20}
+    found = from_callable(files, lambda file: ages.get(file.name.split("_")[0]))
+    assert found.files == (Path("old_a.png"), Path("young_b.png"))
+    assert found.labels.tolist() == [70.5, 20]
+    assert from_callable(files, lambda file: "old" in file.name).labels.tolist() == [1, 0, 0]
+
+
+def test_labels_that_teach_nothing_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="was given no labelled picture"):
+        from_callable(["a.png"], lambda file: None)
+    with pytest.raises(ArgumentError, match="was given 2 pictures with the label 1"):
+        from_callable(["a.png", "b.png"], lambda file: True)
+    with pytest.raises(ArgumentError, match=r"finite labels, was given nan for a\.png"):
+        from_callable(["a.png"], lambda file: float("nan"))

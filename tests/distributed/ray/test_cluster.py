@@ -1,0 +1,214 @@
+"""Stores that workers on a real Ray cluster of this host fill, held against those that one process fills."""
+
+import gc
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import GeneratorType
+
+import pytest
+
+from ddim_edit.config import Method
+from ddim_edit.distributed.job import Job
+from ddim_edit.distributed.ray_engine import RayEngine
+from ddim_edit.distributed.running import begin, fill, local
+from ddim_edit.errors import DDIMEditError, ModelError
+from ddim_edit.images import CentreSquare
+from ddim_edit.images.crop import Placement
+
+from ... import tiny
+from ..conftest import bytes_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray's own, of its own settings
+]
+
+SHARD, BATCH = 8, 2
+NAMES = [f"{index:02}.png" for index in range(44)]
+BROKEN = NAMES[13]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and pictures, one of which is none."""
+    folder = tmp_path_factory.mktemp("ray")
+    tiny.save_model(folder / "tiny")
+    for index, name in enumerate(NAMES):
+        tiny.save_picture(folder / "pictures" / name, index)
+    (folder / "pictures" / BROKEN).write_text("no picture")
+    return folder
+
+
+def job_in(folder: Path, name: str, **changes: object) -> Job:
+    job = Job(folder / "pictures", folder / name, str(folder / "tiny"), "cpu", batch_size=BATCH, method=Method(steps=6))
+    return replace(job, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def alone(here: Path) -> dict[str, bytes]:
+    """What one process makes."""
+    job = job_in(here, "alone.latents")
+    list(fill(job, begin(job, NAMES, SHARD), local))
+    return bytes_of(job.store)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A cluster for several tests, which engines find running and leave so."""
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_three_workers_make_the_bytes_of_one_process(here: Path, alone: dict[str, bytes]) -> None:
+    job = job_in(here, "three.latents")
+    found = fill(job, begin(job, NAMES, SHARD), RayEngine(workers=3))
+    done = sorted(found, key=lambda filled: filled.index)
+    assert bytes_of(job.store) == alone
+    assert [filled.rows for filled in done] == [8, 7, 8, 8, 8, 4]
+    assert [list(filled.failures) for filled in done] == [[], [BROKEN], [], [], [], []]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(here: Path) -> None:
+    job = job_in(here, "none.latents", model=str(here / "nothing"))
+    indices = begin(job, NAMES, SHARD)
+    told = []
+    for engine in (local, RayEngine(workers=2)):
+        with pytest.raises(ModelError) as error:
+            list(fill(job, indices, engine))
+        told.append(str(error.value))
+        assert unfinished_reads() == []  # with the error still held, and its frames
+    assert told[0] == told[1]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_shard_that_kills_every_worker_ends_the_run(here: Path) -> None:
+    # A class of this function is sent as a whole: workers cannot import tests.
+    class Deadly(CentreSquare):
+        def place(self, width: int, height: int, target: tuple[int, int]) -> Placement:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+    job = job_in(here, "deadly.latents", crop=Deadly())
+    with pytest.raises(DDIMEditError, match="wanted workers that live, was given 4 deaths over shard 0"):
+        list(fill(job, begin(job, NAMES[:SHARD], SHARD), RayEngine(workers=1)))
+
+
+@dataclass(frozen=True)
+class Command:
+    """`ddim-edit invert --engine ray` on a cluster of its own, in a folder with relative paths."""
+
+    process: subprocess.Popen[str]
+    store: Path
+
+    @classmethod
+    def start(cls, here: Path, name: str, steps: int) -> "Command":
+        line = ["invert", "pictures", "-o", name, "--model", "tiny", "--device", "cpu", "--steps", str(steps), "--json"]
+        line += ["--shard-size", str(SHARD), "--batch-size", str(BATCH), "--engine", "ray", "--workers", "2"]
+        line += ["--dtype", "fp32"]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ddim_edit", *line],
+            cwd=here,
+            env=env | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return cls(process, here / name)
+
+    def actors(self) -> list[int]:
+        """The processes of its workers."""
+        return [pid for pid in descendants(self.process.pid) if b"_Filler" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def wait_for_two_shards_in_the_making(self) -> None:
+        """Both workers are in the midst of a shard each: some of its batches are there and others are not."""
+        deadline = time.monotonic() + 120
+        while len({path.parent for path in self.store.glob("parts/*/batch-*")}) < 2:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def unfinished_reads() -> list[str]:
+    """Ray's own iterators that nobody has closed: collected when Ray is down, they would start it anew."""
+    alive = [each for each in gc.get_objects() if type(each) is GeneratorType]  # proxies would answer isinstance
+    suspended = [each for each in alive if inspect.getgeneratorstate(each) == inspect.GEN_SUSPENDED]
+    return [each.__qualname__ for each in suspended if "iter_batches" in each.__qualname__]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 60
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below one."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    below, found = {pid}, set[int]()
+    while below := {child for child, parent in parents.items() if parent in below} - found:
+        found |= below
+    return sorted(found)
+
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def slowly_alone(here: Path) -> dict[str, bytes]:
+    """What one process makes in more steps, which take long enough to be disturbed."""
+    job = job_in(here, "slowly.latents", method=Method(steps=STEPS), threads=1)
+    list(fill(job, begin(job, NAMES, SHARD), local))
+    return bytes_of(job.store)
+
+
+def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced(
+    here: Path, slowly_alone: dict[str, bytes]
+) -> None:
+    command = Command.start(here, "killed.latents", STEPS)
+    command.wait_for_two_shards_in_the_making()
+    victim = command.actors()[0]
+    os.kill(victim, signal.SIGKILL)
+    out, err = command.process.communicate(timeout=120)
+    assert command.process.returncode == 1, err  # for the picture that is none
+    assert bytes_of(command.store) == slowly_alone
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert sorted(row["shard"] for row in rows) == list(range(6))
+    assert f"Worker PID: {victim}" in err
+    assert err.count(f"error: {BROKEN}: ") == 1
+
+
+def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray(
+    here: Path, slowly_alone: dict[str, bytes]
+) -> None:
+    command = Command.start(here, "interrupted.latents", STEPS)
+    command.wait_for_two_shards_in_the_making()
+    started = descendants(command.process.pid)
+    command.process.send_signal(signal.SIGINT)
+    _, err = command.process.communicate(timeout=120)
+    assert command.process.returncode == 130, err
+    wait_until_gone(started)
+    job = job_in(here, "interrupted.latents", method=Method(steps=STEPS), threads=1)
+    assert bytes_of(command.store) != slowly_alone
+    list(fill(job, begin(job, NAMES, SHARD), local))
+    assert bytes_of(command.store) == slowly_alone

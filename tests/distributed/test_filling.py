@@ -1,0 +1,351 @@
+import errno
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit import (
+    ArgumentError,
+    Condition,
+    Editor,
+    ImageError,
+    LatentError,
+    LatentMismatchError,
+    LatentStore,
+    Method,
+)
+from ddim_edit.distributed import listing, worker
+from ddim_edit.distributed.job import Filled, Job
+from ddim_edit.distributed.ranks import Rank
+from ddim_edit.distributed.running import begin, fill, local, sizes
+from ddim_edit.distributed.worker import Worker
+from ddim_edit.images import Box, Picture, read
+from ddim_edit.latents.store.layout import Layout
+from ddim_edit.latents.store.settings import read_settings
+
+from .. import tiny
+from .conftest import Fill, bytes_of
+
+NAMES = [f"{seed}.png" for seed in range(10)]
+
+
+def test_a_store_holds_what_the_editor_finds(filled: Fill, job: Job, model: Path) -> None:
+    assert filled() == [Filled(0, 4, {}), Filled(1, 4, {}), Filled(2, 2, {})]
+    store = LatentStore(job.store)
+    wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root / name for name in NAMES], job.method)
+    assert list(store.names) == NAMES
+    for read_, found in zip(store, wanted, strict=True):
+        assert torch.equal(read_.x, found.x)
+        assert (read_.t, read_.recipe, read_.report, read_.delta) == (found.t, found.recipe, found.report, None)
+
+
+def test_pairs_are_kept_whole(filled: Fill, job: Job, model: Path) -> None:
+    filled(method=Method(solver="bdia", steps=3))
+    wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root], Method(solver="bdia", steps=3))
+    for read_, found in zip(LatentStore(job.store), wanted, strict=True):
+        assert read_.delta is not None
+        assert found.delta is not None
+        assert torch.equal(read_.delta, found.delta)
+
+
+def test_a_full_store_is_left_alone_and_no_model_is_loaded(
+    filled: Fill, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = filled()
+    before = {path: path.stat().st_ino for path in job.store.rglob("*")}
+    monkeypatch.setattr(Editor, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert filled() == first
+    assert {path: path.stat().st_ino for path in job.store.rglob("*")} == before
+
+
+def test_nothing_but_the_store_is_left(filled: Fill, job: Job) -> None:
+    filled()
+    shards = [f"shard-0000{index}.safetensors" for index in range(3)]
+    assert sorted(bytes_of(job.store)) == ["model.json", "pictures.jsonl", *shards, "store.json"]
+
+
+def test_no_path_and_no_time_is_in_a_store(filled: Fill, job: Job, tmp_path: Path) -> None:
+    (job.root / "4.png").write_bytes(b"no picture")
+    (job.root / "5.png").unlink()
+    (job.root / "5.png").symlink_to(tmp_path / "nowhere")
+    filled()
+    moved = tmp_path / "else" / "where"
+    shutil.copytree(job.root, moved, symlinks=True)
+    filled(root=moved, store=tmp_path / "other.latents")
+    assert bytes_of(tmp_path / "other.latents") == bytes_of(job.store)
+    assert all(str(tmp_path).encode() not in content for content in bytes_of(job.store).values())
+
+
+def test_a_bad_picture_fails_alone(filled: Fill, job: Job, tmp_path: Path) -> None:
+    filled(store=tmp_path / "good.latents")
+    (job.root / "4.png").write_bytes((job.root / "4.png").read_bytes()[:90])
+    first, second, third = filled()
+    assert (first, third) == (Filled(0, 4, {}), Filled(2, 2, {}))
+    assert (second.rows, list(second.failures)) == (3, ["4.png"])
+    assert second.failures["4.png"].startswith("wanted a whole picture file, was given 4.png, which is cut short")
+    good, bad = LatentStore(tmp_path / "good.latents"), LatentStore(job.store)
+    assert list(bad.names) == [name for name in NAMES if name != "4.png"]
+    alike = {name: torch.equal(bad[row].x, good[int(name[0])].x) for row, name in enumerate(bad.names)}
+    assert all(alike[name] for name in NAMES if name not in ("4.png", "5.png"))  # 5.png shared its batch
+    torch.testing.assert_close(bad[4].x, good[5].x, rtol=0, atol=1e-5)
+    before = bytes_of(job.store)
+    assert filled() == [first, second, third]
+    assert bytes_of(job.store) == before
+
+
+def test_a_batch_and_a_shard_of_nothing_but_bad_pictures(filled: Fill, job: Job) -> None:
+    for name in NAMES[:4]:
+        (job.root / name).write_bytes(b"no picture")
+    assert [each.rows for each in filled()] == [0, 4, 2]
+    assert list(LatentStore(job.store).names) == NAMES[4:]
+    assert LatentStore(job.store).recipe.solver == "ddim"
+
+
+def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
+    filled: Fill, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    filled(store=tmp_path / "good.latents")
+
+    def broken(path: Path, *rest: object) -> Picture:
+        if path.name == "5.png":
+            raise ImageError("a readable picture file", f"{path}", "check the path") from OSError(
+                errno.EIO, "I/O error"
+            )
+        return read(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker, "read", broken)
+    with pytest.raises(ImageError, match=r"5\.png"):
+        filled()
+    monkeypatch.undo()
+    filled()
+    assert bytes_of(job.store) == bytes_of(tmp_path / "good.latents")
+
+
+def test_a_folder_that_is_gone_ends_the_run(filled: Fill, job: Job) -> None:
+    mine = begin(job, NAMES, 4)
+    shutil.rmtree(job.root)
+    with pytest.raises(ImageError):
+        list(fill(job, mine, local))
+    assert not LatentStore(job.store).failures
+
+
+class Cut(BaseException):
+    """The end of a process, as far as one that goes on can play it."""
+
+
+@pytest.mark.parametrize("batches", range(6))
+def test_at_most_the_batch_in_hand_is_lost(
+    filled: Fill, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    filled(store=tmp_path / "whole.latents")
+    inverted: list[int] = []
+    invert = Editor.invert
+
+    def counted(editor: Editor, pictures: list[Picture], *rest: object) -> object:
+        inverted.append(len(pictures))
+        return invert(editor, pictures, *rest)  # type: ignore[arg-type]
+
+    done: list[int] = []
+
+    def stop(pictures: int) -> None:
+        done.append(pictures)
+        if len(done) > batches:
+            raise Cut
+
+    monkeypatch.setattr(Editor, "invert", counted)
+    mine = begin(job, NAMES, 4)
+    runs: Callable[[Job, list[int]], object] = lambda job, indices: local(job, indices, None, stop)  # noqa: E731
+    if batches < 5:
+        with pytest.raises(Cut):
+            list(fill(job, mine, runs))  # type: ignore[arg-type]
+    filled()
+    # One batch may be in the network while the one before it is written.
+    assert 5 <= len(inverted) <= 6
+    assert bytes_of(job.store) == bytes_of(tmp_path / "whole.latents")
+
+
+def test_a_part_that_is_broken_is_made_again(filled: Fill, job: Job, tmp_path: Path) -> None:
+    filled(store=tmp_path / "whole.latents")
+    begin(job, NAMES, 4)
+    parts = Layout(job.store).parts(1)
+    parts.mkdir(parents=True)
+    (parts / "batch-0000.safetensors").write_bytes(b"half")
+    (parts / ".ddim-edit-0123.safetensors").touch()
+    (parts / "whole.safetensors").write_bytes(b"half")
+    (job.store / ".ddim-edit-4567.jsonl").touch()
+    filled()
+    assert bytes_of(job.store) == bytes_of(tmp_path / "whole.latents")
+
+
+def test_what_was_not_cleared_away_after_a_shard_is_cleared_later(filled: Fill, job: Job) -> None:
+    filled()
+    before = bytes_of(job.store)
+    parts = Layout(job.store).parts(1)
+    parts.mkdir(parents=True)
+    (parts / "batch-0000.safetensors").touch()
+    filled()
+    assert bytes_of(job.store) == before
+
+
+def test_a_folder_that_has_grown_adds_shards(filled: Fill, job: Job) -> None:
+    filled()
+    before = bytes_of(job.store)
+    for seed in (10, 11, 12, 13, 14):
+        tiny.save_picture(job.root / f"{seed}.png", seed)
+    tiny.save_picture(job.root / "0a.png", 15)
+    (job.root / "3.png").unlink()
+    assert [each.rows for each in filled()] == [4, 4, 2, 4, 2]
+    after = bytes_of(job.store)
+    assert {name: after[name] for name in before if name != "pictures.jsonl"} == {
+        name: content for name, content in before.items() if name != "pictures.jsonl"
+    }
+    assert list(LatentStore(job.store).names) == [*NAMES, "0a.png", *(f"{seed}.png" for seed in range(10, 15))]
+
+
+def test_several_processes_make_the_bytes_of_one(filled: Fill, job: Job, tmp_path: Path) -> None:
+    filled(store=tmp_path / "one.latents", shard_size=3)
+    for index in (1, 0):
+        mine = begin(job, NAMES, 3, Rank(index, 2, index))
+        assert mine == list(range(index, 4, 2))
+        assert [each.index for each in fill(job, mine, local)] == mine
+    assert bytes_of(job.store) == bytes_of(tmp_path / "one.latents")
+
+
+def test_another_process_that_writes_now_is_not_disturbed(job: Job) -> None:
+    begin(job, NAMES, 3, Rank(0, 2, 0))
+    theirs = [job.store / ".ddim-edit-0123.json", Layout(job.store).parts(0) / ".ddim-edit-4567.safetensors"]
+    theirs[1].parent.mkdir(parents=True)
+    for path in theirs:
+        path.touch()
+    list(fill(job, begin(job, NAMES, 3, Rank(1, 2, 1)), local))
+    assert all(path.exists() for path in theirs)
+
+
+OTHER = {
+    "batch_size": {"batch_size": 3},
+    "method.steps": {"method": Method(solver="ddim", steps=4)},
+    "method.solver": {"method": Method(solver="heun", steps=3)},
+    "method.condition.label": {"method": Method(solver="ddim", steps=3, condition=Condition(label=1))},
+    "crop.kind": {"crop": Box(0, 0, 8)},
+    "dtype": {"dtype": "bf16"},
+    "size": {"size": (32, 32)},
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_the_first_setting_that_differs_is_named(filled: Fill, job: Job, name: str) -> None:
+    filled()
+    before = bytes_of(job.store)
+    tiny.save_picture(job.root / "new.png", 20)
+    with pytest.raises(LatentMismatchError, match=f"^wanted {name} .*, by which out.latents was begun, was given"):
+        filled(**OTHER[name])
+    with pytest.raises(LatentMismatchError, match=r"^wanted shard_size 4, .* was given 5: .*--overwrite"):
+        filled(shard_size=5)
+    assert bytes_of(job.store) == before
+
+
+def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
+    filled: Fill, job: Job, tmp_path: Path
+) -> None:
+    filled()
+    before = bytes_of(job.store)
+    other = tiny.save_model(tmp_path / "other", seed=1)
+    with pytest.raises(LatentMismatchError, match=r'^wanted name "tiny", .* was given "other"'):
+        filled(model=str(other))
+    same_name = tiny.save_model(tmp_path / "again" / "tiny", seed=1)
+    tiny.save_picture(job.root / "new.png", 20)
+    with pytest.raises(LatentMismatchError, match=r"^wanted weights "):
+        filled(model=str(same_name))
+    after = bytes_of(job.store)
+    assert {name: after[name] for name in before if name != "pictures.jsonl"} == {
+        name: content for name, content in before.items() if name != "pictures.jsonl"
+    }
+    assert [each.rows for each in filled()] == [4, 4, 2, 1]
+
+
+def test_a_store_in_which_nothing_was_made_takes_other_settings(filled: Fill, job: Job) -> None:
+    unfit = Method(solver="ddim", steps=3, condition=Condition(label=1))
+    with pytest.raises(ArgumentError, match="unconditional"):
+        filled(method=unfit)
+    assert [each.rows for each in filled(shard_size=5)] == [5, 5]
+
+
+def test_sizes_are_kept_where_none_are_asked_for(filled: Fill, job: Job) -> None:
+    threads = torch.get_num_threads()
+    assert sizes(job.store, "cpu") == (8, 512, threads)
+    filled()
+    assert sizes(job.store, "cpu") == (2, 4, threads)
+    assert sizes(job.store, "cpu", 16) == (16, 4, threads)
+    assert sizes(job.store, "cpu", None, 64) == (2, 64, threads)
+
+
+def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: Job) -> None:
+    """Their number decides the last bits, so a rerun elsewhere must not choose for itself."""
+    threads = torch.get_num_threads()
+    one = replace(job, threads=threads)
+    list(fill(one, begin(one, NAMES, 4), local))
+    assert sizes(job.store, "cpu").threads == threads
+    with pytest.raises(LatentMismatchError, match=f"^wanted threads {threads}, .* was given {threads + 1}: "):
+        begin(replace(job, threads=threads + 1), NAMES, 4)
+
+
+def test_nothing_to_invert_makes_an_empty_store(job: Job) -> None:
+    assert begin(job, [], 4) == []
+    assert list(fill(job, [], local)) == []
+    assert len(LatentStore(job.store)) == 0
+    assert (read_settings(job.store / "store.json") or {})["batch_size"] == 2
+
+
+def test_a_broken_shard_is_told_and_not_passed_over(filled: Fill, job: Job) -> None:
+    filled()
+    before = bytes_of(job.store)
+    file = Layout(job.store).shard(1)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(LatentError, match="delete it and run the same command again"):
+        filled()
+    file.unlink()
+    filled()
+    assert bytes_of(job.store) == before
+
+
+def test_progress_counts_pictures_good_or_bad(job: Job) -> None:
+    (job.root / "1.png").write_bytes(b"no picture")
+    seen: list[int] = []
+    evaluated: list[int] = []
+    mine = begin(job, NAMES, 4)
+    list(local(job, mine, evaluated.append, seen.append))
+    assert seen == [2] * 5
+    assert sum(evaluated) >= 9 * 3
+
+
+def test_the_same_worker_fills_shard_after_shard(job: Job, tmp_path: Path, filled: Fill) -> None:
+    filled(store=tmp_path / "one.latents")
+    begin(job, NAMES, 4)
+    one = Worker(job)
+    editor = one.editor
+    assert [one.fill(index).rows for index in (2, 0, 1)] == [2, 4, 4]
+    assert one.editor is editor
+    shards = {name: content for name, content in bytes_of(job.store).items() if name.startswith("shard-")}
+    assert shards.items() <= bytes_of(tmp_path / "one.latents").items()
+
+
+def test_names_are_relative_to_what_all_paths_share(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "c.png"):
+        tiny.save_picture(tmp_path / name)
+    assert listing([tmp_path / "a"]) == (tmp_path / "a", ["1.png", "2.png"])
+    assert listing([tmp_path / "a", tmp_path / "b"]) == (tmp_path, ["a/1.png", "a/2.png", "b/1.png"])
+    assert listing([tmp_path / "a" / "2.png", tmp_path / "a"]) == (tmp_path / "a", ["2.png", "1.png"])
+    assert listing([tmp_path / "a", tmp_path / "b" / ".." / "c.png"]).names == ["a/1.png", "a/2.png", "c.png"]
+    assert listing([]).names == []
+    with pytest.raises(ImageError, match="where nothing is"):
+        listing([tmp_path / "absent"])
+
+
+def test_settings_hold_all_of_the_method(job: Job) -> None:
+    grid = job.method.make_grid(Editor.from_pretrained(job.model).model.schedule)
+    by_name, by_times = job.settings["method"], replace(job, method=Method(grid=grid)).settings["method"]
+    assert by_name.keys() == set(Method.__dataclass_fields__)
+    assert by_times["grid"] == {"name": grid.name, "times": list(grid.times)}

@@ -1,0 +1,111 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.images import Box, CentreSquare, Crop, Fit, Picture, read, to_float
+from ddim_edit.images.sources import READ_AHEAD, Images, Source
+from ddim_edit.images.sources import sources as lazily
+
+from .. import tiny
+
+SIZE = (8, 12)
+
+
+def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[Source]:
+    return list(lazily(images, size, crop))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [tiny.save_picture(tmp_path / f"{seed}.png", seed, *SIZE) for seed in range(3)]
+
+
+def assert_same(found: list[Source], wanted: list[Source]) -> None:
+    assert [source.origin for source in found] == [source.origin for source in wanted]
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+
+
+def test_a_file_is_its_pixels_and_the_hash_of_its_bytes(files: list[Path]) -> None:
+    (source,) = sources(files[1], SIZE, CentreSquare())
+    assert source.pixels.dtype == torch.float64
+    assert torch.equal(source.pixels, to_float(torch.from_numpy(tiny.pixels(1, *SIZE)).permute(2, 0, 1)).double())
+    assert source.origin["source"] == hashlib.sha256(files[1].read_bytes()).hexdigest()
+    assert source.origin["preprocessing"] == read(files[1], SIZE).preprocessing
+
+
+def test_every_way_to_name_a_picture_gives_the_same(files: list[Path]) -> None:
+    wanted = sources(files, SIZE, CentreSquare())
+    pictures = [read(path, SIZE) for path in files]
+    for images in (str(files[0].parent), files[0].parent, [files[0].parent], [str(path) for path in files], pictures):
+        assert_same(sources(images, SIZE, CentreSquare()), wanted)
+    assert_same(sources(pictures[1], SIZE, CentreSquare()), wanted[1:2])
+    assert_same(sources([pictures[2], str(files[0]), files[1]], SIZE, CentreSquare()), [wanted[i] for i in (2, 0, 1)])
+    assert_same(sources((path for path in files), SIZE, CentreSquare()), wanted)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("crop", [CentreSquare(), Box(1, 2, 9), Fit()], ids=str)
+def test_the_crop_goes_to_files_alone(tmp_path: Path, crop: CentreSquare | Box | Fit) -> None:
+    path = tiny.save_picture(tmp_path / "large.png", 0, 21, 33)
+    (source,) = sources(path, SIZE, crop)
+    assert torch.equal(source.pixels, read(path, SIZE, crop).tensor.double())
+    picture = read(path, SIZE)
+    assert torch.equal(sources(picture, SIZE, crop)[0].pixels, picture.tensor.double())
+
+
+def test_tensors_are_told_apart_by_what_is_in_them() -> None:
+    x = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    one, two = sources(x, SIZE, CentreSquare())
+    assert one.origin["source"] != two.origin["source"]
+    assert torch.equal(torch.stack([one.pixels, two.pixels]), x.double())
+    assert_same(sources(x[0], SIZE, CentreSquare()), [one])
+    assert_same(sources(x.double(), SIZE, CentreSquare()), [one, two])
+    assert_same(sources(x.mT.contiguous().mT, SIZE, CentreSquare()), [one, two])
+    assert_same(sources(x.clone().requires_grad_(), SIZE, CentreSquare()), [one, two])
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 8), (1, 3, 8, 11), (8, 12), (2, 1, 8, 12), (1, 2, 3, 8, 12), ()], ids=str)
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ArgumentError, match=r"wanted pictures of shape \[3, 8, 12\], was given shape \["):
+        sources(torch.zeros(shape), SIZE, CentreSquare())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ArgumentError, match="wanted floats in"):
+        sources(torch.zeros(3, *SIZE, dtype=dtype), SIZE, CentreSquare())
+
+
+def test_bad_files_are_refused_by_name(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for bad in (tmp_path / "missing.png", tmp_path / "empty"):
+        with pytest.raises(ImageError, match=bad.name):
+            sources([files[0], bad], SIZE, CentreSquare())
+
+
+def test_no_name_of_a_file_is_in_what_a_recipe_says(files: list[Path], tmp_path: Path) -> None:
+    assert str(tmp_path) not in str(sources(files, SIZE, CentreSquare())[0].origin)
+    assert files[0].stem + ".png" not in str(sources(files, SIZE, CentreSquare())[0].origin)
+
+
+def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Path] = []
+
+    def noting(path: Path, size: tuple[int, int], crop: Crop) -> Picture:
+        begun.append(path)
+        return read(path, size, crop)
+
+    monkeypatch.setattr("ddim_edit.images.sources.read", noting)
+    stream = lazily(files * 20, SIZE, CentreSquare())
+    assert not begun
+    for taken in range(1, 21):
+        next(stream)
+        assert len(begun) <= taken + READ_AHEAD
+
+
+def test_a_name_that_leads_nowhere_is_found_before_any_work(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="missing"):
+        lazily([*files, tmp_path / "missing.png"], SIZE, CentreSquare())

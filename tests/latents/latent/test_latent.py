@@ -1,0 +1,368 @@
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddim_edit.errors import LatentError, LatentMismatchError
+from ddim_edit.latents.interpolation import slerp
+from ddim_edit.latents.latent import FORMAT, SUFFIX, WALK, Latent, Latents, Recipe, between, require_alike
+from ddim_edit.models.condition import Condition
+
+RECIPE = Recipe(
+    model="faces",
+    weights="ab" * 32,
+    schedule={"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000},
+    prediction="epsilon",
+    dtype="float32",
+    solver="bdia",
+    grid="karras",
+    times=(1.0, 40.25, 1000 / 3, 1000.0),
+    dequantise=((2**63 - 1, 1.0),),
+    origin={"kind": "inversion", "source": "cd" * 32, "exact": False},
+)
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
+ANY_FLOATS = arrays.arrays(np.float64, SHAPES, elements=st.floats(allow_nan=True, allow_subnormal=True))
+
+
+def randn(seed: int = 0) -> Tensor:
+    return torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def latent(seed: int = 0, **changes: Any) -> Latent:
+    """A latent with a delta, and some parts of its recipe changed."""
+    report = {"nfe": 20, "residual": 0.0, "converged": True, "error": None}
+    return Latent(randn(seed), 1000.0, replace(RECIPE, **changes), 0.1 * randn(seed + 1), report)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("latents") / f"one{SUFFIX}"
+
+
+def header(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        read: dict[str, Any] = json.loads(file.metadata()["ddim-edit"])
+    return read
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Save a good latent, but with its header changed."""
+    latent().save(path)
+    record = header(path)
+    change(record)
+    save_file({"x": randn(), "delta": randn(1)}, path, {"ddim-edit": json.dumps(record)})
+
+
+def assert_refused(path: Path, wanted: str) -> None:
+    with pytest.raises(LatentError) as caught:
+        Latent.load(path)
+    message = str(caught.value)
+    assert message.startswith("wanted ")
+    assert wanted in message
+    assert "\n" not in message
+    assert str(path.parent) not in message
+    assert not message.endswith(".")
+
+
+@settings(max_examples=60)
+@given(x=ANY_FLOATS)
+def test_numbers_come_back_bit_by_bit(place: Path, x: np.ndarray) -> None:
+    one = Latent(torch.from_numpy(x), 1000.0, RECIPE, torch.from_numpy(-x))
+    one.save(place)
+    back = Latent.load(place)
+    assert back.delta is not None
+    for written, read in ((x, back.x), (-x, back.delta)):
+        assert read.numpy().dtype == np.float64
+        assert read.shape == written.shape
+        assert read.numpy().tobytes() == written.tobytes()
+
+
+@pytest.mark.parametrize("value", [-0.0, 5e-324, -2.2e-308, 1.7976931348623157e308, float("nan"), float("inf")])
+def test_odd_numbers_come_back_bit_by_bit(place: Path, value: float) -> None:
+    Latent(torch.full((1, 1, 1), value, dtype=torch.float64), 1.0, RECIPE).save(place)
+    assert struct.pack("<d", Latent.load(place).x.item()) == struct.pack("<d", value)
+
+
+@pytest.mark.parametrize("one", [latent(), replace(latent(), delta=None, report={}), latent(dequantise=(), origin={})])
+def test_everything_else_comes_back_equal(place: Path, one: Latent) -> None:
+    one.save(place)
+    back = Latent.load(place)
+    assert back.recipe == one.recipe
+    assert type(back.recipe.times) is tuple
+    assert back.recipe.walk == one.recipe.walk
+    assert (back.t, back.report) == (one.t, one.report)
+    assert (back.delta is None) == (one.delta is None)
+    assert len(back.parts) == len(one.parts)
+    require_alike([one, back])
+
+
+def test_rows_and_transposes_of_larger_tensors_are_saved_as_what_they_are(place: Path) -> None:
+    batch = torch.stack([randn(0), randn(1), randn(2)])
+    Latent(batch[1], 1000.0, RECIPE, batch[2].transpose(1, 2)).save(place)
+    back = Latent.load(place)
+    assert back.delta is not None
+    assert torch.equal(back.x, batch[1])
+    assert torch.equal(back.delta, batch[2].transpose(1, 2))
+
+
+def test_equal_latents_are_equal_files(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "one.safetensors", tmp_path / "another-name.safetensors"]
+    shuffled = dict(reversed(list(RECIPE.schedule.items())))
+    for path, one in zip(paths, (latent(), latent(schedule=shuffled)), strict=True):
+        one.save(path)
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+    latent(1).save(paths[0])
+    assert paths[0].read_bytes() != second
+
+
+def test_the_header_is_sorted_json_and_names_no_place_or_time(place: Path) -> None:
+    latent().save(place)
+    with safe_open(place, "pt") as file:
+        assert list(file.metadata()) == ["ddim-edit"]
+        text = file.metadata()["ddim-edit"]
+    record = json.loads(text)
+    assert text == json.dumps(record, sort_keys=True)
+    assert set(record) == {"recipe", "report", "t"}
+    assert set(record["recipe"]) == {each.name for each in fields(Recipe)}
+    assert record["recipe"]["format"] == FORMAT
+    assert str(place.parent).encode() not in place.read_bytes()
+    assert place.name.encode() not in place.read_bytes()
+
+
+def test_saving_leaves_nothing_else_behind(tmp_path: Path) -> None:
+    latent().save(tmp_path / "one.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.safetensors"]
+
+
+def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "gone.safetensors"
+    assert_refused(path, "a latent file written by ddim-edit, was given gone.safetensors (no such file): invert")
+
+
+def test_a_folder_is_no_latent(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert_refused(tmp_path / "folder", "a latent file written by ddim-edit, was given folder (")
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_refused(place: Path, cut: float) -> None:
+    latent().save(place)
+    content = place.read_bytes()
+    place.write_bytes(content[: int(cut * len(content))])
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
+@given(content=st.binary(max_size=200))
+def test_any_other_file_is_refused(place: Path, content: bytes) -> None:
+    place.write_bytes(content)
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+def test_a_foreign_safetensors_file_is_refused(place: Path, metadata: dict[str, str] | None) -> None:
+    save_file({"x": randn()}, place, metadata)
+    assert_refused(place, "(no ddim-edit header): invert the image again")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"x"', "{}", '{"recipe": 3, "report": {}, "t": 1}'])
+def test_a_foreign_header_is_refused(place: Path, text: str) -> None:
+    save_file({"x": randn()}, place, {"ddim-edit": text})
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
+@pytest.mark.parametrize("name", ["recipe", "report", "t"])
+def test_a_header_without_one_of_its_parts_is_refused(place: Path, name: str) -> None:
+    rewrite(place, lambda record: record.pop(name))
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
+def test_a_file_without_x_is_refused(place: Path) -> None:
+    latent().save(place)
+    save_file({"y": randn()}, place, {"ddim-edit": json.dumps(header(place))})
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
+def test_a_latent_of_the_format_before_conditions_has_none(place: Path) -> None:
+    def grow_old(record: dict[str, Any]) -> None:
+        assert record["recipe"].pop("condition") == {}
+        record["recipe"]["format"] = 1
+
+    rewrite(place, grow_old)
+    assert Latent.load(place).recipe == RECIPE
+
+
+def test_the_condition_is_kept_with_the_latent(place: Path) -> None:
+    condition = Condition(prompt="a cat", negative_prompt="grey", guidance_scale=3.5)
+    latent(condition=condition).save(place)
+    assert Latent.load(place).recipe.condition == condition
+    assert header(place)["recipe"]["condition"] == condition.as_dict()
+
+
+def test_a_latent_under_another_condition_is_the_same_code(place: Path) -> None:
+    plain, dog = latent(), Condition(prompt="a dog")
+    moved = plain.under(dog)
+    assert moved.recipe == replace(plain.recipe, condition=dog)
+    assert torch.equal(moved.x, plain.x)
+    with pytest.raises(LatentMismatchError, match="wanted latents of one condition"):
+        require_alike([plain, moved])
+
+
+@pytest.mark.parametrize("condition", [{"mood": "sad"}, {"label": -1}, {"guidance_scale": "much"}, 3])
+def test_conditions_that_are_none_are_refused(place: Path, condition: object) -> None:
+    rewrite(place, lambda record: record["recipe"].update(condition=condition))
+    assert_refused(place, "a latent file written by ddim-edit")
+
+
+@pytest.mark.parametrize("number", [FORMAT + 1, 0, None, "1"])
+def test_another_format_is_refused(place: Path, number: object) -> None:
+    rewrite(place, lambda record: record["recipe"].update(format=number))
+    assert_refused(place, f"a recipe of format {FORMAT}, was given format {number}: use the version of ddim-edit that")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda recipe: recipe.update(colour="blue"), "colour"),
+        (lambda recipe: recipe.pop("grid"), "grid"),
+        (lambda recipe: recipe.update(colour=recipe.pop("grid")), "colour, grid"),
+    ],
+)
+def test_unknown_and_missing_fields_are_named(
+    place: Path, change: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    rewrite(place, lambda record: change(record["recipe"]))
+    assert_refused(place, f"a recipe with the fields of its format, was given one that differs in {named}: write it an")
+
+
+@pytest.mark.parametrize(("name", "value"), [("times", 3), ("dequantise", 5), ("dequantise", [1]), ("times", None)])
+def test_fields_of_another_shape_are_refused(place: Path, name: str, value: object) -> None:
+    rewrite(place, lambda record: record["recipe"].update({name: value}))
+    assert_refused(place, "a ")
+
+
+OTHERS: dict[str, Any] = {
+    "model": "cars",
+    "weights": "cd" * 32,
+    "schedule": {"kind": "cosine", "max_beta": 0.999, "T": 1000},
+    "dtype": "bfloat16",
+    "condition": Condition(prompt="a cat"),
+    "solver": "belm",
+    "times": (1.0, 1000.0),
+}
+
+
+def test_every_part_of_the_walk_is_tried() -> None:
+    assert set(OTHERS) == set(WALK)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_latents_of_different_walks_do_not_mix_and_both_are_named(name: str) -> None:
+    a, b = latent(), latent(1, **{name: OTHERS[name]})
+    for attempt in (lambda: require_alike([a, a, b]), lambda: between(a, b, "slerp", 0.5)):
+        with pytest.raises(LatentMismatchError) as caught:
+            attempt()
+        mine, theirs = (str(each)[:37] for each in (getattr(RECIPE, name), OTHERS[name]))
+        assert str(caught.value).startswith(f"wanted latents of one {name}, was given {mine}")
+        assert f" and {theirs}" in str(caught.value)
+        assert str(caught.value).endswith(": invert the pictures alike")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"origin": {}}, {"dequantise": ()}, {"grid": "other"}, {"schedule": dict(RECIPE.schedule)}]
+)
+def test_what_does_not_matter_to_decoding_does_not_part_latents(changes: dict[str, Any]) -> None:
+    require_alike([latent(), latent(1, **changes)])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_latents_are_always_alike(count: int) -> None:
+    require_alike([latent()] * count)
+
+
+@given(st.floats(0, 1))
+def test_between_blends_x_delta_and_noise_each_in_its_own_way(w: float) -> None:
+    a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
+    made = between(a, b, "slerp", w)
+    assert a.delta is not None
+    assert b.delta is not None
+    assert made.delta is not None
+    assert torch.equal(made.x, slerp(a.x, b.x, w))
+    assert torch.allclose(made.delta, (1 - w) * a.delta + w * b.delta, rtol=0, atol=1e-15)
+    assert dict(made.recipe.dequantise) == {seed: weight for seed, weight in ((1, 1 - w), (2, w)) if weight}
+    assert made.recipe.walk == a.recipe.walk
+    assert made.recipe.origin == {"kind": "slerp", "w": w, "ends": [dict(a.recipe.origin), dict(b.recipe.origin)]}
+    assert (made.t, made.report) == (a.t, {})
+
+
+@pytest.mark.parametrize("method", ["slerp", "lerp", "norm"])
+def test_the_ends_of_a_blend_decode_alike(method: str) -> None:
+    a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
+    for w, end in ((0.0, a), (1.0, b)):
+        made = between(a, b, method, w)
+        assert all(torch.equal(part, same) for part, same in zip(made.parts, end.parts, strict=True))
+        assert made.recipe.dequantise == end.recipe.dequantise
+
+
+def test_a_blend_can_be_saved_and_blended_again(place: Path) -> None:
+    once = between(latent(0), latent(5), "slerp", 0.25)
+    once.save(place)
+    twice = between(Latent.load(place), latent(9), "lerp", 0.5)
+    twice.save(place)
+    assert Latent.load(place).recipe == twice.recipe
+
+
+@given(st.floats(0, 1))
+def test_a_missing_delta_is_a_delta_of_zero(w: float) -> None:
+    bare, paired = replace(latent(0), delta=None), latent(3)
+    made = between(bare, paired, "slerp", w)
+    assert made.delta is not None
+    assert paired.delta is not None
+    assert torch.allclose(made.delta, w * paired.delta, rtol=0, atol=1e-15)
+    assert between(bare, replace(paired, delta=None), "slerp", w).delta is None
+
+
+def test_latents_are_an_immutable_sequence() -> None:
+    some = [latent(seed) for seed in range(4)]
+    row = Latents(iter(some))
+    assert len(row) == 4
+    assert list(row) == some
+    assert row[2] is some[2]
+    assert row[-1] is some[3]
+    assert isinstance(row[1:3], Latents)
+    assert list(row[1:3]) == some[1:3]
+    assert list(row[::-1]) == some[::-1]
+    assert some[0] in row
+    with pytest.raises(IndexError):
+        row[4]
+    with pytest.raises(TypeError):
+        row[0] = some[1]  # type: ignore[index]
+
+
+def test_latents_stack_what_a_solver_decodes() -> None:
+    some = [latent(seed) for seed in range(3)]
+    x, delta = Latents(some).parts
+    assert torch.equal(x, torch.stack([one.x for one in some]))
+    assert torch.equal(Latents(some).x, x)
+    assert torch.equal(delta, torch.stack([one.delta for one in some if one.delta is not None]))
+    (bare,) = Latents([replace(one, delta=None) for one in some]).parts
+    assert torch.equal(bare, x)
+
+
+def test_a_latent_keeps_its_delta_whatever_its_neighbours_have() -> None:
+    some = [latent(0), replace(latent(1), delta=None)]
+    _, delta = Latents(some).parts
+    assert torch.equal(delta[0], some[0].parts[1][0])
+    assert torch.equal(delta[1], torch.zeros_like(delta[1]))

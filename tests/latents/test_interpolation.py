@@ -1,0 +1,200 @@
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ddim_edit.errors import ArgumentError
+from ddim_edit.latents.interpolation import BLENDS, Stop, find_blend, lerp, norm, path, slerp
+
+SHAPE = (2, 3, 4)
+SEEDS, W, SCALES = st.integers(0, 2**31), st.floats(0, 1), st.floats(1e-3, 1e3)
+
+
+def randn(seed: int = 0, *batch: int) -> Tensor:
+    return torch.randn(*batch, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def length(x: Tensor) -> Tensor:
+    return x.flatten(-3).norm(dim=-1)
+
+
+def angle(a: Tensor, b: Tensor) -> float:
+    u, v = a.flatten() / length(a), b.flatten() / length(b)
+    return 2 * math.atan2(float((u - v).norm()), float((u + v).norm()))
+
+
+def max_error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+@pytest.mark.parametrize("name", BLENDS)
+@given(SEEDS, SEEDS, SCALES)
+def test_the_ends_come_back_bit_by_bit(name: str, one: int, other: int, scale: float) -> None:
+    a, b = randn(one), scale * randn(other)
+    assert torch.equal(BLENDS[name](a, b, 0), a)
+    assert torch.equal(BLENDS[name](a, b, 1), b)
+
+
+@pytest.mark.parametrize("name", BLENDS)
+@given(SEEDS, SEEDS, W, SCALES)
+def test_there_is_the_way_back(name: str, one: int, other: int, w: float, scale: float) -> None:
+    a, b = randn(one), scale * randn(other + 1)
+    assert max_error(BLENDS[name](a, b, w), BLENDS[name](b, a, 1 - w)) < 1e-12 * max(1, scale)
+
+
+@pytest.mark.parametrize("name", BLENDS)
+@given(SEEDS, W)
+def test_between_a_latent_and_itself_there_is_only_itself(name: str, seed: int, w: float) -> None:
+    a = randn(seed)
+    assert max_error(BLENDS[name](a, a.clone(), w), a) < 1e-14
+
+
+@pytest.mark.parametrize("name", ["slerp", "norm"])
+@given(SEEDS, SEEDS, W, SCALES)
+def test_radii_are_interpolated(name: str, one: int, other: int, w: float, scale: float) -> None:
+    a, b = randn(one), scale * randn(other + 1)
+    expected = (1 - w) * float(length(a)) + w * float(length(b))
+    assert float(length(BLENDS[name](a, b, w))) == pytest.approx(expected, rel=1e-12)
+
+
+@given(SEEDS, SEEDS, W, SCALES)
+def test_slerp_turns_evenly_in_the_plane_of_both(one: int, other: int, w: float, scale: float) -> None:
+    a, b = randn(one), scale * randn(other + 1)
+    x, whole = slerp(a, b, w), angle(a, b)
+    assert angle(a, x) == pytest.approx(w * whole, abs=1e-7)
+    assert angle(x, b) == pytest.approx((1 - w) * whole, abs=1e-7)
+
+
+@given(SEEDS, SEEDS, W)
+def test_slerp_is_shoemake_s_formula(one: int, other: int, w: float) -> None:
+    assume(one != other + 1)  # between equal latents his formula is 0 / 0
+    a, b = (x / length(x) for x in (randn(one), randn(other + 1)))
+    theta = angle(a, b)
+    expected = (math.sin((1 - w) * theta) * a + math.sin(w * theta) * b) / math.sin(theta)
+    assert max_error(slerp(a, b, w), expected) < 1e-9
+
+
+@given(SEEDS, SEEDS, W)
+def test_lerp_is_the_straight_line_and_norm_lies_above_it(one: int, other: int, w: float) -> None:
+    a, b = randn(one), randn(other + 1)
+    line = (1 - w) * a + w * b
+    assert max_error(lerp(a, b, w), line) < 1e-14
+    radius = (1 - w) * length(a) + w * length(b)
+    assert max_error(norm(a, b, w), radius * line / length(line)) < 1e-12
+    assert float(length(lerp(a, b, w))) <= float(radius) * (1 + 1e-12)
+
+
+@given(W)
+def test_orthogonal_latents_of_one_radius_blend_by_cosine_and_sine(w: float) -> None:
+    a, b = torch.zeros(2, *SHAPE, dtype=torch.float64)
+    a[0, 0, 0], b[1, 2, 3] = 3.0, 3.0
+    x = slerp(a, b, w)
+    assert float(x[0, 0, 0]) == pytest.approx(3 * math.cos(w * math.pi / 2), abs=1e-14)
+    assert float(x[1, 2, 3]) == pytest.approx(3 * math.sin(w * math.pi / 2), abs=1e-14)
+
+
+ODD = {
+    "random": randn(3),
+    "constant": torch.ones(SHAPE, dtype=torch.float64),
+    "alternating": torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(12).view(SHAPE),
+    "single": torch.eye(24, dtype=torch.float64)[5].view(SHAPE),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@given(w=W)
+def test_opposite_latents_go_round_by_a_half_circle(name: str, w: float) -> None:
+    a = ODD[name]
+    x = slerp(a, -a, w)
+    assert float(length(x)) == pytest.approx(float(length(a)), rel=1e-12)
+    assert angle(a, x) == pytest.approx(w * math.pi, abs=1e-7)
+
+
+@given(SEEDS, W, st.floats(1e-14, 1e-6))
+def test_nearly_equal_and_nearly_opposite_latents_are_safe(seed: int, w: float, distance: float) -> None:
+    a = randn(seed)
+    near = a + distance * randn(seed + 1)
+    assert max_error(slerp(a, near, w), torch.lerp(a, near, w)) < 1e-8
+    x = slerp(a, -near, w)
+    expected = (1 - w) * float(length(a)) + w * float(length(near))
+    assert float(length(x)) == pytest.approx(expected, rel=1e-6)
+    assert angle(a, x) == pytest.approx(w * angle(a, -near), abs=1e-6)
+
+
+@given(SEEDS, W)
+def test_a_latent_of_zeros_is_safe(seed: int, w: float) -> None:
+    """It has no direction, so all that can be asked is the other's direction and no more than its radius."""
+    a, nothing = randn(seed), torch.zeros(SHAPE, dtype=torch.float64)
+    assert max_error(slerp(a, nothing, w), (1 - w) * a) < 1e-14
+    x = slerp(nothing, a, w)
+    assert max_error(x, length(x) / length(a) * a) < 1e-14
+    assert float(length(x)) <= w * float(length(a)) + 1e-14
+    assert torch.equal(slerp(nothing, nothing, w), nothing)
+
+
+@pytest.mark.parametrize("name", BLENDS)
+@given(SEEDS, W)
+def test_every_picture_is_blended_by_itself(name: str, seed: int, w: float) -> None:
+    a, b = randn(seed, 3), randn(seed + 1, 3) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None, None]
+    together = BLENDS[name](a, b, w)
+    for row in range(3):
+        assert max_error(together[row], BLENDS[name](a[row], b[row], w)) < 1e-12 * 1e3
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_norm_refuses_a_line_through_zero(scale: float) -> None:
+    a = randn()
+    with pytest.raises(ArgumentError, match="wanted latents that are not opposite, was given two that cancel: use sl"):
+        norm(a, -scale * a, 1 / (1 + scale))
+
+
+def test_blends_are_found_by_name() -> None:
+    assert [find_blend(name) for name in BLENDS] == [slerp, lerp, norm]
+    message = "wanted an interpolation out of slerp, lerp, norm, was given cubic: choose one of these"
+    with pytest.raises(ArgumentError, match=message):
+        find_blend("cubic")
+
+
+def places(stops: list[Stop]) -> list[float]:
+    """Where stops lie on a line with the ends at 0, 1, 2, ..."""
+    return [(1 - stop.w) * stop.start + stop.w * stop.end for stop in stops]
+
+
+@given(st.integers(2, 6), st.integers(2, 12))
+def test_a_path_visits_every_end_once_and_evenly(ends: int, frames: int) -> None:
+    stops = path(ends, frames)
+    legs = ends - 1
+    assert len(stops) == legs * (frames - 1) + 1
+    assert places(stops) == pytest.approx([i / (frames - 1) for i in range(len(stops))])
+    assert [place for place in places(stops) if place in range(ends)] == list(range(ends))
+
+
+@given(st.integers(2, 6), st.integers(2, 12))
+def test_a_loop_returns_without_repeating_its_beginning(ends: int, frames: int) -> None:
+    stops = path(ends, frames, loop=True)
+    assert len(stops) == ends * (frames - 1)
+    assert stops[: (ends - 1) * (frames - 1)] == path(ends, frames)[:-1]
+    back = stops[(ends - 1) * (frames - 1) :]
+    expected = [(ends - 1) * (1 - i / (frames - 1)) for i in range(frames - 1)]
+    assert places(back) == pytest.approx(expected)
+
+
+@given(st.integers(2, 12))
+def test_there_and_back_is_the_same_stops_twice(frames: int) -> None:
+    stops = path(2, frames, loop=True)
+    assert stops[frames:] == stops[1 : frames - 1][::-1]
+
+
+def test_the_ends_of_legs_are_exact() -> None:
+    assert [stop.w for stop in path(3, 4)] == [0, 1 / 3, 2 / 3, 0, 1 / 3, 2 / 3, 1]
+    assert path(2, 2) == [Stop(0, 1, 0.0), Stop(0, 1, 1.0)]
+
+
+@pytest.mark.parametrize(("ends", "frames"), [(1, 5), (0, 5), (3, 1)])
+def test_a_path_needs_two_pictures_and_two_frames(ends: int, frames: int) -> None:
+    message = f"wanted at least 2 pictures and 2 frames, was given {ends} pictures and {frames} frames: add what"
+    with pytest.raises(ArgumentError, match=message):
+        path(ends, frames)

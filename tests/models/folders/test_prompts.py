@@ -1,0 +1,216 @@
+"""Conditions of loaded folders: prompts, negative prompts, classes and guidance."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from ddim_edit import ArgumentError, Model, load_model
+from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser, Prediction
+from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.models.placement import Placed
+
+from ... import pipelines
+from .originals import NEGATIVE, ORIGINALS, PROMPT, noise
+
+Models = Callable[[str], Model]
+ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
+TEXT = [family for family in ORIGINALS if family.startswith(("stable", "zero", "flux"))]
+CLASSES = ["dit", "classes"]
+texts = pytest.mark.parametrize("family", TEXT)
+
+
+def asked(model: Model, condition: Condition, t: float = 400, batch: int = 1) -> Prediction:
+    x = noise(batch, *model.shape).double()
+    return model.under(condition)(x, model.schedule.level(t))
+
+
+def given(model: Model, condition: Condition) -> dict[str, Tensor]:
+    """What a network is given under a condition without guidance."""
+    denoiser = model.under(condition)
+    assert isinstance(denoiser, NetworkDenoiser)
+    return dict(denoiser.network.given)
+
+
+def away_from(model: Model, condition: Condition) -> dict[str, Tensor]:
+    """What the unconditional half of a guided network is given."""
+    denoiser = model.under(condition)
+    assert isinstance(denoiser, NetworkDenoiser)
+    assert isinstance(denoiser.network, GuidedNetwork)
+    both = denoiser.network.network.given
+    assert {len(value) for value in both.values()} == {2}
+    return {name: value[:1] for name, value in both.items()}
+
+
+def assert_same(found: Prediction, wanted: Prediction, atol: float = 0.0) -> None:
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=atol * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 7.5])
+@pytest.mark.parametrize("family", [family for family in TEXT if family != "flux dev"])
+def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Models, family: str, scale: float) -> None:
+    """eps_u + w (eps_c - eps_u), and x0 alike; each family's word for no negative prompt is its own."""
+    model = models(family)
+    yes, no = asked(model, Condition(PROMPT)), asked(model, Condition(NEGATIVE))
+    wanted = Prediction(*(u + scale * (c - u) for c, u in zip(yes, no, strict=True)))
+    # Both are asked in one batch, which rounds float32 in another order; the algebra is tested in float64 elsewhere.
+    assert_same(asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=scale)), wanted, 1e-5)
+
+
+def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(models: Models) -> None:
+    model = models("flux dev")
+    told = model.under(Condition(PROMPT, guidance_scale=3.5))
+    assert isinstance(told, NetworkDenoiser)
+    assert isinstance(told.network, Placed)
+    assert told.network.given["guidance"].tolist() == [3.5]
+
+
+@texts
+def test_no_condition_is_the_empty_prompt(models: Models, family: str) -> None:
+    model, level = models(family), models(family).schedule.level(400)
+    assert_same(model.denoiser(noise(1, *model.shape).double(), level), asked(model, Condition("", label=None)))
+    assert model.under(NOTHING) is model.denoiser
+
+
+@texts
+def test_prompts_are_the_same_for_every_picture_of_a_batch(models: Models, family: str) -> None:
+    model = models(family)
+    condition = Condition(PROMPT, NEGATIVE, guidance_scale=2.0)
+    x, level = noise(3, *model.shape).double(), model.schedule.level(400)
+    together = model.under(condition)(x, level)
+    for row in range(3):
+        alone = model.under(condition)(x[row : row + 1], level)
+        torch.testing.assert_close(together.eps[row : row + 1], alone.eps, rtol=1e-4, atol=1e-5)
+
+
+def test_sdxl_is_guided_away_from_zeros_unless_a_negative_prompt_is_given(models: Models) -> None:
+    """force_zeros_for_empty_prompt: nothing is wanted, which is not the empty prompt."""
+    model = models("stable diffusion xl")
+    zeros = away_from(model, Condition(PROMPT, guidance_scale=2.0))
+    assert not zeros["encoder_hidden_states"].any()
+    assert not zeros["text_embeds"].any()
+    empty = given(model, Condition(""))
+    assert empty["encoder_hidden_states"].any()
+    assert empty["text_embeds"].any()
+    named = away_from(model, Condition(PROMPT, NEGATIVE, guidance_scale=2.0))
+    assert torch.equal(named["text_embeds"], given(model, Condition(NEGATIVE))["text_embeds"])
+
+
+def test_sdxl_without_that_option_is_guided_away_from_the_empty_prompt(tmp_path: Path) -> None:
+    def make() -> Any:
+        pipe = pipelines.stable_diffusion_xl(tmp_path / "tokens")
+        pipe.register_to_config(force_zeros_for_empty_prompt=False)
+        return pipe
+
+    model = load_model(pipelines.save(make, tmp_path / "sdxl"))
+    away = away_from(model, Condition(PROMPT, guidance_scale=2.0))
+    for name, value in given(model, NOTHING).items():
+        assert torch.equal(away[name], value)
+
+
+def test_sdxl_is_told_the_size_of_the_pictures(folders: Callable[[str], Path]) -> None:
+    model = load_model(folders("stable diffusion xl"), size=(32, 48))
+    assert given(model, Condition(PROMPT))["time_ids"].tolist() == [[32, 48, 0, 0, 32, 48]]
+
+
+@pytest.fixture
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which text encoder was run, each time."""
+    ran: list[str] = []
+    for name in ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"):
+        kind = getattr(transformers, name)
+
+        def forward(self: Any, *args: Any, kind: Any = kind, own: Any = kind.forward, **options: Any) -> Any:
+            ran.append(kind.__name__)
+            return own(self, *args, **options)
+
+        monkeypatch.setattr(kind, "forward", forward)
+    return ran
+
+
+@texts
+def test_a_prompt_is_encoded_once(folders: Callable[[str], Path], encodings: list[str], family: str) -> None:
+    """However often it is asked about, at whatever level, however strongly."""
+    model = load_model(folders(family))
+    asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=2.0))
+    assert encodings
+    encodings.clear()
+    asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=2.0))
+    asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=5.0), t=900)
+    asked(model, Condition(PROMPT), batch=2)
+    assert not encodings
+    asked(model, Condition("old woman"))
+    assert encodings
+
+
+def test_words_beyond_what_an_encoder_reads_change_nothing(models: Models) -> None:
+    """CLIP reads 77 tokens."""
+    model = models("stable diffusion 1")
+    long = " ".join(["old"] * 75)
+    first = given(model, Condition(long))["encoder_hidden_states"]
+    assert torch.equal(given(model, Condition(f"{long} woman"))["encoder_hidden_states"], first)
+    assert not torch.equal(given(model, Condition("old"))["encoder_hidden_states"], first)
+
+
+# Classes.
+
+
+@pytest.mark.parametrize("label", [0, 7, 999])
+def test_a_class_reaches_a_transformer_as_it_is(models: Models, pipe_of: Callable[[str], Any], label: int) -> None:
+    model, transformer = models("dit"), pipe_of("dit").transformer
+    x = noise(2, *model.shape)
+    with torch.no_grad():
+        wanted = transformer(x, torch.tensor([399]), torch.tensor([label] * 2)).sample[:, :4]
+    found = model.under(Condition(label=label))(x.double(), model.schedule.level(400))
+    torch.testing.assert_close(found.eps.float(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_guidance_of_a_transformer_leads_away_from_its_class_for_none(
+    models: Models, pipe_of: Callable[[str], Any]
+) -> None:
+    """The one after the last, which is also what it is given where nothing is asked for."""
+    model, transformer = models("dit"), pipe_of("dit").transformer
+    yes, no = asked(model, Condition(label=3)), asked(model, NOTHING)
+    with torch.no_grad():
+        theirs = transformer(noise(1, *model.shape), torch.tensor([399]), torch.tensor([1000])).sample[:, :4]
+    torch.testing.assert_close(no.eps.float(), theirs, rtol=1e-5, atol=1e-5)
+    guided = asked(model, Condition(label=3, guidance_scale=4.0))
+    torch.testing.assert_close(guided.eps, no.eps + 4 * (yes.eps - no.eps), rtol=0, atol=1e-5)
+
+
+def test_a_network_that_always_wants_a_class_says_so_when_asked_without(models: Models) -> None:
+    """Loading it is fine; a condition may come later."""
+    model = models("classes")
+    with pytest.raises(ArgumentError, match=r"^wanted a class from 0 to 4 for classes 1, was given none: name one$"):
+        asked(model, NOTHING)
+    assert asked(model, Condition(label=4)).x0.shape == (1, *model.shape)
+
+
+# Refusals.
+
+REFUSED: dict[str, tuple[str, Condition, str]] = {
+    "a class for a prompt": ("stable diffusion 1", Condition(label=3), "the class 3"),
+    "a class beside a prompt": ("stable diffusion 3", Condition(PROMPT, label=0), "the class 0"),
+    "a prompt for a transformer of classes": ("dit", Condition(PROMPT), PROMPT),
+    "a prompt for a UNet of classes": ("classes", Condition(PROMPT, label=1), PROMPT),
+    "a negative prompt for classes": ("dit", Condition("", NEGATIVE, 3, 2.0), NEGATIVE),
+    "a class out of range": ("classes", Condition(label=5), "a class from 0 to 4"),
+    "the class for none by its number": ("dit", Condition(label=1000), "a class from 0 to 999"),
+    "guidance without a class for none": ("classes", Condition(label=1, guidance_scale=2.0), "guidance_scale 2"),
+    "a prompt for an unconditional model": ("cifar10", Condition(PROMPT), PROMPT),
+    "a class for an unconditional model": ("ldm vq", Condition(label=3), "label 3"),
+    "guidance for an unconditional model": ("ldm kl", Condition(guidance_scale=2.0), "guidance_scale 2.0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_model_cannot_follow_is_refused_in_one_sentence(models: Models, name: str) -> None:
+    family, condition, words = REFUSED[name]
+    with pytest.raises(ArgumentError, match=ONE_SENTENCE) as caught:
+        models(family).under(condition)
+    assert words in str(caught.value)

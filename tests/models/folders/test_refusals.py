@@ -1,0 +1,263 @@
+"""Folders that cannot be run, each refused in one sentence; and loading that says nothing where all is well."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ddim_edit import ModelError, load_model
+from ddim_edit.models.condition import Condition
+
+from ... import pipelines
+from .originals import PROMPT, noise
+
+Diffusers: Any = diffusers  # its types are hidden from mypy
+ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
+Change = Callable[[Path], object]
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+        load_model(folder)
+    return str(caught.value)
+
+
+@pytest.fixture
+def copied(folders: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a family's folder, to be broken."""
+    return lambda family: Path(shutil.copytree(folders(family), tmp_path / "broken"))
+
+
+def pickled(file: str) -> Change:
+    """The weights of a component as a pickle alone."""
+
+    def change(folder: Path) -> None:
+        path = folder / file
+        torch.save(load_file(path), path.with_name({"model": "pytorch_model"}.get(path.stem, path.stem) + ".bin"))
+        path.unlink()
+
+    return change
+
+
+def without(name: str) -> Change:
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+def configured(file: str, **changes: object) -> Change:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(config | changes))
+
+    return change
+
+
+def for_inpainting(folder: Path) -> None:
+    """runwayml/stable-diffusion-inpainting: 4 channels of x, 4 of a masked picture and the mask."""
+    pipelines.conditional_unet(in_channels=9, out_channels=4).save_pretrained(folder / "unet")
+
+
+def for_upsampling(folder: Path) -> None:
+    """stabilityai/stable-diffusion-x4-upscaler: the class is how noisy the small picture is."""
+    pipelines.conditional_unet(in_channels=7, out_channels=4, num_class_embeds=1000).save_pretrained(folder / "unet")
+
+
+def by_projection(folder: Path) -> None:
+    """stabilityai/stable-diffusion-2-1-unclip: pictures' embeddings as classes."""
+    options = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 8}
+    pipelines.conditional_unet(**options).save_pretrained(folder / "unet")
+
+
+def lacking(file: str) -> Change:
+    """Weights without one tensor, which the libraries would draw at random."""
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / file)
+        del weights[sorted(weights)[0]]
+        save_file(weights, folder / file, {"format": "pt"})
+
+    return change
+
+
+def garbled(file: str) -> Change:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:100])
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
+    "a pickled UNet": ("stable diffusion 1", pickled(f"unet/{WEIGHTS}"), ("unet", "pickle", "save_pretrained")),
+    "a pickled transformer": ("dit", pickled(f"transformer/{WEIGHTS}"), ("transformer", "pickle", "save_pretrained")),
+    "a pickled text encoder": (
+        "stable diffusion 1",
+        pickled("text_encoder/model.safetensors"),
+        ("text_encoder", "pickle", "save_pretrained"),
+    ),
+    "a pickled autoencoder": ("stable diffusion 1", pickled(f"vae/{WEIGHTS}"), ("pickle", "save_pretrained")),
+    "no text encoder": ("stable diffusion 1", without("text_encoder"), ("text_encoder",)),
+    "no second text encoder": ("stable diffusion xl", without("text_encoder_2"), ("text_encoder_2",)),
+    "no tokenizer": ("stable diffusion 2", without("tokenizer"), ("tokenizer",)),
+    "no second tokenizer": ("stable diffusion 3", without("tokenizer_2"), ("tokenizer_2",)),
+    "no UNet": ("stable diffusion 1", without("unet"), ("config.json",)),
+    "no scheduler": ("stable diffusion 1", without("scheduler"), ("scheduler_config.json",)),
+    "a UNet for inpainting": ("stable diffusion 1", for_inpainting, ("9 channels in, 4 out", "inpainting")),
+    "a UNet for upsampling": ("stable diffusion 1", for_upsampling, ("7 channels in, 4 out",)),
+    "a UNet of pictures' embeddings": ("stable diffusion 1", by_projection, ("class_embed_type 'projection'",)),
+    "another transformer": (
+        "stable diffusion 3",
+        configured("transformer/config.json", _class_name="PixArtTransformer2DModel"),
+        ("PixArtTransformer2DModel", "SD3Transformer2DModel"),
+    ),
+    "another autoencoder": (
+        "stable diffusion 3",
+        configured("vae/config.json", _class_name="AutoencoderDC"),
+        ("AutoencoderDC",),
+    ),
+    "a UNet that lacks a tensor": (
+        "stable diffusion 1",
+        lacking(f"unet/{WEIGHTS}"),
+        ("in unet the tensors", "no conv_in.bias"),
+    ),
+    "a text encoder that lacks a tensor": (
+        "stable diffusion xl",
+        lacking("text_encoder_2/model.safetensors"),
+        ("in text_encoder_2 the tensors",),
+    ),
+    "a text encoder of another kind": (
+        "stable diffusion 1",
+        configured("model_index.json", text_encoder=["transformers", "BertModel"]),
+        ("CLIPTextModel", "BertModel"),
+    ),
+    "a UNet of classes and prompts": (
+        "stable diffusion 1",
+        lambda folder: pipelines.conditional_unet(num_class_embeds=7).save_pretrained(folder / "unet"),
+        ("num_class_embeds 7",),
+    ),
+    "a truncated UNet": ("stable diffusion 1", garbled(f"unet/{WEIGHTS}"), ("UNet2DConditionModel in unet",)),
+    "a truncated text encoder": (
+        "stable diffusion 1",
+        garbled("text_encoder/model.safetensors"),
+        ("CLIPTextModel in text_encoder",),
+    ),
+    "a truncated tokenizer": ("stable diffusion 1", garbled("tokenizer/tokenizer.json"), ("broken",)),
+    "another width than the weights'": (
+        "stable diffusion 1",
+        configured("unet/config.json", cross_attention_dim=24),
+        ("UNet2DConditionModel in unet",),
+    ),
+    "a scheduler of another process": (
+        "stable diffusion 1",
+        configured("scheduler/scheduler_config.json", _class_name="LCMScheduler"),
+        ("'LCMScheduler'",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_run_is_refused_in_one_sentence(
+    copied: Callable[[str], Path], capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    family, change, words = BROKEN[name]
+    folder = copied(family)
+    change(folder)
+    capfd.readouterr()
+    told = refused(folder)
+    assert capfd.readouterr() == ("", "")
+    assert [word for word in words if word not in told] == []
+    assert len(told) < 400
+
+
+EXTRAS = ("stable diffusion 1", "stable diffusion 3", "dit", "diffusers' own")
+LIBRARIES = ("diffusers", "transformers")
+
+
+@pytest.mark.parametrize(("family", "library"), [*product(EXTRAS, LIBRARIES), ("ldm vq", "diffusers")])
+def test_without_the_extra_its_name_is_told(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, family: str, library: str
+) -> None:
+    folder = folders(family)
+    monkeypatch.setitem(sys.modules, library, None)
+    assert "pip install 'ddim-edit[diffusers]'" in refused(folder)
+
+
+@pytest.mark.parametrize("family", ["cifar10", "classes", "learned variances"])
+def test_our_own_networks_need_no_extra(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    folder = folders(family)
+    for library in ("diffusers", "transformers", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert load_model(folder).shape == (3, pipelines.SIZE, pipelines.SIZE)
+
+
+@pytest.mark.parametrize("family", ["stable diffusion 1", "dit"])
+def test_a_network_in_shards_is_the_same_network(
+    copied: Callable[[str], Path], folders: Callable[[str], Path], pipe_of: Callable[[str], Any], family: str
+) -> None:
+    """With a fingerprint of its own, which every shard counts for."""
+    folder = copied(family)
+    name = "transformer" if family == "dit" else "unet"
+    (folder / name / WEIGHTS).unlink()
+    getattr(pipe_of(family), name).save_pretrained(folder / name, max_shard_size="100KB")
+    shards = sorted((folder / name).glob("*.safetensors"))
+    assert len(shards) > 1
+    model, whole = load_model(folder), load_model(folders(family))
+    condition = Condition(label=3) if family == "dit" else Condition(PROMPT)
+    x, level = noise(1, *model.shape).double(), model.schedule.level(400)
+    assert torch.equal(model.under(condition)(x, level).eps, whole.under(condition)(x, level).eps)
+    assert model.weights != whole.weights
+    shutil.copy(shards[0], shards[-1].with_name("extra.safetensors"))
+    assert load_model(folder).weights != model.weights
+
+
+@pytest.mark.parametrize("family", [*pipelines.LATENTS, *pipelines.PIXELS])
+def test_loading_says_nothing(folders: Callable[[str], Path], capfd: pytest.CaptureFixture[str], family: str) -> None:
+    folder = folders(family)
+    capfd.readouterr()
+    load_model(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["PNDMScheduler", "LMSDiscreteScheduler", "DDIMScheduler"])
+def test_an_outdated_scheduler_config_is_no_reason_to_warn(
+    copied: Callable[[str], Path], capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Diffusers warns of checkpoints without steps_offset, and of samplers that clip; ours reads levels alone."""
+    folder = copied("stable diffusion 1")
+    options = {"_class_name": kind, "clip_sample": True, "steps_offset": 0, "skip_prk_steps": True}
+    configured("scheduler/scheduler_config.json", **options)(folder)
+    capfd.readouterr()
+    load_model(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_positions_in_old_text_encoders_are_no_reason_to_warn(
+    copied: Callable[[str], Path], folders: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints of 2022 hold the numbers from 0 to 76 as a tensor."""
+    folder = copied("stable diffusion 1")
+    file = folder / "text_encoder" / "model.safetensors"
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    save_file(load_file(file) | positions, file, {"format": "pt"})
+    capfd.readouterr()
+    given = [
+        load_model(each).under(Condition(PROMPT)).network.given for each in (folder, folders("stable diffusion 1"))
+    ]
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(*(each["encoder_hidden_states"] for each in given))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["stable diffusion 1", "stable diffusion xl", "stable diffusion 3", "ldm vq"])
+def test_a_fresh_process_says_nothing_either(folders: Callable[[str], Path], family: str) -> None:
+    """Bars and notices that libraries show once."""
+    line = f"from ddim_edit import load_model; load_model({str(folders(family))!r})"
+    run = subprocess.run([sys.executable, "-W", "error", "-c", line], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")

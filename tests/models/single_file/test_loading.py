@@ -1,0 +1,159 @@
+"""A file of every family, in its own format, through everything that a model is for."""
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddim_edit import Condition, Direction, Editor, Latent, Method, fit_direction
+from ddim_edit.directions import MeanDifference
+from ddim_edit.errors import ModelError
+from ddim_edit.models.condition import NOTHING
+from ddim_edit.models.loading import load_model
+
+from ... import tiny
+
+FIXTURES = Path(__file__).parent / "fixtures"
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A fixture's tensors as a file: its last layer, its settings, a condition that it follows, how much it says."""
+
+    fixture: str
+    last: str
+    name: str
+    size: int
+    prediction: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    condition: Condition = NOTHING
+    share: float = 0.1
+
+    def save(self, folder: Path) -> Path:
+        path = folder / self.name
+        state = self.state()
+        if path.suffix == ".safetensors":
+            save_file(state, path)
+        else:
+            torch.save(self.wrapped(state), path)
+        path.with_suffix(".json").write_text(json.dumps(self.settings))
+        return path
+
+    def state(self) -> State:
+        with safe_open(FIXTURES / f"{self.fixture}.safetensors", "pt") as file:
+            (text,) = file.metadata().values()
+        shapes = json.loads(text)
+        made = {name: weight(name, shape) for name, shape in shapes.get("shapes", shapes).items()}
+        # Little of what a random network says makes a tame, curved flow.
+        return made | {name: self.share * tensor for name, tensor in made.items() if name.startswith(self.last)}
+
+    def wrapped(self, state: State) -> object:
+        raw = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+        if self.fixture.startswith("ermongroup"):
+            return [{f"module.{name}": tensor for name, tensor in raw.items()}, {"state": {}}, 7, 12000, state]
+        if self.fixture.startswith("denoising"):
+            ema = {f"ema_model.model.{name}": tensor for name, tensor in state.items()}
+            return {"step": 12000, "model": {f"model.{n}": t for n, t in raw.items()}, "ema": ema, "version": "2.0"}
+        return state
+
+
+def weight(name: str, shape: list[int]) -> Tensor:
+    """Noise that only the name and shape decide; norms and filters about as they are in a trained network."""
+    drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    if name.endswith("resample_filter"):
+        return torch.full(shape, 1 / np.prod(shape), dtype=torch.float32)
+    if len(shape) > 1 and not name.endswith(".g"):
+        return torch.from_numpy(drawn / np.sqrt(np.prod(shape[1:]))).float().contiguous()
+    gain = name.endswith(("weight", ".g")) and "conv" not in name.rsplit(".", 2)[-2]
+    return torch.from_numpy(0.1 * drawn + gain).float()
+
+
+HEADS = {"num_heads": 2}
+KINDS = {
+    "guided-diffusion": Kind(
+        "guided_guided", "out.2", "ema_0.9999.pt", 16, "epsilon", {"image_size": 16, **HEADS}, Condition(label=3)
+    ),
+    "improved-diffusion": Kind("guided_improved", "out.2", "ema.pt", 16, "epsilon", {"image_size": 16, **HEADS}),
+    "ermongroup": Kind("ermongroup_cifar10", "conv_out", "ckpt.pth", 32, "epsilon", share=0.02),
+    "pesser": Kind("ermongroup_cifar10", "conv_out", "diffusion_cifar10_model.ckpt", 32, "epsilon", share=0.02),
+    "denoising-diffusion-pytorch": Kind(
+        "denoising_default", "final_conv", "model-12.pt", 16, "v_prediction", {"image_size": 16}
+    ),
+    "edm": Kind("edm_ncsnpp", "model.dec.16x16_aux_conv", "edm-cifar10-uncond.safetensors", 16, "edm"),
+    "edm, classes": Kind(
+        "edm_adm", "model.out_conv", "edm-imagenet.safetensors", 16, "edm", condition=Condition(label=2)
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def editor(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Editor:
+    return Editor.from_pretrained(kind.save(tmp_path_factory.mktemp("files")), device="cpu")
+
+
+def pictures(kind: Kind, count: int = 2, first: int = 0) -> Tensor:
+    drawn = [torch.from_numpy(tiny.pixels(first + seed, kind.size, kind.size)) for seed in range(count)]
+    return torch.stack(drawn).permute(0, 3, 1, 2).double() / 127.5 - 1
+
+
+def method(kind: Kind, editor: Editor, **options: Any) -> Method:
+    """To 0.3 T where eps is predicted: the eps of a random network is that of no data, and leads to no x_T."""
+    level = 0.3 * editor.model.schedule.T if kind.prediction == "epsilon" else None
+    return Method(steps=16, condition=kind.condition, level=level, **options)
+
+
+def test_it_is_what_its_file_says(kind: Kind, editor: Editor) -> None:
+    model = editor.model
+    assert (model.name, model.shape) == (Path(kind.name).stem, (3, kind.size, kind.size))
+    assert model.prediction == kind.prediction
+
+
+def test_a_picture_goes_there_and_back_exactly(kind: Kind, editor: Editor) -> None:
+    trip = editor.reconstruct(pictures(kind), method(kind, editor, exact=True))
+    assert all(score["converged"] for score in trip.scores)
+    assert all(score["identical_pixels"] == 1 for score in trip.scores)
+
+
+def test_latents_are_kept_mixed_and_decoded(kind: Kind, editor: Editor, tmp_path: Path) -> None:
+    latents = editor.invert(pictures(kind), method(kind, editor))
+    latents[0].save(tmp_path / "one.latent.safetensors")
+    again = Latent.load(tmp_path / "one.latent.safetensors")
+    assert again.recipe == latents[0].recipe
+    assert torch.equal(editor.decode([again]), editor.decode(latents[:1]))
+    middle = editor.decode(editor.interpolate(latents, 3))[1]
+    ends = editor.decode(latents)
+    assert all(float((middle - end).square().mean()) > 1e-4 for end in ends)
+
+
+@pytest.mark.parametrize("level", ["0.4T", "h"])
+def test_a_direction_fitted_on_its_codes_moves_pictures(kind: Kind, editor: Editor, level: str) -> None:
+    images = torch.cat([pictures(kind, 4), (pictures(kind, 4, 10) + 0.3).clamp(-1, 1)])
+    (codes,) = editor.codes(images, [level], Method(steps=8, condition=kind.condition))
+    direction: Direction = fit_direction("light", codes, np.repeat([0.0, 1.0], 4), MeanDifference())
+    edits = editor.edits(images[:2], [{direction: 0.0}, {direction: 3.0}])
+    assert float((edits[:, 0] - images[:2]).abs().max()) < 1e-9
+    assert float((edits[:, 1] - images[:2]).abs().max()) > 1e-3
+
+
+def test_a_file_of_no_known_family_is_refused(tmp_path: Path) -> None:
+    save_file({"a.weight": torch.zeros(2), "b.weight": torch.zeros(2)}, tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / "odd.safetensors")
+    assert str(caught.value) == (
+        "wanted a checkpoint of guided-diffusion, ermongroup/ddim, denoising-diffusion-pytorch, edm, was given "
+        "odd.safetensors with the tensors a.weight, b.weight and so on: convert it to a diffusers folder"
+    )

@@ -1,0 +1,128 @@
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import ddim_edit
+from ddim_edit import GRIDS, REFINERS, SOLVERS, Method
+from ddim_edit.cli import fitting, interpolating, looking, options, probing, sampling
+from ddim_edit.cli.main import commands
+from ddim_edit.directions import METHODS, SUFFIX
+from ddim_edit.latents.interpolation import BLENDS
+from ddim_edit.models.single_file.loading import SUFFIXES
+from ddim_edit.plots import UNDATED
+
+SOURCE = Path(inspect.getfile(ddim_edit))
+
+
+def constants_classes_the_rest(name: str) -> tuple[int, str]:
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+def typed_imports() -> dict[str, set[str]]:
+    """What the type checker is told of each module of the package."""
+    (block,) = (node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert len(imports) == len(block.body)
+    return {str(node.module): {alias.name for alias in node.names} for node in imports}
+
+
+def test_all_is_sorted_and_holds_nothing_twice() -> None:
+    assert ddim_edit.__all__ == sorted(set(ddim_edit.__all__), key=constants_classes_the_rest)
+
+
+@pytest.mark.parametrize("name", ddim_edit.__all__)
+def test_every_name_loads(name: str) -> None:
+    assert getattr(ddim_edit, name) is not None
+    assert name in dir(ddim_edit)
+
+
+def test_the_three_lists_of_names_agree() -> None:
+    homes = {f"ddim_edit.{home}": set(names) for home, names in ddim_edit._HOMES.items()}
+    assert typed_imports() == homes | {"ddim_edit": set(ddim_edit._MODULES)}
+    assert set().union(*typed_imports().values()) == set(ddim_edit.__all__)
+
+
+def test_every_name_is_public_where_it_lives() -> None:
+    for home, names in ddim_edit._HOMES.items():
+        module = getattr(__import__(f"ddim_edit.{home}"), home)
+        assert set(names) <= set(getattr(module, "__all__", dir(module)))
+
+
+def test_a_star_import_brings_them_all() -> None:
+    names: dict[str, object] = {}
+    exec("from ddim_edit import *", names)
+    assert set(ddim_edit.__all__) <= set(names)
+
+
+def test_other_names_do_not_exist() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'paint'"):
+        _ = ddim_edit.paint
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for name in ddim_edit.__all__:
+        thing = getattr(ddim_edit, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing) or inspect.ismodule(thing):
+            assert inspect.getdoc(thing), name
+
+
+@pytest.mark.parametrize("statement", ["import ddim_edit", "from ddim_edit import DDIMEditError"])
+def test_importing_the_package_costs_nothing(statement: str) -> None:
+    script = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "PIL", "safetensors", "click", "diffusers"} & set(done.stdout.split())
+
+
+# What the command line writes out so that it need not load the library for --help.
+
+
+def test_the_command_line_knows_the_names_of_the_registries() -> None:
+    assert tuple(SOLVERS) == options.SOLVER_NAMES
+    assert tuple(GRIDS) == options.GRID_NAMES
+    assert tuple(REFINERS) == options.REFINER_NAMES
+    assert tuple(BLENDS) == interpolating.BLEND_NAMES
+    assert tuple(METHODS) == fitting.METHOD_NAMES
+    assert SUFFIX == fitting.DIRECTION
+    assert set(SUFFIXES) == set(looking.CHECKPOINTS)
+    assert tuple(UNDATED) == probing.PLOTS
+
+
+def default(command: str, name: str) -> object:
+    found = {parameter.name: parameter for parameter in commands.commands[command].params}
+    assert isinstance(found[name], click.Option)
+    return found[name].default
+
+
+@pytest.mark.parametrize("command", ["invert", "reconstruct", "interpolate", "sample", "translate", "fit", "probe"])
+def test_the_command_line_has_the_defaults_of_the_library(command: str) -> None:
+    method = Method()
+    assert default(command, "grid") == method.grid
+    assert default(command, "steps") == method.steps
+    if command not in ("sample", "fit", "probe"):
+        assert (default(command, "seed"), default(command, "dequantise")) == (method.dequantise, True)
+
+
+def test_a_bare_command_line_asks_for_the_default_method() -> None:
+    told = {}
+
+    @click.command()
+    @options.with_method()
+    def spy(method: dict[str, object]) -> None:
+        told.update(method)
+
+    spy.main(args=[], standalone_mode=False)
+    assert options.make_method(told) == Method()
+    assert options.LOSSLESS in SOLVERS
+    spy.main(args=["--lossless"], standalone_mode=False)
+    assert told["solver"] == options.LOSSLESS
+
+
+def test_every_grid_name_and_rho_is_taken_by_the_command_line() -> None:
+    for name in (*GRIDS, "karras:1", "karras:7.5", "karras:14", "flow:3"):
+        assert options.grid_name(click.Context(sampling.sample), sampling.sample.params[0], name) == name
