@@ -20,7 +20,7 @@ import torch
 from judge import ATTRIBUTES, Faces, load_judge, read_faces, verdicts
 from torch import Tensor, nn
 
-from ddim_edit import CodeFolder, Editor, Latents, Method, images, metrics
+from ddim_edit import Editor, InversionConfig, LatentCache, Latents, images, metrics
 from ddim_edit.directions import (
     Direction,
     DirectionEstimator,
@@ -30,7 +30,7 @@ from ddim_edit.directions import (
     SVMDirection,
     fit_direction,
 )
-from ddim_edit.latents.cache import Codes
+from ddim_edit.latents.cache import LatentArray
 
 ESTIMATORS: Mapping[str, DirectionEstimator] = {
     "mean": MeanDifference(),
@@ -62,7 +62,7 @@ def main() -> None:
         row = {"attribute": attribute, "level": direction.level, **direction.report, "method": "packaged"}
         _report(row | trial.run(direction, arguments.strengths), arguments.json)
     for level in arguments.levels:
-        (codes,) = editor.codes(files, [level], Method(), shelf=CodeFolder(arguments.cache))
+        (codes,) = editor.codes(files, [level], InversionConfig(), shelf=LatentCache(arguments.cache))
         light = [_of_light(name, codes, train, row) for name, row in LIGHT.items()] if level != "h" else []
         for attribute in arguments.attributes:
             faces = _labelled(test, ATTRIBUTES.index(attribute), arguments.test)
@@ -104,13 +104,13 @@ def _labelled(faces: Faces, column: int, count: int) -> Tensor:
     return faces.pictures[~faces.labels[:, column].isnan()][:count]
 
 
-def _fitted(attribute: str, codes: Codes, labels: Tensor, estimator: DirectionEstimator) -> Direction:
+def _fitted(attribute: str, codes: LatentArray, labels: Tensor, estimator: DirectionEstimator) -> Direction:
     known = ~labels.isnan()
     some = codes._replace(values=codes.values[known])
     return fit_direction(attribute, some, labels[known].double().numpy(), estimator, permutations=0)
 
 
-def _of_light(name: str, codes: Codes, faces: Faces, weights: tuple[float, float, float]) -> Direction:
+def _of_light(name: str, codes: LatentArray, faces: Faces, weights: tuple[float, float, float]) -> Direction:
     """A direction of what can be read off a picture itself: a weighted mean of its pixels."""
     values = torch.einsum("nchw,c->n", faces.pictures.double(), torch.tensor(weights, dtype=torch.float64)) / 64**2
     return fit_direction(name, codes, values.numpy(), RidgeDirection(), folds=0)
@@ -125,7 +125,7 @@ class Trial:
         self.editor, self.judge, self.lpips, self.faces, self.column = editor, judge, lpips, faces, column
         # A bottleneck is shifted on the way down from x_T.
         time = None if level in ("h", "xT") else float(level.removesuffix("T")) * editor.model.schedule.T
-        self.latents = editor.invert(faces, Method(level=time))
+        self.latents = editor.invert(faces, InversionConfig(level=time))
         self.before = self._says(faces)
 
     def run(self, direction: Direction, strengths: Sequence[float], held: Sequence[Direction] = ()) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct, idct
 from torch import Tensor
 
-from ddim_edit import Codes, Recipe, fit_direction, principal_directions
+from ddim_edit import LatentArray, Recipe, fit_direction, principal_directions
 from ddim_edit.directions import METHODS
 
 RECIPE = Recipe("synthetic", "0" * 64, {"T": 1000}, "epsilon", "float32", "dpm2m", "karras:9", (1.0, 1000.0))
@@ -93,7 +93,7 @@ def _measured(method: str, rows: FileRows) -> Mapping[str, Any]:
 
 
 def _fitted(method: str, rows: FileRows) -> Mapping[str, Any]:
-    codes = Codes(cast(Tensor, rows), RECIPE)
+    codes = LatentArray(cast(Tensor, rows), RECIPE)
     wall, cpu = time.perf_counter(), time.process_time()
     direction = _fit(method, codes, _labels(len(rows)))
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
@@ -108,7 +108,7 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def _fit(method: str, codes: Codes, labels: NDArray[np.float64]) -> Any:
+def _fit(method: str, codes: LatentArray, labels: NDArray[np.float64]) -> Any:
     if method == "principal":
         return principal_directions(codes)[0]
     return fit_direction("planted", codes, labels, METHODS[method]())

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import Condition, Editor, Method, Model, images, load_model
+from ddim_edit import Condition, Editor, InversionConfig, Model, images, load_model
 from ddim_edit.metrics.reconstruction import Reconstruction
 from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.checkpoint import Classes
@@ -44,13 +44,13 @@ SCHEDULER = {
     "prediction_type": "v_prediction",
 }
 NONE = 2
-METHODS: Mapping[str, Method] = {
-    "20 steps": Method(),
-    "20 steps, exact": Method(exact=True),
-    "50 steps, exact": Method(steps=50, exact=True),
-    "20 steps, lossless": Method("bdia"),
-    "20 steps, exact, fixed-point": Method(exact=True, refine="fixed-point"),
-    "20 steps, exact, gradient": Method(exact=True, refine="gradient"),
+METHODS: Mapping[str, InversionConfig] = {
+    "20 steps": InversionConfig(),
+    "20 steps, exact": InversionConfig(exact=True),
+    "50 steps, exact": InversionConfig(steps=50, exact=True),
+    "20 steps, lossless": InversionConfig("bdia"),
+    "20 steps, exact, fixed-point": InversionConfig(exact=True, refine="fixed-point"),
+    "20 steps, exact, gradient": InversionConfig(exact=True, refine="gradient"),
 }
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
 
@@ -149,7 +149,10 @@ def _walks(editor: Editor, pictures: Tensor, condition: Condition) -> None:
 def _guided(editor: Editor, pictures: Tensor, labels: Tensor) -> None:
     print(f"\nguidance towards the picture's own class, 50 steps\n{'':<32}{HEADER}")
     for scale in GUIDANCE:
-        for name, method in {"exact": Method(steps=50, exact=True), "lossless": Method("bdia", steps=50)}.items():
+        for name, method in {
+            "exact": InversionConfig(steps=50, exact=True),
+            "lossless": InversionConfig("bdia", steps=50),
+        }.items():
             trips = [
                 editor.reconstruct(
                     pictures[labels == label],

@@ -16,9 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddim_edit import CodeFolder, Direction, Editor, LogisticDirection, Method, RidgeDirection, fit_direction, images
+from ddim_edit import (
+    Direction,
+    Editor,
+    InversionConfig,
+    LatentCache,
+    LogisticDirection,
+    RidgeDirection,
+    fit_direction,
+    images,
+)
 from ddim_edit.directions import SUFFIX, DirectionEstimator, cosines
-from ddim_edit.latents.cache import Codes
+from ddim_edit.latents.cache import LatentArray
 
 Floats = NDArray[np.float64]
 CAUTION = """Labels of age and gender in that collection are noisy annotations of other people's photographs, partly by
@@ -64,7 +73,7 @@ def main() -> None:
     arguments = _arguments()
     editor = Editor.from_pretrained(dtype=arguments.dtype, batch_size=16)
     files = images.find([arguments.data / "train"])
-    (codes,) = editor.codes(files, [arguments.level], Method(), shelf=CodeFolder(arguments.cache))
+    (codes,) = editor.codes(files, [arguments.level], InversionConfig(), shelf=LatentCache(arguments.cache))
     pixels = torch.stack([images.read(file, (64, 64)).tensor for file in files])
     recipes = _recipes(arguments.data / "train.csv", pixels)
     directions = [_fitted(name, codes, recipe) for name, recipe in recipes.items()]
@@ -105,7 +114,7 @@ def _classes(positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Floats
     return np.select([positive, negative], [1.0, 0.0], np.nan)
 
 
-def _fitted(name: str, codes: Codes, recipe: Recipe) -> Direction:
+def _fitted(name: str, codes: LatentArray, recipe: Recipe) -> Direction:
     known = np.isfinite(recipe.labels)
     some = codes._replace(values=codes.values[torch.from_numpy(known)])
     direction = fit_direction(name, some, recipe.labels[known], recipe.estimator)

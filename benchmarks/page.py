@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from ddim_edit import Editor, suited_dtype
-from ddim_edit.ui.desk import Desk, Given
-from ddim_edit.ui.studio import Change, Studio, Ticks, levels_of
+from ddim_edit.ui.desk import Given, PageController
+from ddim_edit.ui.studio import Change, Session, Ticks, levels_of
 
 IMAGES = Path("assets/images")
 
@@ -29,8 +29,8 @@ class Counting(Ticks):
 def main() -> None:
     ticks = Counting()
     editor = Editor.from_pretrained(dtype=suited_dtype("auto"), on_evaluation=ticks)
-    studio = Studio(editor, levels_of(editor.model.name), ticks)
-    desk = Desk(studio, Path(tempfile.mkdtemp()))
+    studio = Session(editor, levels_of(editor.model.name), ticks)
+    desk = PageController(studio, Path(tempfile.mkdtemp()))
     face, other = (Given(IMAGES / name, name) for name in ("astronaut_face.png", "seed-0028.png"))
     (level,) = studio.levels
     opened = desk.open(face)  # what the first one has to load is not the second one's

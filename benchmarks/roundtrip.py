@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import SOLVERS, Editor, Method, images, metrics
+from ddim_edit import SOLVERS, Editor, InversionConfig, images, metrics
 from ddim_edit.models.inverse_scheduler import InverseScheduler
 
 GRIDS = ("karras:14", "karras", "logsnr", "uniform")
 EXACT = (
-    Method(exact=True),
-    Method("heun", exact=True),
-    Method("ddim", exact=True),
-    Method("ddim", steps=50, exact=True),
+    InversionConfig(exact=True),
+    InversionConfig("heun", exact=True),
+    InversionConfig("ddim", exact=True),
+    InversionConfig("ddim", steps=50, exact=True),
 )
 HEADER = (
     f"{'method':<34}{'in':>6}{'out':>6}{'PSNR':>8}{'worst':>8}{'max err':>9}{'same':>9}{'std':>8}{'corr':>8}{'kurt':>7}"
@@ -63,15 +63,15 @@ def _pictures(folder: Path, count: int, size: tuple[int, int]) -> Tensor:
     return torch.stack([images.read(file, size).tensor for file in files])
 
 
-def _methods(solvers: list[str], grids: list[str], steps: int) -> Iterator[Method]:
-    return (Method(solver, grid, steps) for solver in solvers for grid in grids)
+def _methods(solvers: list[str], grids: list[str], steps: int) -> Iterator[InversionConfig]:
+    return (InversionConfig(solver, grid, steps) for solver in solvers for grid in grids)
 
 
-def _name(method: Method) -> str:
+def _name(method: InversionConfig) -> str:
     return f"{method.solver} {method.grid} {method.steps}{' exact' if method.exact else ''}"
 
 
-def _ours(editor: Editor, pictures: Tensor, method: Method) -> Row:
+def _ours(editor: Editor, pictures: Tensor, method: InversionConfig) -> Row:
     scores = editor.reconstruct(pictures, method).scores
     return _summary({name: [score[name] for score in scores] for name in scores[0]})
 

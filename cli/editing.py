@@ -24,7 +24,7 @@ from .session import Session
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim_edit.images import Picture
+    from ddim_edit.images import InputImage
 
     Save = Callable[[Path, Tensor, Mapping[str, Any] | None], Sequence[str]]
 
@@ -134,7 +134,7 @@ def edit(
 
 def _write(
     session: Session,
-    batch: "Sequence[tuple[Job, Picture]]",
+    batch: "Sequence[tuple[Job, InputImage]]",
     made: "Tensor",
     save: "Save",
     recipe: Mapping[str, Any],

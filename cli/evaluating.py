@@ -27,7 +27,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from ddim_edit.evaluation import Evaluation, EvaluationRow, Way
-    from ddim_edit.images import Picture
+    from ddim_edit.images import InputImage
 
 SOLVERS, GRIDS = "dpm2m,ddim", "karras:14"
 # Those of the DDIM paper's table.
@@ -163,7 +163,7 @@ def _measured(
     return tuple(found)
 
 
-def _rows(session: Session, batch: "list[tuple[str, Picture]]", way: "Way") -> "list[EvaluationRow]":
+def _rows(session: Session, batch: "list[tuple[str, InputImage]]", way: "Way") -> "list[EvaluationRow]":
     """Those of one batch by one way; none where its walk leads nowhere, which is said."""
     from ddim_edit.evaluation import measure
 

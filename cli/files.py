@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent
-    from ddim_edit.images import Picture
+    from ddim_edit.images import InputImage
 
 Item = TypeVar("Item")
 LATENT = ".latent.safetensors"
@@ -108,7 +108,7 @@ def untaken(name: str, taken: set[str]) -> str:
 
 def pictures(
     session: Session, images: Sequence[Path], place: Place, crop: Any, reserved: Collection[Path] = ()
-) -> Iterator[list[tuple[Job, "Picture"]]]:
+) -> Iterator[list[tuple[Job, "InputImage"]]]:
     """The pictures that arguments name, batch by batch, each with its job; says what was done to them."""
     work = jobs(session, picture_files(session, images), place, reserved)
     yield from pictures_of(session, work, [job.source for job in work], crop)
@@ -116,16 +116,16 @@ def pictures(
 
 def pictures_of(
     session: Session, items: Sequence[Item], files: Sequence[Path], crop: Any
-) -> "Iterator[list[tuple[Item, Picture]]]":
+) -> "Iterator[list[tuple[Item, InputImage]]]":
     """Each item with the picture of its file, batch by batch; what cannot be read is named and left out."""
     from ddim_edit.images import read
-    from ddim_edit.io.prefetch import ahead
+    from ddim_edit.io.prefetch import prefetch_map
 
     if not files:
         return
     size, frame = session.editor.model.size, make_crop(crop)
     # While one batch goes through the network, the next is read.
-    coming = ahead(
+    coming = prefetch_map(
         lambda pair: read(pair[1], size, frame), list(zip(items, files, strict=True)), session.editor.batch_size
     )
     for batch in session.batches(coming, "pictures", len(files)):
@@ -151,7 +151,7 @@ def load_latents(session: Session, files: Sequence[Path]) -> "dict[Path, Latent]
     return latents
 
 
-def say_notes(session: Session, file: Path, picture: "Picture") -> None:
+def say_notes(session: Session, file: Path, picture: "InputImage") -> None:
     """Say what was done to a picture on the way to the network."""
     if picture.notes:
         session.note(f"{file.name}: {', '.join(picture.notes)}")

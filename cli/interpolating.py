@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, Latents
-    from ddim_edit.images import Picture
+    from ddim_edit.images import InputImage
 
 BLEND_NAMES = ("slerp", "lerp", "norm")
 Rows = Sequence["Tensor"]
@@ -103,11 +103,11 @@ def _codes(session: Session, inputs: Sequence[Path], method: Mapping[str, Any], 
     return [codes[path] for path in inputs]
 
 
-def _pictures(session: Session, files: Sequence[Path], crop: Any) -> "dict[Path, Picture]":
-    from ddim_edit.images import Picture, read
+def _pictures(session: Session, files: Sequence[Path], crop: Any) -> "dict[Path, InputImage]":
+    from ddim_edit.images import InputImage, read
 
     frame, size = make_crop(crop), session.editor.model.size
-    pictures: dict[Path, Picture] = {}
+    pictures: dict[Path, InputImage] = {}
     for path in dict.fromkeys(files):
         with session.survive(path):
             pictures[path] = read(path, size, frame)

@@ -118,7 +118,9 @@ def _decode_files(
 ) -> None:
     work = jobs(session, latent_files(session, files), place)
     found = load_latents(session, [job.source for job in work])
-    loaded = {path: latent.under(replace(latent.recipe.condition, **condition)) for path, latent in found.items()}
+    loaded = {
+        path: latent.with_condition(replace(latent.recipe.condition, **condition)) for path, latent in found.items()
+    }
     pairs = [(job, loaded[job.source]) for job in work if job.source in loaded]
     own = [pair for pair in pairs if _is_own(session, *pair, force)]
     for batch in session.batches(own, "latents", len(own)):

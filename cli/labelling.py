@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ddim_edit.directions.labels import Labelled
-    from ddim_edit.images import Picture
-    from ddim_edit.latents.cache import Codes
+    from ddim_edit.images import InputImage
+    from ddim_edit.latents.cache import LatentArray
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Labels:
 
     def codes(
         self, session: Session, level: str, walk: Mapping[str, Any], crop: Any, cache: Path | None
-    ) -> "tuple[Codes, NDArray[Any]]":
+    ) -> "tuple[LatentArray, NDArray[Any]]":
         """The codes of the pictures that can be read, inverted now, and their labels."""
         pictures, values = readable(session, self.read(), crop)
         (codes,) = read_codes(session, pictures, [level], walk, cache)
@@ -73,7 +73,7 @@ class StoredLabels:
 
     def codes(
         self, session: Session, level: str, walk: Mapping[str, Any], crop: Any, cache: Path | None
-    ) -> "tuple[Codes, NDArray[Any]]":
+    ) -> "tuple[LatentArray, NDArray[Any]]":
         """The codes of the store's pictures that have a label; says how many labels have no latent."""
         from ddim_edit import LatentStore
         from ddim_edit.directions import labels, stored_codes
@@ -151,12 +151,12 @@ def with_labels(command: Command) -> Command:
     )
 
 
-def readable(session: Session, labelled: "Labelled", crop: Any) -> "tuple[list[Picture], NDArray[Any]]":
+def readable(session: Session, labelled: "Labelled", crop: Any) -> "tuple[list[InputImage], NDArray[Any]]":
     """The pictures that can be read, with their labels; what cannot be is named and left out."""
     from ddim_edit.images import read
 
     frame, size = make_crop(crop), session.editor.model.size
-    pictures: list[Picture] = []
+    pictures: list[InputImage] = []
     kept: list[int] = []
     for index, file in enumerate(labelled.files):
         with session.survive(file):
@@ -166,11 +166,15 @@ def readable(session: Session, labelled: "Labelled", crop: Any) -> "tuple[list[P
 
 
 def read_codes(
-    session: Session, pictures: "Sequence[Picture]", levels: Sequence[str], walk: Mapping[str, Any], cache: Path | None
-) -> "list[Codes]":
+    session: Session,
+    pictures: "Sequence[InputImage]",
+    levels: Sequence[str],
+    walk: Mapping[str, Any],
+    cache: Path | None,
+) -> "list[LatentArray]":
     """Their codes at several levels, with a bar of evaluations where somebody looks."""
-    from ddim_edit.latents.cache import CodeFolder
+    from ddim_edit.latents.cache import LatentCache
 
-    shelf = None if cache is None else CodeFolder(cache)
+    shelf = None if cache is None else LatentCache(cache)
     with session.watching():
         return session.editor.codes(pictures, levels, make_method(walk), shelf=shelf)

@@ -12,7 +12,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from ddim_edit import Integration
-    from ddim_edit.images import Picture
+    from ddim_edit.images import InputImage
 
 Row = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def likelihood(
     session.leave()
 
 
-def _measured(session: Session, batch: "Sequence[tuple[Path, Picture]]", told: "Integration") -> Iterator[Row]:
+def _measured(session: Session, batch: "Sequence[tuple[Path, InputImage]]", told: "Integration") -> Iterator[Row]:
     from ddim_edit import log_likelihood
 
     pictures = [picture for _, picture in batch]

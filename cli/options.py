@@ -11,7 +11,7 @@ import click
 from .session import Session
 
 if TYPE_CHECKING:
-    from ddim_edit import Method
+    from ddim_edit import InversionConfig
 
 Command = Callable[..., Any]
 # Written out here so that --help and wrong use need not load the solvers; a test compares them.
@@ -150,11 +150,11 @@ def with_condition(command: Command) -> Command:
     )
 
 
-def make_method(options: Mapping[str, Any]) -> "Method":
+def make_method(options: Mapping[str, Any]) -> "InversionConfig":
     """The method that options describe; they stay plain data so that recipes can hold them."""
-    from ddim_edit import Condition, Method
+    from ddim_edit import Condition, InversionConfig
 
-    return Method(**{**options, "condition": Condition(**options["condition"])})
+    return InversionConfig(**{**options, "condition": Condition(**options["condition"])})
 
 
 def with_walk(command: Command) -> Command:

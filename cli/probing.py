@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ddim_edit.images import Picture
+    from ddim_edit.images import InputImage
 
 PLOTS = (".png", ".svg")
 LEVELS = "0.1T,0.2T,0.4T,0.6T,xT,h:0.1T,h:0.4T"
@@ -91,7 +91,7 @@ def probe(
     session.leave()
 
 
-def _baselines(pictures: "Sequence[Picture]", seed: int) -> "dict[str, NDArray[Any]]":
+def _baselines(pictures: "Sequence[InputImage]", seed: int) -> "dict[str, NDArray[Any]]":
     """The pictures themselves, and as many random numbers of each as a small feature vector has."""
     import torch
 

@@ -103,7 +103,7 @@ def is_store(path: Path) -> bool:
 def decode_store(session: Session, path: Path, place: Place, force: bool, condition: Mapping[str, Any]) -> None:
     """Decode every latent of a store, a batch at a time, into pictures that are named as those it was made from."""
     from ddim_edit import LatentStore
-    from ddim_edit.io.prefetch import ahead
+    from ddim_edit.io.prefetch import prefetch_map
 
     store = LatentStore(path)
     if not store:
@@ -111,7 +111,9 @@ def decode_store(session: Session, path: Path, place: Place, force: bool, condit
     session.dtype = store.recipe.dtype if session.dtype == "auto" else session.dtype
     session.editor.require_own(store[0], force)
     # Pictures are written in threads, while the next ones go through the network.
-    for one, written in ahead(_write, _decoded(session, store, place, force, condition), session.editor.batch_size):
+    for one, written in prefetch_map(
+        _write, _decoded(session, store, place, force, condition), session.editor.batch_size
+    ):
         with session.survive(one.name):
             written()
             session.emit({"input": f"{path}/{one.name}", "output": str(one.target)}, one.target)
@@ -134,7 +136,7 @@ def _decoded(
     taken = set[str]()
     for rows in session.batches(range(len(store)), "latents", len(store)):
         latents = [store[row] for row in rows]
-        latents = [latent.under(replace(latent.recipe.condition, **condition)) for latent in latents]
+        latents = [latent.with_condition(replace(latent.recipe.condition, **condition)) for latent in latents]
         for row, latent, picture in zip(rows, latents, session.editor.decode(latents, force), strict=True):
             stem = untaken(str(Path(store.names[row]).with_suffix("")), taken)
             target = place.folder / f"{stem}{place.suffix}"

@@ -210,9 +210,9 @@ def train(
 
 
 def _origin(origin: dict[str, str]) -> "Origin":
-    from ddim_edit.training import FineTuned, Fresh
+    from ddim_edit.training import FineTuning, FreshNetwork
 
-    return FineTuned(**origin) if "model" in origin else Fresh(**origin)
+    return FineTuning(**origin) if "model" in origin else FreshNetwork(**origin)
 
 
 def _describe(session: Session, trainer: "Trainer", settings: "Settings") -> None:

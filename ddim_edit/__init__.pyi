@@ -1,5 +1,5 @@
 from . import directions, distributed, evaluation, images, latents, metrics, training, ui
-from .config import Method
+from .config import InversionConfig
 from .diffusion.denoisers import (
     ClippedDenoiser,
     Denoiser,
@@ -14,7 +14,7 @@ from .diffusion.grids import GRIDS, Flow, Grid, Karras, make_grid
 from .diffusion.integration import Inversion, Sampled, invert, sample
 from .diffusion.noise import SeededNoise
 from .diffusion.schedules import Level, NoiseSchedule, Span
-from .diffusion.solvers.base import Exact, Solver
+from .diffusion.solvers.base import ExactSolver, Solver
 from .diffusion.solvers.registry import SOLVERS, find_solver
 from .directions.direction import Direction
 from .directions.estimators import LDADirection, LogisticDirection, MeanDifference, RidgeDirection, SVMDirection
@@ -38,7 +38,7 @@ from .evaluation.likelihood.bits import Integration, Likelihood, log_likelihood
 from .evaluation.measuring import evaluate
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
-from .latents.cache import CodeFolder, Codes
+from .latents.cache import LatentArray, LatentCache
 from .latents.latent import Latent, Latents, Recipe
 from .latents.store.rows import StoreRows
 from .latents.store.store import LatentStore
@@ -59,9 +59,7 @@ __all__ = [
     "Autoencoder",
     "AutoencoderCodec",
     "ClippedDenoiser",
-    "CodeFolder",
     "Codec",
-    "Codes",
     "Condition",
     "DDIMEditError",
     "Denoiser",
@@ -70,16 +68,19 @@ __all__ = [
     "DirectionMismatchError",
     "Editor",
     "Evaluation",
-    "Exact",
+    "ExactSolver",
     "Flow",
     "Grid",
     "GuidedDenoiser",
     "ImageError",
     "Integration",
     "Inversion",
+    "InversionConfig",
     "Karras",
     "LDADirection",
     "Latent",
+    "LatentArray",
+    "LatentCache",
     "LatentEncoder",
     "LatentError",
     "LatentMismatchError",
@@ -89,7 +90,6 @@ __all__ = [
     "Likelihood",
     "LogisticDirection",
     "MeanDifference",
-    "Method",
     "MixtureDenoiser",
     "Model",
     "ModelError",

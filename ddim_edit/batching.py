@@ -9,22 +9,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_edit.config import Method
-from ddim_edit.diffusion.bottleneck import ReadingDenoiser
-from ddim_edit.diffusion.denoisers import Denoiser, WatchedDenoiser
+from ddim_edit.config import InversionConfig
+from ddim_edit.diffusion.bottleneck import BottleneckReader
+from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import Inversion, invert, sample
-from ddim_edit.diffusion.noise import Mix, SeededNoise, derive_seed, mixed_noise
+from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise
 from ddim_edit.diffusion.solvers.base import Solver, Spans
 from ddim_edit.diffusion.solvers.recording import recording
 from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.images import Crop
-from ddim_edit.images.sources import Images, Source, sources
-from ddim_edit.latents.cache import Codes, Shelf, key_of
+from ddim_edit.images.sources import Images, PreparedImage, sources
+from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import Latent, Latents, Recipe
 from ddim_edit.latents.spaces import Space, Trace, find_space
-from ddim_edit.metrics.reconstruction import Trip
+from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.codec.refinement import REFINERS
@@ -39,12 +39,12 @@ class _Batch(NamedTuple):
 
     originals: Tensor
     x0: Tensor
-    mixes: Sequence[Mix]
+    mixes: Sequence[NoiseMix]
     noise: Tensor | None
 
 
 @dataclass(frozen=True)
-class Walker:
+class BatchRunner:
     """Takes whatever is handed in through one model, batch by batch; knows nothing of what it is for.
 
     Args:
@@ -68,15 +68,17 @@ class Walker:
     @cached_property
     def batches(self) -> Batches:
         """Cuts work into batches; remembers what did not fit."""
-        return Batches(self.model.room if self.batch_size is None else self.batch_size)
+        return Batches(self.model.default_batch_size if self.batch_size is None else self.batch_size)
 
-    def trips(self, images: Images, method: Method, crop: Crop) -> Iterator[tuple[Trip, list[Latent]]]:
+    def invert_batches(
+        self, images: Images, method: InversionConfig, crop: Crop
+    ) -> Iterator[tuple[InversionBatch, list[Latent]]]:
         """Invert."""
         grid = method.make_grid(self.model.schedule)
         spans, solver, recipe = self.model.schedule.spans(grid), method.make_solver(), self.recipe(method, grid)
-        denoiser = self._watched(self.model.under(method.condition))
+        denoiser = self._watched(self.model.conditioned_on(method.condition))
 
-        def inverted(pictures: Sequence[Source]) -> tuple[Sequence[Source], _Batch, Trip]:
+        def inverted(pictures: Sequence[PreparedImage]) -> tuple[Sequence[PreparedImage], _Batch, InversionBatch]:
             batch = self._batch(pictures, method)
             return pictures, batch, self._trip(batch, invert(denoiser, batch.x0, spans, solver, batch.noise))
 
@@ -89,8 +91,8 @@ class Walker:
             yield trip, trip.latents(recipes)
 
     def codes(
-        self, images: Images, levels: Sequence[str | float], method: Method, crop: Crop, shelf: Shelf
-    ) -> list[Codes]:
+        self, images: Images, levels: Sequence[str | float], method: InversionConfig, crop: Crop, shelf: Cache
+    ) -> list[LatentArray]:
         """Read the codes of pictures at several levels, from one walk each; what the shelf holds is skipped."""
         schedule = self.model.schedule
         grid = method.make_grid(schedule)
@@ -103,17 +105,19 @@ class Walker:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         columns = zip(*rows, strict=True)
         return [
-            Codes(torch.stack(column), _at(recipe, level, space, grid), space.times)
+            LatentArray(torch.stack(column), _at(recipe, level, space, grid), space.times)
             for level, space, column in zip(levels, spaces, columns, strict=True)
         ]
 
-    def trace(self, pictures: Sequence[Source], method: Method, spaces: Sequence[Space]) -> list[Tensor]:
+    def trace(
+        self, pictures: Sequence[PreparedImage], method: InversionConfig, spaces: Sequence[Space]
+    ) -> list[Tensor]:
         """The codes of one batch in several spaces, [B, ...] each."""
         batch, grid = self._batch(pictures, method), method.make_grid(self.model.schedule)
         spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
-        passed, denoiser = Trace({}, {}), self.model.under(method.condition)
+        passed, denoiser = Trace({}, {}), self.model.conditioned_on(method.condition)
         if any(space.times for space in spaces):
-            denoiser = ReadingDenoiser(denoiser, passed.bottlenecks)
+            denoiser = BottleneckReader(denoiser, passed.bottlenecks)
         invert(
             self._watched(denoiser), batch.x0, spans, recording(find_solver(method.solver), passed.states), batch.noise
         )
@@ -128,9 +132,9 @@ class Walker:
         walks = (alike for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
         return torch.cat(list(chain.from_iterable(self.batches(decoded, alike) for alike in walks)))
 
-    def sample(self, seeds: Sequence[int], method: Method, grid: Grid, solver: NoisySolver) -> Tensor:
+    def sample(self, seeds: Sequence[int], method: InversionConfig, grid: Grid, solver: NoisySolver) -> Tensor:
         """New pictures by a solver that draws noise of its own from the same seeds."""
-        denoiser = self._watched(self.model.under(method.condition))
+        denoiser = self._watched(self.model.conditioned_on(method.condition))
         spans = self.model.schedule.spans(grid)
 
         def drawn(some: Sequence[int]) -> Tensor:
@@ -138,7 +142,7 @@ class Walker:
 
         return torch.cat(list(self.batches(drawn, seeds)))
 
-    def recipe(self, method: Method, grid: Grid) -> Recipe:
+    def recipe(self, method: InversionConfig, grid: Grid) -> Recipe:
         """What a latent of this model says of itself."""
         model = self.model
         return Recipe(
@@ -165,36 +169,36 @@ class Walker:
             raise LatentError("a latent of finite numbers", "one with others", "invert its picture anew")
 
     def _watched(self, denoiser: Denoiser) -> Denoiser:
-        return denoiser if self.on_evaluation is None else WatchedDenoiser(denoiser, self.on_evaluation)
+        return denoiser if self.on_evaluation is None else ProgressDenoiser(denoiser, self.on_evaluation)
 
-    def _batch(self, pictures: Sequence[Source], method: Method) -> _Batch:
+    def _batch(self, pictures: Sequence[PreparedImage], method: InversionConfig) -> _Batch:
         originals = torch.stack([picture.pixels for picture in pictures])
         mixes = [_dequantisation(method, picture) for picture in pictures]
-        x0 = _encoded(self.model.codec, self.model.placed(originals), method.refine)
+        x0 = _encoded(self.model.codec, self.model.to_state_device(originals), method.refine)
         return _Batch(originals, x0, mixes, self._noise(mixes))
 
-    def _trip(self, batch: _Batch, found: Inversion) -> Trip:
+    def _trip(self, batch: _Batch, found: Inversion) -> InversionBatch:
         codec = self.model.codec
         if found.trip is None:
-            return Trip(batch.originals, found, None)
+            return InversionBatch(batch.originals, found, None)
         coded = codec.decode(batch.x0).cpu() if codec.lossy else None
-        return Trip(batch.originals, found, codec.decode(found.trip.decoded).cpu(), coded)
+        return InversionBatch(batch.originals, found, codec.decode(found.trip.decoded).cpu(), coded)
 
-    def _noise(self, mixes: Sequence[Mix]) -> Tensor | None:
-        return self.model.placed(mixed_noise(mixes, self.model.shape)) if any(mixes) else None
+    def _noise(self, mixes: Sequence[NoiseMix]) -> Tensor | None:
+        return self.model.to_state_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
 
     def _decode(self, latents: Latents, denoiser: Denoiser | None) -> Tensor:
         """Decode latents of one walk, few enough for one batch."""
         recipe, schedule = latents[0].recipe, self.model.schedule
-        denoiser = denoiser or self.model.under(recipe.condition)
+        denoiser = denoiser or self.model.conditioned_on(recipe.condition)
         spans = schedule.spans(Grid(recipe.grid, recipe.times))
-        parts = tuple(map(self.model.placed, latents.parts))
+        parts = tuple(map(self.model.to_state_device, latents.parts))
         noise = self._noise([latent.recipe.dequantise for latent in latents])
         x0 = sample(self._watched(denoiser), parts, spans, find_solver(recipe.solver), noise).x0
         return self.model.codec.decode(x0).cpu()
 
     def _sample(self, noise: SeededNoise, denoiser: Denoiser, spans: Spans, solver: NoisySolver) -> Tensor:
-        x = self.model.placed(noise.draw(self.model.shape))
+        x = self.model.to_state_device(noise.draw(self.model.shape))
         return self.model.codec.decode(sample(denoiser, (x,), spans, solver(noise)).x0).cpu()
 
 
@@ -202,14 +206,14 @@ class Walker:
 class _Reader:
     """Reads the codes of one batch after another, past a shelf."""
 
-    walker: Walker
-    method: Method
+    walker: BatchRunner
+    method: InversionConfig
     spaces: Sequence[Space]
     recipe: Recipe
-    shelf: Shelf
+    shelf: Cache
 
-    def __call__(self, pictures: Sequence[Source]) -> list[list[Tensor]]:
-        keys = [[key_of(self.recipe, space, picture.origin) for space in self.spaces] for picture in pictures]
+    def __call__(self, pictures: Sequence[PreparedImage]) -> list[list[Tensor]]:
+        keys = [[cache_key(self.recipe, space, picture.origin) for space in self.spaces] for picture in pictures]
         kept = [[self.shelf.get(key) for key in row] for row in keys]
         rows = {index: [code for code in row if code is not None] for index, row in enumerate(kept)}
         absent = [index for index, row in rows.items() if len(row) < len(self.spaces)]
@@ -252,5 +256,5 @@ def _encoded(codec: Codec, pictures: Tensor, refine: str | None) -> Tensor:
     return REFINERS[refine](codec, pictures, x0)
 
 
-def _dequantisation(method: Method, source: Source) -> Mix:
+def _dequantisation(method: InversionConfig, source: PreparedImage) -> NoiseMix:
     return () if method.dequantise is None else ((derive_seed(method.dequantise, source.origin["source"]), 1.0),)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ddim_edit.diffusion.grids import Grid, make_grid
 from ddim_edit.diffusion.schedules import NoiseSchedule
-from ddim_edit.diffusion.solvers.base import Checked, Exact, Solver
+from ddim_edit.diffusion.solvers.base import CheckedSolver, ExactSolver, Solver
 from ddim_edit.diffusion.solvers.registry import FOR_EXACT, find_solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.condition import NOTHING, Condition
@@ -14,7 +14,7 @@ EIGHT_BIT = 0.45 * 2 / 255
 
 
 @dataclass(frozen=True)
-class Method:
+class InversionConfig:
     """How to invert: a solver, a grid and their options, by name; what a recipe records.
 
     Args:
@@ -63,6 +63,6 @@ class Method:
         if not self.tol > 0:
             raise ArgumentError("a tolerance above 0", f"{self.tol:g}", f"{EIGHT_BIT:.2g} returns every pixel")
         if self.exact:
-            return Exact(find_solver(self.solver, FOR_EXACT), self.tol)
+            return ExactSolver(find_solver(self.solver, FOR_EXACT), self.tol)
         solver = find_solver(self.solver)
-        return Checked(solver) if self.check else solver
+        return CheckedSolver(solver) if self.check else solver

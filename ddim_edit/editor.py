@@ -12,24 +12,24 @@ import torch
 from torch import Tensor
 
 from ddim_edit import metrics
-from ddim_edit.batching import Walker
-from ddim_edit.config import Method
+from ddim_edit.batching import BatchRunner
+from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.noise import SeededNoise
-from ddim_edit.diffusion.solvers.base import OneWay, Solver
-from ddim_edit.diffusion.solvers.steps import Ancestral, no_noise
+from ddim_edit.diffusion.solvers.base import SamplingOnlySolver, Solver
+from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
 from ddim_edit.directions import Direction, Edit, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.sources import Images
-from ddim_edit.latents.cache import Codes, Shelf
+from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import path
-from ddim_edit.latents.latent import Latent, Latents, between, require_alike
+from ddim_edit.latents.latent import Latent, Latents, between, require_compatible
 from ddim_edit.metrics.reconstruction import Reconstruction, scores
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 
-DEFAULT, CENTRE = Method(), CentreSquare()
+DEFAULT, CENTRE = InversionConfig(), CentreSquare()
 Named = str | Path | Direction
 Editable = Images | Latent | Latents
 Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[Named, float]
@@ -50,7 +50,7 @@ class Editor:
         self, model: Model, batch_size: int | None = None, on_evaluation: Callable[[int], object] | None = None
     ) -> None:
         self.model = model
-        self._walker = Walker(model, batch_size, on_evaluation)
+        self._walker = BatchRunner(model, batch_size, on_evaluation)
 
     @classmethod
     def from_pretrained(
@@ -66,11 +66,11 @@ class Editor:
         """An editor on a packaged model, a folder, a checkpoint file or a hub id; see `load_model` and `Editor`."""
         return cls(load_model(name_or_path, device, dtype, size, offline, compiled), **options)
 
-    def invert(self, images: Images, method: Method = DEFAULT, crop: Crop = CENTRE) -> Latents:
+    def invert(self, images: Images, method: InversionConfig = DEFAULT, crop: Crop = CENTRE) -> Latents:
         """The codes of pictures; each knows its recipe and reports how well it was found.
 
         Args:
-            images: files, folders, `Picture`s, or a tensor [B, 3, H, W] in [-1, 1] of the model's size.
+            images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1] of the model's size.
             method: solver, grid, steps and so on.
             crop: what to keep of a file whose shape is not the model's.
 
@@ -78,11 +78,11 @@ class Editor:
             ImageError: a file that cannot be used.
             ArgumentError: a tensor of another size, or a method that does not exist.
         """
-        return Latents(chain.from_iterable(latents for _, latents in self._walker.trips(images, method, crop)))
+        return Latents(chain.from_iterable(latents for _, latents in self._walker.invert_batches(images, method, crop)))
 
-    def reconstruct(self, images: Images, method: Method = DEFAULT, crop: Crop = CENTRE) -> Reconstruction:
+    def reconstruct(self, images: Images, method: InversionConfig = DEFAULT, crop: Crop = CENTRE) -> Reconstruction:
         """Pictures through their codes and back, measured; arguments and errors as `invert`."""
-        trips = list(self._walker.trips(images, replace(method, check=True), crop))
+        trips = list(self._walker.invert_batches(images, replace(method, check=True), crop))
         if not trips:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         measured = chain.from_iterable(scores(trip, self._lpips) for trip, _ in trips)
@@ -112,7 +112,7 @@ class Editor:
             self.require_own(latent, force)
         return self._walker.decode(latents)
 
-    def noise(self, seeds: Sequence[int], method: Method = DEFAULT) -> Latents:
+    def noise(self, seeds: Sequence[int], method: InversionConfig = DEFAULT) -> Latents:
         """Fresh codes, one standard normal x_T per seed, that decode all the way down to t = 0."""
         grid = self._down_to_clean(method)
         recipe = self._walker.recipe(method, grid)
@@ -123,7 +123,7 @@ class Editor:
         )
 
     def sample(
-        self, n: int, seed: int = 0, method: Method = DEFAULT, eta: float = 0.0, posterior_mean: bool = False
+        self, n: int, seed: int = 0, method: InversionConfig = DEFAULT, eta: float = 0.0, posterior_mean: bool = False
     ) -> Tensor:
         """New pictures from the seeds seed, seed + 1, ...: float64 [n, 3, H, W], not clamped.
 
@@ -144,7 +144,7 @@ class Editor:
             return self.decode(self.noise(seeds, method))
 
         def solver(noise: SeededNoise) -> Solver:
-            return OneWay(Ancestral(1.0, no_noise) if posterior_mean else Ancestral(eta, noise))
+            return SamplingOnlySolver(AncestralStep(1.0, no_noise) if posterior_mean else AncestralStep(eta, noise))
 
         return self._walker.sample(seeds, method, self._down_to_clean(method), solver)
 
@@ -156,14 +156,14 @@ class Editor:
         Args:
             latents: at least two, of one model, solver and grid.
             frames: from each to the next, with both.
-            method: one of `BLENDS`.
+            method: one of `INTERPOLATIONS`.
             loop: whether the path returns to its beginning.
 
         Raises:
             LatentMismatchError: latents of different walks.
             ArgumentError: too few latents or frames, or an unknown method.
         """
-        require_alike(latents)
+        require_compatible(latents)
         stops = path(len(latents), frames, loop)
         made = {stop: between(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops}
         return Latents(made[stop] for stop in stops)
@@ -182,10 +182,10 @@ class Editor:
         self,
         images: Images,
         levels: Sequence[str | float],
-        method: Method = DEFAULT,
+        method: InversionConfig = DEFAULT,
         crop: Crop = CENTRE,
-        shelf: Shelf | None = None,
-    ) -> list[Codes]:
+        shelf: Cache | None = None,
+    ) -> list[LatentArray]:
         """The codes of many pictures at several levels, for fitting and probing; not to be decoded one by one.
 
         Args:
@@ -193,7 +193,7 @@ class Editor:
             levels: times or texts, as `find_space` reads them: 400, "0.4T", "xT", "h", "h:0.2T".
             method: how to invert, by a solver with one state; one walk serves all levels.
             crop: as for `invert`.
-            shelf: keeps codes between calls, for example a `CodeFolder`.
+            shelf: keeps codes between calls, for example a `LatentCache`.
 
         Raises:
             ArgumentError: no levels, an unknown one, or a solver with two states; ImageError: as `invert`.
@@ -270,7 +270,7 @@ class Editor:
         images_without: Images,
         name: str = "attribute",
         level: str | float = "0.4T",
-        method: Method = DEFAULT,
+        method: InversionConfig = DEFAULT,
         crop: Crop = CENTRE,
     ) -> Direction:
         """A direction by example, the difference of two means; of a handful it also holds what else differs.
@@ -291,7 +291,7 @@ class Editor:
         c: Images,
         weight: float = 1.0,
         level: str | float = "0.4T",
-        method: Method = DEFAULT,
+        method: InversionConfig = DEFAULT,
         crop: Crop = CENTRE,
     ) -> Tensor:
         """Every picture of c with what a has over b, float64 [B, 3, H, W], not clamped; a and b must differ.
@@ -304,7 +304,7 @@ class Editor:
         direction = self.attribute_from(a, b, "a - b", level, method, crop)
         return self.edit(c, {direction: weight * direction.report["gap"] / direction.sd}, crop=crop)
 
-    def translate(self, images: Images, to: "Editor", method: Method = DEFAULT, crop: Crop = CENTRE) -> Tensor:
+    def translate(self, images: Images, to: "Editor", method: InversionConfig = DEFAULT, crop: Crop = CENTRE) -> Tensor:
         """Pictures of this model's domain in another's, by a shared x_T: float64 [B, 3, H, W], not clamped.
 
         Inverted with this model, decoded to t = 0 with the other one on the same kind of grid. Two models of one
@@ -342,21 +342,21 @@ class Editor:
     def _lpips(self) -> metrics.LPIPS:
         return metrics.LPIPS()
 
-    def _down_to_clean(self, method: Method) -> Grid:
+    def _down_to_clean(self, method: InversionConfig) -> Grid:
         if method.level is not None:
             raise ArgumentError("a method that goes to x_T", f"one to level {method.level:g}", "leave the level out")
         return method.make_grid(self.model.schedule).to_clean()
 
-    def _anchored(self, images: Editable, method: Method, crop: Crop) -> tuple[Latents, Tensor | float]:
+    def _anchored(self, images: Editable, method: InversionConfig, crop: Crop) -> tuple[Latents, Tensor | float]:
         """Codes, and what a round trip through them loses of the pictures."""
         if isinstance(images, Latent | Latents):
             return Latents([images] if isinstance(images, Latent) else images), 0.0
-        trips = list(self._walker.trips(images, replace(method, check=True), crop))
+        trips = list(self._walker.invert_batches(images, replace(method, check=True), crop))
         lost = [trip.originals - trip.decoded for trip, _ in trips if trip.decoded is not None]
         return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost) if lost else 0.0
 
     def _edited(self, latents: Latents, edit: Edit) -> Tensor:
-        moved, denoiser = edit(latents, self.model.under(latents[0].recipe.condition))
+        moved, denoiser = edit(latents, self.model.conditioned_on(latents[0].recipe.condition))
         for latent in moved:
             self.require_own(latent)
         return self._walker.decode(moved, denoiser)

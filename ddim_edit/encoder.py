@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.latents.cache import CodeFolder
+from ddim_edit.latents.cache import LatentCache
 
 
 class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         model: a packaged model's name, a diffusers folder or a hub id; faces64 when left out.
         level: a time (400), a part of T ("0.4T"), "xT", "h" or "h:LEVEL", as `Editor.codes` reads it.
-        solver: one of one state; grid, steps, dequantise: as for `Method`.
+        solver: one of one state; grid, steps, dequantise: as for `InversionConfig`.
         crop: what to keep of a file whose shape is not the model's; the centre square when left out.
         device: "auto", "cuda", "mps" or "cpu".
         dtype: as for `load_model`, or "auto".
@@ -71,9 +71,9 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """The codes [n, d] of files, folders, `Picture`s, or floats [n, 3, H, W] in [-1, 1] as tensor or array."""
-        method = Method(self.solver, self.grid, self.steps, dequantise=self.dequantise)
-        shelf = None if self.cache is None else CodeFolder(self.cache)
+        """The codes [n, d] of files, folders, `InputImage`s, or floats [n, 3, H, W] in [-1, 1] as tensor or array."""
+        method = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
+        shelf = None if self.cache is None else LatentCache(self.cache)
         (codes,) = self._editor.codes(_images(X), [self.level], method, self.crop or CentreSquare(), shelf)
         return codes.values.flatten(1).numpy()
 

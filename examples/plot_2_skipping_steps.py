@@ -18,7 +18,7 @@ import torch
 from figures import BLUE, GREY, ORANGE, faces, show
 from torch import Tensor
 
-from ddim_edit import Denoiser, Editor, Grid, Method, MixtureDenoiser, NoiseSchedule, make_grid, metrics
+from ddim_edit import Denoiser, Editor, Grid, InversionConfig, MixtureDenoiser, NoiseSchedule, make_grid, metrics
 
 # %%
 # The marginals do not depend on beta
@@ -102,7 +102,7 @@ for t in (800, 400, 200, 100, 0):
 
 editor = Editor.from_pretrained()
 steps = [4, 8, 16, 24]
-rows = [editor.sample(3, seed=55, method=Method("ddim", "uniform", n)) for n in steps]
+rows = [editor.sample(3, seed=55, method=InversionConfig("ddim", "uniform", n)) for n in steps]
 faces(rows, [f"{n} steps" for n in steps])
 for n, row in zip(steps[:-1], rows, strict=False):
     print(f"{n:2} steps against 24: PSNR {metrics.psnr(row, rows[-1]).mean():.1f} dB")

@@ -14,8 +14,8 @@ import torch
 from figures import GREY, faces, show
 
 from ddim_edit import MixtureDenoiser, NoiseSchedule, SeededNoise, load_model, make_grid, sample
-from ddim_edit.diffusion.solvers.base import OneWay
-from ddim_edit.diffusion.solvers.steps import Ancestral
+from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
+from ddim_edit.diffusion.solvers.steps import AncestralStep
 
 # %%
 # Exactly, for Gaussian data
@@ -72,7 +72,7 @@ for eta in shown:
     noise = SeededNoise(seeds)  # gives each picture its x_T first, and then what is drawn on the way
     start = noise.draw(model.shape)
     with torch.inference_mode():
-        rows.append(sample(model.denoiser, (start,), spans, OneWay(Ancestral(eta, noise))).x0)
+        rows.append(sample(model.denoiser, (start,), spans, SamplingOnlySolver(AncestralStep(eta, noise))).x0)
 faces(rows, [f"eta = {eta:g}" for eta in shown])
 for eta, row in zip(shown, rows, strict=True):
     detail = (row[..., 1:] - row[..., :-1]).abs().mean()

@@ -23,8 +23,8 @@ import torch
 from figures import BLUE, GREY, ORANGE, faces, show
 
 from ddim_edit import Grid, MixtureDenoiser, NoiseSchedule, SeededNoise, load_model, make_grid, sample
-from ddim_edit.diffusion.solvers.base import OneWay
-from ddim_edit.diffusion.solvers.steps import Ancestral
+from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
+from ddim_edit.diffusion.solvers.steps import AncestralStep
 
 # %%
 # Exactly, for Gaussian data
@@ -82,7 +82,9 @@ def walked(eta: float, kept: float) -> torch.Tensor:
     noise = SeededNoise(seeds)  # gives each picture its x_T first, and then what is drawn on the way
     start = noise.draw(model.shape)
     with torch.inference_mode():
-        return sample(model.denoiser, (start,), spans, OneWay(Ancestral(eta, lambda x: kept * noise(x)))).x0
+        return sample(
+            model.denoiser, (start,), spans, SamplingOnlySolver(AncestralStep(eta, lambda x: kept * noise(x)))
+        ).x0
 
 
 rows = {

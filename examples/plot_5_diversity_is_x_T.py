@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import torch
 from figures import BLUE, GREEN, ORANGE, faces, show
 
-from ddim_edit import Editor, Method, SeededNoise, make_grid, metrics, sample
-from ddim_edit.diffusion.solvers.base import OneWay
-from ddim_edit.diffusion.solvers.steps import Ancestral
+from ddim_edit import Editor, InversionConfig, SeededNoise, make_grid, metrics, sample
+from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
+from ddim_edit.diffusion.solvers.steps import AncestralStep
 
 editor = Editor.from_pretrained()
 grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]
@@ -24,13 +24,13 @@ grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]
 # One x_T, five grids
 # -------------------
 
-one_code = torch.cat([editor.decode(editor.noise([28], Method("ddim", grid, 12))) for grid in grids])
+one_code = torch.cat([editor.decode(editor.noise([28], InversionConfig("ddim", grid, 12))) for grid in grids])
 
 # %%
 # One grid, five x_T
 # ------------------
 
-one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], Method("ddim", "uniform", 12)))
+one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], InversionConfig("ddim", "uniform", 12)))
 
 # %%
 # One x_T, five times DDPM
@@ -42,7 +42,7 @@ model = editor.model
 start = SeededNoise([28]).draw(model.shape).expand(5, -1, -1, -1)
 spans = model.schedule.spans(make_grid("uniform", model.schedule, 12))
 with torch.inference_mode():
-    ddpm = sample(model.denoiser, (start,), spans, OneWay(Ancestral(1.0, SeededNoise(range(5))))).x0
+    ddpm = sample(model.denoiser, (start,), spans, SamplingOnlySolver(AncestralStep(1.0, SeededNoise(range(5))))).x0
 
 rows = {"one x_T,\nfive grids": one_code, "one grid,\nfive x_T": one_grid, "one x_T,\nDDPM": ddpm}
 faces(list(rows.values()), list(rows))

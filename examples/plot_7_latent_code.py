@@ -15,7 +15,7 @@ from figures import BLUE, GREY, faces, packaged, show
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
 
-from ddim_edit import Editor, Method, images
+from ddim_edit import Editor, InversionConfig, images
 
 editor = Editor.from_pretrained()
 photo, boy, young, old, other = (
@@ -89,7 +89,7 @@ faces([torch.cat([three, answer])], columns=["a", "b", "c", "c + (a - b)"])
 # picture, its warmth and the side that it comes from are looked for in the means of x_T over its four quarters, 12
 # numbers in all. Every point was predicted by a ridge regression that has not seen it.
 
-noise = editor.noise(range(100, 148), Method(steps=4))
+noise = editor.noise(range(100, 148), InversionConfig(steps=4))
 pictures = editor.decode(noise).clamp(-1, 1)
 quarters = F.avg_pool2d(noise.x, 32).flatten(1).numpy()
 attributes = {

@@ -27,7 +27,7 @@ from timing.startup import Told, split
 from timing.ways import all_ways, lap, ours, theirs
 from torch import Tensor, nn
 
-from ddim_edit import Editor, Method, images, load_model
+from ddim_edit import Editor, InversionConfig, images, load_model
 from ddim_edit.models.unet.checkpoint import load_unet
 
 from . import tiny
@@ -100,7 +100,7 @@ class TestWays:
         torch.testing.assert_close(back, x, atol=2e-4, rtol=0)
 
     def test_ours_is_the_round_trip_of_the_editor(self, folder: Path, pictures: Tensor) -> None:
-        wanted = Editor(load_model(folder)).reconstruct(pictures, Method(steps=self.STEPS)).pictures
+        wanted = Editor(load_model(folder)).reconstruct(pictures, InversionConfig(steps=self.STEPS)).pictures
         assert torch.equal(lap(ours(folder, CPU, "float32")(self.STEPS), pictures, CPU).back, wanted)
 
     def test_both_cost_one_evaluation_a_step(self, folder: Path, pictures: Tensor) -> None:

@@ -8,11 +8,11 @@ import click
 import pytest
 
 import ddim_edit
-from ddim_edit import GRIDS, REFINERS, SOLVERS, Method
+from ddim_edit import GRIDS, REFINERS, SOLVERS, InversionConfig
 from ddim_edit.cli import fitting, interpolating, looking, options, probing, sampling
 from ddim_edit.cli.main import commands
 from ddim_edit.directions import METHODS, SUFFIX
-from ddim_edit.latents.interpolation import BLENDS
+from ddim_edit.latents.interpolation import INTERPOLATIONS
 from ddim_edit.models.single_file.loading import SUFFIXES
 from ddim_edit.plots import UNDATED
 
@@ -86,7 +86,7 @@ def test_the_command_line_knows_the_names_of_the_registries() -> None:
     assert tuple(SOLVERS) == options.SOLVER_NAMES
     assert tuple(GRIDS) == options.GRID_NAMES
     assert tuple(REFINERS) == options.REFINER_NAMES
-    assert tuple(BLENDS) == interpolating.BLEND_NAMES
+    assert tuple(INTERPOLATIONS) == interpolating.BLEND_NAMES
     assert tuple(METHODS) == fitting.METHOD_NAMES
     assert SUFFIX == fitting.DIRECTION
     assert set(SUFFIXES) == set(looking.CHECKPOINTS)
@@ -101,7 +101,7 @@ def default(command: str, name: str) -> object:
 
 @pytest.mark.parametrize("command", ["invert", "reconstruct", "interpolate", "sample", "translate", "fit", "probe"])
 def test_the_command_line_has_the_defaults_of_the_library(command: str) -> None:
-    method = Method()
+    method = InversionConfig()
     assert default(command, "grid") == method.grid
     assert default(command, "steps") == method.steps
     if command not in ("sample", "fit", "probe"):
@@ -117,7 +117,7 @@ def test_a_bare_command_line_asks_for_the_default_method() -> None:
         told.update(method)
 
     spy.main(args=[], standalone_mode=False)
-    assert options.make_method(told) == Method()
+    assert options.make_method(told) == InversionConfig()
     assert options.LOSSLESS in SOLVERS
     spy.main(args=["--lossless"], standalone_mode=False)
     assert told["solver"] == options.LOSSLESS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddim_edit import Editor, Method, Model, load_model
+from ddim_edit import Editor, InversionConfig, Model, load_model
 from ddim_edit.diffusion.denoisers import Network, NetworkDenoiser
 from ddim_edit.models.placement import PRECISIONS
 from ddim_edit.models.unet.checkpoint import load_unet
@@ -60,7 +60,7 @@ def _invert_files(bench: Bench, model: Model, folder: Path, batch: int) -> tuple
     model, network = watched(model, bench.place)
 
     def work() -> None:
-        for index, latent in enumerate(Editor(model, batch).invert(folder, Method(steps=bench.scale.steps))):
+        for index, latent in enumerate(Editor(model, batch).invert(folder, InversionConfig(steps=bench.scale.steps))):
             latent.save(folder / f"{index}.latent.safetensors")
 
     wall, _ = bench.place.timed(work)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit import Editor, Method, Model, load_model
+from ddim_edit import Editor, InversionConfig, Model, load_model
 from ddim_edit.models.inverse_scheduler import InverseScheduler
 from timing.place import Place
 
@@ -33,7 +33,7 @@ class Ours:
     """The editor, with all that it does besides: fingerprints, dequantisation, reports."""
 
     model: Model
-    method: Method
+    method: InversionConfig
 
     def __call__(self, pictures: Tensor) -> Callable[[], Tensor]:
         """Invert."""
@@ -64,7 +64,7 @@ class Theirs:
 def ours(folder: Path, place: Place, dtype: str, compiled: bool = False) -> WayIn:
     """This package's way with its default method, once the model is loaded."""
     model = load_model(folder, place.name, dtype, compiled=compiled)
-    return lambda steps: Ours(model, Method(steps=steps))
+    return lambda steps: Ours(model, InversionConfig(steps=steps))
 
 
 def theirs(folder: Path, place: Place) -> WayIn:

@@ -66,7 +66,7 @@ def _at(denoiser: Denoiser, level: Level) -> tuple[NetworkDenoiser, Bottleneck]:
 
 
 @dataclass(frozen=True)
-class ReadingDenoiser:
+class BottleneckReader:
     """A denoiser that answers as another one and notes h as it goes; keeps one h per level, the last.
 
     Args:

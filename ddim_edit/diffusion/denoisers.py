@@ -281,7 +281,7 @@ class ClippedDenoiser:
 
 
 @dataclass(frozen=True)
-class WatchedDenoiser:
+class ProgressDenoiser:
     """A denoiser that tells after every evaluation how many images it was for, so that progress can be shown."""
 
     denoiser: Denoiser

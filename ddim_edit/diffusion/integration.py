@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser, WatchedDenoiser
+from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.solvers.anderson import Parts
 from ddim_edit.diffusion.solvers.base import Check, Solver, Spans
-from ddim_edit.diffusion.solvers.statistics import Account
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
 
 
-class RoundTrip(NamedTuple):
+class RoundTripCheck(NamedTuple):
     """What codes decode to [B, ...], the evaluations for it [B], its largest error [B], and the rounds so far [B]."""
 
     decoded: Tensor
@@ -32,7 +32,7 @@ class Inversion(NamedTuple):
     nfe: Tensor
     residual: Tensor
     converged: Tensor
-    trip: RoundTrip | None = None
+    trip: RoundTripCheck | None = None
 
 
 class Sampled(NamedTuple):
@@ -66,7 +66,7 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
             "one that clips x0",
             "invert without clipping: it is many-to-one",
         )
-    account = Account.open(denoiser, len(x0))
+    account = TrackedDenoiser.open(denoiser, len(x0))
     start = _start(spans, noise)
     encoded = solver.encode(account, start.up(x0.double()), spans)
     trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
@@ -74,9 +74,9 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     return Inversion(encoded.parts, account.nfe, account.residual, account.converged & finite, trip)
 
 
-def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTrip:
+def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTripCheck:
     error = (decoded - x0).flatten(1).abs().amax(1)
-    return RoundTrip(decoded, check.nfe, error.cpu(), check.rounds.cpu())
+    return RoundTripCheck(decoded, check.nfe, error.cpu(), check.rounds.cpu())
 
 
 def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:
@@ -89,14 +89,14 @@ def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise
         solver: for example one of `SOLVERS`.
         noise: the n given to `invert`.
     """
-    account = Account.open(denoiser, len(parts[0]))
+    account = TrackedDenoiser.open(denoiser, len(parts[0]))
     x = solver.decode(account, tuple(part.double() for part in parts), spans)
     return Sampled(_start(spans, noise).down(x), account.nfe)
 
 
 def _clips(denoiser: object) -> bool:
     return isinstance(denoiser, ClippedDenoiser) or (
-        isinstance(denoiser, WatchedDenoiser) and _clips(denoiser.denoiser)
+        isinstance(denoiser, ProgressDenoiser) and _clips(denoiser.denoiser)
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Mix = tuple[tuple[int, float], ...]
+NoiseMix = tuple[tuple[int, float], ...]
 """A noise as the weighted sum of seeded ones: pairs of seed and weight; no pairs are no noise."""
 
 
@@ -31,19 +31,19 @@ class SeededNoise:
         return self.draw(x.shape[1:]).to(x)
 
 
-def mixed_noise(mixes: Sequence[Mix], shape: Sequence[int]) -> Tensor:
+def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
     """The noises of several mixes, [B, *shape] in float64 on the CPU, each row by itself."""
     return torch.stack([_one_mix(mix, shape) for mix in mixes])
 
 
-def _one_mix(mix: Mix, shape: Sequence[int]) -> Tensor:
+def _one_mix(mix: NoiseMix, shape: Sequence[int]) -> Tensor:
     total = torch.zeros(*shape, dtype=torch.float64)
     for seed, weight in mix:
         total += weight * SeededNoise([seed]).draw(shape)[0]
     return total
 
 
-def blend_mixes(a: Mix, b: Mix, w: float) -> Mix:
+def interpolate_mixes(a: NoiseMix, b: NoiseMix, w: float) -> NoiseMix:
     """The mix (1 - w) a + w b, without what has no weight."""
     weights = dict.fromkeys([seed for seed, _ in (*a, *b)], 0.0)
     for mix, share in ((a, 1 - w), (b, w)):

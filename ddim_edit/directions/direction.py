@@ -11,13 +11,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
-from ddim_edit.io.schema import Check, is_number, is_table, is_text, is_whole, list_of, maybe, misfit, table_of
+from ddim_edit.io.schema import Check, find_invalid, is_number, is_table, is_text, is_whole, list_of, maybe, table_of
 from ddim_edit.io.tensorfile import TensorFile
 from ddim_edit.latents.latent import Recipe
-from ddim_edit.latents.spaces import read_time
+from ddim_edit.latents.spaces import parse_time
 
 SUFFIX = ".direction.safetensors"
 FORMAT = 1
@@ -86,12 +86,12 @@ class Direction:
         return "h" if self.times else f"{self.t:g}"
 
     @property
-    def method(self) -> Method:
+    def method(self) -> InversionConfig:
         """How to invert a picture to where this direction moves codes."""
         recipe = self.recipe
         grid, dequantise = Grid(recipe.grid, recipe.times), recipe.origin.get("dequantise", 0)
         refine = recipe.origin.get("refine")
-        return Method(recipe.solver, grid, dequantise=dequantise, condition=recipe.condition, refine=refine)
+        return InversionConfig(recipe.solver, grid, dequantise=dequantise, condition=recipe.condition, refine=refine)
 
     def score(self, codes: Tensor) -> Tensor:
         """Where codes [B, ...] stand among the training codes, in standard deviations from their mean: [B]."""
@@ -122,7 +122,7 @@ class Direction:
         T, text = int(self.recipe.schedule.get("T", self.t)), str(level)
         in_h, time = text.partition(":")[0] == "h", text.removeprefix("h:")
         times = self.times if in_h else (self.t,)
-        far = time != "h" and any(abs(read_time(time, T) - t) > T / 20 for t in times)
+        far = time != "h" and any(abs(parse_time(time, T) - t) > T / 20 for t in times)
         if in_h != bool(self.times) or far:
             remedy = "leave the level out, or fit it there"
             raise DirectionMismatchError(f"a direction of level {level}", f"{self.name} of level {self.level}", remedy)
@@ -169,7 +169,7 @@ def _of_file(vector: Tensor, header: dict[str, Any]) -> Direction:
     if (version := header.pop("format")) != FORMAT:
         given = f"format {version}"
         raise DirectionError(f"a direction of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
-    if wrong := misfit(header, _ENTRIES) or _odd(header, vector):
+    if wrong := find_invalid(header, _ENTRIES) or _odd(header, vector):
         raise DirectionError("a direction whose entries make sense", f"one with {wrong}", "fit it again")
     # float32 on disk leaves the length off 1 by its rounding.
     recipe, times = Recipe.from_dict(header.pop("recipe")), tuple(header.pop("times"))

@@ -34,7 +34,7 @@ from ddim_edit.directions.measuring import (
 from ddim_edit.directions.principal import Leading, PrincipalDirections, leading_of_rows
 from ddim_edit.directions.rows import Rows
 from ddim_edit.errors import DirectionError
-from ddim_edit.latents.cache import Codes
+from ddim_edit.latents.cache import LatentArray
 
 IN_MEMORY = 2**26
 """Numbers in all that codes on disk are still read into memory for; above, they are fitted in passes."""
@@ -63,7 +63,7 @@ METHODS: Mapping[str, type[DirectionEstimator]] = {
 
 def fit_direction(
     name: str,
-    codes: Codes,
+    codes: LatentArray,
     labels: Floats,
     estimator: DirectionEstimator | None = None,
     *,
@@ -115,7 +115,7 @@ def fit_direction(
     )
 
 
-def principal_directions(codes: Codes, k: int = 10, seed: int = 0) -> list[Direction]:
+def principal_directions(codes: LatentArray, k: int = 10, seed: int = 0) -> list[Direction]:
     """The k directions along which codes vary most, the first most of all; nobody has said what they mean.
 
     Each is of length 1 and orthogonal to the others, its sd that of the training projections. They are named pc1, pc2
@@ -145,7 +145,7 @@ def principal_directions(codes: Codes, k: int = 10, seed: int = 0) -> list[Direc
     ]
 
 
-def _leading(codes: Codes, k: int, seed: int) -> Leading:
+def _leading(codes: LatentArray, k: int, seed: int) -> Leading:
     values = cast("Tensor | Rows", codes.values)
     if not isinstance(values, Tensor) and math.prod(values.shape) > IN_MEMORY:
         return leading_of_rows(values, k, seed)
@@ -154,7 +154,7 @@ def _leading(codes: Codes, k: int, seed: int) -> Leading:
     return Leading(fitted.directions_, fitted.sds_, fitted.mean_)
 
 
-def _way(codes: Codes) -> tuple[Callable[[Any, Any, Floats, Trial], Found], Any]:
+def _way(codes: LatentArray) -> tuple[Callable[[Any, Any, Floats, Trial], Found], Any]:
     """How to find a direction in these codes, and the codes as that wants them."""
     values = cast("Tensor | Rows", codes.values)
     if isinstance(values, Tensor):

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ddim_edit.directions.rows import Picked
 from ddim_edit.errors import ArgumentError, LatentError
-from ddim_edit.latents.cache import Codes
+from ddim_edit.latents.cache import LatentArray
 from ddim_edit.latents.latent import Recipe
 from ddim_edit.latents.store.layout import Layout
 from ddim_edit.latents.store.settings import read_settings
 from ddim_edit.latents.store.store import LatentStore
 
 
-def stored_codes(store: LatentStore, labels: Mapping[str, float]) -> tuple[Codes, NDArray[np.float64]]:
+def stored_codes(store: LatentStore, labels: Mapping[str, float]) -> tuple[LatentArray, NDArray[np.float64]]:
     """The x of a store's labelled pictures, left on disk, and their labels [n]; cannot read the bottleneck.
 
     They live at the last time of the store's walk: x_T, unless it was inverted up to a level.
@@ -40,7 +40,7 @@ def stored_codes(store: LatentStore, labels: Mapping[str, float]) -> tuple[Codes
     if store[0].delta is not None:
         raise ArgumentError("latents of one state", f"ones of {store.recipe.solver}", "invert with another solver")
     values = Picked(store.x_rows, indices, tuple(store.shape))
-    codes = Codes(cast(torch.Tensor, values), _recipe(store))
+    codes = LatentArray(cast(torch.Tensor, values), _recipe(store))
     return codes, np.array([labels[names[index]] for index in indices], dtype=np.float64)
 
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.images import CentreSquare, Crop
 
-PLAIN, CENTRE = Method(), CentreSquare()
+PLAIN, CENTRE = InversionConfig(), CentreSquare()
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Job:
     offline: bool = False
     compiled: bool = False
     batch_size: int = 8
-    method: Method = PLAIN
+    method: InversionConfig = PLAIN
     crop: Crop = CENTRE
     threads: int | None = None
 

@@ -13,8 +13,8 @@ import torch
 from ddim_edit.distributed.job import Filled, Job
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ImageError, LatentError
-from ddim_edit.images import Picture, read
-from ddim_edit.io.prefetch import ahead
+from ddim_edit.images import InputImage, read
+from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.latent import Latent
 from ddim_edit.latents.store.layout import TEMPORARY, Layout
 from ddim_edit.latents.store.plan import Plan
@@ -97,7 +97,7 @@ class Worker:
         if self.job.threads is not None:
             torch.set_num_threads(self.job.threads)
         # Written behind, in one thread and so in order, while the next batch is inverted.
-        for found, written in ahead(self._write, self._inverted(self._lacking(indices)), 1, 1):
+        for found, written in prefetch_map(self._write, self._inverted(self._lacking(indices)), 1, 1):
             closed = written()
             if closed is not None:
                 yield closed
@@ -130,18 +130,18 @@ class Worker:
     def _inverted(self, batches: Iterable[_Batch]) -> Iterator[_Found]:
         batches, coming = tee(batches)
         names = chain.from_iterable(batch.names for batch in coming)
-        pictures = ahead(self._read, names, 2 * self.job.batch_size)
+        pictures = prefetch_map(self._read, names, 2 * self.job.batch_size)
         for batch in batches:
             good, failures = self._sorted(islice(pictures, len(batch.names)))
             latents = self.editor.invert(list(good.values()), self.job.method) if good else ()
             yield _Found(batch, dict(zip(good, latents, strict=True)), failures)
 
-    def _read(self, name: str) -> Picture:
+    def _read(self, name: str) -> InputImage:
         return read(self.job.root / name, self.editor.model.size, self.job.crop)
 
     def _sorted(
-        self, readings: Iterator[tuple[str, Callable[[], Picture]]]
-    ) -> tuple[dict[str, Picture], dict[str, str]]:
+        self, readings: Iterator[tuple[str, Callable[[], InputImage]]]
+    ) -> tuple[dict[str, InputImage], dict[str, str]]:
         good, failures = {}, {}
         for name, reading in readings:
             try:

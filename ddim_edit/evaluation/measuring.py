@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.editor import CENTRE, DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.rows import FIGURES, EvaluationRow
 from ddim_edit.evaluation.ways import Scores, Way, make_ways
-from ddim_edit.images import Picture, find, read
-from ddim_edit.images.sources import Images, Source, sources
+from ddim_edit.images import InputImage, find, read
+from ddim_edit.images.sources import Images, PreparedImage, sources
 
 SOLVERS, GRIDS = ("dpm2m", "ddim"), ("karras:14",)
 STEPS = (10, 20, 50, 100, 200, 500, 1000)
@@ -27,7 +27,7 @@ def evaluate(
     solvers: Sequence[str] = SOLVERS,
     grids: Sequence[str] = GRIDS,
     steps: Sequence[int] = STEPS,
-    method: Method = DEFAULT,
+    method: InversionConfig = DEFAULT,
     against: Sequence[str] = (),
 ) -> Evaluation:
     """Round trips of pictures by every solver, grid and number of steps; measures error, not time, and not the codes.
@@ -37,7 +37,8 @@ def evaluate(
 
     Args:
         editor: what to walk with.
-        images: files, folders, `Picture`s, or a tensor [B, 3, H, W] in [-1, 1]; files are cropped to the centre square.
+        images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1]; files are cropped to the
+            centre square.
         solvers: of `SOLVERS`.
         grids: names, as `make_grid` takes them.
         steps: numbers S of steps, each way.
@@ -59,7 +60,7 @@ def evaluate(
     return Evaluation(rows, recipe_of(editor, method))
 
 
-Named = tuple[str, Picture | Tensor]
+Named = tuple[str, InputImage | Tensor]
 
 
 def measure(editor: Editor, batch: Sequence[Named], ways: Iterable[Way]) -> Iterator[EvaluationRow]:
@@ -67,7 +68,7 @@ def measure(editor: Editor, batch: Sequence[Named], ways: Iterable[Way]) -> Iter
 
     Args:
         editor: whose model the pictures are for.
-        batch: the name of each picture, and either all `Picture`s or all tensors [3, H, W] in [-1, 1].
+        batch: the name of each picture, and either all `InputImage`s or all tensors [3, H, W] in [-1, 1].
         ways: as `make_ways` makes them.
     """
     names, pictures = [name for name, _ in batch], _together([picture for _, picture in batch])
@@ -77,7 +78,7 @@ def measure(editor: Editor, batch: Sequence[Named], ways: Iterable[Way]) -> Iter
         yield from _rows(way, names, found, way(pictures, originals))
 
 
-def recipe_of(editor: Editor, method: Method) -> dict[str, Any]:
+def recipe_of(editor: Editor, method: InversionConfig) -> dict[str, Any]:
     """What all rows of an evaluation have in common, in plain JSON types."""
     model = editor.model
     return {
@@ -93,7 +94,7 @@ def recipe_of(editor: Editor, method: Method) -> dict[str, Any]:
     }
 
 
-def _rows(way: Way, names: Sequence[str], found: Sequence[Source], measured: Scores) -> Iterator[EvaluationRow]:
+def _rows(way: Way, names: Sequence[str], found: Sequence[PreparedImage], measured: Scores) -> Iterator[EvaluationRow]:
     for name, source, score in zip(names, found, measured, strict=True):
         counts = bool(score["converged"]), int(score["nfe_in"]), int(score["nfe_out"])
         figures = (score[figure] for figure in FIGURES)
@@ -103,9 +104,9 @@ def _rows(way: Way, names: Sequence[str], found: Sequence[Source], measured: Sco
 def _named(images: Images, size: tuple[int, int]) -> Iterator[Named]:
     if isinstance(images, Tensor):
         return ((str(index), x) for index, x in enumerate(images if images.ndim == 4 else images[None]))
-    items = [images] if isinstance(images, str | Picture) or not isinstance(images, Sequence) else images
-    found = [each for item in items for each in ([item] if isinstance(item, Picture) else find([item]))]
-    return ((each.name, each if isinstance(each, Picture) else read(each, size)) for each in found)
+    items = [images] if isinstance(images, str | InputImage) or not isinstance(images, Sequence) else images
+    found = [each for item in items for each in ([item] if isinstance(item, InputImage) else find([item]))]
+    return ((each.name, each if isinstance(each, InputImage) else read(each, size)) for each in found)
 
 
 def _batches(named: Iterator[Named], editor: Editor) -> Iterator[list[Named]]:
@@ -113,6 +114,6 @@ def _batches(named: Iterator[Named], editor: Editor) -> Iterator[list[Named]]:
         yield batch
 
 
-def _together(pictures: Sequence[Picture | Tensor]) -> Tensor | list[Picture]:
+def _together(pictures: Sequence[InputImage | Tensor]) -> Tensor | list[InputImage]:
     tensors = [each for each in pictures if isinstance(each, Tensor)]
-    return torch.stack(tensors) if tensors else [each for each in pictures if isinstance(each, Picture)]
+    return torch.stack(tensors) if tensors else [each for each in pictures if isinstance(each, InputImage)]

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit.config import Method
-from ddim_edit.diffusion.integration import Inversion, RoundTrip
+from ddim_edit.config import InversionConfig
+from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import FIGURES, Setting
 from ddim_edit.images.sources import Images
 from ddim_edit.metrics.pixels import LPIPS
-from ddim_edit.metrics.reconstruction import Trip, scores
+from ddim_edit.metrics.reconstruction import InversionBatch, scores
 from ddim_edit.models.inverse_scheduler import InverseScheduler
 from ddim_edit.models.model import Model
 
@@ -46,7 +46,7 @@ class Ours:
 
     setting: Setting
     editor: Editor
-    method: Method
+    method: InversionConfig
 
     def __call__(self, pictures: Images, originals: Tensor) -> Scores:
         """Reconstruct."""
@@ -66,12 +66,12 @@ class Theirs:
         """Walk up, walk down, and compare."""
         steps = self.setting.steps
         # Float32, as its users run it; what that costs is far below the errors of its steps.
-        x = self.loop.encode(self.model.placed(originals).float(), steps)
+        x = self.loop.encode(self.model.to_state_device(originals).float(), steps)
         back = self.loop.decode(x, steps).cpu().double()
         found = _found(x, originals, back, steps)
         # What is no picture has no scores: it is measured as a grey one, and that is forgotten.
         shown = torch.where(found.converged[:, None, None, None], back, 0.0)
-        measured = scores(Trip(originals, found, shown), self.lpips)
+        measured = scores(InversionBatch(originals, found, shown), self.lpips)
         return [_told(score, done) for score, done in zip(measured, found.converged.tolist(), strict=True)]
 
 
@@ -83,7 +83,7 @@ def _found(x: Tensor, originals: Tensor, back: Tensor, steps: int) -> Inversion:
     """The account of a loop with one evaluation a step, which promises nothing."""
     once = torch.full((len(x),), steps)
     error = (back - originals).flatten(1).abs().amax(1)
-    trip = RoundTrip(back, once, error, torch.ones_like(once))
+    trip = RoundTripCheck(back, once, error, torch.ones_like(once))
     return Inversion((x,), 2 * once, torch.zeros(len(x)), error.isfinite(), trip)
 
 
@@ -104,7 +104,7 @@ def make_ways(
     solvers: Sequence[str],
     grids: Sequence[str],
     steps: Sequence[int],
-    method: Method = DEFAULT,
+    method: InversionConfig = DEFAULT,
     against: Sequence[str] = (),
 ) -> list[Way]:
     """All ways of the product of solvers, grids and steps, then the opponents'; what cannot be walked is refused here.
@@ -121,7 +121,7 @@ def make_ways(
         ArgumentError: nothing to do, or a solver, grid, number of steps, condition or opponent that cannot be.
         ModelError: a model that an opponent cannot run, or an opponent that is not installed.
     """
-    editor.model.under(method.condition)
+    editor.model.conditioned_on(method.condition)
     ours = [replace(method, solver=solver, grid=grid, steps=S) for solver, grid, S in _each(solvers, grids, steps)]
     ways = [_ours(editor, one) for one in ours] + [way for name in against for way in _theirs(editor, name, steps)]
     if not ways:
@@ -134,7 +134,7 @@ def _each(solvers: Sequence[str], grids: Sequence[str], steps: Sequence[int]) ->
     return ((solver, grid, S) for solver, grid in product(*once) for S in dict.fromkeys(steps))
 
 
-def _ours(editor: Editor, method: Method) -> Way:
+def _ours(editor: Editor, method: InversionConfig) -> Way:
     method.make_grid(editor.model.schedule)
     method.make_solver()
     return Ours(Setting(method.solver, str(method.grid), method.steps, method.exact), editor, method)

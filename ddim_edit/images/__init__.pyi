@@ -2,7 +2,7 @@ from .animation import write_animation
 from .crop import Box, CentreSquare, Crop, Fit
 from .finding import find
 from .pixels import to_float, to_uint8
-from .reading import Picture, read, read_recipe
+from .reading import InputImage, read, read_recipe
 from .sheets import captioned, comparison, enlarge, labelled, sheet, strip
 from .writing import write
 
@@ -11,7 +11,7 @@ __all__ = [
     "CentreSquare",
     "Crop",
     "Fit",
-    "Picture",
+    "InputImage",
     "captioned",
     "comparison",
     "enlarge",

@@ -38,7 +38,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class InputImage:
     """A picture as a network takes it in, and where it came from; the file itself is not kept.
 
     Attributes:
@@ -61,7 +61,7 @@ class Picture:
         return to_float(self.pixels)
 
 
-def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | None = None) -> Picture:
+def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | None = None) -> InputImage:
     """The picture in a file, made ready for a network of input `size`; of an animation, its first frame.
 
     Depth is reduced to 8 bit, transparency laid over white, colours brought to sRGB, the picture turned
@@ -84,7 +84,7 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
         source = hashlib.file_digest(file, "sha256").hexdigest()
     pixels = from_image(framed(upright, crop, (width, height), notes))
     original = {"original_height": upright.height, "original_width": upright.width}
-    return Picture(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original})
+    return InputImage(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original})
 
 
 def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:

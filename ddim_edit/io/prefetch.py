@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 THREADS = 4
 
 
-def ahead(
+def prefetch_map(
     work: Callable[[Item], Value], items: Iterable[Item], depth: int, threads: int = THREADS
 ) -> Iterator[tuple[Item, Callable[[], Value]]]:
     """Each item in order with a call that waits for what `work` made of it, or raises what it raised.

@@ -19,7 +19,7 @@ def parsed(text: str | bytes) -> Any:
         raise json.JSONDecodeError("Nested too deeply", "", 0) from error
 
 
-def misfit(record: Mapping[str, Any], checks: Mapping[str, Check]) -> str | None:
+def find_invalid(record: Mapping[str, Any], checks: Mapping[str, Check]) -> str | None:
     """The first entry that is missing or not what it should be, in words; None where all are."""
     for name, check in checks.items():
         if name not in record:

@@ -13,12 +13,12 @@ from ddim_edit.io.tensorfile import TensorFile
 from ddim_edit.latents.latent import Recipe
 from ddim_edit.latents.spaces import Space
 
-Shelf = MutableMapping[str, Tensor]
-"""Where codes are kept by their key: a `CodeFolder`, or any mapping."""
+Cache = MutableMapping[str, Tensor]
+"""Where codes are kept by their key: a `LatentCache`, or any mapping."""
 _HEADER, _SUFFIX = "ddim-edit code", ".safetensors"
 
 
-class Codes(NamedTuple):
+class LatentArray(NamedTuple):
     """The codes of pictures in one space, float32 [B, ...], the recipe of that inversion, and times of bottlenecks."""
 
     values: Tensor
@@ -26,7 +26,7 @@ class Codes(NamedTuple):
     times: tuple[float, ...] = ()
 
 
-def key_of(recipe: Recipe, space: Space, origin: object) -> str:
+def cache_key(recipe: Recipe, space: Space, origin: object) -> str:
     """A name for one picture's code in one space: walk / picture / space, each a digest of all that matters."""
     return "/".join(map(_digest, (recipe.as_dict(), origin, space.name)))
 
@@ -35,7 +35,7 @@ def _digest(record: object) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:24]
 
 
-class CodeFolder(MutableMapping[str, Tensor]):
+class LatentCache(MutableMapping[str, Tensor]):
     """Codes on disk, one safetensors file each, written whole or not at all; several processes may share it.
 
     What cannot be read counts as absent and is written again.

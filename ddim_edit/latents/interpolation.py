@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
 
-Blend = Callable[[Tensor, Tensor, float], Tensor]
+Interpolation = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def lerp(a: Tensor, b: Tensor, w: float) -> Tensor:
@@ -56,18 +56,18 @@ def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
     return _pinned(torch.lerp(radius_a, radius_b, w) * (angle.cos() * u + angle.sin() * v), a, b, w)
 
 
-BLENDS: Mapping[str, Blend] = {"slerp": slerp, "lerp": lerp, "norm": norm}
+INTERPOLATIONS: Mapping[str, Interpolation] = {"slerp": slerp, "lerp": lerp, "norm": norm}
 
 
-def find_blend(name: str) -> Blend:
-    """The blend of a name in `BLENDS`.
+def find_interpolation(name: str) -> Interpolation:
+    """The blend of a name in `INTERPOLATIONS`.
 
     Raises:
         ArgumentError: an unknown name.
     """
-    if name not in BLENDS:
-        raise ArgumentError(f"an interpolation out of {', '.join(BLENDS)}", name, "choose one of these")
-    return BLENDS[name]
+    if name not in INTERPOLATIONS:
+        raise ArgumentError(f"an interpolation out of {', '.join(INTERPOLATIONS)}", name, "choose one of these")
+    return INTERPOLATIONS[name]
 
 
 class Stop(NamedTuple):

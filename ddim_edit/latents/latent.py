@@ -10,10 +10,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ddim_edit.diffusion.noise import Mix, blend_mixes
+from ddim_edit.diffusion.noise import NoiseMix, interpolate_mixes
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.io.schema import (
     Check,
+    find_invalid,
     is_count,
     is_number,
     is_table,
@@ -21,11 +22,10 @@ from ddim_edit.io.schema import (
     is_whole,
     list_of,
     maybe,
-    misfit,
     table_of,
 )
 from ddim_edit.io.tensorfile import TensorFile
-from ddim_edit.latents.interpolation import find_blend
+from ddim_edit.latents.interpolation import find_interpolation
 from ddim_edit.models.condition import NOTHING, Condition
 
 SUFFIX = ".latent.safetensors"
@@ -83,7 +83,7 @@ class Recipe:
     grid: str
     times: tuple[float, ...]
     condition: Condition = NOTHING
-    dequantise: Mix = ()
+    dequantise: NoiseMix = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -112,7 +112,7 @@ class Recipe:
         if set(record) != names:
             odd = ", ".join(sorted(set(record) ^ names)[:5])
             raise LatentError("a recipe with the fields of its format", f"one that differs in {odd}", "write it anew")
-        if wrong := misfit(record, _ENTRIES):
+        if wrong := find_invalid(record, _ENTRIES):
             raise LatentError("a recipe as in a latent file written by ddim-edit", f"one with {wrong}", "write it anew")
         mix = tuple((seed, weight) for seed, weight in record["dequantise"])
         condition = Condition.from_dict(record["condition"])
@@ -147,7 +147,7 @@ class Latent:
         """What a solver decodes, as a batch of one."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
-    def under(self, condition: Condition) -> "Latent":
+    def with_condition(self, condition: Condition) -> "Latent":
         """The same code, to be decoded under another condition than it was inverted under: an edit by words or class.
 
         Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or (2023) for prompts.
@@ -184,7 +184,7 @@ class Latent:
 
 def _read(path: Path) -> Latent:
     tensors, header = TensorFile.load(path, _HEADER)
-    if wrong := misfit(header, {"t": is_number, "report": is_table, "recipe": is_table}):
+    if wrong := find_invalid(header, {"t": is_number, "report": is_table, "recipe": is_table}):
         given = f"{path.name} (no ddim-edit header: {wrong})"
         raise LatentError("a latent file written by ddim-edit", given, "invert the image again")
     x, delta = tensors["x"], tensors.get("delta")
@@ -242,22 +242,22 @@ def between(a: Latent, b: Latent, method: str, w: float) -> Latent:
     Args:
         a: where w = 0.
         b: where w = 1, a latent of the same walk.
-        method: one of `BLENDS`.
+        method: one of `INTERPOLATIONS`.
         w: in [0, 1].
 
     Raises:
         LatentMismatchError: latents of different walks; ArgumentError: an unknown method.
     """
-    blend = find_blend(method)
-    require_alike([a, b])
+    blend = find_interpolation(method)
+    require_compatible([a, b])
     delta = None if a.delta is None and b.delta is None else torch.lerp(_delta(a), _delta(b), w)
     ends = [dict(a.recipe.origin), dict(b.recipe.origin)]
-    mix = blend_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
+    mix = interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
     recipe = replace(a.recipe, dequantise=mix, origin={"kind": method, "w": w, "ends": ends})
     return Latent(blend(a.x, b.x, w), a.t, recipe, delta)
 
 
-def require_alike(latents: Sequence[Latent]) -> None:
+def require_compatible(latents: Sequence[Latent]) -> None:
     """Insist that all latents are decoded by the same model, solver and grid.
 
     Raises:

@@ -112,9 +112,9 @@ def find_space(level: str | float, grid: Grid, T: int) -> Space:
         return _bottlenecks(grid, *(t for t in inner if t >= H_FROM * T))
     kind, colon, time = text.rpartition(":")
     if colon and kind == "h":
-        asked = read_time(time, T)
+        asked = parse_time(time, T)
         return _bottlenecks(grid, *sorted(inner, key=lambda t: abs(t - asked))[:1])
-    t = grid.times[-1] if text == "xT" else grid.nearest(read_time(text, T))
+    t = grid.times[-1] if text == "xT" else grid.nearest(parse_time(text, T))
     return StateSpace(t)
 
 
@@ -128,7 +128,7 @@ def _bottlenecks(grid: Grid, *times: float) -> BottleneckSpace:
     return BottleneckSpace(times, min(t for t in grid.times if t > times[-1]))
 
 
-def read_time(text: str, T: int) -> float:
+def parse_time(text: str, T: int) -> float:
     """The time in (0, T] of a text such as "400", "0.4T" or "xT".
 
     Raises:

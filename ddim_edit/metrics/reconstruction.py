@@ -32,7 +32,7 @@ class Reconstruction:
     scores: tuple[Mapping[str, Any], ...]
 
 
-class Trip(NamedTuple):
+class InversionBatch(NamedTuple):
     """One batch on its way: pictures [B, 3, H, W], what inverting them found, and what that decodes to, if known.
 
     Of a lossy codec also what it alone makes of the pictures, without any walk, where decoding was asked for.
@@ -51,7 +51,7 @@ class Trip(NamedTuple):
         return [Latent(each, recipe.times[-1], recipe, delta, report) for each, recipe, delta, report in rows]
 
 
-def _reports(trip: Trip) -> Iterator[dict[str, Any]]:
+def _reports(trip: InversionBatch) -> Iterator[dict[str, Any]]:
     """What each latent will say of itself."""
     found = trip.found
     columns = {"nfe": found.nfe, "residual": found.residual, "converged": found.converged}
@@ -63,7 +63,7 @@ def _reports(trip: Trip) -> Iterator[dict[str, Any]]:
     return _rows(columns | {f"xt_{name}": value for name, value in health.items()})
 
 
-def scores(trip: Trip, lpips: metrics.LPIPS) -> Iterator[dict[str, Any]]:
+def scores(trip: InversionBatch, lpips: metrics.LPIPS) -> Iterator[dict[str, Any]]:
     """How much of each picture came back; of a trip that was decoded."""
     assert trip.found.trip is not None
     assert trip.decoded is not None

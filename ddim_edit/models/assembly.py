@@ -14,17 +14,17 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.reading import PIXEL_LIMIT
 from ddim_edit.models.checkpoint import Checkpoint
 from ddim_edit.models.codec.pixels import Codec
-from ddim_edit.models.conditioning import ClassLabels, Conditioner, Embedder
+from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
 from ddim_edit.models.executors import executor_for
 from ddim_edit.models.model import Model
 from ddim_edit.models.packing import packed
-from ddim_edit.models.placement import PRECISIONS, Placed, Precision, is_native, state_device
-from ddim_edit.models.unet.base import Hourglass
+from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, Precision, is_native, state_device
+from ddim_edit.models.unet.base import UNetBase
 
 Size = tuple[int, int]
 
 
-class Wish(NamedTuple):
+class LoadOptions(NamedTuple):
     """What a user wants of a model: where, how precisely, compiled or not, pictures of which size, if not its own."""
 
     device: torch.device
@@ -33,16 +33,16 @@ class Wish(NamedTuple):
     compiled: bool = False
 
 
-class Loaded(NamedTuple):
+class CheckpointBundle(NamedTuple):
     """A checkpoint with what stands around it: its codec, its fingerprint, and its prompts if it follows any."""
 
     checkpoint: Checkpoint
     codec: Codec
     weights: str
-    prompts: Embedder | None = None
+    prompts: ConditionEncoder | None = None
 
 
-def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
+def assemble(name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Model:
     """The model of a loaded checkpoint.
 
     Raises:
@@ -72,13 +72,13 @@ def assemble(name: str, loaded: Loaded, wish: Wish) -> Model:
     )
 
 
-def _placed(network: nn.Module, wish: Wish, precision: Precision) -> Placed:
+def _placed(network: nn.Module, wish: LoadOptions, precision: Precision) -> DeviceNetwork:
     """A network where it is wanted, run as fast as we know how to there."""
     module = network.to(wish.device, precision.dtype).to(memory_format=torch.channels_last)
-    if isinstance(module, Hourglass) and not wish.compiled:  # whose layers we know; a compiler packs for itself
+    if isinstance(module, UNetBase) and not wish.compiled:  # whose layers we know; a compiler packs for itself
         module = packed(module)
     run = executor_for(wish.device, wish.compiled)(module)
-    return Placed(module, wish.device, precision, run=run)
+    return DeviceNetwork(module, wish.device, precision, run=run)
 
 
 def cells(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:

@@ -12,13 +12,13 @@ from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.checkpoint import Classes
 from ddim_edit.models.condition import NOTHING, Condition
-from ddim_edit.models.placement import Placed
+from ddim_edit.models.placement import DeviceNetwork
 
 Given = Mapping[str, Tensor]
 """What a network is given besides x and its index, by keyword; each [1, ...], the same for every picture."""
 
 
-class Embedder(Protocol):
+class ConditionEncoder(Protocol):
     """What a network is given for a condition, and for what guidance leads away from."""
 
     @property
@@ -96,9 +96,9 @@ class Conditioner:
     """
 
     denoiser: NetworkDenoiser
-    network: Placed
-    embedder: Embedder
-    low: Placed | None = None
+    network: DeviceNetwork
+    embedder: ConditionEncoder
+    low: DeviceNetwork | None = None
 
     def __call__(self, condition: Condition) -> Denoiser:
         """The denoiser.
@@ -113,19 +113,19 @@ class Conditioner:
         if _shapes(wanted) != _shapes(unwanted):
             return GuidedDenoiser(self._told(wanted), self._told(unwanted), scale)
         both = {name: torch.cat([unwanted[name], wanted[name]]) for name in wanted}
-        return self._asking(lambda network: GuidedNetwork(network.told(both), scale))
+        return self._asking(lambda network: GuidedNetwork(network.with_conditioning(both), scale))
 
     def unconditional(self) -> Denoiser:
         """The denoiser of no condition; for networks without such a thing one that says so when asked."""
         try:
             return self(NOTHING)
         except ArgumentError as error:
-            return Refusing(error)
+            return UnavailableDenoiser(error)
 
     def _told(self, given: Given) -> NetworkDenoiser:
-        return self._asking(lambda network: network.told(given))
+        return self._asking(lambda network: network.with_conditioning(given))
 
-    def _asking(self, change: Callable[[Placed], Network]) -> NetworkDenoiser:
+    def _asking(self, change: Callable[[DeviceNetwork], Network]) -> NetworkDenoiser:
         """The denoiser over what is made of its networks."""
         low = None if self.low is None else change(self.low)
         return replace(self.denoiser, network=change(self.network), low=low)
@@ -136,7 +136,7 @@ def _shapes(given: Given) -> dict[str, torch.Size]:
 
 
 @dataclass(frozen=True)
-class Refusing:
+class UnavailableDenoiser:
     """Stands where a model has no denoiser, and says why when asked."""
 
     error: ArgumentError

@@ -60,7 +60,7 @@ class CUDAGraph:
         return self._output
 
 
-class Graphed:
+class GraphedNetwork:
     """A network that is captured once for each shape of its inputs, and replayed from then on; its answers are copies.
 
     The loop around it stays in Python: what a step of a solver launches besides is done before a replay ends.
@@ -103,7 +103,7 @@ class Graphed:
         return self._replays[shapes]
 
 
-class Compiled:
+class CompiledNetwork:
     """A network compiled by TorchInductor at its first call for each shape, which takes a minute or so.
 
     Raises:
@@ -129,10 +129,10 @@ class Compiled:
 def executor_for(device: torch.device, compiled: bool) -> Executor:
     """How a network runs best on a device: in graphs on CUDA, as it is elsewhere, compiled first where asked to."""
     if device.type != "cuda":
-        return Compiled if compiled else as_it_is
-    return (lambda network: Graphed(Compiled(network))) if compiled else Graphed
+        return CompiledNetwork if compiled else eager
+    return (lambda network: GraphedNetwork(CompiledNetwork(network))) if compiled else GraphedNetwork
 
 
-def as_it_is(network: Call) -> Call:
+def eager(network: Call) -> Call:
     """The network itself."""
     return network

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.assembly import Loaded, Wish, cells, fingerprint
+from ddim_edit.models.assembly import CheckpointBundle, LoadOptions, cells, fingerprint
 from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.checkpoint import Checkpoint, Classes
 from ddim_edit.models.codec.pixels import codec_for
@@ -21,7 +21,7 @@ _OWN_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
 _TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
 
 
-def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
+def load_folder(folder: Path, name: str, wish: LoadOptions) -> CheckpointBundle:
     """A diffusers folder: UNets of pixels or of latents, DiT, Stable Diffusion 1, 2, XL and 3, Flux; no others.
 
     Pixel-space UNets run on our own network; whatever else there is needs the extra `ddim-edit[diffusers]`.
@@ -53,7 +53,7 @@ def load_folder(folder: Path, name: str, wish: Wish) -> Loaded:
     )
     codec = codec_for(checkpoint.channels) if codec_folder is None else load_autoencoder(codec_folder, wish.device)
     files = [*_weights(part), *([] if codec_folder is None else _weights(codec_folder))]
-    loaded = Loaded(checkpoint, codec, fingerprint(files))
+    loaded = CheckpointBundle(checkpoint, codec, fingerprint(files))
     return loaded._replace(prompts=_prompts(folder, name, loaded, wish)) if kind in _TEXT else loaded
 
 
@@ -92,7 +92,7 @@ def _classes(kind: str, config: Mapping[str, Any]) -> Classes | None:
     return None if config.get("num_class_embeds") is None else Classes(count(config, "num_class_embeds", 1000))
 
 
-def _prompts(folder: Path, name: str, loaded: Loaded, wish: Wish) -> Prompts:
+def _prompts(folder: Path, name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Prompts:
     checkpoint, factor = loaded.checkpoint, loaded.codec.factor
     assert isinstance(checkpoint.network, DiffusersNetwork)
     height, width = cells(checkpoint, loaded.codec, wish.size)

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.assembly import Loaded, Wish, assemble, fingerprint
+from ddim_edit.models.assembly import CheckpointBundle, LoadOptions, assemble, fingerprint
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
@@ -46,16 +46,18 @@ def load_model(
         ArgumentError: a device, dtype or size that cannot be had.
     """
     name = str(name_or_path or DEFAULT_MODEL)
-    wish = Wish(find_device(device), dtype_name(dtype), (size, size) if isinstance(size, int) else size, compiled)
+    wish = LoadOptions(
+        find_device(device), dtype_name(dtype), (size, size) if isinstance(size, int) else size, compiled
+    )
     path = _locate(name, offline)
     title = path.resolve().stem if path.is_file() else path.resolve().name if Path(name).is_dir() else name
     loaded = _load_file(path) if path.is_file() else load_folder(path, title, wish)
     return assemble(title, loaded, wish)
 
 
-def _load_file(path: Path) -> Loaded:
+def _load_file(path: Path) -> CheckpointBundle:
     checkpoint = load_single_file(path)
-    return Loaded(checkpoint, codec_for(checkpoint.channels), fingerprint([path]))
+    return CheckpointBundle(checkpoint, codec_for(checkpoint.channels), fingerprint([path]))
 
 
 def _locate(name: str, offline: bool) -> Path:

@@ -53,19 +53,19 @@ class Model:
         return self.shape[1] * self.codec.factor, self.shape[2] * self.codec.factor
 
     @property
-    def room(self) -> int:
+    def default_batch_size(self) -> int:
         """How many pictures at once are worth a try: more gain nothing on a CPU, and little on a GPU."""
         if self.device.type != "cpu":
             return 64
         # A CPU has no allocator that says no in time, so large pictures go through in smaller batches.
         return max(min(8, 2**19 // (self.shape[1] * self.shape[2])), 1)
 
-    def placed(self, x: Tensor) -> Tensor:
+    def to_state_device(self, x: Tensor) -> Tensor:
         """A tensor where the state of a walk lives, copied there while the device goes on with its work."""
         pinned = x.pin_memory() if self.state_device.type == "cuda" and x.device.type == "cpu" else x
         return pinned.to(self.state_device, non_blocking=True)
 
-    def under(self, condition: Condition) -> Denoiser:
+    def conditioned_on(self, condition: Condition) -> Denoiser:
         """The denoiser that answers under a condition.
 
         Raises:

@@ -97,7 +97,7 @@ def state_device(device: torch.device) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Placed:
+class DeviceNetwork:
     """A network on its device in its precision, fed from and answering to anywhere; never tracks gradients.
 
     Args:
@@ -122,7 +122,7 @@ class Placed:
             output = run(*self._fed(x, index), **self._given(len(x)))
         return _answer(output, x)
 
-    def told(self, given: Mapping[str, Tensor]) -> "Placed":
+    def with_conditioning(self, given: Mapping[str, Tensor]) -> "DeviceNetwork":
         """The same network, given this instead."""
         placed = {name: value.to(self.device) for name, value in given.items()}
         dtype = self.precision.dtype

@@ -1,10 +1,10 @@
-from .batches import Batch, Batches, Lesson, Share, Yardstick
+from .batches import Batch, Batches, DiffusionLoss, Share, ValidationBatch
 from .checkpoint import Checkpoint, Row
 from .export import loss_table
-from .learner import Ema, Learner
+from .learner import Ema, TrainState
 from .networks import NETWORKS, PREDICTIONS, SCHEDULES
-from .origins import Beginning, FineTuned, Fresh, Origin
-from .pictures import Pictures, Split
+from .origins import FineTuning, FreshNetwork, InitialState, Origin
+from .pictures import ImageFolder, Split
 from .settings import DECAYS, PRECISIONS, Settings
 from .trainer import Trainer
 
@@ -16,20 +16,20 @@ __all__ = [
     "SCHEDULES",
     "Batch",
     "Batches",
-    "Beginning",
     "Checkpoint",
+    "DiffusionLoss",
     "Ema",
-    "FineTuned",
-    "Fresh",
-    "Learner",
-    "Lesson",
+    "FineTuning",
+    "FreshNetwork",
+    "ImageFolder",
+    "InitialState",
     "Origin",
-    "Pictures",
     "Row",
     "Settings",
     "Share",
     "Split",
+    "TrainState",
     "Trainer",
-    "Yardstick",
+    "ValidationBatch",
     "loss_table",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.images import to_float
-from ddim_edit.training.pictures import Pictures
+from ddim_edit.training.pictures import ImageFolder
 
 
 class Batch(NamedTuple):
@@ -52,7 +52,7 @@ class Batches:
         seed: of order, mirroring, times and noise.
     """
 
-    pictures: Pictures
+    pictures: ImageFolder
     batch_size: int
     flip: bool
     T: int
@@ -88,7 +88,7 @@ TARGETS: Mapping[str, Target] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class DiffusionLoss:
     """The loss of a network on a batch: mean (answer - target)^2 over pictures, channels and pixels.
 
     The network is shown x_t = alpha_t x0 + sigma_t noise and the index t - 1. All levels weigh the same.
@@ -111,7 +111,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, eq=False)
-class Yardstick:
+class ValidationBatch:
     """A fixed batch that measures networks: the same pictures, times and noise for all of them; few tell little.
 
     Times are spread evenly over all levels, so that their choice adds little to the error of the mean.
@@ -120,7 +120,7 @@ class Yardstick:
     batch: Batch
 
     @classmethod
-    def of(cls, pictures: Pictures, T: int, seed: int, least: int = 256) -> Self:
+    def of(cls, pictures: ImageFolder, T: int, seed: int, least: int = 256) -> Self:
         """At least so many rows, every picture equally often."""
         count = -(-least // len(pictures)) * len(pictures)
         generator = torch.Generator().manual_seed(derive_seed(seed, "held out"))
@@ -130,7 +130,7 @@ class Yardstick:
         return cls(Batch(x0, noise, (places * T / count).long().clamp(max=T - 1)))
 
     @torch.no_grad()
-    def measure(self, network: Callable[..., Any], lesson: Lesson, device: torch.device, chunk: int) -> float:
+    def measure(self, network: Callable[..., Any], lesson: DiffusionLoss, device: torch.device, chunk: int) -> float:
         """The mean loss of a network, so many pictures at once."""
         parts = zip(*(torch.split(tensor, chunk) for tensor in self.batch), strict=True)
         losses = [lesson(network, Batch(*part).to(device)).double().cpu() for part in parts]

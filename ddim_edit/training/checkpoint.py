@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io.tensorfile import TensorFile
-from ddim_edit.training.learner import Learner
+from ddim_edit.training.learner import TrainState
 
 _FORMAT, _KEY = 1, "training"
 _AGAIN = "train anew with --overwrite"
@@ -28,7 +28,7 @@ class Checkpoint(NamedTuple):
     """A step of a training with all that the next one depends on.
 
     Fields: what the training was told and what it was shown; the step; losses so far; the scale of float16's losses;
-    tensors, as a `Learner` remembers them.
+    tensors, as a `TrainState` remembers them.
     """
 
     record: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, learner: Learner, record: Mapping[str, Any], rows: tuple[Row, ...]) -> "Checkpoint":
+    def of(cls, learner: TrainState, record: Mapping[str, Any], rows: tuple[Row, ...]) -> "Checkpoint":
         """Where a learner stands."""
         return cls(record, learner.step, rows, learner.scale, learner.remembered())
 
@@ -76,7 +76,7 @@ class Checkpoint(NamedTuple):
                 remedy = "leave it as it was, write to another folder, or begin anew with --overwrite"
                 raise ModelError(f"{name} {kept}, by which this training was begun", given, remedy)
 
-    def restore(self, learner: Learner) -> None:
+    def restore(self, learner: TrainState) -> None:
         """Put a learner where this one stood.
 
         Raises:

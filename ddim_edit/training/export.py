@@ -15,14 +15,14 @@ from ddim_edit.images import sheet, to_uint8, write
 from ddim_edit.io.atomic import atomic
 from ddim_edit.models.extra import diffusers
 from ddim_edit.training.checkpoint import Row
-from ddim_edit.training.learner import Learner
+from ddim_edit.training.learner import TrainState
 
 CHECKPOINT, LOSSES = "training/checkpoint.safetensors", "training/losses.csv"
 _SHOWN = 20
 """Rows of losses on a card; the file has all of them."""
 
 
-def write_model(folder: Path, learner: Learner, record: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def write_model(folder: Path, learner: TrainState, record: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """The averaged weights as a diffusers pipeline in safetensors, with losses and a card; every file whole or not."""
     network = deepcopy(learner.ema.network).cpu().to(memory_format=torch.contiguous_format)
     pipeline = diffusers("a training").DDPMPipeline(unet=network, scheduler=learner.lesson.scheduler)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.diffusion.noise import derive_seed
-from ddim_edit.training.batches import Batch, Lesson
-from ddim_edit.training.origins import Beginning
+from ddim_edit.training.batches import Batch, DiffusionLoss
+from ddim_edit.training.origins import InitialState
 from ddim_edit.training.settings import Settings
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -34,7 +34,7 @@ class Ema:
             mean.lerp_(weight, share)
 
 
-class Learner:
+class TrainState:
     """A network, its average and its optimizer, on one process or as one of several with equal weights.
 
     Args:
@@ -43,8 +43,8 @@ class Learner:
         accelerator: accelerate's, which knows devices, processes and precision.
     """
 
-    def __init__(self, beginning: Beginning, settings: Settings, accelerator: Any) -> None:
-        self.settings, self.accelerator, self.lesson = settings, accelerator, Lesson(beginning.scheduler)
+    def __init__(self, beginning: InitialState, settings: Settings, accelerator: Any) -> None:
+        self.settings, self.accelerator, self.lesson = settings, accelerator, DiffusionLoss(beginning.scheduler)
         self.bare = beginning.network.to(accelerator.device).to(memory_format=torch.channels_last).train()
         self.ema = Ema(self.bare, settings.ema_decay)
         adam = torch.optim.AdamW(

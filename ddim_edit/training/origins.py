@@ -20,7 +20,7 @@ from ddim_edit.training.networks import NETWORKS, PREDICTIONS, SCHEDULES
 _CHOOSE = "choose one of these"
 
 
-class Beginning(NamedTuple):
+class InitialState(NamedTuple):
     """A network before its first step, its process, and what is to be remembered of both.
 
     Fields: a diffusers `UNet2DModel` in float32 on the CPU; a diffusers `DDPMScheduler`; facts, as JSON can say them.
@@ -32,7 +32,7 @@ class Beginning(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fresh:
+class FreshNetwork:
     """A network of random weights; knows nothing yet.
 
     Args:
@@ -54,7 +54,7 @@ class Fresh:
             if getattr(self, name) not in names:
                 raise ArgumentError(f"a {name} out of {', '.join(names)}", f"{getattr(self, name)!r}", _CHOOSE)
 
-    def begin(self, size: int | None, seed: int) -> Beginning:
+    def begin(self, size: int | None, seed: int) -> InitialState:
         """The network for pictures of a size, or of its own, with the weights of a seed.
 
         Raises:
@@ -67,11 +67,11 @@ class Fresh:
             network = library.UNet2DModel(**config)
         schedule = SCHEDULES[self.schedule]
         scheduler = library.DDPMScheduler(num_train_timesteps=1000, prediction_type=self.prediction, **schedule)
-        return Beginning(network, scheduler, {"size": config["sample_size"]})
+        return InitialState(network, scheduler, {"size": config["sample_size"]})
 
 
 @dataclass(frozen=True)
-class FineTuned:
+class FineTuning:
     """A network that was trained before, with the schedule and the prediction that it was trained for.
 
     Takes unconditional `UNet2DModel`s of RGB pixels over discrete levels, and no others.
@@ -82,7 +82,7 @@ class FineTuned:
 
     model: str
 
-    def begin(self, size: int | None, seed: int) -> Beginning:
+    def begin(self, size: int | None, seed: int) -> InitialState:
         """The network as it was, told another size of pictures if so asked; nothing in it is random.
 
         Raises:
@@ -100,10 +100,10 @@ class FineTuned:
         network = load_network(library.UNet2DModel, part).requires_grad_(True)
         network.register_to_config(sample_size=sample_size)
         facts = {"size": sample_size, "from": fingerprint(sorted(part.glob("*.safetensors")))}
-        return Beginning(network, _scheduler(library, folder), facts)
+        return InitialState(network, _scheduler(library, folder), facts)
 
 
-Origin: TypeAlias = Fresh | FineTuned
+Origin: TypeAlias = FreshNetwork | FineTuning
 
 
 def _scheduler(library: Any, folder: Path) -> Any:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.errors import ImageError
-from ddim_edit.images import Picture, find, read
-from ddim_edit.io.prefetch import ahead
+from ddim_edit.images import InputImage, find, read
+from ddim_edit.io.prefetch import prefetch_map
 
 FEWEST = 2
 """Pictures that a training needs: one to learn from and one to measure on."""
@@ -20,7 +20,7 @@ _READ_AHEAD = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ImageFolder:
     """Pictures of one size in memory, 3 bytes a pixel; of a file that was changed since nothing is noticed.
 
     Attributes:
@@ -34,14 +34,14 @@ class Pictures:
     failures: Mapping[str, str]
 
     @classmethod
-    def read(cls, folder: Path, size: int) -> "Pictures":
+    def read(cls, folder: Path, size: int) -> "ImageFolder":
         """Those of a folder, as `images.read` makes them; files that are no pictures are listed and left out.
 
         Raises:
             ImageError: no such folder, or no picture in it by its name.
         """
-        good, failures = list[Picture](), dict[str, str]()
-        for file, picture in ahead(lambda file: read(file, size), find([folder]), _READ_AHEAD):
+        good, failures = list[InputImage](), dict[str, str]()
+        for file, picture in prefetch_map(lambda file: read(file, size), find([folder]), _READ_AHEAD):
             try:
                 good.append(picture())
             except ImageError as error:
@@ -68,29 +68,29 @@ class Pictures:
         measuring = set(different[: min(math.ceil(share * len(different)), len(different) - 1)])
         return Split(self._only(False, measuring), self._only(True, measuring))
 
-    def _only(self, inside: bool, sources: set[str]) -> "Pictures":
+    def _only(self, inside: bool, sources: set[str]) -> "ImageFolder":
         rows = [row for row, source in enumerate(self.sources) if (source in sources) == inside]
-        return Pictures(self.pixels[rows], tuple(self.sources[row] for row in rows), self.failures)
+        return ImageFolder(self.pixels[rows], tuple(self.sources[row] for row in rows), self.failures)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Pictures that teach and pictures that measure."""
 
-    teaching: Pictures
-    measuring: Pictures
+    teaching: ImageFolder
+    measuring: ImageFolder
 
     @classmethod
     def read(cls, folder: Path, held_out: float | Path, size: int, seed: int) -> "Split":
-        """A folder's pictures divided, or a folder and another one; errors as `Pictures.read`.
+        """A folder's pictures divided, or a folder and another one; errors as `ImageFolder.read`.
 
         Raises:
             ImageError: fewer than two usable pictures, or a side with none.
         """
-        found = Pictures.read(folder, size)
+        found = ImageFolder.read(folder, size)
         if not isinstance(held_out, Path):
             return found.split(held_out, seed)
-        split = cls(found, Pictures.read(held_out, size))
+        split = cls(found, ImageFolder.read(held_out, size))
         _require_enough(len(split.teaching) if split.measuring else 0)
         return split
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.training.origins import Fresh, Origin
+from ddim_edit.training.origins import FreshNetwork, Origin
 
 DECAYS: Mapping[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
@@ -29,7 +29,7 @@ class Settings:
     The learning rate of step n = 1..steps is lr min(1, n / warm_up) decay((n - 1) / steps).
 
     Attributes:
-        origin: the network to begin with, `Fresh` or `FineTuned`.
+        origin: the network to begin with, `FreshNetwork` or `FineTuning`.
         size: pixels of a side of the pictures; None is the network's own.
         steps: updates of the weights.
         batch_size: pictures in a step, over all processes and accumulated parts.
@@ -54,7 +54,7 @@ class Settings:
     AdamW: Loshchilov and Hutter (2019).
     """
 
-    origin: Origin = field(default_factory=Fresh)
+    origin: Origin = field(default_factory=FreshNetwork)
     size: int | None = None
     steps: int = 10_000
     batch_size: int = 64

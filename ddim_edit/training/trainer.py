@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.io.prefetch import ahead
-from ddim_edit.training.batches import Batch, Batches, Share, Yardstick
+from ddim_edit.io.prefetch import prefetch_map
+from ddim_edit.training.batches import Batch, Batches, Share, ValidationBatch
 from ddim_edit.training.checkpoint import Checkpoint, Row
 from ddim_edit.training.export import write_model, write_sheet
-from ddim_edit.training.learner import Learner
+from ddim_edit.training.learner import TrainState
 from ddim_edit.training.pictures import Split
 from ddim_edit.training.place import Place
 from ddim_edit.training.settings import Settings
@@ -61,8 +61,8 @@ class Trainer:
         self.record = {**settings.record(), **self.split.facts(), **beginning.facts}
         T = beginning.scheduler.config.num_train_timesteps
         self._batches = Batches(self.split.teaching, settings.batch_size, settings.flip, T, settings.seed)
-        self._yardstick = Yardstick.of(self.split.measuring, T, settings.seed)
-        self._learner = Learner(beginning, settings, self._accelerator)
+        self._yardstick = ValidationBatch.of(self.split.measuring, T, settings.seed)
+        self._learner = TrainState(beginning, settings, self._accelerator)
         self.rows: tuple[Row, ...] = ()
         self.leads = bool(self._accelerator.is_main_process)
         if kept is not None:
@@ -141,7 +141,7 @@ class Trainer:
         settings, share = self._settings, self._share
         left = range(self.step + 1, settings.steps + 1)
         work = ((step, share.rows(settings.batch_size, part)) for step in left for part in range(share.accumulate))
-        made = (batch for _, batch in ahead(lambda one: self._batches(*one), work, depth=2, threads=1))
+        made = (batch for _, batch in prefetch_map(lambda one: self._batches(*one), work, depth=2, threads=1))
         return (islice(made, share.accumulate) for _ in left)
 
     def _measure(self, train: float | None, on_row: Callable[[Row], object]) -> None:

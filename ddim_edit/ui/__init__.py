@@ -1,6 +1,6 @@
 """The page in the browser: photographs through x_T and back, sliders for attributes, walks and new faces.
 
-All that it does is done by `Desk`, which knows no widget. gradio comes with the extra `ui` and loads with the page.
+`PageController` does the work and knows no widget. gradio comes with the extra `ui` and is imported with the page.
 """
 
 import os
@@ -53,15 +53,15 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="ddim-edit-ui-") as folder:
         _forbid_calling_home(Path(folder) / "gradio")
-        from ddim_edit.ui.desk import Desk
+        from ddim_edit.ui.desk import PageController
         from ddim_edit.ui.page import make_page
         from ddim_edit.ui.serving import serve_page
-        from ddim_edit.ui.studio import Studio, Ticks, levels_of
+        from ddim_edit.ui.studio import Session, Ticks, levels_of
 
         ticks = Ticks()
         editor = load(ticks)
-        studio = Studio(editor, levels_of(editor.model.name, directions), ticks)
-        serve_page(make_page(Desk(studio, Path(folder) / "made", flags)), port, ready)
+        studio = Session(editor, levels_of(editor.model.name, directions), ticks)
+        serve_page(make_page(PageController(studio, Path(folder) / "made", flags)), port, ready)
 
 
 def _forbid_calling_home(folder: Path) -> None:

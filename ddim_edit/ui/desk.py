@@ -15,7 +15,7 @@ from ddim_edit.images import enlarge, sheet, write, write_animation
 from ddim_edit.ui import commandline
 from ddim_edit.ui.commandline import FPS, SCALE
 from ddim_edit.ui.framing import Framing, scale_of, shape_of, view
-from ddim_edit.ui.studio import METHOD, Change, Studio, Subject, Tell, Walk, silent
+from ddim_edit.ui.studio import METHOD, Change, Session, Subject, Tell, Walk, silent
 from ddim_edit.ui.verdict import verdict
 
 SHOWN = 512
@@ -76,7 +76,7 @@ class Origin(NamedTuple):
     name: str
 
 
-class Desk:
+class PageController:
     """Turns what a user hands in into what the page shows; remembers of it only how sampled pictures came to be.
 
     Args:
@@ -85,7 +85,7 @@ class Desk:
         flags: options that a command line needs to work with the same model.
     """
 
-    def __init__(self, studio: Studio, folder: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self, studio: Session, folder: Path, flags: Sequence[str] = ()) -> None:
         self.studio, self._flags = studio, list(flags)
         self._folders: Callable[[], Path] = (folder / str(number) for number in count()).__next__
         self._origins: dict[str, Origin] = {}
@@ -111,7 +111,7 @@ class Desk:
         return Opened(subject, given, verdict(subject.scores, subject.picture.notes), before, latent)
 
     def edit(self, opened: Opened, change: Change, tell: Tell = silent) -> Edited:
-        """The photograph changed; errors as `Studio.edit`. Nothing moved is the very photograph."""
+        """The photograph changed; errors as `Session.edit`. Nothing moved is the very photograph."""
         pixels = self.studio.edit(opened.subject, change, tell)
         told = self._edit_recipe(opened, change)
         picture = self._kept(f"{Path(opened.given.name).stem}-edited.png", pixels, told)

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from ddim_edit.ui.desk import Desk, Drawn
+from ddim_edit.ui.desk import Drawn, PageController
 from ddim_edit.ui.editing import EditingTab
 from ddim_edit.ui.widgets import command_line, download, in_turn, ready, telling
 
@@ -15,7 +15,7 @@ LEAD = "A seed is a noise x_T, and so a face; the same seed is the same face for
 class DrawingTab:
     """Lays the tab out and wires it to a desk and to the tab where a chosen face goes; holds widgets, no pictures."""
 
-    def __init__(self, desk: Desk, tabs: gr.Tabs, editing: EditingTab) -> None:
+    def __init__(self, desk: PageController, tabs: gr.Tabs, editing: EditingTab) -> None:
         self._desk = desk
         gr.Markdown(LEAD, elem_classes="hint")
         with gr.Row():

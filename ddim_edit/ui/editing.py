@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from ddim_edit.ui.desk import Desk, Given, Opened
+from ddim_edit.ui.desk import Given, Opened, PageController
 from ddim_edit.ui.framing import Framing
 from ddim_edit.ui.studio import Change, Tell, silent
 from ddim_edit.ui.widgets import Values, at_once, command_line, download, in_turn, photo, ready, telling, waiting
@@ -26,7 +26,7 @@ KEEP = "Kept fixed while others move; what you move yourself is not kept."
 class EditingTab:
     """Lays the tab out and wires it to a desk; holds widgets, no pictures."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: PageController) -> None:
         self._desk = desk
         self._opened = gr.State(None)
         with gr.Row(equal_height=False):

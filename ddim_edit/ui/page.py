@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from ddim_edit.ui.desk import Desk
+from ddim_edit.ui.desk import PageController
 from ddim_edit.ui.drawing import DrawingTab
 from ddim_edit.ui.editing import EditingTab
 from ddim_edit.ui.walking import WalkingTab
@@ -14,7 +14,7 @@ LEAD = (
 )
 
 
-def make_page(desk: Desk) -> gr.Blocks:
+def make_page(desk: PageController) -> gr.Blocks:
     """The page around a desk, not served yet."""
     page = gr.Blocks(title="ddim-edit", analytics_enabled=False, fill_width=True)
     with page:

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.directions import Direction, directions_in, packaged_directions
 from ddim_edit.editor import Editor
-from ddim_edit.images import CentreSquare, Crop, Picture, read, to_uint8
+from ddim_edit.images import CentreSquare, Crop, InputImage, read, to_uint8
 from ddim_edit.latents.interpolation import path
 from ddim_edit.latents.latent import Latents
 from ddim_edit.metrics.reconstruction import Reconstruction
 
 Tell = Callable[[float], object]
 """Told how much of a long call is done, from 0 to 1."""
-METHOD = Method()
+METHOD = InversionConfig()
 
 
 def silent(share: float) -> None:
@@ -82,10 +82,10 @@ class Anchor:
 class Subject:
     """A photograph that was opened: as the model sees it, through x_T and back, and its codes at levels of edits."""
 
-    picture: Picture
+    picture: InputImage
     crop: Crop
     trip: Reconstruction
-    anchors: dict[Method, Anchor] = field(default_factory=dict)
+    anchors: dict[InversionConfig, Anchor] = field(default_factory=dict)
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -93,7 +93,7 @@ class Subject:
         return self.trip.scores[0]
 
 
-class Studio:
+class Session:
     """Does for a page what the command line does in one run a time, with the same pictures; keeps codes meanwhile.
 
     Args:
@@ -158,7 +158,7 @@ class Studio:
         with self._ticks.towards(METHOD.steps * count, tell):
             return to_uint8(self.editor.sample(count, seed, METHOD))
 
-    def _anchored(self, subject: Subject, method: Method) -> Anchor:
+    def _anchored(self, subject: Subject, method: InversionConfig) -> Anchor:
         if method not in subject.anchors:
             trip = self.editor.reconstruct([subject.picture], method)
             subject.anchors[method] = Anchor(trip.latents, trip.originals - trip.pictures)

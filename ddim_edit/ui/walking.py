@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from ddim_edit.ui.desk import MOST, Desk
+from ddim_edit.ui.desk import MOST, PageController
 from ddim_edit.ui.widgets import Values, command_line, download, in_turn, photo, ready, telling
 
 PROGRESS = gr.Progress()
@@ -12,7 +12,7 @@ LEAD = "Two to four pictures. Each becomes its noise x_T; the way leads over the
 class WalkingTab:
     """Lays the tab out and wires it to a desk; holds widgets, no pictures."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: PageController) -> None:
         self._desk = desk
         gr.Markdown(LEAD, elem_classes="hint")
         with gr.Row():

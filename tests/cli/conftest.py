@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from ddim_edit.cli import main
-from ddim_edit.models.placement import Placed
+from ddim_edit.models.placement import DeviceNetwork
 
 from .. import tiny
 
@@ -164,14 +164,14 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     def counted(answer: Callable[..., Any]) -> Callable[..., Any]:
-        def count(network: Placed, x: Any, *rest: Any) -> Any:
+        def count(network: DeviceNetwork, x: Any, *rest: Any) -> Any:
             seen.append(len(x))
             return answer(network, x, *rest)
 
         return count
 
     for name in ("__call__", "read", "shifted"):
-        monkeypatch.setattr(Placed, name, counted(getattr(Placed, name)))
+        monkeypatch.setattr(DeviceNetwork, name, counted(getattr(DeviceNetwork, name)))
     return seen
 
 

@@ -17,11 +17,11 @@ from ddim_edit.cli.main import commands
 from .conftest import Run
 from .test_help import HEAVY
 
-Seen = Callable[..., dict[str, Any]]
+HistoryEntry = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def seen(monkeypatch: pytest.MonkeyPatch) -> HistoryEntry:
     """The options that a command line comes to, by their names in Python; no command is run."""
     found: dict[str, Any] = {}
     for command in commands.commands.values():
@@ -53,7 +53,7 @@ Config = Callable[[str | bytes], list[str]]
 INVERT = ("invert", "a.png", "-o", "out")
 
 
-def test_a_file_sets_what_is_not_typed(seen: Seen, config: Config) -> None:
+def test_a_file_sets_what_is_not_typed(seen: HistoryEntry, config: Config) -> None:
     text = """
         device = "cpu"
         [default]
@@ -80,7 +80,7 @@ def test_a_file_sets_what_is_not_typed(seen: Seen, config: Config) -> None:
     assert (options["device"], options["output"]) == ("cpu", Path("out"))
 
 
-def test_the_table_of_a_command_beats_what_all_share(seen: Seen, config: Config) -> None:
+def test_the_table_of_a_command_beats_what_all_share(seen: HistoryEntry, config: Config) -> None:
     lines = config('steps = 7\nmodel = "a"\n[default]\nseed = 3\n[invert]\nsteps = 9')
     assert seen(*lines, *INVERT)["steps"] == 9
     assert seen(*lines, "sample", "-o", "out")["steps"] == 7
@@ -89,7 +89,7 @@ def test_the_table_of_a_command_beats_what_all_share(seen: Seen, config: Config)
 
 
 def test_typed_beats_environment_beats_file_beats_default(
-    seen: Seen, config: Config, monkeypatch: pytest.MonkeyPatch
+    seen: HistoryEntry, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert seen(*INVERT)["steps"] == 20
     file = config("[invert]\nsteps = 11")
@@ -116,7 +116,7 @@ def test_every_option_of_every_command_has_a_variable_of_its_own() -> None:
 
 
 def test_variables_set_flags_lists_and_shared_options(
-    seen: Seen, config: Config, monkeypatch: pytest.MonkeyPatch
+    seen: HistoryEntry, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
         "DDIM_EDIT_MODEL": "a",

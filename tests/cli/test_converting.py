@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddim_edit import Editor, Latent, Method
+from ddim_edit import Editor, InversionConfig, Latent
 from ddim_edit.cli import converting
 from ddim_edit.latents.exchange.files import FORMATS
 
@@ -78,7 +78,7 @@ def test_a_foreign_tensor_gets_the_recipe_of_the_walk(done: Run, convert: Run, m
     made = Latent.load(tmp_path / "out" / f"noise-0001{LATENT}")
     assert torch.equal(made.x, torch.from_numpy(x[1]))
     editor = Editor.from_pretrained(model, dtype="fp32")
-    wanted = editor.noise([0], Method(solver="ddim", grid="trailing", steps=4))[0].recipe
+    wanted = editor.noise([0], InversionConfig(solver="ddim", grid="trailing", steps=4))[0].recipe
     assert made.recipe.walk == wanted.walk
     digest = hashlib.sha256((tmp_path / "noise.npy").read_bytes()).hexdigest()
     shown = json.loads(done("show", tmp_path / "out" / f"noise-0001{LATENT}").out)

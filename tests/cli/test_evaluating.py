@@ -10,7 +10,7 @@ import click
 import pytest
 from PIL import Image
 
-from ddim_edit import Editor, Evaluation, Method
+from ddim_edit import Editor, Evaluation, InversionConfig
 from ddim_edit.cli import evaluating
 from ddim_edit.evaluation import FIGURES, OPPONENTS, STEPS
 from ddim_edit.evaluation.measuring import GRIDS, SOLVERS
@@ -55,7 +55,9 @@ def test_rows_are_told_as_found_and_are_the_editor_s_scores(
         written = list(csv.DictReader(file))
     assert [row["picture"] for row in written] == [row["picture"] for row in outcome.rows]
     assert [float(row["mse"]) for row in written] == [row["mse"] for row in outcome.rows]
-    scores = Editor.from_pretrained(model).reconstruct(pictures, Method("ddim", steps=3, dequantise=None)).scores
+    scores = (
+        Editor.from_pretrained(model).reconstruct(pictures, InversionConfig("ddim", steps=3, dequantise=None)).scores
+    )
     rows = [row for row in outcome.rows if (row["solver"], row["steps"]) == ("ddim", 3)]
     for row, score in zip(rows, scores, strict=True):
         assert [row[name] for name in FIGURES] == pytest.approx([score[name] for name in FIGURES], rel=1e-4)
@@ -104,7 +106,7 @@ def test_a_walk_that_leads_nowhere_is_said_and_the_others_go_on(
 
     reconstruct = Editor.reconstruct
 
-    def partly(self: Editor, pictures: object, method: Method) -> object:
+    def partly(self: Editor, pictures: object, method: InversionConfig) -> object:
         if method.steps == 3:
             raise ArgumentError("numbers as pixels", "NaN", "find the step that diverged")
         return reconstruct(self, pictures, method)
@@ -152,7 +154,7 @@ def test_exact_is_certified_in_float32(evaluated: Evaluate, pictures: list[Path]
     outcome = evaluated(pictures[0], "-o", tmp_path / "out", "--json", "--exact")
     assert all(row["exact"] and row["identical_pixels"] == 1 for row in outcome.rows)
     told = Evaluation.load(tmp_path / "out")
-    assert (told.recipe["dtype"], told.recipe["tol"]) == ("float32", Method().tol)
+    assert (told.recipe["dtype"], told.recipe["tol"]) == ("float32", InversionConfig().tol)
 
 
 def test_what_a_model_or_schedule_has_not_is_said_before_any_walk(

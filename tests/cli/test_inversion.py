@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim_edit import Editor, Latent, Method
+from ddim_edit import Editor, InversionConfig, Latent
 from ddim_edit.images import to_uint8
 
 from .. import tiny
@@ -117,7 +117,7 @@ def test_pairs_are_lossless_through_their_files(
     loaded = [Latent.load(tmp_path / "latents" / f"{path.stem}{LATENT}") for path in pictures]
     wanted = torch.stack([pixels_of(path) for path in pictures]).double() / 127.5 - 1
     assert float((editor.decode(loaded) - wanted).abs().max()) < 1e-6  # pictures are read in float32
-    trip = editor.reconstruct(pictures, Method(loaded[0].recipe.solver))
+    trip = editor.reconstruct(pictures, InversionConfig(loaded[0].recipe.solver))
     assert float((trip.pictures - trip.originals).abs().max()) <= 1e-12
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Editor, Method
+from ddim_edit import Editor, InversionConfig
 from ddim_edit.images import read_recipe, to_uint8
 
 from .conftest import Run, files_in, pixels_of
@@ -39,7 +39,7 @@ def assert_same_picture(a: Path, b: Path) -> None:
 
 def test_pictures_are_those_of_the_editor(done: Run, model: Path, tmp_path: Path) -> None:
     done("sample", "-n", 3, "--seed", 1, "--steps", 7, "--solver", "heun", "--grid", "quad", "-o", tmp_path)
-    wanted = to_uint8(Editor.from_pretrained(model).sample(3, 1, Method("heun", "quad", 7)))
+    wanted = to_uint8(Editor.from_pretrained(model).sample(3, 1, InversionConfig("heun", "quad", 7)))
     assert torch.equal(torch.stack([pixels_of(tmp_path / name) for name in files_in(tmp_path)]), wanted)
 
 

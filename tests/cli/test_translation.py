@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Editor, Method, load_model
+from ddim_edit import Editor, InversionConfig, load_model
 from ddim_edit.images import to_uint8
 
 from .. import tiny
@@ -26,7 +26,7 @@ def test_pictures_go_where_the_library_takes_them(
     outcome = done("translate", *pictures, *line)
     assert outcome.out.splitlines() == [str(tmp_path / "out" / path.name) for path in pictures]
     a, b = (Editor(load_model(folder)) for folder in (model, other_model))
-    wanted = to_uint8(a.translate(pictures, b, Method(steps=6, **flags))).int()
+    wanted = to_uint8(a.translate(pictures, b, InversionConfig(steps=6, **flags))).int()
     assert int((written(tmp_path / "out", pictures) - wanted).abs().max()) <= 1
     assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures)).abs().max()) > 10
 

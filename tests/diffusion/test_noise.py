@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddim_edit.diffusion.noise import Mix, SeededNoise, blend_mixes, derive_seed, mixed_noise
+from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise, interpolate_mixes
 
 SHAPE = (1, 3, 4)
 SEED = st.integers(0, 2**63 - 1)
@@ -11,7 +11,7 @@ WEIGHT = st.floats(0.1, 1)
 
 
 @st.composite
-def mixes(draw: st.DrawFn) -> Mix:
+def mixes(draw: st.DrawFn) -> NoiseMix:
     seeds = draw(st.lists(st.integers(0, 5), max_size=3, unique=True))
     return tuple((seed, draw(WEIGHT)) for seed in seeds)
 
@@ -73,23 +73,23 @@ def test_called_with_a_state_it_answers_in_kind(dtype: torch.dtype) -> None:
 
 
 @given(mixes(), mixes())
-def test_mixed_noise_is_the_weighted_sum(a: Mix, b: Mix) -> None:
-    rows = mixed_noise([a, b], SHAPE)
+def test_mixed_noise_is_the_weighted_sum(a: NoiseMix, b: NoiseMix) -> None:
+    rows = draw_mixed_noise([a, b], SHAPE)
     for row, mix in zip(rows, (a, b), strict=True):
         parts = [weight * SeededNoise([seed]).draw(SHAPE)[0] for seed, weight in mix]
         assert torch.equal(row, sum(parts, torch.zeros(SHAPE, dtype=torch.float64)))
 
 
 @given(mixes(), mixes(), st.floats(0, 1))
-def test_blending_mixes_blends_their_noise(a: Mix, b: Mix, w: float) -> None:
-    noise_a, noise_b, noise = mixed_noise([a, b, blend_mixes(a, b, w)], SHAPE)
+def test_blending_mixes_blends_their_noise(a: NoiseMix, b: NoiseMix, w: float) -> None:
+    noise_a, noise_b, noise = draw_mixed_noise([a, b, interpolate_mixes(a, b, w)], SHAPE)
     assert torch.allclose(noise, (1 - w) * noise_a + w * noise_b, rtol=0, atol=1e-13)
 
 
 @given(mixes(), mixes())
-def test_the_ends_of_a_blend_are_the_mixes(a: Mix, b: Mix) -> None:
-    assert dict(blend_mixes(a, b, 0.0)) == dict(a)
-    assert dict(blend_mixes(a, b, 1.0)) == dict(b)
+def test_the_ends_of_a_blend_are_the_mixes(a: NoiseMix, b: NoiseMix) -> None:
+    assert dict(interpolate_mixes(a, b, 0.0)) == dict(a)
+    assert dict(interpolate_mixes(a, b, 1.0)) == dict(b)
 
 
 @given(SEED, st.text(), st.text())

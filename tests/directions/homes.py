@@ -2,7 +2,7 @@
 
 import torch
 
-from ddim_edit import Codes, Direction, Recipe
+from ddim_edit import Direction, LatentArray, Recipe
 from ddim_edit.directions import unit
 
 SHAPE = (3, 4, 4)
@@ -28,6 +28,6 @@ def of_h(name: str = "old", seed: int = 0, **changes: object) -> Direction:
     return of_x(name, **{"vector": unit(randn(2, 5, 2, 2, seed=seed)), "recipe": H_HOME, "times": H_TIMES, **changes})
 
 
-def codes_of(rows: torch.Tensor) -> Codes:
+def codes_of(rows: torch.Tensor) -> LatentArray:
     """Samples [n, ...] as the codes of x."""
-    return Codes(rows.float(), X_HOME)
+    return LatentArray(rows.float(), X_HOME)

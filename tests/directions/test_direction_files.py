@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddim_edit import Direction, DirectionError, Grid, Latent, Method
+from ddim_edit import Direction, DirectionError, Grid, InversionConfig, Latent
 from ddim_edit.directions import SUFFIX, directions_in, find_direction, packaged_directions
 from ddim_edit.directions import shelf as shelves
 
@@ -162,8 +162,8 @@ def test_a_score_is_a_number_of_deviations_from_the_mean() -> None:
 
 
 def test_a_direction_knows_how_to_invert_to_where_it_lives() -> None:
-    assert of_x().method == Method("dpm2m", Grid("karras:14", (1.0, 90.0, 400.0)), dequantise=3)
-    assert of_h().method == Method("dpm2m", Grid("karras:14", H_HOME.times), dequantise=0)
+    assert of_x().method == InversionConfig("dpm2m", Grid("karras:14", (1.0, 90.0, 400.0)), dequantise=3)
+    assert of_h().method == InversionConfig("dpm2m", Grid("karras:14", H_HOME.times), dequantise=0)
     assert (of_x().level, of_x().t) == ("400", 400.0)
     assert (of_h().level, of_h().t, of_h().times) == ("h", 1000.0, H_TIMES)
 

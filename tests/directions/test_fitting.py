@@ -13,8 +13,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from ddim_edit import (
     ArgumentError,
-    Codes,
     DirectionError,
+    LatentArray,
     LogisticDirection,
     MeanDifference,
     RidgeDirection,
@@ -31,7 +31,7 @@ SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
 LABELS = st.lists(st.integers(0, 4), min_size=2, max_size=25)
 
 
-def two_classes(n: int = 80, gap: float = 3.0, seed: int = 0) -> tuple[Codes, NDArray[Any], NDArray[Any]]:
+def two_classes(n: int = 80, gap: float = 3.0, seed: int = 0) -> tuple[LatentArray, NDArray[Any], NDArray[Any]]:
     """Codes [n, 3, 4, 4] of two classes with a direction between them, their labels, and the direction."""
     y = (np.arange(n) % 3 == 0).astype(float)
     X, _, u = planted(n, 48, gap * y, seed)
@@ -188,7 +188,7 @@ def test_the_same_call_gives_the_same_direction() -> None:
 
 def test_bottlenecks_are_fitted_time_by_time_together() -> None:
     rows, y = randn(20, 2, 5, 2, 2), np.arange(20) % 2.0
-    found = fit_direction("a", Codes(rows.float(), H_HOME, H_TIMES), y, MeanDifference())
+    found = fit_direction("a", LatentArray(rows.float(), H_HOME, H_TIMES), y, MeanDifference())
     assert (found.vector.shape, found.times, found.level) == ((2, 5, 2, 2), H_TIMES, "h")
     difference = rows[y == 1].mean(0) - rows[y == 0].mean(0)
     torch.testing.assert_close(found.report["gap"] * found.vector, difference, rtol=0, atol=1e-6)
@@ -206,7 +206,7 @@ def test_labels_of_any_two_values_are_two_classes() -> None:
 def test_what_cannot_be_fitted_is_refused_in_one_sentence() -> None:
     codes, y, _ = two_classes(12)
     alike = codes_of(torch.ones(12, 3, 4, 4))
-    refusals: list[tuple[Codes, NDArray[Any], Any, type[Exception]]] = [
+    refusals: list[tuple[LatentArray, NDArray[Any], Any, type[Exception]]] = [
         (codes, y[:-1], None, ArgumentError),
         (codes, y[:, None], None, ArgumentError),
         (codes, np.where(y, np.nan, y), None, ArgumentError),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit import Direction, Editor, Method, images
+from ddim_edit import Direction, Editor, InversionConfig, images
 from ddim_edit.directions import packaged_directions
 
 ASSETS = Path(str(resources.files("ddim_edit.assets")))
@@ -28,8 +28,8 @@ def test_the_promised_ones_are_there() -> None:
 @pytest.mark.parametrize("name", PACKAGED)
 def test_each_is_at_home_in_faces64_with_the_default_method(editor: Editor, name: str) -> None:
     direction = Direction.load(PACKAGED[name])
-    grid = Method(level=400).make_grid(editor.model.schedule)
-    direction.require_fits(editor._walker.recipe(Method(), grid))
+    grid = InversionConfig(level=400).make_grid(editor.model.schedule)
+    direction.require_fits(editor._walker.recipe(InversionConfig(), grid))
     direction.require_level("0.4T")
     assert direction.name == name
     assert direction.vector.shape == editor.model.shape

@@ -12,8 +12,8 @@ from sklearn.base import clone
 
 from ddim_edit import (
     ArgumentError,
-    Codes,
     DirectionError,
+    LatentArray,
     LDADirection,
     LogisticDirection,
     MeanDifference,
@@ -179,12 +179,12 @@ def test_principal_directions_of_rows_are_the_singular_vectors(shape: tuple[int,
     assert max(rows.read) <= 500 // shape[1]
 
 
-def on_disk(folder: Path, values: NDArray[Any]) -> Codes:
+def on_disk(folder: Path, values: NDArray[Any]) -> LatentArray:
     """Codes whose values are a mapped file."""
     file = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.float32, values.shape)
     file[:] = values
     file.flush()
-    return Codes(np.load(folder / "codes.npy", mmap_mode="r"), X_HOME)  # type: ignore[arg-type]
+    return LatentArray(np.load(folder / "codes.npy", mmap_mode="r"), X_HOME)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -242,9 +242,9 @@ def test_what_cannot_be_streamed_is_refused_in_one_sentence(
     with pytest.raises(ArgumentError, match=SENTENCE):
         fit_direction("a", codes, labels, SVMDirection())
     with pytest.raises(DirectionError, match=SENTENCE):
-        fit_direction("a", Codes(CountedRows(np.ones((60, 48))), X_HOME), labels)  # type: ignore[arg-type]
+        fit_direction("a", LatentArray(CountedRows(np.ones((60, 48))), X_HOME), labels)  # type: ignore[arg-type]
     with pytest.raises(DirectionError, match="finite"):
-        fit_direction("a", Codes(CountedRows(np.where(X > 3, np.nan, X)), X_HOME), labels)  # type: ignore[arg-type]
+        fit_direction("a", LatentArray(CountedRows(np.where(X > 3, np.nan, X)), X_HOME), labels)  # type: ignore[arg-type]
     monkeypatch.setattr(scatter, "WIDEST", 40)
     with pytest.raises(ArgumentError, match="at most 40 numbers"):
         fit_direction("a", codes, labels)

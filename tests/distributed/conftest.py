@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ddim_edit import Method
+from ddim_edit import InversionConfig
 from ddim_edit.distributed import listing
 from ddim_edit.distributed.job import Filled, Job
 from ddim_edit.distributed.running import begin, fill, local
@@ -30,7 +30,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def job(model: Path, pictures: Path, tmp_path: Path) -> Job:
     """Batches of two, on the CPU, in few steps."""
-    method = Method(solver="ddim", steps=3)
+    method = InversionConfig(solver="ddim", steps=3)
     return Job(pictures, tmp_path / "out.latents", str(model), device="cpu", batch_size=2, method=method)
 
 

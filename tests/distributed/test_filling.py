@@ -12,17 +12,17 @@ from ddim_edit import (
     Condition,
     Editor,
     ImageError,
+    InversionConfig,
     LatentError,
     LatentMismatchError,
     LatentStore,
-    Method,
 )
 from ddim_edit.distributed import listing, worker
 from ddim_edit.distributed.job import Filled, Job
 from ddim_edit.distributed.ranks import Rank
 from ddim_edit.distributed.running import begin, fill, local, sizes
 from ddim_edit.distributed.worker import Worker
-from ddim_edit.images import Box, Picture, read
+from ddim_edit.images import Box, InputImage, read
 from ddim_edit.latents.store.layout import Layout
 from ddim_edit.latents.store.settings import read_settings
 
@@ -43,8 +43,8 @@ def test_a_store_holds_what_the_editor_finds(filled: Fill, job: Job, model: Path
 
 
 def test_pairs_are_kept_whole(filled: Fill, job: Job, model: Path) -> None:
-    filled(method=Method(solver="bdia", steps=3))
-    wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root], Method(solver="bdia", steps=3))
+    filled(method=InversionConfig(solver="bdia", steps=3))
+    wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root], InversionConfig(solver="bdia", steps=3))
     for read_, found in zip(LatentStore(job.store), wanted, strict=True):
         assert read_.delta is not None
         assert found.delta is not None
@@ -109,7 +109,7 @@ def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
 ) -> None:
     filled(store=tmp_path / "good.latents")
 
-    def broken(path: Path, *rest: object) -> Picture:
+    def broken(path: Path, *rest: object) -> InputImage:
         if path.name == "5.png":
             raise ImageError("a readable picture file", f"{path}", "check the path") from OSError(
                 errno.EIO, "I/O error"
@@ -144,7 +144,7 @@ def test_at_most_the_batch_in_hand_is_lost(
     inverted: list[int] = []
     invert = Editor.invert
 
-    def counted(editor: Editor, pictures: list[Picture], *rest: object) -> object:
+    def counted(editor: Editor, pictures: list[InputImage], *rest: object) -> object:
         inverted.append(len(pictures))
         return invert(editor, pictures, *rest)  # type: ignore[arg-type]
 
@@ -226,9 +226,9 @@ def test_another_process_that_writes_now_is_not_disturbed(job: Job) -> None:
 
 OTHER = {
     "batch_size": {"batch_size": 3},
-    "method.steps": {"method": Method(solver="ddim", steps=4)},
-    "method.solver": {"method": Method(solver="heun", steps=3)},
-    "method.condition.label": {"method": Method(solver="ddim", steps=3, condition=Condition(label=1))},
+    "method.steps": {"method": InversionConfig(solver="ddim", steps=4)},
+    "method.solver": {"method": InversionConfig(solver="heun", steps=3)},
+    "method.condition.label": {"method": InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))},
     "crop.kind": {"crop": Box(0, 0, 8)},
     "dtype": {"dtype": "bf16"},
     "size": {"size": (32, 32)},
@@ -267,7 +267,7 @@ def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
 
 
 def test_a_store_in_which_nothing_was_made_takes_other_settings(filled: Fill, job: Job) -> None:
-    unfit = Method(solver="ddim", steps=3, condition=Condition(label=1))
+    unfit = InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))
     with pytest.raises(ArgumentError, match="unconditional"):
         filled(method=unfit)
     assert [each.rows for each in filled(shard_size=5)] == [5, 5]
@@ -346,6 +346,6 @@ def test_names_are_relative_to_what_all_paths_share(tmp_path: Path) -> None:
 
 def test_settings_hold_all_of_the_method(job: Job) -> None:
     grid = job.method.make_grid(Editor.from_pretrained(job.model).model.schedule)
-    by_name, by_times = job.settings["method"], replace(job, method=Method(grid=grid)).settings["method"]
-    assert by_name.keys() == set(Method.__dataclass_fields__)
+    by_name, by_times = job.settings["method"], replace(job, method=InversionConfig(grid=grid)).settings["method"]
+    assert by_name.keys() == set(InversionConfig.__dataclass_fields__)
     assert by_times["grid"] == {"name": grid.name, "times": list(grid.times)}

@@ -80,7 +80,7 @@ def test_the_reference_has_each_public_name_once() -> None:
     ("line", "written"),
     [
         ("r = |a| * w", r"r = \|a\| \* w"),
-        ("a row of `Picture`s, `|x|`", r"a row of `Picture`\ s, `|x|`"),
+        ("a row of `InputImage`s, `|x|`", r"a row of `InputImage`\ s, `|x|`"),
         ("alpha_t x_0, but with_ is no link", r"alpha_t x_0, but with\_ is no link"),
         ("nothing to do", "nothing to do"),
     ],

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ddim_edit import Direction, Editor, Latents, Method
+from ddim_edit import Direction, Editor, InversionConfig, Latents
 from ddim_edit.directions import make_edit, unit
 
 from .. import tiny
@@ -13,7 +13,12 @@ GREY = torch.zeros(1, 3, tiny.SIZE, tiny.SIZE)
 
 
 def made(
-    editor: Editor, name: str, seed: int, level: str = "0.4T", method: Method = QUICK, vector: Tensor | None = None
+    editor: Editor,
+    name: str,
+    seed: int,
+    level: str = "0.4T",
+    method: InversionConfig = QUICK,
+    vector: Tensor | None = None,
 ) -> Direction:
     """A random direction, or that of a vector, fitted at a level as far as anybody can tell; a strength is 3 long."""
     (codes,) = editor.codes(GREY, [level], method)

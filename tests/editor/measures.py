@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddim_edit import Method
+from ddim_edit import InversionConfig
 from ddim_edit.images import read, to_float
 
 from .. import tiny
 
-QUICK = Method(steps=4)
+QUICK = InversionConfig(steps=4)
 
 
 def as_tensor(files: list[Path]) -> Tensor:

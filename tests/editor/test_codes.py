@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Editor, Method, Model, make_grid, metrics
+from ddim_edit import Editor, InversionConfig, Model, make_grid, metrics
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 
 from .measures import QUICK, as_tensor, max_error
@@ -16,7 +16,7 @@ def test_reports_count_every_evaluation(model: Model, files: list[Path], solver:
     """Beside an independent count at the denoiser, picture by picture."""
     spent: list[int] = []
     editor = Editor(model, on_evaluation=spent.append)
-    method = Method(solver, steps=6, exact=exact)
+    method = InversionConfig(solver, steps=6, exact=exact)
     latents = editor.invert(files[:3], method)
     assert sum(latent.report["nfe"] for latent in latents) == sum(spent)
     spent.clear()
@@ -33,7 +33,9 @@ def test_pictures_that_have_converged_or_stalled_cost_nothing_more(model: Model,
     batches: list[int] = []
     editor = Editor(model, on_evaluation=batches.append)
     grey = torch.zeros(1, 3, 16, 16)
-    latents = editor.invert(torch.cat([grey, as_tensor(files[:1])]), Method(steps=10, exact=True, dequantise=None))
+    latents = editor.invert(
+        torch.cat([grey, as_tensor(files[:1])]), InversionConfig(steps=10, exact=True, dequantise=None)
+    )
     assert [latent.report["converged"] for latent in latents] == [False, True]
     stalled, quick = (latent.report["nfe"] for latent in latents)
     assert batches == [2] * quick + [1] * (stalled - quick)
@@ -53,7 +55,7 @@ def test_reports_are_json_and_tell_the_health_of_the_code(editor: Editor, files:
 
 def test_a_code_stands_at_the_end_of_its_grid(editor: Editor, files: list[Path]) -> None:
     for name in ("karras:7", "leading", "quad"):
-        (latent,) = editor.invert(files[0], Method("ddim", name, 5))
+        (latent,) = editor.invert(files[0], InversionConfig("ddim", name, 5))
         grid = make_grid(name, editor.model.schedule, 5)
         assert latent.recipe.times == grid.times
         assert latent.t == grid.times[-1]
@@ -69,7 +71,7 @@ def test_the_recipe_names_the_model(editor: Editor, files: list[Path]) -> None:
 
 @pytest.mark.parametrize("solver", ["dpm2m", "ddim", "heun", "midpoint", "bdia"])  # the others amplify a last bit
 def test_neither_batch_nor_order_moves_a_code(model: Model, files: list[Path], solver: str) -> None:
-    method = Method(solver, steps=8)
+    method = InversionConfig(solver, steps=8)
     whole = Editor(model).invert(files, method)
     for size in (1, 2):
         shuffled = Editor(model, size).invert(files[::-1], method)
@@ -80,7 +82,7 @@ def test_neither_batch_nor_order_moves_a_code(model: Model, files: list[Path], s
 
 
 def test_the_same_twice_is_the_same_bit_by_bit(editor: Editor, files: list[Path]) -> None:
-    method = Method(steps=6, exact=True)
+    method = InversionConfig(steps=6, exact=True)
     first, second = editor.invert(files, method), editor.invert(files, method)
     assert torch.equal(first.x, second.x)
     assert [latent.report for latent in first] == [latent.report for latent in second]

@@ -13,8 +13,8 @@ from ddim_edit import (
     DirectionError,
     DirectionMismatchError,
     Editor,
+    InversionConfig,
     Latents,
-    Method,
     Model,
     load_model,
     orthogonalize,
@@ -96,7 +96,7 @@ def test_pictures_come_back_from_an_edit_and_its_opposite_as_well_as_from_a_roun
     """Both shrink together with the steps; the way back starts from another picture than the way there led to."""
     errors = []
     for steps in (10, 40):
-        direction = made(editor, "a", 1, method=Method(steps=steps, dequantise=None))
+        direction = made(editor, "a", 1, method=InversionConfig(steps=steps, dequantise=None))
         there = editor.edit(files[:2], {direction: 1.0})
         back = editor.edit(there, {direction: -1.0})
         walks = (editor.invert(x, replace(direction.method, check=True)) for x in (files[:2], there))
@@ -228,10 +228,11 @@ def test_a_direction_of_another_model_is_refused_before_anything_is_inverted(
 
 
 @pytest.mark.parametrize(
-    "other", [Method(steps=4, level=900), Method(steps=9, level=465), Method(grid="quad", steps=4)]
+    "other",
+    [InversionConfig(steps=4, level=900), InversionConfig(steps=9, level=465), InversionConfig(grid="quad", steps=4)],
 )
 def test_codes_of_another_level_or_grid_are_refused_by_both_names(
-    editor: Editor, files: list[Path], a: Direction, other: Method
+    editor: Editor, files: list[Path], a: Direction, other: InversionConfig
 ) -> None:
     strangers = editor.invert(files[:1], other)
     with pytest.raises(DirectionMismatchError, match=SENTENCE) as caught:
@@ -269,13 +270,13 @@ def test_a_direction_is_accepted_at_the_level_it_was_fitted_for(
     editor: Editor, grid: str, steps: int, level: str
 ) -> None:
     """However far the grid's nearest time is from it."""
-    direction = made(editor, "a", 1, level, Method("ddim", grid, steps))
+    direction = made(editor, "a", 1, level, InversionConfig("ddim", grid, steps))
     still = editor.edit(GREY, {direction: 0.0}, level=level)
     assert max_error(still, GREY) < 1e-12
 
 
 def test_another_level_than_the_directions_own_is_refused_by_both_names(editor: Editor, files: list[Path]) -> None:
-    method = Method("ddim", "uniform", 10)
+    method = InversionConfig("ddim", "uniform", 10)
     at_400, at_h = made(editor, "a", 1, "0.4T", method), made(editor, "a", 1, "h:0.2T", method)
     for level in (400, "400", "0.40T", 400.0, "0.42T"):
         editor.edit(GREY, {at_400: 0.0}, level=level)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ddim_edit import ArgumentError, Editor, LatentMismatchError, Latents, Method
+from ddim_edit import ArgumentError, Editor, InversionConfig, LatentMismatchError, Latents
 
 from .measures import QUICK, max_error
 
@@ -23,9 +23,9 @@ def test_noise_is_a_code_like_any_other(editor: Editor) -> None:
 def test_samples_of_a_gaussian_model_are_gaussian(editor: Editor) -> None:
     """The small model is nearly that of unit Gaussians: DDIM and DDPM both keep their variance."""
     for eta in (0.0, 0.5, 1.0):
-        pictures = editor.sample(8, method=Method("ddim", steps=50), eta=eta)
+        pictures = editor.sample(8, method=InversionConfig("ddim", steps=50), eta=eta)
         assert float(pictures.std()) == pytest.approx(1, abs=0.1)
-    mean_path = editor.sample(8, method=Method("ddim", steps=50), posterior_mean=True)
+    mean_path = editor.sample(8, method=InversionConfig("ddim", steps=50), posterior_mean=True)
     assert float(mean_path.std()) < 0.5
 
 
@@ -55,7 +55,7 @@ def test_slerp_keeps_the_length_of_codes_of_one_length(editor: Editor) -> None:
 
 
 def test_a_path_of_pairs_is_a_path_of_both_parts(editor: Editor, files: list[Path]) -> None:
-    a, b = editor.invert(files[:2], Method("bdia", steps=5))
+    a, b = editor.invert(files[:2], InversionConfig("bdia", steps=5))
     middle = editor.interpolate([a, b], 3)[1]
     assert a.delta is not None
     assert b.delta is not None
@@ -100,11 +100,11 @@ Refused = Callable[[Editor, Latents], object]
         lambda editor, latents: editor.interpolate([]),
         lambda editor, latents: editor.interpolate(latents, 1),
         lambda editor, latents: editor.interpolate(latents, 3, "spline"),
-        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), Method("rk45")),
-        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), Method(grid="zigzag")),
-        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), Method(steps=0)),
-        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), Method("bdia", steps=1)),
-        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), Method(tol=0.0)),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig("rk45")),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(grid="zigzag")),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(steps=0)),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig("bdia", steps=1)),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(tol=0.0)),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(editor: Editor, corners: Latents, refused: Refused) -> None:
@@ -113,6 +113,6 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(editor: Editor, corners:
 
 
 def test_latents_of_different_walks_have_no_path(editor: Editor, files: list[Path]) -> None:
-    ends = [editor.invert(files[0], QUICK)[0], editor.invert(files[1], Method(steps=5))[0]]
+    ends = [editor.invert(files[0], QUICK)[0], editor.invert(files[1], InversionConfig(steps=5))[0]]
     with pytest.raises(LatentMismatchError, match="latents of one times"):
         editor.interpolate(ends)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import ArgumentError, CodeFolder, Editor, Latent, Latents, Method, Model, load_model
+from ddim_edit import ArgumentError, Editor, InversionConfig, Latent, LatentCache, Latents, Model, load_model
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.images import Box, Fit
@@ -12,7 +12,7 @@ from ddim_edit.images import Box, Fit
 from .. import tiny
 from .measures import QUICK, as_tensor, max_error
 
-METHOD = Method(steps=8)
+METHOD = InversionConfig(steps=8)
 LEVELS = [300, "0.6T", "xT", "h", "h:0.2T"]
 
 
@@ -21,7 +21,7 @@ LEVELS = [300, "0.6T", "xT", "h", "h:0.2T"]
 def test_one_walk_reads_every_level_as_its_own_inversion_would(
     editor: Editor, files: list[Path], solver: str, dequantise: int | None
 ) -> None:
-    method = Method(solver, steps=8, dequantise=dequantise)
+    method = InversionConfig(solver, steps=8, dequantise=dequantise)
     levels = {100.0: 100, 300.0: "300", 600.0: "0.6T", None: "xT"}
     found = editor.codes(files, list(levels.values()), method)
     for level, codes in zip(levels, found, strict=True):
@@ -37,7 +37,7 @@ def test_bottlenecks_are_those_of_the_network_at_the_states_on_the_way(
     editor: Editor, files: list[Path], solver: str
 ) -> None:
     """An implicit step asks at its guess of the next state, so that h is near that of the state itself."""
-    method, denoiser = Method(solver, steps=8, dequantise=None), editor.model.denoiser
+    method, denoiser = InversionConfig(solver, steps=8, dequantise=None), editor.model.denoiser
     (codes,) = editor.codes(files, ["h"], method)
     assert isinstance(denoiser, NetworkDenoiser)
     assert len(codes.times) >= 3
@@ -68,7 +68,7 @@ def test_codes_of_a_level_decode_to_the_picture(
     editor: Editor, files: list[Path], solver: str, level: float | None
 ) -> None:
     """Exactly so where the inversion is exact, and a latent of any level says where it stands."""
-    method = Method(solver, steps=8, exact=True, level=level)
+    method = InversionConfig(solver, steps=8, exact=True, level=level)
     latents = editor.invert(files[:2], method)
     assert max_error(editor.decode(latents), as_tensor(files[:2])) < 0.0036
     grid = method.make_grid(editor.model.schedule)
@@ -91,11 +91,11 @@ def test_batches_do_not_change_codes(model: Model, files: list[Path]) -> None:
 
 def test_a_shelf_saves_every_evaluation_and_changes_no_bit(model: Model, files: list[Path], tmp_path: Path) -> None:
     spent: list[int] = []
-    editor, shelf = Editor(model, on_evaluation=spent.append), CodeFolder(tmp_path)
+    editor, shelf = Editor(model, on_evaluation=spent.append), LatentCache(tmp_path)
     first = editor.codes(files[:3], LEVELS, METHOD, shelf=shelf)
     assert len(shelf) == 3 * len(LEVELS)
     spent.clear()
-    again = Editor(model, on_evaluation=spent.append).codes(files[:3], LEVELS, METHOD, shelf=CodeFolder(tmp_path))
+    again = Editor(model, on_evaluation=spent.append).codes(files[:3], LEVELS, METHOD, shelf=LatentCache(tmp_path))
     assert not spent
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.values, other.values)
@@ -107,7 +107,7 @@ def test_a_shelf_saves_every_evaluation_and_changes_no_bit(model: Model, files: 
 
 def test_a_broken_cache_file_is_read_anew(model: Model, files: list[Path], tmp_path: Path) -> None:
     spent: list[int] = []
-    editor, shelf = Editor(model, on_evaluation=spent.append), CodeFolder(tmp_path)
+    editor, shelf = Editor(model, on_evaluation=spent.append), LatentCache(tmp_path)
     (first,) = editor.codes(files, ["xT"], METHOD, shelf=shelf)
     broken = sorted(tmp_path.rglob("*.safetensors"))[2]
     whole = broken.read_bytes()
@@ -124,7 +124,13 @@ def test_another_walk_crop_or_seed_is_not_taken_from_the_shelf(model: Model, tmp
     spent: list[int] = []
     editor, shelf = Editor(model, on_evaluation=spent.append), {}
     crops = ({}, {"crop": Box(0, 0, 18)}, {"crop": Fit()})
-    methods = (METHOD, replace(METHOD, dequantise=1), replace(METHOD, dequantise=None), Method("ddim", steps=8), QUICK)
+    methods = (
+        METHOD,
+        replace(METHOD, dequantise=1),
+        replace(METHOD, dequantise=None),
+        InversionConfig("ddim", steps=8),
+        QUICK,
+    )
     for options in crops:
         editor.codes(file, ["0.4T"], METHOD, shelf=shelf, **options)
     for method in methods[1:]:
@@ -141,7 +147,7 @@ def test_another_walk_crop_or_seed_is_not_taken_from_the_shelf(model: Model, tmp
 @pytest.mark.parametrize("solver", ["belm", "bdia", "edict"])
 def test_solvers_of_two_states_are_refused(editor: Editor, files: list[Path], solver: str) -> None:
     with pytest.raises(ArgumentError, match="wanted a solver with one state, was given one with two"):
-        editor.codes(files, ["xT"], Method(solver, steps=4))
+        editor.codes(files, ["xT"], InversionConfig(solver, steps=4))
 
 
 def test_what_cannot_be_read_is_refused_in_one_sentence(editor: Editor, files: list[Path]) -> None:
@@ -150,10 +156,10 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(editor: Editor, files: l
         ([], ["xT"], METHOD),
         (files, ["half way"], METHOD),
         (files, [1001], METHOD),
-        (files, ["h"], Method("midpoint", steps=4)),
-        (files, ["h"], Method(steps=1)),
-        (files, ["xT"], Method("rk45")),
-        (files, ["xT"], Method(level=-1)),
+        (files, ["h"], InversionConfig("midpoint", steps=4)),
+        (files, ["h"], InversionConfig(steps=1)),
+        (files, ["xT"], InversionConfig("rk45")),
+        (files, ["xT"], InversionConfig(level=-1)),
     ]
     for images, levels, method in refusals:
         with pytest.raises(ArgumentError, match=r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"):

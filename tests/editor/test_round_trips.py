@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Editor, LatentMismatchError, Method, metrics
+from ddim_edit import Editor, InversionConfig, LatentMismatchError, metrics
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.images import to_uint8
 
@@ -13,7 +13,7 @@ from .measures import QUICK, as_tensor, max_error
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_exact_is_exact(editor: Editor, files: list[Path], solver: str) -> None:
-    trip = editor.reconstruct(files, Method(solver, steps=10, exact=True))
+    trip = editor.reconstruct(files, InversionConfig(solver, steps=10, exact=True))
     assert torch.equal(to_uint8(trip.pictures), to_uint8(trip.originals))
     assert torch.equal(to_uint8(editor.decode(trip.latents)), to_uint8(trip.originals))
     assert all(score["converged"] and score["identical_pixels"] == 1 for score in trip.scores)
@@ -22,20 +22,20 @@ def test_exact_is_exact(editor: Editor, files: list[Path], solver: str) -> None:
 @pytest.mark.parametrize("solver", ["belm", "bdia"])
 @pytest.mark.parametrize("dequantise", [0, None])
 def test_lossless_is_lossless(editor: Editor, files: list[Path], solver: str, dequantise: int | None) -> None:
-    trip = editor.reconstruct(files, Method(solver, dequantise=dequantise))
+    trip = editor.reconstruct(files, InversionConfig(solver, dequantise=dequantise))
     assert max_error(trip.pictures, trip.originals) <= 1e-12
     assert all(score["nfe_in"] == 20 for score in trip.scores)
 
 
 def test_bare_noise_and_a_pair_are_decoded_together(editor: Editor, files: list[Path]) -> None:
-    method = Method("bdia", "uniform", 10)
+    method = InversionConfig("bdia", "uniform", 10)
     latents = [*editor.noise([3], method), *editor.invert(files[:1], method)]
     together = editor.decode(latents)
     assert max_error(together, torch.cat([editor.decode([latent]) for latent in latents])) < 1e-5
 
 
 def test_decoding_keeps_the_order_of_mixed_walks(editor: Editor, files: list[Path]) -> None:
-    methods = [QUICK, Method("ddim", steps=5), QUICK, Method("heun", "quad", 3), QUICK]
+    methods = [QUICK, InversionConfig("ddim", steps=5), QUICK, InversionConfig("heun", "quad", 3), QUICK]
     latents = [editor.invert(path, method)[0] for path, method in zip(files, methods, strict=True)]
     together = editor.decode(latents)
     alone = torch.cat([editor.decode([latent]) for latent in latents])

@@ -12,8 +12,8 @@ from ddim_edit import (
     ArgumentError,
     DirectionError,
     Editor,
+    InversionConfig,
     LatentMismatchError,
-    Method,
     MixtureDenoiser,
     Model,
     NoiseSchedule,
@@ -75,7 +75,7 @@ def test_any_handful_of_pictures_is_enough(editor: Editor, tmp_path: Path, n: in
 
 
 def test_an_attribute_in_h_is_the_difference_of_means_at_each_time(editor: Editor, files: list[Path]) -> None:
-    method = Method(steps=8)
+    method = InversionConfig(steps=8)
     direction = editor.attribute_from(files[:2], files[2:5], level="h", method=method)
     with_, without = (editor.codes(part, ["h"], method)[0] for part in (files[:2], files[2:5]))
     assert direction.times == with_.times
@@ -87,7 +87,7 @@ def test_an_attribute_in_h_is_the_difference_of_means_at_each_time(editor: Edito
 
 @pytest.mark.parametrize("level", ["0.4T", "h"])
 def test_an_analogy_is_the_edit_by_the_difference_of_the_codes(editor: Editor, files: list[Path], level: str) -> None:
-    method = Method(steps=6)
+    method = InversionConfig(steps=6)
     a, b, c = files[0], files[1], files[2:4]
     direction = editor.attribute_from(a, b, level=level, method=method)
     made = editor.analogy(a, b, c, 0.5, level, method)
@@ -111,7 +111,7 @@ def test_the_closer_a_is_to_b_the_closer_an_analogy_is_to_c(editor: Editor, file
 
 def test_an_analogy_on_gaussian_data_is_the_sum_on_the_shell() -> None:
     """The codes of one Gaussian are straight in the pictures, so that a small a - b is added but for the shell."""
-    editor, method = gaussian("g", 0.0, 1.0, 0), Method(steps=60, dequantise=None)
+    editor, method = gaussian("g", 0.0, 1.0, 0), InversionConfig(steps=60, dequantise=None)
     draw = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     b, c, small = draw[:1], draw[1:2], 1e-3 * draw[2:]
     made = editor.analogy(b + small, b, c, level="0.6T", method=method)
@@ -125,16 +125,16 @@ def test_an_analogy_on_gaussian_data_is_the_sum_on_the_shell() -> None:
 @pytest.mark.parametrize("solver", ["dpm2m", "ddim", "heun"])
 def test_translation_to_the_same_model_is_the_round_trip(editor: Editor, files: list[Path], solver: str) -> None:
     """Down to t = 0, where a round trip of the default grids ends at t = 1."""
-    method = Method(solver, "uniform", 20, dequantise=None)
+    method = InversionConfig(solver, "uniform", 20, dequantise=None)
     assert max_error(editor.translate(files, editor, method), editor.decode(editor.invert(files, method))) < 1e-5
-    default = Method(solver, dequantise=None)
+    default = InversionConfig(solver, dequantise=None)
     assert max_error(editor.translate(files, editor, default), editor.decode(editor.invert(files, default))) < 0.1
 
 
 def test_translation_there_and_back_returns_the_picture(editor: Editor, other: Editor, files: list[Path]) -> None:
     errors = []
     for steps in (10, 40):
-        method = Method("dpm2m", "quad", steps, dequantise=None)
+        method = InversionConfig("dpm2m", "quad", steps, dequantise=None)
         there = editor.translate(files, other, method)
         assert max_error(there, as_tensor(files)) > 0.1
         errors.append(float((other.translate(there, editor, method) - as_tensor(files)).square().mean().sqrt()))
@@ -157,7 +157,7 @@ def test_translation_of_gaussians_is_the_map_between_them(solver: str) -> None:
     assert max_error(exact, bridge) < 5e-3
     errors = {}
     for steps in (50, 200):
-        made = a.translate(x, b, Method(solver, "quad", steps, dequantise=None))
+        made = a.translate(x, b, InversionConfig(solver, "quad", steps, dequantise=None))
         errors[steps] = max_error(made, exact)
     first_order = solver == "ddim"
     assert errors[200] < (0.05 if first_order else 5e-3)

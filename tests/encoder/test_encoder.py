@@ -11,9 +11,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ddim_edit import ArgumentError, Editor, ImageError, LatentEncoder, Method, load_model
+from ddim_edit import ArgumentError, Editor, ImageError, InversionConfig, LatentEncoder, load_model
 from ddim_edit.images import Box, read, to_float
-from ddim_edit.models.placement import Placed
+from ddim_edit.models.placement import DeviceNetwork
 
 from .. import tiny
 
@@ -35,13 +35,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures every evaluation of a network is for."""
     seen: list[int] = []
-    answer = Placed.__call__
+    answer = DeviceNetwork.__call__
 
-    def counted(network: Placed, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def counted(network: DeviceNetwork, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         seen.append(len(x))
         return answer(network, x, index)
 
-    monkeypatch.setattr(Placed, "__call__", counted)
+    monkeypatch.setattr(DeviceNetwork, "__call__", counted)
     return seen
 
 
@@ -51,7 +51,7 @@ def as_tensor(files: list[Path]) -> torch.Tensor:
 
 @pytest.mark.parametrize("level", ["0.4T", 700, "xT", "h", "h:0.2T"])
 def test_it_gives_the_codes_of_the_editor_as_rows(model: Path, files: list[Path], level: str | float) -> None:
-    (codes,) = Editor(load_model(model)).codes(files, [level], Method("ddim", "uniform", 6, dequantise=3))
+    (codes,) = Editor(load_model(model)).codes(files, [level], InversionConfig("ddim", "uniform", 6, dequantise=3))
     options = {"solver": "ddim", "grid": "uniform", "steps": 6, "dequantise": 3}
     rows = LatentEncoder(model, level, **options).fit_transform(files)
     assert rows.dtype == np.float32
@@ -114,7 +114,7 @@ def test_another_model_is_loaded_when_it_is_set(model: Path, files: list[Path], 
 
 
 def test_the_defaults_are_those_of_the_library() -> None:
-    encoder, method = LatentEncoder(), Method()
+    encoder, method = LatentEncoder(), InversionConfig()
     assert (encoder.solver, encoder.grid, encoder.steps, encoder.dequantise) == (
         *(method.solver, method.grid, method.steps, method.dequantise),
     )

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import ArgumentError, Editor, ImageError, Method, evaluate, images
+from ddim_edit import ArgumentError, Editor, ImageError, InversionConfig, evaluate, images
 from ddim_edit.evaluation import FIGURES, STEPS, Setting
 from ddim_edit.evaluation.measuring import GRIDS, SOLVERS
 
 from . import closed_form
 
-METHOD = Method(dequantise=7)
+METHOD = InversionConfig(dequantise=7)
 
 
 def test_rows_are_the_scores_of_reconstruct_picture_by_picture(editor: Editor, files: list[Path]) -> None:
     found = evaluate(editor, files, ("dpm2m", "ddim"), ("karras:14", "uniform"), (3, 5), METHOD)
     assert len(found.rows) == 2 * 2 * 2 * len(files)
     for setting in {row.setting for row in found.rows}:
-        method = Method(setting.solver, setting.grid, setting.steps, dequantise=7)
+        method = InversionConfig(setting.solver, setting.grid, setting.steps, dequantise=7)
         trip = editor.reconstruct(files, method)
         rows = [row for row in found.rows if row.setting == setting]
         assert [row.picture for row in rows] == [file.name for file in files]
@@ -42,8 +42,8 @@ def test_files_folders_pictures_and_one_of_them_are_all_taken(editor: Editor, fi
 
 def test_tensors_are_taken_as_they_are(editor: Editor) -> None:
     x = closed_form.drawn(3)
-    found = evaluate(editor, x, ("ddim",), steps=(3,), method=Method(dequantise=None))
-    wanted = editor.reconstruct(x, Method("ddim", steps=3, dequantise=None)).scores
+    found = evaluate(editor, x, ("ddim",), steps=(3,), method=InversionConfig(dequantise=None))
+    wanted = editor.reconstruct(x, InversionConfig("ddim", steps=3, dequantise=None)).scores
     assert [row.picture for row in found.rows] == ["0", "1", "2"]
     assert [row.mse for row in found.rows] == pytest.approx([score["mse"] for score in wanted], rel=1e-6)
     assert len(evaluate(editor, x[0], ("ddim",), steps=(3,)).rows) == 1
@@ -67,13 +67,13 @@ def test_nothing_is_measured_twice_and_the_usual_settings_are_the_paper_s(editor
     found = evaluate(editor, files[:1], ("ddim", "ddim"), ("uniform", "uniform"), (3, 3))
     assert [row.setting for row in found.rows] == [Setting("ddim", "uniform", 3)]
     assert STEPS == (10, 20, 50, 100, 200, 500, 1000)
-    assert (Method().solver in SOLVERS, Method().grid) == (True, GRIDS[0])
+    assert (InversionConfig().solver in SOLVERS, InversionConfig().grid) == (True, GRIDS[0])
 
 
 def test_exact_rows_say_so_and_return_every_pixel(editor: Editor, files: list[Path]) -> None:
-    found = evaluate(editor, files[:2], ("dpm2m",), steps=(10,), method=Method(exact=True))
+    found = evaluate(editor, files[:2], ("dpm2m",), steps=(10,), method=InversionConfig(exact=True))
     assert all(row.exact and row.converged and row.identical_pixels == 1 for row in found.rows)
-    assert found.recipe["tol"] == Method().tol
+    assert found.recipe["tol"] == InversionConfig().tol
     assert "tol" not in evaluate(editor, files[:1], ("ddim",), steps=(2,)).recipe
 
 
@@ -113,7 +113,7 @@ def test_a_file_that_is_no_picture_is_an_error_of_the_library(editor: Editor, tm
 @pytest.mark.slow
 def test_the_order_of_a_round_trip_is_the_slope_of_its_error() -> None:
     """Second-order solvers return at order 3, as what is even in the step cancels; diffusers' pair at order 1."""
-    editor, x, plain = Editor(closed_form.model()), closed_form.drawn(3), Method(dequantise=None)
+    editor, x, plain = Editor(closed_form.model()), closed_form.drawn(3), InversionConfig(dequantise=None)
     found = evaluate(editor, x, ("dpm2m", "heun"), steps=(80, 160), method=plain, against=("diffusers",))
     errors = {each.setting[:3]: each.mse.mean for each in found.summaries if each.mse}
     orders = {"dpm2m karras:14": 3, "heun karras:14": 3, "diffusers leading": 1}

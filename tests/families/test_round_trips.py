@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import Inversion, invert, sample
@@ -48,9 +48,9 @@ class Cell(NamedTuple):
         return FAMILIES[self.family].process.schedule.spans(self.times)
 
     @property
-    def method(self) -> Method:
+    def method(self) -> InversionConfig:
         single = self.solver in SINGLES
-        return Method(self.solver, self.times, exact=single, check=not single, tol=TOL)
+        return InversionConfig(self.solver, self.times, exact=single, check=not single, tol=TOL)
 
 
 class Rule(NamedTuple):

@@ -24,9 +24,9 @@ from ddim_edit.diffusion.denoisers import READINGS, Asking, NetworkDenoiser
 from ddim_edit.diffusion.grids import Flow, Grid, Karras, Leading, logsnr, trailing
 from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.schedules import FAINTEST, Level
-from ddim_edit.diffusion.solvers.base import OneWay
-from ddim_edit.diffusion.solvers.recording import Recording
-from ddim_edit.diffusion.solvers.statistics import Account
+from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
+from ddim_edit.diffusion.solvers.recording import RecordingStep
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import euler, multistep
 from ddim_edit.models.process import Process, read_process
 
@@ -93,7 +93,7 @@ def denoiser(process: Process) -> NetworkDenoiser:
 def our_path(process: Process, grid: Grid, step: Any = euler) -> list[Tensor]:
     """From noise to the grid's first time, one point after another."""
     states: dict[float, Tensor] = {}
-    solver = OneWay(Recording(step, states))
+    solver = SamplingOnlySolver(RecordingStep(step, states))
     sample(denoiser(process), (randn(*SHAPE),), process.schedule.spans(grid), solver)
     return list(states.values())
 
@@ -153,7 +153,7 @@ def test_single_ddim_steps_equal_diffusers_where_its_walk_does_not_hang_together
     options = {"clip_sample": False, "timestep_spacing": spacing}
     oracle = started(discrete(DDIMScheduler, schedule, prediction, **options), steps)
     process = process_of(oracle, tmp_path)
-    x, account = randn(*SHAPE), Account.open(denoiser(process), SHAPE[0])
+    x, account = randn(*SHAPE), TrackedDenoiser.open(denoiser(process), SHAPE[0])
     for index in oracle.timesteps:
         time = float(index) + 1
         span = process.schedule.span(time, max(time - 1000 // steps, 0.0))

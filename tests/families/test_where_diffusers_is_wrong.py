@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepInverseScheduler
 from torch import Tensor
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.denoisers import MixtureDenoiser
 from ddim_edit.diffusion.grids import Grid, GridMaker, Karras, Leading, linspace, trailing
 from ddim_edit.diffusion.integration import invert, sample
@@ -116,7 +116,7 @@ WRONG = {
 def test_codes_of_diffusers_are_wrong_and_ours_are_right(name: str) -> None:
     case = WRONG[name]
     assert case.error(case.data, case.steps, **case.options) >= case.wrong
-    grid, default = case.grid(LINEAR, case.steps), Method(steps=case.steps)
+    grid, default = case.grid(LINEAR, case.steps), InversionConfig(steps=case.steps)
     assert our_error(case.data, grid, "ddim") < case.ddim
     assert our_error(case.data, grid, "dpm2m") < case.dpm2m
     assert our_error(case.data, default.make_grid(LINEAR), default.solver) < case.default

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ddim_edit.errors import ArgumentError, ImageError
-from ddim_edit.images import Box, CentreSquare, Crop, Fit, Picture, read, to_float
-from ddim_edit.images.sources import READ_AHEAD, Images, Source
+from ddim_edit.images import Box, CentreSquare, Crop, Fit, InputImage, read, to_float
+from ddim_edit.images.sources import READ_AHEAD, Images, PreparedImage
 from ddim_edit.images.sources import sources as lazily
 
 from .. import tiny
@@ -14,7 +14,7 @@ from .. import tiny
 SIZE = (8, 12)
 
 
-def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[Source]:
+def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[PreparedImage]:
     return list(lazily(images, size, crop))
 
 
@@ -23,7 +23,7 @@ def files(tmp_path: Path) -> list[Path]:
     return [tiny.save_picture(tmp_path / f"{seed}.png", seed, *SIZE) for seed in range(3)]
 
 
-def assert_same(found: list[Source], wanted: list[Source]) -> None:
+def assert_same(found: list[PreparedImage], wanted: list[PreparedImage]) -> None:
     assert [source.origin for source in found] == [source.origin for source in wanted]
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a.pixels, b.pixels)
@@ -94,7 +94,7 @@ def test_no_name_of_a_file_is_in_what_a_recipe_says(files: list[Path], tmp_path:
 def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Path] = []
 
-    def noting(path: Path, size: tuple[int, int], crop: Crop) -> Picture:
+    def noting(path: Path, size: tuple[int, int], crop: Crop) -> InputImage:
         begun.append(path)
         return read(path, size, crop)
 

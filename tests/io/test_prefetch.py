@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddim_edit.io.prefetch import ahead
+from ddim_edit.io.prefetch import prefetch_map
 
 
 def test_everything_comes_in_order_with_its_own_result() -> None:
@@ -17,7 +17,7 @@ def test_everything_comes_in_order_with_its_own_result() -> None:
             gate.set()
         return item * item
 
-    assert [(item, result()) for item, result in ahead(slow_first, range(50), depth=8)] == [
+    assert [(item, result()) for item, result in prefetch_map(slow_first, range(50), depth=8)] == [
         (item, item * item) for item in range(50)
     ]
 
@@ -27,7 +27,7 @@ def test_results_may_be_asked_for_once_all_have_been_handed_out() -> None:
         time.sleep(0.01)
         return item
 
-    handed = list(ahead(slow, range(20), depth=4, threads=1))
+    handed = list(prefetch_map(slow, range(20), depth=4, threads=1))
     assert [result() for _, result in handed] == list(range(20))
 
 
@@ -41,13 +41,13 @@ def test_no_more_is_drawn_than_may_lie_ready(depth: int) -> None:
             drawn += 1
             yield item
 
-    for handed, (_, result) in enumerate(ahead(str, items(), depth), 1):
+    for handed, (_, result) in enumerate(prefetch_map(str, items(), depth), 1):
         assert result() == str(handed - 1)
         assert drawn <= handed + depth
 
 
 def test_a_failure_belongs_to_its_item_alone() -> None:
-    results = dict(ahead(lambda item: 1 // item, [1, 0, 2], depth=3))
+    results = dict(prefetch_map(lambda item: 1 // item, [1, 0, 2], depth=3))
     assert results[1]() == 1
     assert results[2]() == 0
     with pytest.raises(ZeroDivisionError):
@@ -57,7 +57,7 @@ def test_a_failure_belongs_to_its_item_alone() -> None:
 def test_work_that_nobody_waits_for_is_not_begun() -> None:
     """A walk that ends early leaves no thread behind."""
     begun, before = [], threading.active_count()
-    stream = ahead(begun.append, range(1000), depth=5, threads=1)
+    stream = prefetch_map(begun.append, range(1000), depth=5, threads=1)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert len(begun) <= 7
@@ -65,4 +65,4 @@ def test_work_that_nobody_waits_for_is_not_begun() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert list(ahead(str, [], depth=4)) == []
+    assert list(prefetch_map(str, [], depth=4)) == []

@@ -1,6 +1,6 @@
 import pytest
 
-from ddim_edit.io.schema import is_count, is_number, is_whole, list_of, maybe, misfit, parsed, short, table_of
+from ddim_edit.io.schema import find_invalid, is_count, is_number, is_whole, list_of, maybe, parsed, short, table_of
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, b'{"\xff": 1}', "{a: 1}", "", '{"a": 1' + "0" * 10_000 + "}"])
@@ -18,11 +18,11 @@ def test_numbers_are_finite_and_no_truth_values() -> None:
 
 def test_the_first_misfit_is_named() -> None:
     checks = {"a": is_number, "b": maybe(list_of(is_count)), "c": table_of({"d": is_number})}
-    assert misfit({"a": 1, "b": [1, 2], "c": {"e": "any"}}, checks) is None
-    assert misfit({"a": 1, "b": None, "c": {}}, checks) is None
-    assert misfit({"a": "x", "b": 3}, checks) == "a 'x'"
-    assert misfit({"a": 1, "b": [-1], "c": {}}, checks) == "b of several entries"
-    assert misfit({"a": 1, "b": None}, checks) == "no c"
+    assert find_invalid({"a": 1, "b": [1, 2], "c": {"e": "any"}}, checks) is None
+    assert find_invalid({"a": 1, "b": None, "c": {}}, checks) is None
+    assert find_invalid({"a": "x", "b": 3}, checks) == "a 'x'"
+    assert find_invalid({"a": 1, "b": [-1], "c": {}}, checks) == "b of several entries"
+    assert find_invalid({"a": 1, "b": None}, checks) == "no c"
 
 
 def test_values_of_any_length_are_shown_in_few_words() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.latents.interpolation import BLENDS, Stop, find_blend, lerp, norm, path, slerp
+from ddim_edit.latents.interpolation import INTERPOLATIONS, Stop, find_interpolation, lerp, norm, path, slerp
 
 SHAPE = (2, 3, 4)
 SEEDS, W, SCALES = st.integers(0, 2**31), st.floats(0, 1), st.floats(1e-3, 1e3)
@@ -30,26 +30,26 @@ def max_error(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
-@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize("name", INTERPOLATIONS)
 @given(SEEDS, SEEDS, SCALES)
 def test_the_ends_come_back_bit_by_bit(name: str, one: int, other: int, scale: float) -> None:
     a, b = randn(one), scale * randn(other)
-    assert torch.equal(BLENDS[name](a, b, 0), a)
-    assert torch.equal(BLENDS[name](a, b, 1), b)
+    assert torch.equal(INTERPOLATIONS[name](a, b, 0), a)
+    assert torch.equal(INTERPOLATIONS[name](a, b, 1), b)
 
 
-@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize("name", INTERPOLATIONS)
 @given(SEEDS, SEEDS, W, SCALES)
 def test_there_is_the_way_back(name: str, one: int, other: int, w: float, scale: float) -> None:
     a, b = randn(one), scale * randn(other + 1)
-    assert max_error(BLENDS[name](a, b, w), BLENDS[name](b, a, 1 - w)) < 1e-12 * max(1, scale)
+    assert max_error(INTERPOLATIONS[name](a, b, w), INTERPOLATIONS[name](b, a, 1 - w)) < 1e-12 * max(1, scale)
 
 
-@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize("name", INTERPOLATIONS)
 @given(SEEDS, W)
 def test_between_a_latent_and_itself_there_is_only_itself(name: str, seed: int, w: float) -> None:
     a = randn(seed)
-    assert max_error(BLENDS[name](a, a.clone(), w), a) < 1e-14
+    assert max_error(INTERPOLATIONS[name](a, a.clone(), w), a) < 1e-14
 
 
 @pytest.mark.parametrize("name", ["slerp", "norm"])
@@ -57,7 +57,7 @@ def test_between_a_latent_and_itself_there_is_only_itself(name: str, seed: int, 
 def test_radii_are_interpolated(name: str, one: int, other: int, w: float, scale: float) -> None:
     a, b = randn(one), scale * randn(other + 1)
     expected = (1 - w) * float(length(a)) + w * float(length(b))
-    assert float(length(BLENDS[name](a, b, w))) == pytest.approx(expected, rel=1e-12)
+    assert float(length(INTERPOLATIONS[name](a, b, w))) == pytest.approx(expected, rel=1e-12)
 
 
 @given(SEEDS, SEEDS, W, SCALES)
@@ -135,13 +135,13 @@ def test_a_latent_of_zeros_is_safe(seed: int, w: float) -> None:
     assert torch.equal(slerp(nothing, nothing, w), nothing)
 
 
-@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize("name", INTERPOLATIONS)
 @given(SEEDS, W)
 def test_every_picture_is_blended_by_itself(name: str, seed: int, w: float) -> None:
     a, b = randn(seed, 3), randn(seed + 1, 3) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None, None]
-    together = BLENDS[name](a, b, w)
+    together = INTERPOLATIONS[name](a, b, w)
     for row in range(3):
-        assert max_error(together[row], BLENDS[name](a[row], b[row], w)) < 1e-12 * 1e3
+        assert max_error(together[row], INTERPOLATIONS[name](a[row], b[row], w)) < 1e-12 * 1e3
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
@@ -152,10 +152,10 @@ def test_norm_refuses_a_line_through_zero(scale: float) -> None:
 
 
 def test_blends_are_found_by_name() -> None:
-    assert [find_blend(name) for name in BLENDS] == [slerp, lerp, norm]
+    assert [find_interpolation(name) for name in INTERPOLATIONS] == [slerp, lerp, norm]
     message = "wanted an interpolation out of slerp, lerp, norm, was given cubic: choose one of these"
     with pytest.raises(ArgumentError, match=message):
-        find_blend("cubic")
+        find_interpolation("cubic")
 
 
 def places(stops: list[Stop]) -> list[float]:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit import metrics
-from ddim_edit.diffusion.integration import Inversion, RoundTrip
+from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.images import to_float
 from ddim_edit.latents.latent import Recipe
-from ddim_edit.metrics.reconstruction import Trip, identical_pixels, scores
+from ddim_edit.metrics.reconstruction import InversionBatch, identical_pixels, scores
 
 SHAPE = (3, 16, 16)
 
@@ -27,17 +27,17 @@ def inversion(*parts: torch.Tensor) -> Inversion:
     batch = len(parts[0])
     nfe, residual = torch.arange(10, 10 + batch), torch.linspace(0, 1, batch, dtype=torch.float64)
     decoded = torch.arange(3, 3 + batch)
-    trip = RoundTrip(parts[0], decoded, residual / 7, torch.ones(batch, dtype=torch.int64))
+    trip = RoundTripCheck(parts[0], decoded, residual / 7, torch.ones(batch, dtype=torch.int64))
     return Inversion(parts, nfe, residual, residual < 0.5, trip)
 
 
-def trip_of(originals: torch.Tensor, decoded: torch.Tensor) -> Trip:
-    return Trip(originals, inversion(randn(len(originals), 9)), decoded)
+def trip_of(originals: torch.Tensor, decoded: torch.Tensor) -> InversionBatch:
+    return InversionBatch(originals, inversion(randn(len(originals), 9)), decoded)
 
 
 def test_each_latent_gets_its_own_row_of_everything() -> None:
     x, delta = randn(2), randn(2, 1)
-    latents = Trip(x, inversion(x, delta), x).latents([recipe(5), recipe(6)])
+    latents = InversionBatch(x, inversion(x, delta), x).latents([recipe(5), recipe(6)])
     for index, latent in enumerate(latents):
         assert torch.equal(latent.x, x[index])
         assert latent.delta is not None
@@ -52,7 +52,7 @@ def test_each_latent_gets_its_own_row_of_everything() -> None:
 
 def test_one_state_leaves_no_delta_and_no_check_no_error() -> None:
     found = inversion(randn(1))._replace(trip=None)
-    (latent,) = Trip(randn(1), found, None).latents([recipe(0)])
+    (latent,) = InversionBatch(randn(1), found, None).latents([recipe(0)])
     assert latent.delta is None
     assert not {"error", "rounds"} & set(latent.report)
 
@@ -60,14 +60,14 @@ def test_one_state_leaves_no_delta_and_no_check_no_error() -> None:
 def test_reports_hold_the_health_of_x() -> None:
     x = randn(2)
     health = metrics.health(x)
-    for index, latent in enumerate(Trip(x, inversion(x), None).latents([recipe(0)] * 2)):
+    for index, latent in enumerate(InversionBatch(x, inversion(x), None).latents([recipe(0)] * 2)):
         for name in ("mean", "std", "corr", "kurtosis", "norm"):
             assert latent.report[f"xt_{name}"] == float(getattr(health, name)[index])
 
 
 def test_what_is_not_finite_is_none_so_that_json_can_say_it() -> None:
     x = torch.stack([torch.full(SHAPE, torch.nan, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)])
-    reports = [latent.report for latent in Trip(x, inversion(x), None).latents([recipe(0)] * 2)]
+    reports = [latent.report for latent in InversionBatch(x, inversion(x), None).latents([recipe(0)] * 2)]
     assert [report["xt_mean"] for report in reports] == [None, 0]
     assert [report["xt_corr"] for report in reports] == [None, None]
     json.dumps([dict(report) for report in reports], allow_nan=False)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddim_edit import Editor, Method, load_model
+from ddim_edit import Editor, InversionConfig, load_model
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ModelError
 from ddim_edit.images import read, to_uint8
-from ddim_edit.models.executors import Call, Compiled, CUDAGraph, Graphed, as_it_is, executor_for
-from ddim_edit.models.placement import Placed
+from ddim_edit.models.executors import Call, CompiledNetwork, CUDAGraph, GraphedNetwork, eager, executor_for
+from ddim_edit.models.placement import DeviceNetwork
 
 from .. import tiny
 
@@ -49,7 +49,7 @@ class _Replay:
 
 def test_every_shape_is_captured_once_and_answers_for_its_own_inputs() -> None:
     recorder = Recorder()
-    graphed = Graphed(network, recorder)
+    graphed = GraphedNetwork(network, recorder)
     for seed in range(3):
         for batch in (1, 4):
             x = images(batch, 3, 2, 2, seed=seed)
@@ -59,14 +59,14 @@ def test_every_shape_is_captured_once_and_answers_for_its_own_inputs() -> None:
 
 def test_what_is_given_belongs_to_the_shape() -> None:
     recorder = Recorder()
-    graphed, x = Graphed(network, recorder), images(2, 3, 2, 2)
+    graphed, x = GraphedNetwork(network, recorder), images(2, 3, 2, 2)
     for given in ({}, {"a": images(2, 1, 1, 1)}, {"a": images(2, 1, 1, 1, seed=5)}, {"b": images(2, 1, 1, 1)}):
         torch.testing.assert_close(graphed(x, INDEX, **given), network(x, INDEX, **given))
     assert len(recorder.captures) == 3
 
 
 def test_an_answer_outlives_the_next_replay() -> None:
-    graphed = Graphed(network, Recorder())
+    graphed = GraphedNetwork(network, Recorder())
     first = graphed(images(1, 3, 2, 2), INDEX)
     kept = first.clone()
     graphed(images(1, 3, 2, 2, seed=1), INDEX)
@@ -75,7 +75,7 @@ def test_an_answer_outlives_the_next_replay() -> None:
 
 def test_the_shapes_used_last_are_kept() -> None:
     recorder = Recorder()
-    graphed = Graphed(network, recorder, limit=2)
+    graphed = GraphedNetwork(network, recorder, limit=2)
     for batch in (1, 2, 1, 3, 1, 2):
         graphed(images(batch, 1, 1, 1), INDEX)
     assert [batch for batch, *_ in recorder.captures] == [1, 2, 3, 2]
@@ -88,7 +88,7 @@ def test_a_network_that_cannot_be_captured_is_called_as_it_is() -> None:
         tries.append(1)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    graphed = Graphed(network, refuse)
+    graphed = GraphedNetwork(network, refuse)
     for batch in (1, 2):
         x = images(batch, 3, 2, 2)
         assert torch.equal(graphed(x, INDEX), network(x, INDEX))
@@ -103,7 +103,7 @@ def test_a_capture_that_runs_out_of_memory_is_no_reason_to_give_up_graphs() -> N
             raise torch.OutOfMemoryError("CUDA out of memory")
         return _Replay(network, inputs)
 
-    graphed = Graphed(network, full)
+    graphed = GraphedNetwork(network, full)
     with pytest.raises(torch.OutOfMemoryError):
         graphed(images(2, 3, 2, 2), INDEX)
     x = images(1, 3, 2, 2)
@@ -111,10 +111,10 @@ def test_a_capture_that_runs_out_of_memory_is_no_reason_to_give_up_graphs() -> N
 
 
 def test_a_cpu_runs_networks_as_they_are_and_cuda_in_graphs() -> None:
-    assert executor_for(torch.device("cpu"), compiled=False) is as_it_is
-    assert as_it_is(network) is network
-    assert isinstance(executor_for(torch.device("cuda"), compiled=False)(network), Graphed)
-    assert isinstance(executor_for(torch.device("cpu"), compiled=True)(network), Compiled)
+    assert executor_for(torch.device("cpu"), compiled=False) is eager
+    assert eager(network) is network
+    assert isinstance(executor_for(torch.device("cuda"), compiled=False)(network), GraphedNetwork)
+    assert isinstance(executor_for(torch.device("cpu"), compiled=True)(network), CompiledNetwork)
 
 
 class Little(nn.Module):
@@ -130,7 +130,7 @@ class Little(nn.Module):
 def test_a_compiled_network_answers_alike() -> None:
     little = Little().requires_grad_(False)
     x = images(2, 3, 8, 8)
-    torch.testing.assert_close(Compiled(little)(x, INDEX), little(x, INDEX))
+    torch.testing.assert_close(CompiledNetwork(little)(x, INDEX), little(x, INDEX))
 
 
 def test_a_network_that_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_a_network_that_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "compile", failing)
     with pytest.raises(ModelError, match=r"^wanted a network that can be compiled here, .*: leave --compile out$"):
-        Compiled(network)(images(1, 3, 2, 2), INDEX)
+        CompiledNetwork(network)(images(1, 3, 2, 2), INDEX)
 
 
 @pytest.mark.gpu
@@ -163,11 +163,11 @@ def test_exactness_is_certified_whatever_runs_the_network(dtype: str, tmp_path: 
     """The certificate is the decode itself, through the same executor."""
     model = load_model(tiny.save_model(tmp_path / "tiny"), dtype=dtype)
     assert isinstance(model.denoiser, NetworkDenoiser)
-    assert isinstance(model.denoiser.network, Placed)
-    graphed = replace(model.denoiser.network, run=Graphed(model.denoiser.network.network, Recorder()))
+    assert isinstance(model.denoiser.network, DeviceNetwork)
+    graphed = replace(model.denoiser.network, run=GraphedNetwork(model.denoiser.network.network, Recorder()))
     editor = Editor(replace(model, denoiser=replace(model.denoiser, network=graphed)))
     pictures = [tiny.save_picture(tmp_path / f"{seed}.png", seed) for seed in range(3)]
-    latents = editor.invert(pictures, Method(exact=True))
+    latents = editor.invert(pictures, InversionConfig(exact=True))
     decoded = editor.decode(latents)
     originals = torch.stack([read(path, model.size).tensor.double() for path in pictures])
     errors = (decoded - originals).flatten(1).abs().amax(1)

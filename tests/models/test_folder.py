@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit import Editor, Method
+from ddim_edit import Editor, InversionConfig
 from ddim_edit.diffusion.denoisers import READINGS
 from ddim_edit.errors import ModelError
 from ddim_edit.images import to_uint8
@@ -117,7 +117,7 @@ def test_sampling_is_diffusers_ddim(tmp_path: Path, prediction: str) -> None:
     editor = Editor.from_pretrained(folder)
     unet, scheduler = pipeline(folder)
     scheduler.set_timesteps(10)
-    latents = editor.noise([1, 2], Method("ddim", "leading", 10))
+    latents = editor.noise([1, 2], InversionConfig("ddim", "leading", 10))
     x = latents.x.float()
     with torch.no_grad():
         for t in scheduler.timesteps:
@@ -131,7 +131,7 @@ def test_sampling_is_diffusers_ddim(tmp_path: Path, prediction: str) -> None:
 def test_every_prediction_goes_there_and_back(tmp_path: Path, prediction: str) -> None:
     editor = Editor.from_pretrained(tiny.save_model(tmp_path / "model", prediction_type=prediction))
     x = torch.from_numpy(tiny.pixels(0)).permute(2, 0, 1)[None].double() / 127.5 - 1
-    trip = editor.reconstruct(x, Method("bdia", steps=30))
+    trip = editor.reconstruct(x, InversionConfig("bdia", steps=30))
     assert float((trip.pictures - x).abs().max()) < 1e-9
 
 
@@ -139,7 +139,7 @@ def test_a_grey_model_goes_there_and_back(tmp_path: Path) -> None:
     editor = Editor.from_pretrained(tiny.save_model(tmp_path / "grey", unet=GREY))
     assert editor.model.shape == (1, 16, 16)
     grey = torch.from_numpy(tiny.pixels(0)[..., :1].repeat(3, -1)).permute(2, 0, 1)[None].double() / 127.5 - 1
-    trip = editor.reconstruct(grey, Method(exact=True))
+    trip = editor.reconstruct(grey, InversionConfig(exact=True))
     assert trip.latents.x.shape == (1, 1, 16, 16)
     assert torch.equal(to_uint8(trip.pictures), to_uint8(grey))
     assert editor.sample(1).shape == (1, 3, 16, 16)
@@ -149,7 +149,7 @@ def test_a_model_that_is_not_square_goes_there_and_back(tmp_path: Path) -> None:
     editor = Editor.from_pretrained(tiny.save_model(tmp_path / "wide", unet={"sample_size": [16, 24]}))
     assert editor.model.size == (16, 24)
     path = tiny.save_picture(tmp_path / "wide.png", 0, 16, 24)
-    trip = editor.reconstruct(path, Method(exact=True))
+    trip = editor.reconstruct(path, InversionConfig(exact=True))
     assert trip.scores[0]["identical_pixels"] == 1
 
 

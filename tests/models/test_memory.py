@@ -13,7 +13,11 @@ class Machine:
     """Work that runs out of memory above so many items at once."""
 
     def __init__(self, room: int, error: BaseException | None = None) -> None:
-        self.room, self.error, self.done = room, error or torch.OutOfMemoryError("CUDA out of memory"), list[int]()
+        self.room, self.error, self.done = (
+            room,
+            error or torch.OutOfMemoryError("CUDA out of memory"),
+            list[int](),
+        )
 
     def __call__(self, items: Sequence[int]) -> list[int]:
         if len(items) > self.room:

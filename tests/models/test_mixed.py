@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Condition, Model, Prediction, load_model, suited_dtype
-from ddim_edit.diffusion.bottleneck import ReadingDenoiser, ShiftedDenoiser
+from ddim_edit.diffusion.bottleneck import BottleneckReader, ShiftedDenoiser
 from ddim_edit.models import placement as placed
 
 from .. import tiny
@@ -36,7 +36,7 @@ def test_a_mixed_model_is_the_float32_one_in_noise_and_the_bfloat16_one_below(lo
     condition = Condition(label=1)
     level = load("mixed").schedule.level(t)
     part = "bfloat16" if level.s < 1 else "float32"
-    found, wanted = (load(dtype).under(condition)(x(), level) for dtype in ("mixed", part))
+    found, wanted = (load(dtype).conditioned_on(condition)(x(), level) for dtype in ("mixed", part))
     assert same(found, wanted)
 
 
@@ -44,7 +44,7 @@ def test_a_mixed_model_is_the_float32_one_in_noise_and_the_bfloat16_one_below(lo
 def test_the_bottleneck_is_that_of_the_network_asked(tmp_path: Path, t: float) -> None:
     model = load_model(tiny.save_model(tmp_path / "plain"), dtype="mixed")
     level, seen = model.schedule.level(t), dict[float, Tensor]()
-    assert same(ReadingDenoiser(model.denoiser, seen)(x(), level), model.denoiser(x(), level))
+    assert same(BottleneckReader(model.denoiser, seen)(x(), level), model.denoiser(x(), level))
     shifted = ShiftedDenoiser(model.denoiser, {t: torch.zeros_like(seen[t][0])})
     assert same(shifted(x(), level), model.denoiser(x(), level))
 

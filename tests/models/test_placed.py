@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ddim_edit.diffusion.bottleneck import Bottleneck
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.models.placement import PRECISIONS, Placed, Precision, dtype_name, find_device, state_device
+from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, Precision, dtype_name, find_device, state_device
 
 
 class Spy(nn.Module):
@@ -33,14 +33,14 @@ class Bottle(Spy):
         return self.forward(x, index), self.forward(x + shift, index)
 
 
-def bottled(name: str) -> tuple[Placed, Bottle]:
+def bottled(name: str) -> tuple[DeviceNetwork, Bottle]:
     bottle = Bottle()
-    return Placed(bottle, torch.device("cpu"), PRECISIONS[name]), bottle
+    return DeviceNetwork(bottle, torch.device("cpu"), PRECISIONS[name]), bottle
 
 
-def placed(name: str = "float32") -> tuple[Placed, Spy]:
+def placed(name: str = "float32") -> tuple[DeviceNetwork, Spy]:
     spy = Spy()
-    return Placed(spy, torch.device("cpu"), PRECISIONS[name]), spy
+    return DeviceNetwork(spy, torch.device("cpu"), PRECISIONS[name]), spy
 
 
 X, INDEX = torch.linspace(-1, 1, 6, dtype=torch.float64).view(1, 1, 2, 3), torch.tensor([3.5])
@@ -137,11 +137,11 @@ class Conditioned(Bottle):
     ids=["call", "read", "shifted"],
 )
 def test_what_a_network_is_given_it_gets_for_every_picture_in_its_precision(
-    name: str, ask: Callable[[Placed, Tensor], object]
+    name: str, ask: Callable[[DeviceNetwork, Tensor], object]
 ) -> None:
     spy, text = Conditioned(), torch.linspace(0, 1, 6).view(1, 2, 3)
     given = {"text": text, "label": torch.tensor([7])}
-    ask(Placed(spy, torch.device("cpu"), PRECISIONS[name]).told(given), X.expand(3, -1, -1, -1))
+    ask(DeviceNetwork(spy, torch.device("cpu"), PRECISIONS[name]).with_conditioning(given), X.expand(3, -1, -1, -1))
     assert torch.equal(spy.given["text"], text.to(PRECISIONS[name].dtype).expand(3, 2, 3))
     assert torch.equal(spy.given["label"], torch.tensor([7, 7, 7]))  # numbers stay whole
 
@@ -150,7 +150,7 @@ def test_variances_beside_an_answer_are_left_out() -> None:
     def network(x: Tensor, index: Tensor) -> Tensor:
         return torch.cat([2 * x, x.new_full(x.shape, torch.nan)], 1)
 
-    placed = Placed(network, torch.device("cpu"), PRECISIONS["float32"])
+    placed = DeviceNetwork(network, torch.device("cpu"), PRECISIONS["float32"])
     torch.testing.assert_close(placed(X, INDEX).double(), 2 * X)
 
 
@@ -214,7 +214,7 @@ def test_the_state_lives_beside_the_network_where_there_is_float64() -> None:
 def test_a_card_is_asked_in_strict_float32_and_answers_where_the_state_is() -> None:
     spy = Spy().to("cuda")
     for name in ("float32", "tf32"):
-        output = Placed(spy, torch.device("cuda"), PRECISIONS[name])(X, INDEX)
+        output = DeviceNetwork(spy, torch.device("cuda"), PRECISIONS[name])(X, INDEX)
         assert output.device == X.device
         assert spy.x.device.type == "cuda"
         assert spy.tf32 is (name == "tf32")
@@ -223,6 +223,6 @@ def test_a_card_is_asked_in_strict_float32_and_answers_where_the_state_is() -> N
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_card_reads_and_shifts_where_the_state_is() -> None:
-    network = Placed(Bottle().to("cuda"), torch.device("cuda"), PRECISIONS["float32"])
+    network = DeviceNetwork(Bottle().to("cuda"), torch.device("cuda"), PRECISIONS["float32"])
     for answer in (*network.read(X, INDEX), *network.shifted(X, INDEX, X[0])):
         assert answer.device == X.device

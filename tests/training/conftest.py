@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim_edit.training import NETWORKS, Fresh, Settings, Trainer
+from ddim_edit.training import NETWORKS, FreshNetwork, Settings, Trainer
 
 SIZE = 16
 # Eight weights wide: what is tested here are bits and bookkeeping, not how well it learns.
@@ -63,7 +63,14 @@ def trainer(discs: Path, tmp_path: Path) -> Train:
     """A training of the minute network on those pictures, with some of its settings replaced."""
 
     def make(name: str = "model", **settings: Any) -> Trainer:
-        usual = {"origin": Fresh("minute"), "steps": 6, "batch_size": 4, "lr": 1e-3, "save_every": 2, "samples": 0}
+        usual = {
+            "origin": FreshNetwork("minute"),
+            "steps": 6,
+            "batch_size": 4,
+            "lr": 1e-3,
+            "save_every": 2,
+            "samples": 0,
+        }
         return Trainer(discs, tmp_path / name, Settings(**{**usual, **settings}), "cpu")
 
     return make

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from ddim_edit import NoiseSchedule
 from ddim_edit.images import to_float
-from ddim_edit.training import Batch, Batches, Lesson, Pictures, Share, Yardstick
+from ddim_edit.training import Batch, Batches, DiffusionLoss, ImageFolder, Share, ValidationBatch
 
 from .conftest import SIZE
 
 
 @pytest.fixture
-def pictures(discs: Path) -> Pictures:
-    return Pictures.read(discs, SIZE)
+def pictures(discs: Path) -> ImageFolder:
+    return ImageFolder.read(discs, SIZE)
 
 
-def batches(pictures: Pictures, flip: bool = False, seed: int = 0, batch_size: int = 4) -> Batches:
+def batches(pictures: ImageFolder, flip: bool = False, seed: int = 0, batch_size: int = 4) -> Batches:
     return Batches(pictures, batch_size, flip, 1000, seed)
 
 
@@ -28,7 +28,7 @@ def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(*pair) for pair in zip(a, b, strict=True))
 
 
-def test_every_picture_comes_once_an_epoch_in_another_order_each_time(pictures: Pictures) -> None:
+def test_every_picture_comes_once_an_epoch_in_another_order_each_time(pictures: ImageFolder) -> None:
     make = batches(pictures)
     epochs = [torch.cat([make(3 * epoch + step, range(4)).x0 for step in (1, 2, 3)]) for epoch in range(3)]
     whole = to_float(pictures.pixels)
@@ -37,7 +37,7 @@ def test_every_picture_comes_once_an_epoch_in_another_order_each_time(pictures: 
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_a_row_is_the_same_whoever_asks_for_it_and_with_what_else(pictures: Pictures) -> None:
+def test_a_row_is_the_same_whoever_asks_for_it_and_with_what_else(pictures: ImageFolder) -> None:
     whole = batches(pictures, flip=True, batch_size=8)(7, range(8))
     for processes, accumulate in ((1, 1), (2, 1), (1, 4), (2, 2), (4, 2)):
         parts = [
@@ -48,12 +48,12 @@ def test_a_row_is_the_same_whoever_asks_for_it_and_with_what_else(pictures: Pict
         assert same(Batch(*map(torch.cat, zip(*parts, strict=True))), whole)
 
 
-def test_another_seed_shows_something_else(pictures: Pictures) -> None:
+def test_another_seed_shows_something_else(pictures: ImageFolder) -> None:
     first, other = (batches(pictures, seed=seed)(1, range(4)) for seed in (0, 1))
     assert not any(torch.equal(*pair) for pair in zip(first, other, strict=True))
 
 
-def test_times_are_uniform_and_noise_is_normal(pictures: Pictures) -> None:
+def test_times_are_uniform_and_noise_is_normal(pictures: ImageFolder) -> None:
     shown = batches(pictures, batch_size=2000)(1, range(2000))
     assert stats.kstest(shown.indices.numpy() / 1000, "uniform").pvalue > 0.01
     assert shown.indices.min() >= 0
@@ -61,7 +61,7 @@ def test_times_are_uniform_and_noise_is_normal(pictures: Pictures) -> None:
     assert stats.kstest(shown.noise[:100].flatten().numpy(), "norm").pvalue > 0.01
 
 
-def test_half_of_the_pictures_are_mirrored_where_that_is_asked_for(pictures: Pictures) -> None:
+def test_half_of_the_pictures_are_mirrored_where_that_is_asked_for(pictures: ImageFolder) -> None:
     plain, flipped = (batches(pictures, flip, batch_size=400)(1, range(400)).x0 for flip in (False, True))
     mirrored = [not torch.equal(*pair) for pair in zip(plain, flipped, strict=True)]
     assert 160 < sum(mirrored) < 240
@@ -70,7 +70,7 @@ def test_half_of_the_pictures_are_mirrored_where_that_is_asked_for(pictures: Pic
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_the_loss_is_that_of_the_formula(pictures: Pictures, prediction: str) -> None:
+def test_the_loss_is_that_of_the_formula(pictures: ImageFolder, prediction: str) -> None:
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction)
     batch = batches(pictures)(1, range(4))
     schedule = NoiseSchedule.linear()
@@ -92,11 +92,11 @@ def test_the_loss_is_that_of_the_formula(pictures: Pictures, prediction: str) ->
 
     answer = 0.5 * (alpha * batch.x0 + sigma * batch.noise)
     wanted = (answer - targets[prediction]).square().mean((1, 2, 3))
-    torch.testing.assert_close(Lesson(scheduler)(network, batch).double(), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(DiffusionLoss(scheduler)(network, batch).double(), wanted, atol=1e-5, rtol=0)
 
 
-def test_the_yardstick_is_the_same_for_everybody_and_spread_over_all_levels(pictures: Pictures) -> None:
-    one, other = (Yardstick.of(pictures, 1000, seed=3, least=100).batch for _ in range(2))
+def test_the_yardstick_is_the_same_for_everybody_and_spread_over_all_levels(pictures: ImageFolder) -> None:
+    one, other = (ValidationBatch.of(pictures, 1000, seed=3, least=100).batch for _ in range(2))
     assert same(one, other)
     assert len(one.indices) == 108  # nine times each of the twelve
     cells = (one.indices * 108 // 1000).tolist()
@@ -104,9 +104,9 @@ def test_the_yardstick_is_the_same_for_everybody_and_spread_over_all_levels(pict
     assert torch.equal(one.x0, to_float(pictures.pixels).repeat(9, 1, 1, 1))
 
 
-def test_the_yardstick_gives_a_network_of_zeros_the_mean_square_of_the_noise(pictures: Pictures) -> None:
-    yardstick = Yardstick.of(pictures, 1000, seed=0, least=24)
-    lesson, device = Lesson(diffusers.DDPMScheduler()), torch.device("cpu")
+def test_the_yardstick_gives_a_network_of_zeros_the_mean_square_of_the_noise(pictures: ImageFolder) -> None:
+    yardstick = ValidationBatch.of(pictures, 1000, seed=0, least=24)
+    lesson, device = DiffusionLoss(diffusers.DDPMScheduler()), torch.device("cpu")
 
     def zeros(x: Tensor, index: Tensor, return_dict: bool) -> tuple[Tensor]:
         return (torch.zeros_like(x),)

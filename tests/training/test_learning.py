@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Editor, Method
+from ddim_edit import Editor, InversionConfig
 from ddim_edit.images import to_uint8
-from ddim_edit.training import FineTuned, Fresh, Settings, Trainer
+from ddim_edit.training import FineTuning, FreshNetwork, Settings, Trainer
 
 from .conftest import SIZE, save_discs
 
 MINUTE = Settings(
-    origin=Fresh("tiny", "v_prediction"),
+    origin=FreshNetwork("tiny", "v_prediction"),
     steps=360,
     batch_size=16,
     lr=2e-3,
@@ -33,9 +33,9 @@ def test_a_minute_lowers_the_held_out_loss_and_what_was_learnt_inverts_exactly(t
     assert losses[-1] < 0.35 * losses[0]
 
     editor = Editor.from_pretrained(tmp_path / "model", "cpu", "float32")
-    latents = editor.invert(unseen, Method(exact=True))
+    latents = editor.invert(unseen, InversionConfig(exact=True))
     assert all(latent.report["converged"] for latent in latents)
-    originals = editor.reconstruct(unseen, Method(exact=True))
+    originals = editor.reconstruct(unseen, InversionConfig(exact=True))
     assert [score["identical_pixels"] for score in originals.scores] == [1.0] * 4
     assert torch.equal(to_uint8(editor.decode(latents)), to_uint8(originals.originals))
 
@@ -45,7 +45,7 @@ def test_faces64_learns_other_pictures(tmp_path: Path) -> None:
     """Discs at half its size, which it has never seen: some steps are enough to be surprised less."""
     pictures = save_discs(tmp_path / "discs", 24)
     settings = Settings(
-        origin=FineTuned("faces64"),
+        origin=FineTuning("faces64"),
         size=SIZE,
         steps=8,
         batch_size=8,

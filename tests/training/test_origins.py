@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddim_edit import ArgumentError, ModelError, packaged_models
-from ddim_edit.training import NETWORKS, PREDICTIONS, SCHEDULES, FineTuned, Fresh, Settings
+from ddim_edit.training import NETWORKS, PREDICTIONS, SCHEDULES, FineTuning, FreshNetwork, Settings
 
 from .. import tiny
 from .conftest import generator_state
@@ -19,7 +19,7 @@ UNSUNG = ("_class_name", "_diffusers_version", "_use_default_values", "dropout")
 
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_every_network_answers_pictures_of_its_size(network: str) -> None:
-    began = Fresh(network).begin(None, seed=0)
+    began = FreshNetwork(network).begin(None, seed=0)
     size = began.facts["size"]
     with torch.no_grad():
         assert began.network(torch.zeros(1, 3, size, size), 5).sample.shape == (1, 3, size, size)
@@ -46,7 +46,7 @@ def test_the_sizes_of_the_networks_are_as_told() -> None:
 
 def test_a_seed_makes_the_weights_and_moves_no_generator() -> None:
     before = generator_state()
-    one, same, other = (Fresh("minute").begin(None, seed).network.state_dict() for seed in (0, 0, 1))
+    one, same, other = (FreshNetwork("minute").begin(None, seed).network.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["conv_in.weight"], other["conv_in.weight"])
     assert generator_state() == before
@@ -58,18 +58,18 @@ def test_a_seed_makes_the_weights_and_moves_no_generator() -> None:
 )
 def test_unknown_names_are_refused(wrong: dict[str, str], known: Any) -> None:
     with pytest.raises(ArgumentError, match=", ".join(known)):
-        Fresh(**wrong)
+        FreshNetwork(**wrong)
 
 
 @pytest.mark.parametrize("size", [1, 17, 18])
 def test_a_size_that_cannot_be_halved_is_refused(size: int) -> None:
     with pytest.raises(ArgumentError, match=f"multiples of 4, which this network needs, was given {size}"):
-        Fresh("tiny").begin(size, 0)
+        FreshNetwork("tiny").begin(size, 0)
 
 
 def test_fine_tuning_keeps_the_weights_and_learns_all_of_them(tmp_path: Path) -> None:
     model = tiny.save_model(tmp_path / "tiny")
-    began = FineTuned(str(model)).begin(None, 0)
+    began = FineTuning(str(model)).begin(None, 0)
     weights = dict(began.network.named_parameters())
     assert weights.keys() == tiny.load_weights(model).keys()
     for name, weight in tiny.load_weights(model).items():
@@ -94,14 +94,14 @@ def test_other_kinds_of_networks_are_refused(
     for file, changes in (("unet/config.json", unet), ("scheduler/scheduler_config.json", scheduler)):
         tiny.write_json(model / file, json.loads((model / file).read_text()) | changes)
     with pytest.raises(ModelError, match=wanted):
-        FineTuned(str(model)).begin(None, 0)
+        FineTuning(str(model)).begin(None, 0)
 
 
 def test_models_that_are_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file.pt").touch()
     for name in ("faces65", str(tmp_path / "file.pt")):
         with pytest.raises(ModelError, match="wanted a diffusers folder or one of faces64"):
-            FineTuned(name).begin(None, 0)
+            FineTuning(name).begin(None, 0)
 
 
 @pytest.mark.parametrize(

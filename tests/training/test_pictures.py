@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddim_edit import ImageError
-from ddim_edit.training import Pictures, Split
+from ddim_edit.training import ImageFolder, Split
 
 from .conftest import SIZE, save_discs
 
@@ -48,14 +48,14 @@ def test_another_folder_may_measure(discs: Path, tmp_path: Path) -> None:
 def test_bad_pictures_are_listed_and_left_out(discs: Path) -> None:
     (discs / "003.png").write_bytes(b"no picture")
     (discs / "005.png").write_bytes(b"")
-    found = Pictures.read(discs, SIZE)
+    found = ImageFolder.read(discs, SIZE)
     assert len(found) == 10
     assert list(found.failures) == ["003.png", "005.png"]
     assert "which is empty" in found.failures["005.png"]
 
 
 def test_pictures_are_made_the_size_of_the_network(discs: Path) -> None:
-    assert Pictures.read(discs, 8).pixels.shape == (12, 3, 8, 8)
+    assert ImageFolder.read(discs, 8).pixels.shape == (12, 3, 8, 8)
 
 
 @pytest.mark.parametrize("usable", [0, 1])

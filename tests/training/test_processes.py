@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddim_edit.training import Checkpoint, Fresh, Settings, Trainer
+from ddim_edit.training import Checkpoint, FreshNetwork, Settings, Trainer
 
 FILE, WEIGHTS = "training/checkpoint.safetensors", "unet/diffusion_pytorch_model.safetensors"
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -17,7 +17,7 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(discs: Path, tmp_path: Path) -> None:
-    settings = Settings(origin=Fresh("tiny"), steps=4, batch_size=4, lr=1e-4, flip=True, save_every=2, samples=0)
+    settings = Settings(origin=FreshNetwork("tiny"), steps=4, batch_size=4, lr=1e-4, flip=True, save_every=2, samples=0)
     alone = Trainer(discs, tmp_path / "alone", settings, "cpu").run()
     options = "--network tiny --steps 4 --batch-size 4 --lr 1e-4 --flip --save-every 2 --samples 0 --device cpu"
     done = subprocess.run(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ddim_edit import ArgumentError, ModelError, load_model
-from ddim_edit.training import NETWORKS, Checkpoint, FineTuned, Fresh, Row, Settings, Trainer
+from ddim_edit.training import NETWORKS, Checkpoint, FineTuning, FreshNetwork, Row, Settings, Trainer
 
 from .. import tiny
 from .conftest import MINUTE, Train, everything_in, generator_state
@@ -152,7 +152,7 @@ def test_how_often_it_is_saved_may_change(trainer: Train) -> None:
 
 def test_overwriting_begins_anew(trainer: Train, discs: Path, tmp_path: Path) -> None:
     trainer(samples=1, sample_every=4).run()
-    settings = Settings(origin=Fresh("minute"), steps=2, batch_size=2, samples=1)
+    settings = Settings(origin=FreshNetwork("minute"), steps=2, batch_size=2, samples=1)
     rows = Trainer(discs, tmp_path / "model", settings, "cpu", overwrite=True).run()
     assert [row.step for row in rows] == [0, 2]
     sheets = [name for name in everything_in(tmp_path / "model") if name.endswith(".png")]
@@ -228,7 +228,7 @@ def test_the_model_is_the_average_of_the_weights(trainer: Train, tmp_path: Path)
 
 
 def test_ours_and_diffusers_read_the_same_network(trainer: Train, tmp_path: Path) -> None:
-    trainer(origin=Fresh("minute", "v_prediction", "cosine")).run()
+    trainer(origin=FreshNetwork("minute", "v_prediction", "cosine")).run()
     pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
     model = load_model(tmp_path / "model")
     assert (model.prediction, model.shape) == ("v_prediction", (3, 16, 16))
@@ -243,7 +243,7 @@ def test_ours_and_diffusers_read_the_same_network(trainer: Train, tmp_path: Path
 
 def test_fine_tuning_goes_on_from_the_weights_of_another_model(trainer: Train, tmp_path: Path) -> None:
     source = tiny.save_model(tmp_path / "source", beta_schedule="squaredcos_cap_v2")
-    tuned = trainer("tuned", origin=FineTuned(str(source)), steps=2, lr=1e-12, weight_decay=0)
+    tuned = trainer("tuned", origin=FineTuning(str(source)), steps=2, lr=1e-12, weight_decay=0)
     tuned.run()
     before, after = (load_file(folder / WEIGHTS) for folder in (source, tmp_path / "tuned"))
     for name, weight in before.items():
@@ -252,4 +252,4 @@ def test_fine_tuning_goes_on_from_the_weights_of_another_model(trainer: Train, t
     assert (scheduler["prediction_type"], scheduler["beta_schedule"]) == ("v_prediction", "squaredcos_cap_v2")
     tiny.save_model(source, seed=1, beta_schedule="squaredcos_cap_v2")
     with pytest.raises(ModelError, match="wanted from "):
-        trainer("tuned", origin=FineTuned(str(source)), steps=2, lr=1e-12, weight_decay=0)
+        trainer("tuned", origin=FineTuning(str(source)), steps=2, lr=1e-12, weight_decay=0)

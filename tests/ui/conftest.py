@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Direction, Editor, Method, load_model
+from ddim_edit import Direction, Editor, InversionConfig, load_model
 from ddim_edit.cli import main
-from ddim_edit.ui.desk import Desk, Given
-from ddim_edit.ui.studio import Studio, Ticks, levels_of
+from ddim_edit.ui.desk import Given, PageController
+from ddim_edit.ui.studio import Session, Ticks, levels_of
 
 from .. import tiny
 
@@ -29,7 +29,7 @@ def fitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     picture, editor = tiny.save_picture(folder / "a.png"), Editor(load_model(model))
     for seed, (name, level) in enumerate(LEVELS.items()):
-        (latent,) = editor.invert(picture, Method(steps=6, level=level))
+        (latent,) = editor.invert(picture, InversionConfig(steps=6, level=level))
         vector = torch.randn(latent.x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         recipe = replace(latent.recipe, dequantise=(), origin={"dequantise": 0})
         direction = Direction(name, vector / vector.norm(), 0.0, 0.0, 3.0, recipe)
@@ -43,22 +43,22 @@ def flags(model: Path) -> list[str]:
 
 
 @pytest.fixture
-def studio(model: Path, fitted: Path) -> Studio:
+def studio(model: Path, fitted: Path) -> Session:
     ticks = Ticks()
     editor = Editor(load_model(model), on_evaluation=ticks)
-    return Studio(editor, levels_of(editor.model.name, fitted), ticks)
+    return Session(editor, levels_of(editor.model.name, fitted), ticks)
 
 
 @pytest.fixture
-def bare(model: Path) -> Studio:
+def bare(model: Path) -> Session:
     """A studio whose model has no directions."""
     ticks = Ticks()
-    return Studio(Editor(load_model(model), on_evaluation=ticks), {}, ticks)
+    return Session(Editor(load_model(model), on_evaluation=ticks), {}, ticks)
 
 
 @pytest.fixture
-def desk(studio: Studio, flags: list[str], tmp_path: Path) -> Desk:
-    return Desk(studio, tmp_path / "made", flags)
+def desk(studio: Session, flags: list[str], tmp_path: Path) -> PageController:
+    return PageController(studio, tmp_path / "made", flags)
 
 
 @pytest.fixture

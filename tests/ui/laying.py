@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit import DDIMEditError, Editor, ImageError, load_model
-from ddim_edit.ui.desk import Desk, Given
+from ddim_edit.ui.desk import Given, PageController
 from ddim_edit.ui.page import make_page
 from ddim_edit.ui.serving import _listening
-from ddim_edit.ui.studio import Studio, Ticks, levels_of
+from ddim_edit.ui.studio import Session, Ticks, levels_of
 from ddim_edit.ui.widgets import sentence
 
 
-def seen(desk: Desk) -> list[tuple[str, dict[str, Any]]]:
+def seen(desk: PageController) -> list[tuple[str, dict[str, Any]]]:
     """The widgets of the page that are not hidden, by kind, with their labels and texts."""
     parts = [(part["type"], part["props"]) for part in make_page(desk).get_config_file()["components"]]
     told = ("label", "value")
@@ -37,8 +37,8 @@ if __name__ == "__main__":
     editor = Editor(load_model(model))
     error = ImageError("a picture", "/tmp/x/1.png, which is <empty>", "save it again")
     report = {
-        "fitted": seen(Desk(Studio(editor, levels_of("tiny", directions), Ticks()), folder)),
-        "bare": seen(Desk(Studio(editor, {}, Ticks()), folder)),
+        "fitted": seen(PageController(Session(editor, levels_of("tiny", directions), Ticks()), folder)),
+        "bare": seen(PageController(Session(editor, {}, Ticks()), folder)),
         "sentence": sentence(error, [None, {"photo": Given(Path("/tmp/x/1.png"), "my <b>.png")}]),
         "port": taken_port(),
     }

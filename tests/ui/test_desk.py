@@ -8,21 +8,21 @@ import torch
 
 from ddim_edit import ArgumentError, ImageError, Latent
 from ddim_edit.images import enlarge, read, read_recipe
-from ddim_edit.ui.desk import Desk, Given
+from ddim_edit.ui.desk import Given, PageController
 from ddim_edit.ui.framing import Framing
-from ddim_edit.ui.studio import Change, Studio
+from ddim_edit.ui.studio import Change, Session
 
 from .. import tiny
 from .conftest import Types
 
 
-def name_of(studio: Studio, name: str) -> str:
+def name_of(studio: Session, name: str) -> str:
     """What the command line calls a direction."""
     (found,) = (key for level in studio.levels.values() for key, each in level.items() if each.name == name)
     return found
 
 
-def level_of(studio: Studio, name: str) -> str:
+def level_of(studio: Session, name: str) -> str:
     (found,) = (level for level, here in studio.levels.items() if any(each.name == name for each in here.values()))
     return found
 
@@ -31,7 +31,7 @@ def pixels(path: Path) -> torch.Tensor:
     return read(path, 16).pixels
 
 
-def test_an_edit_is_the_command_lines_to_the_byte(desk: Desk, photo: Given, types: Types) -> None:
+def test_an_edit_is_the_command_lines_to_the_byte(desk: PageController, photo: Given, types: Types) -> None:
     old, wide = (name_of(desk.studio, name) for name in ("old", "wide"))
     level = level_of(desk.studio, "old")
     opened = desk.open(photo, Framing(60, 20, 80))
@@ -48,7 +48,7 @@ def test_an_edit_is_the_command_lines_to_the_byte(desk: Desk, photo: Given, type
         assert made.picture.read_bytes() == Path("edited", photo.name).read_bytes(), made.command
 
 
-def test_what_is_shown_saved_and_told_is_one_picture(desk: Desk, photo: Given) -> None:
+def test_what_is_shown_saved_and_told_is_one_picture(desk: PageController, photo: Given) -> None:
     old = name_of(desk.studio, "old")
     opened = desk.open(photo)
     made = desk.edit(opened, Change(level_of(desk.studio, "old"), {old: 3.0}))
@@ -60,7 +60,7 @@ def test_what_is_shown_saved_and_told_is_one_picture(desk: Desk, photo: Given) -
     assert told["set"] == {"old": 3.0}
 
 
-def test_nothing_moved_is_the_very_photo_without_an_evaluation(desk: Desk, photo: Given) -> None:
+def test_nothing_moved_is_the_very_photo_without_an_evaluation(desk: PageController, photo: Given) -> None:
     opened, heard = desk.open(photo), []
     made = desk.edit(opened, Change(level_of(desk.studio, "old"), {name_of(desk.studio, "old"): 0.0}), heard.append)
     assert torch.equal(pixels(made.picture), opened.subject.picture.pixels)
@@ -68,7 +68,7 @@ def test_nothing_moved_is_the_very_photo_without_an_evaluation(desk: Desk, photo
     assert not heard
 
 
-def test_the_saved_latent_decodes_to_what_the_verdict_is_about(desk: Desk, photo: Given) -> None:
+def test_the_saved_latent_decodes_to_what_the_verdict_is_about(desk: PageController, photo: Given) -> None:
     opened = desk.open(photo)
     latent = Latent.load(opened.latent)
     assert opened.latent.name == "-my photo.latent.safetensors"
@@ -78,7 +78,7 @@ def test_the_saved_latent_decodes_to_what_the_verdict_is_about(desk: Desk, photo
 @pytest.mark.parametrize(("count", "loop"), [(2, True), (3, False), (4, False)])
 @pytest.mark.parametrize("suffix", [".webp", ".gif"])
 def test_a_walk_is_the_command_lines_to_the_byte(
-    desk: Desk, at_home: Path, types: Types, count: int, loop: bool, suffix: str
+    desk: PageController, at_home: Path, types: Types, count: int, loop: bool, suffix: str
 ) -> None:
     paths = [tiny.save_picture(at_home / f"{seed}.png", seed) for seed in range(count)]
     made = desk.walk([Given(path, path.name) for path in paths], 3, loop, suffix)
@@ -88,12 +88,12 @@ def test_a_walk_is_the_command_lines_to_the_byte(
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_a_walk_needs_two_to_four_pictures(desk: Desk, photo: Given, count: int) -> None:
+def test_a_walk_needs_two_to_four_pictures(desk: PageController, photo: Given, count: int) -> None:
     with pytest.raises(ArgumentError, match="wanted 2 to 4 pictures"):
         desk.walk([photo] * count, 3, True, ".webp")
 
 
-def test_drawn_faces_are_the_command_lines_to_the_byte(desk: Desk, types: Types) -> None:
+def test_drawn_faces_are_the_command_lines_to_the_byte(desk: PageController, types: Types) -> None:
     made = desk.draw(3, 7)
     types(made.command)
     assert [path.name for path in made.files] == ["seed-0007.png", "seed-0008.png", "seed-0009.png"]
@@ -102,7 +102,7 @@ def test_drawn_faces_are_the_command_lines_to_the_byte(desk: Desk, types: Types)
 
 
 def test_a_drawn_face_is_edited_and_walked_to_with_the_lines_that_draw_it_first(
-    desk: Desk, photo: Given, types: Types
+    desk: PageController, photo: Given, types: Types
 ) -> None:
     face = desk.draw(2, 7).files[1]
     given = Given(face, face.name)
@@ -117,12 +117,12 @@ def test_a_drawn_face_is_edited_and_walked_to_with_the_lines_that_draw_it_first(
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32 - 1])
-def test_a_seed_that_is_none_is_refused(desk: Desk, seed: int) -> None:
+def test_a_seed_that_is_none_is_refused(desk: PageController, seed: int) -> None:
     with pytest.raises(ArgumentError, match="wanted a seed"):
         desk.draw(2, seed)
 
 
-def test_a_file_that_is_no_picture_is_refused_before_the_model_works(desk: Desk, at_home: Path) -> None:
+def test_a_file_that_is_no_picture_is_refused_before_the_model_works(desk: PageController, at_home: Path) -> None:
     (at_home / "no.png").write_text("no picture")
     given, heard = Given(at_home / "no.png", "no.png"), []
     for step in (lambda: desk.open(given, tell=heard.append), lambda: desk.frame(given, Framing())):
@@ -131,14 +131,14 @@ def test_a_file_that_is_no_picture_is_refused_before_the_model_works(desk: Desk,
     assert not heard
 
 
-def test_the_smallest_picture_is_opened_and_said_to_be_enlarged(desk: Desk, at_home: Path) -> None:
+def test_the_smallest_picture_is_opened_and_said_to_be_enlarged(desk: PageController, at_home: Path) -> None:
     path = tiny.save_picture(at_home / "dot.png", 0, 1, 1)
     opened = desk.open(Given(path, path.name))
     assert "nlarged from 1x1 to 16x16" in opened.verdict
 
 
-def test_without_directions_there_is_a_picture_and_no_command_line(bare: Studio, tmp_path: Path, photo: Given) -> None:
-    desk = Desk(bare, tmp_path / "made")
+def test_without_directions_there_is_a_picture_and_no_command_line(bare: Session, tmp_path: Path, photo: Given) -> None:
+    desk = PageController(bare, tmp_path / "made")
     opened = desk.open(photo)
     made = desk.edit(opened, Change())
     assert made.command == ""

@@ -6,12 +6,12 @@ import pytest
 
 from ddim_edit.images import CentreSquare
 from ddim_edit.ui.desk import Given
-from ddim_edit.ui.studio import Change, Studio, Ticks, levels_of
+from ddim_edit.ui.studio import Change, Session, Ticks, levels_of
 
 from .. import tiny
 
 
-def change(studio: Studio, name: str, strength: float) -> Change:
+def change(studio: Session, name: str, strength: float) -> Change:
     """A change by one direction."""
     found = [
         Change(level, {key: strength})
@@ -22,7 +22,7 @@ def change(studio: Studio, name: str, strength: float) -> Change:
     return found[0]
 
 
-def test_a_level_is_inverted_to_once_and_then_costs_the_way_back_alone(studio: Studio, photo: Given) -> None:
+def test_a_level_is_inverted_to_once_and_then_costs_the_way_back_alone(studio: Session, photo: Given) -> None:
     heard: list[float] = []
     subject = studio.open(photo.path)
     studio.edit(subject, change(studio, "old", 1), heard.append)
@@ -38,7 +38,7 @@ def test_a_level_is_inverted_to_once_and_then_costs_the_way_back_alone(studio: S
     assert len(heard) * 3 == first
 
 
-def test_a_walk_again_with_more_frames_inverts_nothing(studio: Studio, at_home: Path) -> None:
+def test_a_walk_again_with_more_frames_inverts_nothing(studio: Session, at_home: Path) -> None:
     paths = [tiny.save_picture(at_home / f"{seed}.png", seed) for seed in range(2)]
     heard: list[float] = []
     studio.walk(paths, 3, False, heard.append)
@@ -49,7 +49,7 @@ def test_a_walk_again_with_more_frames_inverts_nothing(studio: Studio, at_home: 
 
 
 @pytest.mark.parametrize("work", ["open", "edit", "walk", "draw"])
-def test_progress_rises_to_the_whole(studio: Studio, photo: Given, work: str) -> None:
+def test_progress_rises_to_the_whole(studio: Session, photo: Given, work: str) -> None:
     heard: list[float] = []
     subject = studio.open(photo.path, CentreSquare())
     other = photo.path.with_name("other.png")

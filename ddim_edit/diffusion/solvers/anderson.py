@@ -21,7 +21,7 @@ class Root(NamedTuple):
 
 
 @dataclass
-class Anderson:
+class AndersonAccelerator:
     """Type-II Anderson mixing for the rows of one batch, as a source of next iterates.
 
     z_next = z + b f - (dZ + b dF) c with c = argmin ||f - dF c||, f = g(z) - z, over the last m differences.
@@ -93,7 +93,7 @@ class _Best:
 
 
 def fixed_point(
-    g: Callable[[Tensor, Tensor], tuple[Tensor, Parts]], z: Tensor, tol: float, method: Anderson, limit: int
+    g: Callable[[Tensor, Tensor], tuple[Tensor, Parts]], z: Tensor, tol: float, method: AndersonAccelerator, limit: int
 ) -> Root:
     """Solve z = g(z) row by row; a row that converges costs no more, one that stalls keeps its best iterate.
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.anderson import Anderson, Parts, fixed_point
-from ddim_edit.diffusion.solvers.statistics import Account
-from ddim_edit.diffusion.solvers.steps import Past, Seen, along
+from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.steps import History, HistoryEntry, along
 
 
 def whole(span: Span) -> Span:
@@ -24,7 +24,7 @@ def half(span: Span) -> Span:
 
 
 @dataclass(frozen=True)
-class Implicit:
+class ImplicitStep:
     """A step along the eps of a point z that it leads to itself; exact to a tolerance, not in closed form.
 
     z = along(x, eps(z)) up to a node of the step, then x' = along(x, eps(z)). With the node at the far end (`whole`)
@@ -44,7 +44,7 @@ class Implicit:
     tol: float = math.inf
     limit: int = 40
 
-    def __call__(self, account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
         """Take the step."""
         part = self.node(span)
         past = past or (_first(account, x, part),)
@@ -56,18 +56,18 @@ class Implicit:
         guess = along(x, extrapolate(past, part.there), part)
         # The map's derivative has its spectrum between 0 and 1 - s/s': relaxing to the middle of it is free speed.
         mixing = 2 * part.there.s / (part.there.s + part.here.s)
-        root = fixed_point(image, guess, self.tol, Anderson(mixing), self.limit)
+        root = fixed_point(image, guess, self.tol, AndersonAccelerator(mixing), self.limit)
         account.note(root.residual, root.residual <= self.tol)
         (eps,) = root.parts
-        return along(x, eps, span), (*(seen for seen in past if seen.level.s), Seen(part.there, eps))[-3:]
+        return along(x, eps, span), (*(seen for seen in past if seen.level.s), HistoryEntry(part.there, eps))[-3:]
 
 
-def _first(account: Account, x: Tensor, part: Span) -> Seen:
+def _first(account: TrackedDenoiser, x: Tensor, part: Span) -> HistoryEntry:
     # At s = 0 the network has no level of its own, so it is asked at the node instead.
-    return Seen(part.here, account(x, part.here if part.here.s else part.there).eps)
+    return HistoryEntry(part.here, account(x, part.here if part.here.s else part.there).eps)
 
 
-def extrapolate(past: Past, level: Level) -> Tensor:
+def extrapolate(past: History, level: Level) -> Tensor:
     """What a quantity is at a level, by the polynomial in log s through its earlier values (Lagrange)."""
     if len(past) == 1:
         return past[0].value

@@ -2,24 +2,24 @@
 
 from collections.abc import Mapping
 
-from ddim_edit.diffusion.solvers.base import Marching, Solver
-from ddim_edit.diffusion.solvers.implicit import Implicit, half, whole
+from ddim_edit.diffusion.solvers.base import SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, half, whole
 from ddim_edit.diffusion.solvers.steps import euler, heun, multistep
-from ddim_edit.diffusion.solvers.two_state import Edict, Leapfrog, bdia_weight, belm_weight
+from ddim_edit.diffusion.solvers.two_state import EdictSolver, TwoStepSolver, bdia_weight, belm_weight
 from ddim_edit.errors import ArgumentError
 
 SOLVERS: Mapping[str, Solver] = {
-    "dpm2m": Marching(multistep, multistep),
-    "ddim": Marching(Implicit(whole), euler),
-    "heun": Marching(heun, heun),
-    "midpoint": Marching(Implicit(half, tol=1e-5), Implicit(half, tol=1e-5)),
-    "belm": Leapfrog(belm_weight),
-    "bdia": Leapfrog(bdia_weight),
-    "edict": Edict(),
+    "dpm2m": SingleStateSolver(multistep, multistep),
+    "ddim": SingleStateSolver(ImplicitStep(whole), euler),
+    "heun": SingleStateSolver(heun, heun),
+    "midpoint": SingleStateSolver(ImplicitStep(half, tol=1e-5), ImplicitStep(half, tol=1e-5)),
+    "belm": TwoStepSolver(belm_weight),
+    "bdia": TwoStepSolver(bdia_weight),
+    "edict": EdictSolver(),
 }
 
 # Whole rounds mend what single steps left over, but some pictures and coarse grids need each step solved for that.
-FOR_EXACT: Mapping[str, Solver] = {**SOLVERS, "ddim": Marching(Implicit(whole, tol=1e-3), euler)}
+FOR_EXACT: Mapping[str, Solver] = {**SOLVERS, "ddim": SingleStateSolver(ImplicitStep(whole, tol=1e-3), euler)}
 
 
 def find_solver(name: str, solvers: Mapping[str, Solver] = SOLVERS) -> Solver:

@@ -10,7 +10,7 @@ from ddim_edit.diffusion.schedules import Level
 
 
 @dataclass(frozen=True)
-class Account:
+class TrackedDenoiser:
     """A denoiser that counts for each image of a batch how often it was evaluated, and keeps its worst residual.
 
     Args:
@@ -28,13 +28,13 @@ class Account:
     rows: Tensor
 
     @classmethod
-    def open(cls, denoiser: Denoiser, batch: int) -> "Account":
+    def open(cls, denoiser: Denoiser, batch: int) -> "TrackedDenoiser":
         """A fresh account of a batch."""
         rows = torch.arange(batch)
         residual = torch.zeros(batch, dtype=torch.float64)
         return cls(denoiser, torch.zeros_like(rows), residual, torch.ones(batch, dtype=torch.bool), rows)
 
-    def only(self, rows: Tensor) -> "Account":
+    def only(self, rows: Tensor) -> "TrackedDenoiser":
         """The same account for some of its images alone (indices or a mask)."""
         return replace(self, rows=self.rows[rows.cpu()])
 

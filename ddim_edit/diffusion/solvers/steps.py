@@ -14,23 +14,23 @@ from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.statistics import Account
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 
 
-class Seen(NamedTuple):
+class HistoryEntry(NamedTuple):
     """What a multistep method remembers of a level that it has seen: x0 or eps there, whichever it extrapolates."""
 
     level: Level
     value: Tensor
 
 
-Past = tuple[Seen, ...]
+History = tuple[HistoryEntry, ...]
 
 
 class Step(Protocol):
     """One step of a solver: x [B, ...] at span.here and what came before in, x at span.there and the new past out."""
 
-    def __call__(self, account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
         """Take the step."""
         ...
 
@@ -55,7 +55,7 @@ def towards(answer: Prediction, level: Level) -> Tensor:
     return level.alpha * answer.x0 + level.sigma * answer.eps
 
 
-def euler(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+def euler(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
     """The DDIM step with x0 and eps taken where it stands: order 1, one evaluation; upwards the textbook inversion.
 
     Song, Meng, Ermon (2021); upwards Dhariwal and Nichol (2021), appendix F.
@@ -63,7 +63,7 @@ def euler(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, 
     return towards(account(x, span.here), span.there), past
 
 
-def multistep(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+def multistep(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
     """DPM-Solver++(2M): order 2, one evaluation; its first step, and any from or to s = 0, is DDIM's.
 
     With lambda = -log s and step h: x0~ = x0 + (x0 - x0_prev) h / (2 h_prev), then `towards` x0~ and the eps~ that
@@ -72,7 +72,7 @@ def multistep(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tens
     Lu, Zhou, Bao, Chen, Li, Zhu (2022).
     """
     answer = account(x, span.here)
-    seen = (Seen(span.here, answer.x0),)
+    seen = (HistoryEntry(span.here, answer.x0),)
     if not past or not span.there.s or not past[-1].level.s:
         return towards(answer, span.there), seen
     (before,) = past
@@ -81,7 +81,7 @@ def multistep(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tens
     return towards(Prediction(answer.x0 + change, answer.eps - change / span.here.s), span.there), seen
 
 
-def heun(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+def heun(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
     """Heun's step in (y, s), the mean of eps at both ends: order 2, two evaluations; down to s = 0 it is DDIM's.
 
     Heun (1900); for diffusion Karras et al. (2022).
@@ -94,7 +94,7 @@ def heun(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, P
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class AncestralStep:
     """The family between DDIM and DDPM, for sampling only: order 1, one evaluation.
 
     x_s = alpha_s x0 + sqrt(sigma_s^2 - beta^2) eps + beta z,
@@ -110,7 +110,7 @@ class Ancestral:
     eta: float
     noise: Callable[[Tensor], Tensor]
 
-    def __call__(self, account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
         """Take the step, towards the image."""
         here, there = span.here, span.there
         x0, eps = account(x, here)

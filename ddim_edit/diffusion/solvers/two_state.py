@@ -11,7 +11,7 @@ from torch import Tensor
 from ddim_edit.diffusion.schedules import Level, Span
 from ddim_edit.diffusion.solvers.anderson import Parts
 from ddim_edit.diffusion.solvers.base import Encoded, Spans
-from ddim_edit.diffusion.solvers.statistics import Account
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import along, euler
 from ddim_edit.errors import ArgumentError
 
@@ -46,14 +46,14 @@ class _Hop(NamedTuple):
     weight: float
     pull: float
 
-    def g(self, account: Account, z: Tensor) -> Tensor:
+    def g(self, account: TrackedDenoiser, z: Tensor) -> Tensor:
         y = z / self.c
         eps = account(self.node.alpha * y, self.node).eps
         return on_lattice(self.c_before * ((1 - self.weight) * y - self.pull * eps))
 
 
 @dataclass(frozen=True)
-class Leapfrog:
+class TwoStepSolver:
     """A two-step scheme that is solved for either end in closed form; returns bit by bit, one evaluation a step.
 
     y_{i-1} = w y_{i+1} + (1 - w) y_i - (h_i + w h_{i+1}) eps(y_i), y = x / alpha, h_i = s_i - s_{i-1}; the first step
@@ -69,7 +69,7 @@ class Leapfrog:
 
     weight: Weight
 
-    def encode(self, account: Account, x: Tensor, spans: Spans) -> Encoded:
+    def encode(self, account: TrackedDenoiser, x: Tensor, spans: Spans) -> Encoded:
         """Walk up: as many evaluations as spans."""
         hops, (scale, scale_next) = self._plan(spans)
         z, z_next = on_lattice(x), on_lattice(euler(account, x, spans[0], ())[0])
@@ -78,7 +78,7 @@ class Leapfrog:
         x = z_next / scale_next
         return Encoded((x, z / scale - shrunk(x, spans[-1])))
 
-    def decode(self, account: Account, parts: Parts, spans: Spans) -> Tensor:
+    def decode(self, account: TrackedDenoiser, parts: Parts, spans: Spans) -> Tensor:
         """Walk down: one evaluation less than spans, as delta stands in for the first."""
         hops, (scale, scale_next) = self._plan(spans)
         x, delta = with_delta(parts)
@@ -110,7 +110,7 @@ def with_delta(parts: Parts) -> Parts:
 
 
 @dataclass(frozen=True)
-class Edict:
+class EdictSolver:
     """EDICT: two coupled states that take turns; exact up to rounding, two evaluations a step, a poor sampler.
 
     Down: u = along(x, eps(x')), v = along(x', eps(u)), then x = p u + (1 - p) v, x' = p v + (1 - p) x; up each is
@@ -124,7 +124,7 @@ class Edict:
 
     mixing: float = 0.93
 
-    def encode(self, account: Account, x: Tensor, spans: Spans) -> Encoded:
+    def encode(self, account: TrackedDenoiser, x: Tensor, spans: Spans) -> Encoded:
         """Walk up, both states starting from the image."""
         p, twin = self.mixing, x
         for span in spans:
@@ -134,7 +134,7 @@ class Edict:
             x = along(u, account(twin, span.there).eps, span)
         return Encoded((x, twin - x))
 
-    def decode(self, account: Account, parts: Parts, spans: Spans) -> Tensor:
+    def decode(self, account: TrackedDenoiser, parts: Parts, spans: Spans) -> Tensor:
         """Walk down and give the first state."""
         p, (x, delta) = self.mixing, with_delta(parts)
         twin = x + delta

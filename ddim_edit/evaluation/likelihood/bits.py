@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, WatchedDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.evaluation.likelihood.density import Density, Ladder, log_density
 from ddim_edit.evaluation.likelihood.traces import Differences, Hutchinson, Tracer, every_unit
 from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.images.sources import Images, Source, sources
+from ddim_edit.images.sources import Images, PreparedImage, sources
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.memory import Batches
@@ -118,9 +118,9 @@ def log_likelihood(
     """
     _require_measurable(model)
     watch = on_evaluation or (lambda pictures: None)
-    denoiser = WatchedDenoiser(model.under(integration.condition), watch)
+    denoiser = ProgressDenoiser(model.conditioned_on(integration.condition), watch)
     meter = _Meter(model, denoiser, Ladder.of(model.schedule, integration.steps, integration.start), integration)
-    batches = Batches(model.room if batch_size is None else batch_size)
+    batches = Batches(model.default_batch_size if batch_size is None else batch_size)
     found = list(batches(meter, sources(images, model.size, crop)))
     if not found:
         raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
@@ -148,13 +148,13 @@ class _Meter:
     ladder: Ladder
     integration: Integration
 
-    def __call__(self, pictures: Sequence[Source]) -> Density:
+    def __call__(self, pictures: Sequence[PreparedImage]) -> Density:
         names = [picture.origin["source"] for picture in pictures]
         x0 = self._encoded(torch.stack([picture.pixels for picture in pictures]))
         if self.integration.dequantise:
             x0 = x0 + self._shares(names) / LEVELS
         slope = Differences(self.model.schedule.level(1).sigma)
-        return log_density(self.denoiser, self.model.placed(x0), self.ladder, slope, self._tracer(names))
+        return log_density(self.denoiser, self.model.to_state_device(x0), self.ladder, slope, self._tracer(names))
 
     def _encoded(self, pictures: Tensor) -> Tensor:
         x0 = self.model.codec.encode(pictures)

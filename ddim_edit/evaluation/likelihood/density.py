@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, WatchedDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.likelihood.traces import Slope, Tracer
@@ -47,7 +47,7 @@ def log_density(denoiser: Denoiser, x0: Tensor, ladder: "Ladder", slope: Slope, 
     Chen, Rubanova, Bettencourt, Duvenaud (2018); Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole (2021), appendix D.
     """
     calls: list[int] = []
-    motion = _Motion(WatchedDenoiser(denoiser, calls.append), ladder.unit, slope, tracer)
+    motion = _Motion(ProgressDenoiser(denoiser, calls.append), ladder.unit, slope, tracer)
     alpha, dim = ladder.levels[0].alpha, x0[0].numel()
     x = alpha * x0.double()
     total = variance = torch.zeros(len(x), dtype=torch.float64, device=x.device)

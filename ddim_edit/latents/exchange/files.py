@@ -10,7 +10,7 @@ import torch
 from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.latents.exchange.containers import ComfyFile, Container, NpyFile, TensorsFile
 from ddim_edit.latents.exchange.units import Units, for_comfy, for_diffusers, plain
-from ddim_edit.latents.latent import Latent, Latents, require_alike
+from ddim_edit.latents.latent import Latent, Latents, require_compatible
 from ddim_edit.models.model import Model
 
 
@@ -68,7 +68,7 @@ def export_latents(
     rows = [latents] if isinstance(latents, Latent) else list(latents)
     if not rows:
         raise ArgumentError("at least one latent", "none", "invert a picture first")
-    require_alike(rows)
+    require_compatible(rows)
     if any(row.delta is not None for row in rows):
         given = f"one of {rows[0].recipe.solver}, which has two"
         raise LatentError("a latent of one state", given, "invert with dpm2m or ddim")

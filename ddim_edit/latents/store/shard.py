@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ddim_edit.errors import LatentError
-from ddim_edit.io.schema import Check, is_count, is_number, is_table, is_text, maybe, misfit, parsed
+from ddim_edit.io.schema import Check, find_invalid, is_count, is_number, is_table, is_text, maybe, parsed
 from ddim_edit.latents.latent import Latent, Recipe
 from ddim_edit.latents.store.layout import FORMAT
 
@@ -100,7 +100,7 @@ class Shard:
             record = parsed(self._bytes(start, end))
         except ValueError:
             record = None
-        if not isinstance(record, dict) or misfit(record, _RECORD):
+        if not isinstance(record, dict) or find_invalid(record, _RECORD):
             remedy = "delete it and run the same command again"
             raise LatentError("the record of a latent", f"{self.path}, whose row {row} has none", remedy)
         return record
@@ -137,7 +137,7 @@ def _header(file: Any) -> Header:
     count, *shape = shapes["x"]
     (extent,) = shapes["records"]
     same = shapes.get("delta", shapes["x"]) == shapes["x"] and shapes["offsets"] == (count + 1,)
-    wrong = misfit(record, _ENTRIES)
+    wrong = find_invalid(record, _ENTRIES)
     if wrong or not same or any(_KINDS.get(name) != kind for name, kind in kinds.items()):
         given = f"one with {wrong or 'tensors of other kinds or shapes'}"
         raise LatentError("a shard as this program writes them", given, "delete it and run the same command again")

@@ -11,7 +11,7 @@ Opened = tuple[Tensor, Callable[[Tensor], Tensor]]
 """A bottleneck h [B, C, h, w], and what makes the network's output of any h of that shape."""
 
 
-class Hourglass(nn.Module):
+class UNetBase(nn.Module):
     """A UNet for inference, by what its parts make of x; says nothing of those parts.
 
     x [B, channels, H, W], index [B] (or [1] for all rows) and, for networks with classes, label [B] -> [B, answers, H,

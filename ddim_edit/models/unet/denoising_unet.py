@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.unet.base import Hourglass, Opened, require_images, require_label
+from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.time_features import TimeFeatures
 
 Shapes = Mapping[str, torch.Size]
@@ -297,7 +297,7 @@ def _ups(layout: Layout) -> nn.ModuleList:
     return nn.ModuleList(_Up(layout, sum(pair), pair[0], heads, resample) for pair, heads, resample in parts)
 
 
-class DenoisingUNet(Hourglass):
+class DenoisingUNet(UNetBase):
     """The network of one checkpoint, for inference, without classes and self-conditioning.
 
     x [B, channels, H, W], index [B] (or [1] for all rows) -> [B, answers, H, W], in the dtype of the weights, which x

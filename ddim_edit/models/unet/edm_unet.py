@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.models.unet.base import (
-    Hourglass,
     Opened,
+    UNetBase,
     norm_then_scale_and_shift,
     require_images,
     require_label,
@@ -310,7 +310,7 @@ def _unmoved(x: Tensor, emb: Tensor) -> Tensor:
     return x
 
 
-class EDMUNet(Hourglass):
+class EDMUNet(UNetBase):
     """One of EDM's networks, for inference: dropout and augmentation are left out.
 
     x [B, channels, H, W], index [B] -> [B, outputs, H, W], in the dtype of the weights, which x must have. index is

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
 from ddim_edit.models.unet.base import (
-    Hourglass,
     Opened,
+    UNetBase,
     norm_then_scale_and_shift,
     require_images,
     require_label,
@@ -254,7 +254,7 @@ def _output_blocks(layers: Layers, heads: Heads, skips: list[int]) -> nn.ModuleL
     return blocks
 
 
-class GuidedUNet(Hourglass):
+class GuidedUNet(UNetBase):
     """The network of one checkpoint, for inference: dropout is left out, and no picture is upsampled or classified.
 
     x [B, in_channels, H, W], index [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the weights,

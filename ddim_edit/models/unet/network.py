@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.models.unet.base import (
-    Hourglass,
     Opened,
+    UNetBase,
     norm_then_scale_and_shift,
     require_images,
     require_label,
@@ -225,7 +225,7 @@ class _UpBlock(nn.Module):
         return h
 
 
-class UNet(Hourglass):
+class UNet(UNetBase):
     """The network of one checkpoint, for inference: dropout is left out.
 
     x [B, in_channels, H, W], time [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Model, load_model
-from ddim_edit.diffusion.bottleneck import FORMS, Form, ReadingDenoiser, ShiftedDenoiser, asymmetric, plain
-from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser, WatchedDenoiser
+from ddim_edit.diffusion.bottleneck import FORMS, BottleneckReader, Form, ShiftedDenoiser, asymmetric, plain
+from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser, ProgressDenoiser
 from ddim_edit.diffusion.grids import make_grid
 from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.registry import SOLVERS
-from ddim_edit.diffusion.solvers.statistics import Account
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import euler
 
 from .conftest import H_SHAPE
@@ -39,7 +39,7 @@ def test_a_step_is_asyrps_equation(
     eps = denoiser(x, span.here).eps
     bent = ShiftedDenoiser(denoiser, {400.0: shift}, plain)(x, span.here).eps
     expected = math.sqrt(a_there) * (x - math.sqrt(1 - a) * bent) / math.sqrt(a) + math.sqrt(1 - a_there) * eps
-    stepped, _ = euler(Account.open(ShiftedDenoiser(denoiser, {400.0: shift}), 3), x, span, ())
+    stepped, _ = euler(TrackedDenoiser.open(ShiftedDenoiser(denoiser, {400.0: shift}), 3), x, span, ())
     torch.testing.assert_close(stepped, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -49,7 +49,7 @@ def test_the_plain_form_moves_only_what_the_step_takes_off_the_noise(
     """Asyrp's theorem: a shift of x0 and eps alike moves x' by 1 - s'/s of what the shift of x0 alone does."""
     span = model.schedule.span(400.0, 390.0)
     own, weak, strong = (
-        euler(Account.open(each, 3), x, span, ())[0]
+        euler(TrackedDenoiser.open(each, 3), x, span, ())[0]
         for each in (denoiser, *(ShiftedDenoiser(denoiser, {400.0: shift}, form) for form in (plain, asymmetric)))
     )
     share = 1 - span.there.s / span.here.s
@@ -115,7 +115,7 @@ def test_a_walk_costs_and_tells_the_same_with_shifts(
 ) -> None:
     walk, told = spans(model), []
     shifts = {span.there.t: shift for span in walk[2:5]}
-    watched = WatchedDenoiser(ShiftedDenoiser(denoiser, shifts, form), told.append)
+    watched = ProgressDenoiser(ShiftedDenoiser(denoiser, shifts, form), told.append)
     result = sample(watched, (x,), walk, SOLVERS["dpm2m"])
     assert result.nfe.tolist() == [len(walk)] * 3
     assert told == [3] * len(walk)
@@ -125,7 +125,7 @@ def test_reading_a_walk_notes_each_level_and_changes_nothing(
     model: Model, denoiser: NetworkDenoiser, x: Tensor
 ) -> None:
     walk, seen = spans(model), {}
-    assert torch.equal(decoded(ReadingDenoiser(denoiser, seen), x, walk), decoded(denoiser, x, walk))
+    assert torch.equal(decoded(BottleneckReader(denoiser, seen), x, walk), decoded(denoiser, x, walk))
     assert list(seen) == [span.there.t for span in reversed(walk)]
 
 
@@ -135,7 +135,7 @@ def test_the_packaged_models_pictures_change_with_a_shift_and_not_without() -> N
     model = load_model("faces64")
     walk, seen = spans(model, 8), {}
     x = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    own = decoded(ReadingDenoiser(model.denoiser, seen), x, walk)
+    own = decoded(BottleneckReader(model.denoiser, seen), x, walk)
     shifts = {t: h[1] - h[0] for t, h in seen.items()}
     none = {t: 0 * shift for t, shift in shifts.items()}
     for form in FORMS.values():

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ddim_edit import Model, load_model
 from ddim_edit.diffusion.bottleneck import (
     FORMS,
+    BottleneckReader,
     Form,
-    ReadingDenoiser,
     ShiftedDenoiser,
     asymmetric,
     bottleneck_of,
@@ -25,12 +25,12 @@ from ddim_edit.diffusion.denoisers import (
     GuidedDenoiser,
     NetworkDenoiser,
     Prediction,
-    WatchedDenoiser,
+    ProgressDenoiser,
     from_eps,
 )
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.models.placement import PRECISIONS, Placed
+from ddim_edit.models.placement import PRECISIONS, DeviceNetwork
 from ddim_edit.models.unet.network import UNet
 
 from ... import tiny
@@ -64,7 +64,7 @@ def test_reading_answers_as_before_and_notes_the_bottleneck(
     model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, t: float
 ) -> None:
     level, seen = model.schedule.level(t), {}
-    assert same(ReadingDenoiser(denoiser, seen)(x, level), denoiser(x, level))
+    assert same(BottleneckReader(denoiser, seen)(x, level), denoiser(x, level))
     assert seen.keys() == {t}
     assert torch.equal(seen[t], ByHand(unet, x, level).h)
     assert seen[t].dtype == torch.float32
@@ -72,7 +72,7 @@ def test_reading_answers_as_before_and_notes_the_bottleneck(
 
 def test_every_level_is_noted_and_a_later_visit_overwrites(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
     seen: dict[float, Tensor] = {}
-    reading = ReadingDenoiser(denoiser, seen)
+    reading = BottleneckReader(denoiser, seen)
     for t in TIMES:
         reading(x, model.schedule.level(t))
     assert tuple(seen) == TIMES
@@ -147,11 +147,11 @@ def test_whoever_watches_is_told_of_one_evaluation(
     told: list[int] = []
     level = model.schedule.level(400.0)
     bare = ShiftedDenoiser(denoiser, {400.0: shift}, form)
-    assert same(WatchedDenoiser(bare, told.append)(x, level), bare(x, level))
+    assert same(ProgressDenoiser(bare, told.append)(x, level), bare(x, level))
     assert told == [3]
-    assert same(WatchedDenoiser(ReadingDenoiser(denoiser, {}), told.append)(x, level), denoiser(x, level))
+    assert same(ProgressDenoiser(BottleneckReader(denoiser, {}), told.append)(x, level), denoiser(x, level))
     assert told == [3, 3]
-    WatchedDenoiser(ShiftedDenoiser(denoiser, {}, form), told.append)(x, level)
+    ProgressDenoiser(ShiftedDenoiser(denoiser, {}, form), told.append)(x, level)
     assert told == [3] * 3
 
 
@@ -165,8 +165,8 @@ WRAPPERS: dict[str, Callable[[NetworkDenoiser], Denoiser]] = {
     "GuidedDenoiser": lambda denoiser: GuidedDenoiser(denoiser, denoiser, 2.0),
     "ClippedDenoiser": ClippedDenoiser,
     "ShiftedDenoiser": lambda denoiser: ShiftedDenoiser(denoiser, {}),
-    "ReadingDenoiser": lambda denoiser: ReadingDenoiser(denoiser, {}),
-    "WatchedDenoiser": lambda denoiser: WatchedDenoiser(denoiser, print),
+    "BottleneckReader": lambda denoiser: BottleneckReader(denoiser, {}),
+    "ProgressDenoiser": lambda denoiser: ProgressDenoiser(denoiser, print),
 }
 
 
@@ -174,7 +174,7 @@ WRAPPERS: dict[str, Callable[[NetworkDenoiser], Denoiser]] = {
 def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkDenoiser, name: str) -> None:
     other = WRAPPERS[name](denoiser)
     message = rf"^wanted a denoiser that is one network with a bottleneck, was given a {name}: "
-    for refuse in (bottleneck_of, lambda each: ReadingDenoiser(each, {}), lambda each: ShiftedDenoiser(each, {})):
+    for refuse in (bottleneck_of, lambda each: BottleneckReader(each, {}), lambda each: ShiftedDenoiser(each, {})):
         with pytest.raises(ModelError, match=message):
             refuse(other)
 
@@ -183,9 +183,9 @@ def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor,
     bare = NetworkDenoiser(lambda x, index: x, from_eps)
     with pytest.raises(ModelError, match=r"^wanted a network that shows its bottleneck, was given a function: "):
         ShiftedDenoiser(bare, {})
-    placed = replace(bare, network=Placed(nn.Identity(), torch.device("cpu"), PRECISIONS["float32"]))
+    placed = replace(bare, network=DeviceNetwork(nn.Identity(), torch.device("cpu"), PRECISIONS["float32"]))
     level = model.schedule.level(400.0)
-    for denoiser in (ReadingDenoiser(placed, {}), ShiftedDenoiser(placed, {400.0: shift})):
+    for denoiser in (BottleneckReader(placed, {}), ShiftedDenoiser(placed, {400.0: shift})):
         with pytest.raises(ModelError, match=r"bottleneck, was given a Identity: "):
             denoiser(x, level)
 
@@ -201,6 +201,6 @@ def test_a_half_precise_network_is_read_in_float32_and_left_alone_without_a_shif
 ) -> None:
     model = load_model(tiny.save_model(tmp_path_factory.mktemp("half")), dtype="bfloat16")
     level, seen = model.schedule.level(400.0), {}
-    ReadingDenoiser(model.denoiser, seen)(x, level)
+    BottleneckReader(model.denoiser, seen)(x, level)
     assert seen[400.0].dtype == torch.float32
     assert same(ShiftedDenoiser(model.denoiser, {400.0: 0 * seen[400.0]})(x, level), model.denoiser(x, level))

@@ -16,8 +16,8 @@ from ddim_edit.diffusion.denoisers import (
     MixtureDenoiser,
     NetworkDenoiser,
     Prediction,
+    ProgressDenoiser,
     Reading,
-    WatchedDenoiser,
     from_eps,
     from_flow,
     from_v,
@@ -238,8 +238,8 @@ def test_clipping_equals_diffusers() -> None:
 def test_watching_tells_of_every_evaluation_and_changes_nothing() -> None:
     told: list[int] = []
     data, level, x = mixture(), LINEAR.level(300), randn(5, 1, 2, 2)
-    prediction = WatchedDenoiser(data, told.append)(x, level)
-    WatchedDenoiser(data, told.append)(x[:2], level)
+    prediction = ProgressDenoiser(data, told.append)(x, level)
+    ProgressDenoiser(data, told.append)(x[:2], level)
     assert told == [5, 2]
     assert torch.equal(prediction.eps, data(x, level).eps)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddim_edit.diffusion.solvers.anderson import PATIENCE, Anderson, Parts, Root, fixed_point
+from ddim_edit.diffusion.solvers.anderson import PATIENCE, AndersonAccelerator, Parts, Root, fixed_point
 
 from .closed_forms import max_error, randn
 
@@ -43,7 +43,7 @@ class Affine:
 
 
 def solve(problem: Affine, tol: float = 1e-10, memory: int = 3, limit: int = 200) -> Root:
-    return fixed_point(problem, torch.zeros_like(problem.offset), tol, Anderson(memory=memory), limit)
+    return fixed_point(problem, torch.zeros_like(problem.offset), tol, AndersonAccelerator(memory=memory), limit)
 
 
 @given(SEEDS, st.integers(0, 5), st.floats(0.1, 0.6))
@@ -75,7 +75,7 @@ def test_iterates_are_images_of_gmres_iterates(seed: int, k: int) -> None:
     """Walker and Ni (2011): untruncated, undamped Anderson steps to g of the GMRES iterate."""
     problem, every = Affine(seed), torch.arange(ROWS)
     z, seen = torch.zeros_like(problem.offset), []
-    method = Anderson(memory=DIM)
+    method = AndersonAccelerator(memory=DIM)
     for _ in range(k + 1):
         seen.append(z)
         z = method.next(z, problem.image(z, every) - z)
@@ -95,7 +95,7 @@ def _powers(problem: Affine, k: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("mixing", [0.5, 1.0, 1.6])
 def test_without_memory_it_is_relaxed_iteration(mixing: float) -> None:
-    problem, every, method = Affine(3), torch.arange(ROWS), Anderson(mixing, memory=0)
+    problem, every, method = Affine(3), torch.arange(ROWS), AndersonAccelerator(mixing, memory=0)
     z = by_hand = randn(ROWS, DIM)
     for _ in range(5):
         z = method.next(z, problem.image(z, every) - z)
@@ -138,7 +138,9 @@ def test_a_row_that_stalls_is_given_up_and_the_others_go_on() -> None:
         image, parts = problem(z, rows)
         return torch.where((rows == 2)[:, None], z + 1, image), parts
 
-    root = fixed_point(hopeless_in_row_2, torch.zeros(ROWS, DIM, dtype=torch.float64), 1e-10, Anderson(), 200)
+    root = fixed_point(
+        hopeless_in_row_2, torch.zeros(ROWS, DIM, dtype=torch.float64), 1e-10, AndersonAccelerator(), 200
+    )
     assert root.spent[2] == 1 + PATIENCE
     assert root.residual[2] == 1
     assert (root.residual[[0, 1, 3, 4]] <= 1e-10).all()
@@ -151,7 +153,7 @@ def test_the_best_iterate_is_kept_with_what_belongs_to_it() -> None:
         step = next(residuals)
         return z + step, (torch.full_like(z, step), rows)
 
-    root = fixed_point(wandering, torch.zeros(1, 2, dtype=torch.float64), 1e-10, Anderson(memory=0), 40)
+    root = fixed_point(wandering, torch.zeros(1, 2, dtype=torch.float64), 1e-10, AndersonAccelerator(memory=0), 40)
     assert root.spent.tolist() == [5]
     assert root.residual.tolist() == [1.0]
     assert root.parts[0].tolist() == [[1.0, 1.0]]
@@ -181,7 +183,9 @@ def test_a_row_that_is_no_number_poisons_no_other(memory: int, poison: float) ->
         return torch.where((rows == 2)[:, None], poison, image), parts
 
     healthy = solve(Affine(0), memory=memory)
-    root = fixed_point(poisoned, torch.zeros(ROWS, DIM, dtype=torch.float64), 1e-10, Anderson(memory=memory), 200)
+    root = fixed_point(
+        poisoned, torch.zeros(ROWS, DIM, dtype=torch.float64), 1e-10, AndersonAccelerator(memory=memory), 200
+    )
     others = [0, 1, 3, 4]
     assert max_error(root.parts[0][others], healthy.parts[0][others]) < 1e-9
     assert root.residual[2] == math.inf

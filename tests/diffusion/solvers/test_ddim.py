@@ -13,14 +13,14 @@ from ddim_edit.diffusion.denoisers import Prediction
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.base import Marching
-from ddim_edit.diffusion.solvers.implicit import Implicit, whole
+from ddim_edit.diffusion.solvers.base import SingleStateSolver
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, whole
 from ddim_edit.diffusion.solvers.steps import euler
 
 from .closed_forms import LINEAR, SHAPE, gain, gaussian, max_error, randn, spans
 
-EXACT = Marching(Implicit(whole, tol=1e-13), euler)
-TEXTBOOK = Marching(euler, euler)
+EXACT = SingleStateSolver(ImplicitStep(whole, tol=1e-13), euler)
+TEXTBOOK = SingleStateSolver(euler, euler)
 GRIDS = st.sampled_from(["karras", "logsnr", "uniform", "quad", "leading", "trailing", "linspace"])
 WIDTHS, STEPS, SEEDS = st.floats(0.05, 2), st.integers(10, 50), st.integers(0, 2**31)
 

@@ -10,8 +10,8 @@ from ddim_edit.diffusion.denoisers import MixtureDenoiser
 from ddim_edit.diffusion.integration import Inversion, invert, sample
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.anderson import PATIENCE
-from ddim_edit.diffusion.solvers.base import Checked, Exact, Marching, Solver
-from ddim_edit.diffusion.solvers.implicit import Implicit, whole
+from ddim_edit.diffusion.solvers.base import CheckedSolver, ExactSolver, SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, whole
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.diffusion.solvers.steps import euler
 
@@ -20,9 +20,9 @@ from .closed_forms import SHAPE, Altered, Counting, draw, max_error, mixture, ra
 INNER: dict[str, Solver] = {
     "dpm2m": SOLVERS["dpm2m"],
     "heun": SOLVERS["heun"],
-    "textbook": Marching(euler, euler),
+    "textbook": SingleStateSolver(euler, euler),
     "warm ddim": SOLVERS["ddim"],
-    "solved ddim": Marching(Implicit(whole, tol=1e-3), euler),
+    "solved ddim": SingleStateSolver(ImplicitStep(whole, tol=1e-3), euler),
     "midpoint": SOLVERS["midpoint"],
     "bdia": SOLVERS["bdia"],
 }
@@ -40,7 +40,7 @@ def errors(found: Inversion, data: MixtureDenoiser, x0: Tensor, walk: tuple[Span
 def test_pictures_come_back_to_the_tolerance_and_the_certificate_is_true(grid: str, name: str) -> None:
     walk, x0, solver = spans(grid, 20), draw(BROAD, 8, seed=3), INNER[name]
     denoiser = Counting(BROAD)
-    found = invert(denoiser, x0, walk, Exact(solver, TOL))
+    found = invert(denoiser, x0, walk, ExactSolver(solver, TOL))
     assert found.converged.all()
     assert denoiser.rows == int(found.nfe.sum())
     again = errors(found, BROAD, x0, walk, solver)
@@ -54,7 +54,7 @@ def test_pictures_come_back_to_the_tolerance_and_the_certificate_is_true(grid: s
 def test_whatever_it_says_is_true_on_hard_mixtures_too(name: str, width: float, steps: int, seed: int) -> None:
     data, walk, solver = mixture(seed, width=width), spans("karras", steps), INNER[name]
     x0 = torch.cat([draw(data, 3, seed + 1), randn(2, *SHAPE, seed=seed + 2)])
-    found = invert(data, x0, walk, Exact(solver, TOL))
+    found = invert(data, x0, walk, ExactSolver(solver, TOL))
     assert found.trip is not None
     again = errors(found, data, x0, walk, solver) * walk[0].here.alpha
     assert torch.equal(found.converged, again <= TOL * (1 + 1e-6))
@@ -66,7 +66,7 @@ def test_images_stop_costing_when_they_have_converged() -> None:
     """A row near the mean of its component is easy, one between two components is hard."""
     data, walk = mixture(seed=1, width=0.5), spans("logsnr", 20)
     x0 = torch.cat([data.means[2:3], draw(data, 8, seed=3)])
-    denoiser, solver = Counting(data), Exact(SOLVERS["dpm2m"], TOL)
+    denoiser, solver = Counting(data), ExactSolver(SOLVERS["dpm2m"], TOL)
     found = invert(denoiser, x0, walk, solver)
     assert denoiser.rows == int(found.nfe.sum())
     assert len(set(found.nfe.tolist())) > 2
@@ -85,12 +85,12 @@ def test_a_picture_the_model_does_not_know_is_flagged_and_hurts_no_other(name: s
     data, walk = MixtureDenoiser(means, 0.1 * one, one), spans("karras", 20)
     own = means[:1] + 0.1 * randn(1, *shape, seed=4)
     foreign = (2 * randn(5, *shape, seed=9)).tanh()
-    found = invert(data, torch.cat([own, foreign]), walk, Exact(INNER[name], 1e-3))
+    found = invert(data, torch.cat([own, foreign]), walk, ExactSolver(INNER[name], 1e-3))
     assert found.converged.tolist() == [True] + [False] * 5
     assert found.trip is not None
     assert (found.trip.error[1:] > 0.1).all()
     assert all(part.isfinite().all() for part in found.parts)
-    alone = invert(data, own, walk, Exact(INNER[name], 1e-3))
+    alone = invert(data, own, walk, ExactSolver(INNER[name], 1e-3))
     assert max_error(found.parts[0][:1], alone.parts[0]) < 1e-9
 
 
@@ -99,7 +99,7 @@ def test_more_rounds_never_make_it_worse() -> None:
     data, walk = mixture(seed=0, width=0.3), spans("karras", 10)
     x0, best = draw(data, 12, seed=3), torch.full((12,), math.inf, dtype=torch.float64)
     for limit in range(1, 9):
-        trip = invert(data, x0, walk, Exact(SOLVERS["dpm2m"], TOL, limit)).trip
+        trip = invert(data, x0, walk, ExactSolver(SOLVERS["dpm2m"], TOL, limit)).trip
         assert trip is not None
         assert (trip.error <= best).all()
         assert (trip.rounds <= limit).all()
@@ -110,14 +110,14 @@ def test_more_rounds_never_make_it_worse() -> None:
 @pytest.mark.parametrize("share", [0.6, 0.99, 1.01])
 def test_converged_is_decided_by_the_tolerance_itself(share: float) -> None:
     x0, walk = draw(BROAD, 1, seed=3), spans("karras", 10)
-    once = invert(BROAD, x0, walk, Exact(SOLVERS["heun"], 0.0, 1)).trip
+    once = invert(BROAD, x0, walk, ExactSolver(SOLVERS["heun"], 0.0, 1)).trip
     assert once is not None
     tol = share * float(once.error) * walk[0].here.alpha
-    assert invert(BROAD, x0, walk, Exact(SOLVERS["heun"], tol, 1)).converged.tolist() == [share > 1]
+    assert invert(BROAD, x0, walk, ExactSolver(SOLVERS["heun"], tol, 1)).converged.tolist() == [share > 1]
 
 
 def test_the_limit_is_one_of_rounds() -> None:
-    found = invert(BROAD, draw(BROAD, 3), spans("karras", 10), Exact(SOLVERS["heun"], 0.0, 2))
+    found = invert(BROAD, draw(BROAD, 3), spans("karras", 10), ExactSolver(SOLVERS["heun"], 0.0, 2))
     assert not found.converged.any()
     assert found.nfe.tolist() == [2 * (20 + 20)] * 3
 
@@ -140,7 +140,7 @@ def test_a_code_that_is_no_number_is_not_called_converged(name: str) -> None:
 
 @pytest.mark.parametrize("name", INNER)
 def test_a_row_that_is_no_number_poisons_no_other(name: str) -> None:
-    x0, walk, solver = draw(BROAD, 4, seed=3), spans("karras", 10), Exact(INNER[name], 1e-3)
+    x0, walk, solver = draw(BROAD, 4, seed=3), spans("karras", 10), ExactSolver(INNER[name], 1e-3)
     x0[2] = 1000
     found = invert(Altered(BROAD, lost), x0, walk, solver)
     assert not found.converged[2]
@@ -156,7 +156,7 @@ def test_a_row_that_is_no_number_poisons_no_other(name: str) -> None:
 def test_a_check_decodes_once_and_changes_no_code(name: str) -> None:
     data, walk, denoiser = mixture(), spans("karras", 12), Counting(mixture())
     x0 = draw(data, 3)
-    found, plain = invert(denoiser, x0, walk, Checked(SOLVERS[name])), invert(data, x0, walk, SOLVERS[name])
+    found, plain = invert(denoiser, x0, walk, CheckedSolver(SOLVERS[name])), invert(data, x0, walk, SOLVERS[name])
     assert found.trip is not None
     assert plain.trip is None
     assert denoiser.rows == int(found.nfe.sum())
@@ -173,5 +173,5 @@ def test_a_check_decodes_once_and_changes_no_code(name: str) -> None:
 def test_wrapped_solvers_decode_as_what_they_wrap() -> None:
     data, walk, z = mixture(), spans("karras", 12), randn(2, *SHAPE)
     plain = sample(data, (z,), walk, SOLVERS["dpm2m"]).x0
-    assert torch.equal(sample(data, (z,), walk, Checked(SOLVERS["dpm2m"])).x0, plain)
-    assert torch.equal(sample(data, (z,), walk, Exact(SOLVERS["dpm2m"], TOL)).x0, plain)
+    assert torch.equal(sample(data, (z,), walk, CheckedSolver(SOLVERS["dpm2m"])).x0, plain)
+    assert torch.equal(sample(data, (z,), walk, ExactSolver(SOLVERS["dpm2m"], TOL)).x0, plain)

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.schedules import Span
-from ddim_edit.diffusion.solvers.anderson import Anderson, Parts, fixed_point
-from ddim_edit.diffusion.solvers.base import Marching
-from ddim_edit.diffusion.solvers.implicit import Implicit, extrapolate, half, whole
+from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point
+from ddim_edit.diffusion.solvers.base import SingleStateSolver
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, extrapolate, half, whole
 from ddim_edit.diffusion.solvers.registry import SOLVERS
-from ddim_edit.diffusion.solvers.statistics import Account
-from ddim_edit.diffusion.solvers.steps import Past, Seen, along, euler
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.steps import History, HistoryEntry, along, euler
 
 from .closed_forms import LINEAR, draw, gaussian, max_error, mixture, randn, spans
 
 SEEDS = st.integers(0, 2**31)
 SOLVED = {
-    "ddim": Marching(Implicit(whole, tol=1e-11), euler),
-    "midpoint": Marching(Implicit(half, tol=1e-11), Implicit(half, tol=1e-11)),
+    "ddim": SingleStateSolver(ImplicitStep(whole, tol=1e-11), euler),
+    "midpoint": SingleStateSolver(ImplicitStep(half, tol=1e-11), ImplicitStep(half, tol=1e-11)),
 }
 WIDTHS = st.floats(0.7, 2)
 GRIDS = st.sampled_from(["karras", "logsnr", "uniform", "quad"])
@@ -72,7 +72,7 @@ def test_plain_iteration_contracts_at_the_predicted_rate(times: tuple[float, flo
         residuals.append(there - z)
         return there, ()
 
-    fixed_point(image, x, 0.0, Anderson(memory=0), 3)
+    fixed_point(image, x, 0.0, AndersonAccelerator(memory=0), 3)
     rho = (1 - span.here.s / span.there.s) / (1 + width**2 / span.there.s**2)
     assert max_error(residuals[1], rho * residuals[0]) < 1e-12
     assert max_error(residuals[2], rho**2 * residuals[0]) < 1e-12
@@ -81,7 +81,7 @@ def test_plain_iteration_contracts_at_the_predicted_rate(times: tuple[float, flo
 @pytest.mark.parametrize("node", [whole, half])
 def test_a_gaussian_takes_three_evaluations_a_step(node: Callable[[Span], Span]) -> None:
     """All dimensions contract alike there, so one difference is all that Anderson has to learn."""
-    solver, walk = Marching(Implicit(node, tol=1e-12), euler), spans("logsnr", 20)
+    solver, walk = SingleStateSolver(ImplicitStep(node, tol=1e-12), euler), spans("logsnr", 20)
     found = invert(gaussian(0.4), randn(2, 1, 2, 3), walk, solver)
     assert found.converged.all()
     assert (found.nfe <= 1 + 3 * len(walk)).all()
@@ -94,7 +94,7 @@ def test_extrapolation_is_exact_for_parabolas_in_log_s(seed: int, s: float) -> N
     def parabola(log_s: float) -> Tensor:
         return coefficients[0] + coefficients[1] * log_s + coefficients[2] * log_s**2
 
-    past = tuple(Seen(level, parabola(math.log(level.s))) for level in levels)
+    past = tuple(HistoryEntry(level, parabola(math.log(level.s))) for level in levels)
     target = LINEAR.level(LINEAR.time(s))
     assert max_error(extrapolate(past, target), parabola(math.log(target.s))) < 1e-11
     line = (*(seen._replace(value=coefficients[0] + math.log(seen.level.s)) for seen in past[:2]),)
@@ -107,7 +107,7 @@ def test_one_evaluation_a_step_is_a_far_better_inverse_than_the_textbook_s(steps
     data, walk = mixture(seed=1), spans("logsnr", steps)
     x0 = draw(data, 8, seed=2)
     errors = {}
-    for name, solver in (("warm", SOLVERS["ddim"]), ("textbook", Marching(euler, euler))):
+    for name, solver in (("warm", SOLVERS["ddim"]), ("textbook", SingleStateSolver(euler, euler))):
         found = invert(data, x0, walk, solver)
         errors[name] = float((sample(data, found.parts, walk, solver).x0 - x0).square().mean())
     assert errors["textbook"] > gain * errors["warm"]
@@ -115,7 +115,7 @@ def test_one_evaluation_a_step_is_a_far_better_inverse_than_the_textbook_s(steps
 
 def test_a_step_out_of_evaluations_says_what_it_left() -> None:
     data, walk, x0 = mixture(), spans("logsnr", 10), randn(3, 1, 2, 3)
-    found = invert(data, x0, walk, Marching(Implicit(whole, tol=1e-9, limit=2), euler))
+    found = invert(data, x0, walk, SingleStateSolver(ImplicitStep(whole, tol=1e-9, limit=2), euler))
     assert not found.converged.any()
     assert (found.residual > 1e-9).all()
     assert found.nfe.tolist() == [1 + 2 * len(walk)] * 3
@@ -123,8 +123,8 @@ def test_a_step_out_of_evaluations_says_what_it_left() -> None:
 
 def test_the_residual_is_the_worst_gap_between_a_point_and_where_its_eps_leads() -> None:
     data, walk, gaps = mixture(), spans("karras", 12), []
-    step, account = Implicit(whole, tol=1e-3), Account.open(data, 3)
-    past: Past = ()
+    step, account = ImplicitStep(whole, tol=1e-3), TrackedDenoiser.open(data, 3)
+    past: History = ()
     x = draw(data, 3)
     for span in walk:
         before = x

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddim_edit.config import EIGHT_BIT, Method
+from ddim_edit.config import EIGHT_BIT, InversionConfig
 from ddim_edit.diffusion.grids import GRIDS, Grid, make_grid
 from ddim_edit.diffusion.integration import invert
-from ddim_edit.diffusion.solvers.base import Exact
+from ddim_edit.diffusion.solvers.base import ExactSolver
 from ddim_edit.diffusion.solvers.registry import SOLVERS, find_solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import to_uint8
@@ -31,7 +31,7 @@ def test_the_tolerance_is_as_large_as_that_allows_but_for_a_tenth(error: float) 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_exact_methods_return_every_pixel(name: str) -> None:
-    method, x0 = Method(name, exact=True), draw(DATA, 6)
+    method, x0 = InversionConfig(name, exact=True), draw(DATA, 6)
     found = invert(DATA, x0, spans("karras", method.steps), method.make_solver())
     assert found.trip is not None
     assert found.converged.all()
@@ -41,7 +41,9 @@ def test_exact_methods_return_every_pixel(name: str) -> None:
 @pytest.mark.parametrize("name", SOLVERS)
 def test_plain_and_checked_methods_find_the_solver_s_own_code(name: str) -> None:
     x0, walk = draw(DATA, 2), spans("karras", 8)
-    plain, checked = (invert(DATA, x0, walk, Method(name, check=check).make_solver()) for check in (False, True))
+    plain, checked = (
+        invert(DATA, x0, walk, InversionConfig(name, check=check).make_solver()) for check in (False, True)
+    )
     assert plain.trip is None
     assert checked.trip is not None
     assert torch.equal(plain.parts[0], checked.parts[0])
@@ -53,7 +55,7 @@ def test_exact_ddim_starts_from_solved_steps_because_that_gets_further_for_less(
     x0 = draw(data, 16, seed=3)
     solved, unsolved = (
         invert(data, x0, walk, solver)
-        for solver in (Method("ddim", exact=True).make_solver(), Exact(SOLVERS["ddim"], EIGHT_BIT))
+        for solver in (InversionConfig("ddim", exact=True).make_solver(), ExactSolver(SOLVERS["ddim"], EIGHT_BIT))
     )
     assert int(solved.converged.sum()) == 16
     assert int(unsolved.converged.sum()) < 10
@@ -61,9 +63,9 @@ def test_exact_ddim_starts_from_solved_steps_because_that_gets_further_for_less(
 
 
 def test_the_default_method_is_a_good_one() -> None:
-    default, walk = Method(), spans(Method().grid, Method().steps)
+    default, walk = InversionConfig(), spans(InversionConfig().grid, InversionConfig().steps)
     assert (default.solver, default.steps, walk[-1].there.t) == ("dpm2m", 20, LINEAR.T)
-    found = invert(DATA, draw(DATA, 8), walk, Method(check=True).make_solver())
+    found = invert(DATA, draw(DATA, 8), walk, InversionConfig(check=True).make_solver())
     assert found.trip is not None
     assert float(found.trip.error.max()) < 0.1
 
@@ -71,45 +73,45 @@ def test_the_default_method_is_a_good_one() -> None:
 @pytest.mark.parametrize("tol", [0.0, -1.0, math.nan])
 def test_a_tolerance_must_be_positive(tol: float) -> None:
     with pytest.raises(ArgumentError, match=r"wanted a tolerance above 0, was given \S+: 0.0035 returns every pixel$"):
-        Method(tol=tol).make_solver()
+        InversionConfig(tol=tol).make_solver()
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_an_unknown_solver_is_refused(exact: bool) -> None:
     expected = "wanted a solver out of dpm2m, ddim, heun, midpoint, belm, bdia, edict, was given euler: choose one of"
     with pytest.raises(ArgumentError, match=expected):
-        Method("euler", exact=exact).make_solver()
+        InversionConfig("euler", exact=exact).make_solver()
     with pytest.raises(ArgumentError, match=expected):
         find_solver("euler")
 
 
 @pytest.mark.parametrize("name", [*GRIDS, "karras:3"])
 def test_a_method_makes_the_grid_that_it_names(name: str) -> None:
-    assert Method(grid=name, steps=7).make_grid(LINEAR) == make_grid(name, LINEAR, 7)
+    assert InversionConfig(grid=name, steps=7).make_grid(LINEAR) == make_grid(name, LINEAR, 7)
 
 
 def test_a_grid_of_ones_own_is_taken_as_it_is() -> None:
     own = Grid("mine", (0.0, 3.5, 77.0, 400.0))
-    assert Method(grid=own, steps=99).make_grid(LINEAR) is own
-    assert Method(grid=own, level=50).make_grid(LINEAR) == Grid("mine", (0.0, 3.5, 77.0))
+    assert InversionConfig(grid=own, steps=99).make_grid(LINEAR) is own
+    assert InversionConfig(grid=own, level=50).make_grid(LINEAR) == Grid("mine", (0.0, 3.5, 77.0))
 
 
 @given(st.sampled_from(list(GRIDS)), st.integers(2, 40), st.floats(0.001, 1000))
 def test_a_level_ends_the_grid_at_its_nearest_time(name: str, steps: int, level: float) -> None:
-    whole, part = (Method(grid=name, steps=steps, level=each).make_grid(LINEAR) for each in (None, level))
+    whole, part = (InversionConfig(grid=name, steps=steps, level=each).make_grid(LINEAR) for each in (None, level))
     assert part.times == whole.times[: len(part.times)]
     assert len(part.times) >= 2
     assert abs(part.times[-1] - level) == min(abs(t - level) for t in whole.times[1:])
-    assert Method(grid=part).make_grid(LINEAR) == part
+    assert InversionConfig(grid=part).make_grid(LINEAR) == part
 
 
 @pytest.mark.parametrize("level", [0.0, -1.0, 1000.1, math.inf, math.nan])
 def test_a_level_outside_the_schedule_is_refused(level: float) -> None:
     with pytest.raises(ArgumentError, match=r"wanted a level above 0 and up to 1000, was given \S+: 0.4 T is"):
-        Method(level=level).make_grid(LINEAR)
+        InversionConfig(level=level).make_grid(LINEAR)
 
 
 @pytest.mark.parametrize(("grid", "steps"), [("zigzag", 20), ("karras:0", 20), ("karras:14", 0), ("uniform", 10_001)])
 def test_a_grid_that_cannot_be_made_is_refused(grid: str, steps: int) -> None:
     with pytest.raises(ArgumentError, match=r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"):
-        Method(grid=grid, steps=steps).make_grid(LINEAR)
+        InversionConfig(grid=grid, steps=steps).make_grid(LINEAR)

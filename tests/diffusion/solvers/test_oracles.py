@@ -11,9 +11,9 @@ from ddim_edit.diffusion.denoisers import READINGS, NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid, GridMaker, Leading, make_grid, trailing
 from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.schedules import NoiseSchedule, Span
-from ddim_edit.diffusion.solvers.base import Marching, OneWay, Solver
-from ddim_edit.diffusion.solvers.statistics import Account
-from ddim_edit.diffusion.solvers.steps import Ancestral, Past, along, euler, multistep, no_noise
+from ddim_edit.diffusion.solvers.base import SamplingOnlySolver, SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.steps import AncestralStep, History, along, euler, multistep, no_noise
 
 from .closed_forms import LINEAR, max_error, randn
 
@@ -61,7 +61,7 @@ class Path:
         self.step = step
         self.points: list[Tensor] = []
 
-    def __call__(self, account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
         x, past = self.step(account, x, span, past)
         self.points.append(x)
         return x, past
@@ -73,7 +73,7 @@ def our_path(
     """Where a step leads, one point after another, from the same noise as the oracle."""
     made = grid if isinstance(grid, Grid) else grid(schedule, steps)
     path = Path(step)
-    sample(denoiser(kind), (randn(*SHAPE),), schedule.spans(made), OneWay(path))
+    sample(denoiser(kind), (randn(*SHAPE),), schedule.spans(made), SamplingOnlySolver(path))
     return path.points
 
 
@@ -92,7 +92,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], tol: float) -> None:
 
 
 @pytest.mark.parametrize("kind", READINGS)
-@pytest.mark.parametrize("step", [euler, Ancestral(0.0, no_noise)], ids=["euler", "eta 0"])
+@pytest.mark.parametrize("step", [euler, AncestralStep(0.0, no_noise)], ids=["euler", "eta 0"])
 def test_ddim_equals_diffusers(kind: str, step: Any) -> None:
     assert_same(our_path(step, Leading(), 50, kind), oracle_path(ddim(50, prediction_type=kind)), 1e-9)
 
@@ -107,7 +107,7 @@ def test_ddim_equals_diffusers_as_it_comes_in_float32() -> None:
 @pytest.mark.parametrize("kind", READINGS)
 def test_every_eta_equals_diffusers_given_the_same_noise(kind: str, eta: float) -> None:
     noise = randn(*SHAPE, seed=5)
-    ours = our_path(Ancestral(eta, lambda x: noise), Leading(), 50, kind)
+    ours = our_path(AncestralStep(eta, lambda x: noise), Leading(), 50, kind)
     theirs = oracle_path(ddim(50, prediction_type=kind), eta=eta, variance_noise=noise)
     assert_same(ours, theirs, 1e-9)
 
@@ -132,15 +132,15 @@ def test_without_a_clean_end_diffusers_last_step_goes_nowhere() -> None:
 def test_ancestral_steps_of_one_level_equal_diffusers_ddpm() -> None:
     oracle = in_float64(DDPMScheduler(clip_sample=False))
     oracle.set_timesteps(1000)
-    x, account = randn(*SHAPE), Account.open(denoiser(), 2)
+    x, account = randn(*SHAPE), TrackedDenoiser.open(denoiser(), 2)
     for index in (999, 500, 20, 1, 0):
         noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
         generator = torch.Generator().manual_seed(index)
         expected = oracle.step(answer(x, torch.tensor(index)), index, x, generator=generator).prev_sample
         span = LINEAR.span(index + 1, index)
-        assert max_error(Ancestral(1.0, lambda _, z=noise: z)(account, x, span, ())[0], expected) < 1e-10
+        assert max_error(AncestralStep(1.0, lambda _, z=noise: z)(account, x, span, ())[0], expected) < 1e-10
         deviation = oracle._get_variance(index) ** 0.5 if index else 0
-        assert max_error(Ancestral(1.0, no_noise)(account, x, span, ())[0], expected - deviation * noise) < 1e-10
+        assert max_error(AncestralStep(1.0, no_noise)(account, x, span, ())[0], expected - deviation * noise) < 1e-10
 
 
 def dpm(indices: list[int], end: str) -> Any:
@@ -160,7 +160,7 @@ def test_multistep_equals_diffusers(steps: int, end: str, first: float) -> None:
 
 def walk_up(solver: Solver, grid: Grid) -> Tensor:
     spans = LINEAR.spans(grid)
-    return solver.encode(Account.open(denoiser(), 2), randn(*SHAPE), spans).parts[0]
+    return solver.encode(TrackedDenoiser.open(denoiser(), 2), randn(*SHAPE), spans).parts[0]
 
 
 @diffusers_own_warning
@@ -168,12 +168,12 @@ def test_multistep_walks_up_by_the_same_formula() -> None:
     times = [1.0, *sorted({round(t) for t in make_grid("karras", LINEAR, 20).times} - {1})]
     oracle = dpm([int(t) - 1 for t in times[:-1]], "sigma_min")
     oracle.sigmas[-1] = LINEAR.s(times[-1])
-    solver = Marching(multistep, multistep)
+    solver = SingleStateSolver(multistep, multistep)
     expected = oracle_path(oracle)[-1]
     assert max_error(walk_up(solver, Grid("whole", tuple(times))), expected) < 1e-5 * float(expected.abs().max())
 
 
-def borrowed(account: Account, x: Tensor, span: Span, past: Past) -> tuple[Tensor, Past]:
+def borrowed(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
     """One step of the plain fixed-point iteration from x itself: eps at x, labelled with the level ahead."""
     return along(x, account(x, span.there).eps, span), past
 
@@ -182,5 +182,5 @@ def test_diffusers_inverse_is_the_first_iterate_of_the_implicit_step() -> None:
     oracle = in_float64(DDIMInverseScheduler(clip_sample=False))
     oracle.set_timesteps(50)
     expected = oracle_path(oracle)[-1]
-    found = walk_up(Marching(borrowed, euler), Leading()(LINEAR, 50))
+    found = walk_up(SingleStateSolver(borrowed, euler), Leading()(LINEAR, 50))
     assert max_error(found, expected) < 1e-9 * float(expected.abs().max())

@@ -10,8 +10,8 @@ from ddim_edit.diffusion.schedules import Level, Span
 from ddim_edit.diffusion.solvers.anderson import Parts
 from ddim_edit.diffusion.solvers.base import Solver
 from ddim_edit.diffusion.solvers.registry import SOLVERS
-from ddim_edit.diffusion.solvers.statistics import Account
-from ddim_edit.diffusion.solvers.two_state import Edict, shrunk
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.two_state import EdictSolver, shrunk
 from ddim_edit.errors import ArgumentError
 
 from .closed_forms import SHAPE, Altered, Counting, draw, max_error, mixture, randn, spans
@@ -45,7 +45,7 @@ def test_pairs_come_back_up_to_rounding(name: str, grid: str, steps: int, seed: 
 def test_states_that_came_down_once_come_back_bit_by_bit(name: str, grid: str, steps: int, seed: int) -> None:
     """Both ways meet the same floats, so even a network in bfloat16 cannot tell them apart."""
     data, walk, solver = mixture(seed), spans(grid, steps), SOLVERS[name]
-    account = Account.open(rounded(data), 3)
+    account = TrackedDenoiser.open(rounded(data), 3)
     once = solver.decode(account, solver.encode(account, draw(data, 3, seed + 1), walk).parts, walk)
     twice = solver.decode(account, solver.encode(account, once, walk).parts, walk)
     assert torch.equal(once, twice)
@@ -110,7 +110,7 @@ def test_edict_takes_turns_as_published() -> None:
     data, walk, p = mixture(), spans("karras", 8), 0.93
     x = randn(2, *SHAPE)
     y = x + 0.01 * randn(2, *SHAPE, seed=1)
-    decoded = sample(data, (x, y - x), walk, Edict(p)).x0
+    decoded = sample(data, (x, y - x), walk, EdictSolver(p)).x0
     for span in reversed(walk):
         t, before = span.there, span.here
         a = before.alpha / t.alpha

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.statistics import Account
-from ddim_edit.diffusion.solvers.steps import Ancestral, Step, along, euler, heun, multistep, no_noise, towards
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.steps import AncestralStep, Step, along, euler, heun, multistep, no_noise, towards
 
 from .closed_forms import LINEAR, SHAPE, gaussian, max_error, mixture, randn, spans
 
@@ -52,9 +52,9 @@ def test_a_ddim_step_believes_x0_and_eps_alike(start: int, way: float, seed: int
     span, x, data = _span(start, way), randn(1, *SHAPE, seed=seed), Unmatched(seed)
     x0, eps = data(x, span.here)
     there = span.there.alpha * x0 + span.there.sigma * eps
-    assert max_error(euler(Account.open(data, 1), x, span, ())[0], there) < 1e-14
-    assert max_error(multistep(Account.open(data, 1), x, span, ())[0], there) < 1e-14
-    assert max_error(Ancestral(0.0, no_noise)(Account.open(data, 1), x, span, ())[0], there) < 1e-14
+    assert max_error(euler(TrackedDenoiser.open(data, 1), x, span, ())[0], there) < 1e-14
+    assert max_error(multistep(TrackedDenoiser.open(data, 1), x, span, ())[0], there) < 1e-14
+    assert max_error(AncestralStep(0.0, no_noise)(TrackedDenoiser.open(data, 1), x, span, ())[0], there) < 1e-14
 
 
 @given(st.integers(3, 1000), st.floats(0.1, 0.9), st.floats(0.1, 1), SEEDS)
@@ -69,7 +69,7 @@ def test_a_second_order_step_extrapolates_the_x0_that_it_was_given(
     before, here, there = first.here.s, second.here.s, second.there.s
     lean = (math.log(here / there) / math.log(before / here) / 2) * (x0 - x0_prev)
     expected = second.there.alpha * (x0 + there * eps) + second.there.alpha * (1 - there / here) * lean
-    account = Account.open(data, 1)
+    account = TrackedDenoiser.open(data, 1)
     state, past = multistep(account, x, first, ())
     state, _ = multistep(account, state, second, past)
     assert max_error(state, expected) < 1e-12 * max(1, float(lean.abs().max()))
@@ -78,7 +78,7 @@ def test_a_second_order_step_extrapolates_the_x0_that_it_was_given(
 @pytest.mark.parametrize("step", [euler, heun, multistep])
 @given(TIMES, TIMES, SEEDS)
 def test_a_step_of_no_length_goes_nowhere(step: Step, start: float, end: float, seed: int) -> None:
-    x, account = randn(2, *SHAPE, seed=seed), Account.open(mixture(), 2)
+    x, account = randn(2, *SHAPE, seed=seed), TrackedDenoiser.open(mixture(), 2)
     _, past = step(account, x, LINEAR.span(end, start), ()) if abs(start - end) > 1e-3 else (x, ())
     assert max_error(step(account, x, LINEAR.span(start, start), past)[0], x) < 1e-12
 
@@ -88,8 +88,10 @@ def test_every_eta_keeps_the_marginals(start: float, way: float, eta: float, see
     """For a point mass x_t = alpha mean + sigma n: what n and z contribute adds up to sigma_s, whatever eta."""
     mean, n, z = randn(3, *SHAPE, seed=seed)
     here, there = LINEAR.level(start), LINEAR.level(way * (start - 1))
-    step = Ancestral(eta, lambda x: z[None])
-    x, _ = step(Account.open(gaussian(0.0, mean), 1), (here.alpha * mean + here.sigma * n)[None], _span(start, way), ())
+    step = AncestralStep(eta, lambda x: z[None])
+    x, _ = step(
+        TrackedDenoiser.open(gaussian(0.0, mean), 1), (here.alpha * mean + here.sigma * n)[None], _span(start, way), ()
+    )
     noise = (x[0] - there.alpha * mean).flatten()
     of_n, of_z = torch.linalg.lstsq(torch.stack([n.flatten(), z.flatten()], 1), noise[:, None]).solution.flatten()
     assert float(of_n**2 + of_z**2) == pytest.approx(there.sigma**2, abs=1e-9)
@@ -105,8 +107,8 @@ def test_the_posterior_mean_path_is_not_the_ode() -> None:
     """Dropping DDPM's noise shrinks what should be noise, step by step."""
     walk, x = spans("uniform", 100), randn(4, *SHAPE)
     sizes = {}
-    for name, step in (("ode", euler), ("mean", Ancestral(1.0, no_noise))):
-        account, state = Account.open(gaussian(0.5), 4), x
+    for name, step in (("ode", euler), ("mean", AncestralStep(1.0, no_noise))):
+        account, state = TrackedDenoiser.open(gaussian(0.5), 4), x
         for span in reversed(walk):
             state, _ = step(account, state, span.flipped(), ())
         sizes[name] = float(state.std())
@@ -115,7 +117,7 @@ def test_the_posterior_mean_path_is_not_the_ode() -> None:
 
 
 def test_an_account_is_shared_by_its_views_and_counts_by_image() -> None:
-    account = Account.open(mixture(), 4)
+    account = TrackedDenoiser.open(mixture(), 4)
     some, level = account.only(torch.tensor([False, True, False, True])), LINEAR.level(10)
     some(randn(2, *SHAPE), level)
     some.only(torch.tensor([1]))(randn(1, *SHAPE), level)

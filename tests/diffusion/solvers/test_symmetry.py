@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import MixtureDenoiser
 from ddim_edit.diffusion.integration import invert, sample
-from ddim_edit.diffusion.solvers.base import Exact, Marching, Solver
-from ddim_edit.diffusion.solvers.implicit import Implicit, half, whole
+from ddim_edit.diffusion.solvers.base import ExactSolver, SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, half, whole
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.diffusion.solvers.steps import euler
 
@@ -18,11 +18,11 @@ from .closed_forms import SHAPE, draw, max_error, mixture, randn, spans
 # Where an equation is solved to a tolerance only, moved problems may stop at other iterates: solve them well.
 TIGHT: dict[str, Solver] = {
     **SOLVERS,
-    "midpoint": Marching(Implicit(half, tol=1e-12), Implicit(half, tol=1e-12)),
-    "solved ddim": Marching(Implicit(whole, tol=1e-12), euler),
-    "exact": Exact(SOLVERS["dpm2m"], 1e-12),
+    "midpoint": SingleStateSolver(ImplicitStep(half, tol=1e-12), ImplicitStep(half, tol=1e-12)),
+    "solved ddim": SingleStateSolver(ImplicitStep(whole, tol=1e-12), euler),
+    "exact": ExactSolver(SOLVERS["dpm2m"], 1e-12),
 }
-EVERY = {**SOLVERS, "exact": Exact(SOLVERS["dpm2m"], 1e-5)}
+EVERY = {**SOLVERS, "exact": ExactSolver(SOLVERS["dpm2m"], 1e-5)}
 SEEDS = st.integers(0, 2**31)
 WALK = spans("karras", 15)
 LAST = WALK[-1]

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from ddim_edit.diffusion.integration import invert
-from ddim_edit.diffusion.solvers.base import Checked, Marching
+from ddim_edit.diffusion.solvers.base import CheckedSolver, SingleStateSolver
 from ddim_edit.diffusion.solvers.recording import recording
 from ddim_edit.diffusion.solvers.registry import SOLVERS, find_solver
 from ddim_edit.errors import ArgumentError
 
 from .closed_forms import draw, gaussian, gaussian_flow, mixture, spans
 
-ONE_STATE = [name for name, solver in SOLVERS.items() if isinstance(solver, Marching)]
+ONE_STATE = [name for name, solver in SOLVERS.items() if isinstance(solver, SingleStateSolver)]
 DATA = mixture(seed=1, width=1.0)
 
 
@@ -45,12 +45,12 @@ def test_states_are_those_of_the_exact_flow() -> None:
 def test_recording_leaves_the_way_down_alone() -> None:
     solver = find_solver("dpm2m")
     recorded = recording(solver, {})
-    assert isinstance(recorded, Marching)
+    assert isinstance(recorded, SingleStateSolver)
     assert recorded.down is solver.down
 
 
 @pytest.mark.parametrize(
-    "solver", [SOLVERS["belm"], SOLVERS["edict"], Checked(SOLVERS["ddim"])], ids=["belm", "edict", "checked"]
+    "solver", [SOLVERS["belm"], SOLVERS["edict"], CheckedSolver(SOLVERS["ddim"])], ids=["belm", "edict", "checked"]
 )
 def test_codes_of_more_than_x_are_not_recorded(solver: object) -> None:
     with pytest.raises(ArgumentError, match=r"^wanted a solver with one state, was given [^\n]+: [^\n]+$"):

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import ClippedDenoiser, WatchedDenoiser
+from ddim_edit.diffusion.denoisers import ClippedDenoiser, ProgressDenoiser
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.diffusion.solvers.anderson import Parts
-from ddim_edit.diffusion.solvers.base import Encoded, Exact, OneWay, Spans
+from ddim_edit.diffusion.solvers.base import Encoded, ExactSolver, SamplingOnlySolver, Spans
 from ddim_edit.diffusion.solvers.registry import SOLVERS
-from ddim_edit.diffusion.solvers.statistics import Account
-from ddim_edit.diffusion.solvers.steps import Ancestral, no_noise
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
 from ddim_edit.errors import ArgumentError
 
 from .closed_forms import LINEAR, SHAPE, Counting, draw, gaussian, max_error, mixture, randn, spans
@@ -74,10 +74,10 @@ def test_dequantised_pictures_come_back_with_their_noise_only(grid: str, steps: 
 class Still:
     """A solver that goes nowhere, so that its code is the state at the first level."""
 
-    def encode(self, account: Account, x: Tensor, spans: Spans) -> Encoded:
+    def encode(self, account: TrackedDenoiser, x: Tensor, spans: Spans) -> Encoded:
         return Encoded((x,))
 
-    def decode(self, account: Account, parts: Parts, spans: Spans) -> Tensor:
+    def decode(self, account: TrackedDenoiser, parts: Parts, spans: Spans) -> Tensor:
         return parts[0]
 
 
@@ -103,7 +103,7 @@ def test_there_is_nothing_to_dequantise_at_the_clean_image(name: str) -> None:
 def test_exact_inversion_is_certified_behind_the_dequantisation() -> None:
     data, walk, solver = mixture(1, width=1.0), spans("karras", 20), SOLVERS["dpm2m"]
     x0, noise = draw(data, 4, 3), randn(4, *SHAPE)
-    found = invert(data, x0, walk, Exact(solver, 1e-7), noise)
+    found = invert(data, x0, walk, ExactSolver(solver, 1e-7), noise)
     assert found.converged.all()
     assert found.trip is not None
     decoded = sample(data, found.parts, walk, solver, noise).x0
@@ -114,7 +114,7 @@ def test_exact_inversion_is_certified_behind_the_dequantisation() -> None:
 def test_a_clipped_denoiser_is_refused() -> None:
     message = "wanted a denoiser that can be inverted, was given one that clips x0: invert without clipping"
     clipping = ClippedDenoiser(DATA)
-    for denoiser in (clipping, WatchedDenoiser(clipping, lambda count: None)):
+    for denoiser in (clipping, ProgressDenoiser(clipping, lambda count: None)):
         with pytest.raises(ArgumentError, match=message):
             invert(denoiser, randn(1, *SHAPE), spans(), SOLVERS["dpm2m"])
     clipped = sample(ClippedDenoiser(DATA), (randn(1, *SHAPE),), spans("leading"), SOLVERS["dpm2m"]).x0
@@ -124,7 +124,7 @@ def test_a_clipped_denoiser_is_refused() -> None:
 def test_a_solver_that_only_samples_is_refused() -> None:
     message = "wanted a deterministic solver to invert with, was given a sampling-only one: use eta = 0"
     with pytest.raises(ArgumentError, match=message):
-        invert(DATA, randn(1, *SHAPE), spans(), OneWay(Ancestral(1.0, no_noise)))
+        invert(DATA, randn(1, *SHAPE), spans(), SamplingOnlySolver(AncestralStep(1.0, no_noise)))
 
 
 @pytest.mark.parametrize("name", ["dpm2m", "heun", "ddim", "midpoint"])

@@ -15,7 +15,7 @@ from types import GeneratorType
 
 import pytest
 
-from ddim_edit.config import Method
+from ddim_edit.config import InversionConfig
 from ddim_edit.distributed.job import Job
 from ddim_edit.distributed.ray_engine import RayEngine
 from ddim_edit.distributed.running import begin, fill, local
@@ -48,7 +48,14 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job_in(folder: Path, name: str, **changes: object) -> Job:
-    job = Job(folder / "pictures", folder / name, str(folder / "tiny"), "cpu", batch_size=BATCH, method=Method(steps=6))
+    job = Job(
+        folder / "pictures",
+        folder / name,
+        str(folder / "tiny"),
+        "cpu",
+        batch_size=BATCH,
+        method=InversionConfig(steps=6),
+    )
     return replace(job, **changes)  # type: ignore[arg-type]
 
 
@@ -177,7 +184,7 @@ STEPS = 60
 @pytest.fixture(scope="module")
 def slowly_alone(here: Path) -> dict[str, bytes]:
     """What one process makes in more steps, which take long enough to be disturbed."""
-    job = job_in(here, "slowly.latents", method=Method(steps=STEPS), threads=1)
+    job = job_in(here, "slowly.latents", method=InversionConfig(steps=STEPS), threads=1)
     list(fill(job, begin(job, NAMES, SHARD), local))
     return bytes_of(job.store)
 
@@ -208,7 +215,7 @@ def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray
     _, err = command.process.communicate(timeout=120)
     assert command.process.returncode == 130, err
     wait_until_gone(started)
-    job = job_in(here, "interrupted.latents", method=Method(steps=STEPS), threads=1)
+    job = job_in(here, "interrupted.latents", method=InversionConfig(steps=STEPS), threads=1)
     assert bytes_of(command.store) != slowly_alone
     list(fill(job, begin(job, NAMES, SHARD), local))
     assert bytes_of(command.store) == slowly_alone

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddim_edit import CodeFolder, Recipe
-from ddim_edit.latents.cache import key_of
+from ddim_edit import LatentCache, Recipe
+from ddim_edit.latents.cache import cache_key
 from ddim_edit.latents.spaces import BottleneckSpace, StateSpace
 
 RECIPE = Recipe("m", "w" * 64, {"kind": "linear"}, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 400.0, 1000.0))
@@ -20,14 +20,14 @@ KEY, OTHER = "a/b/c", "a/b/d"
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 2**31))
 def test_codes_come_back_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, shape: list[int], seed: int) -> None:
     code = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    folder = CodeFolder(tmp_path_factory.mktemp("codes"))
+    folder = LatentCache(tmp_path_factory.mktemp("codes"))
     folder[KEY] = code
-    assert torch.equal(CodeFolder(folder.folder)[KEY], code)
+    assert torch.equal(LatentCache(folder.folder)[KEY], code)
     assert folder[KEY].dtype == torch.float32
 
 
 def test_it_is_a_mapping_like_any_other(tmp_path: Path) -> None:
-    folder = CodeFolder(tmp_path / "made" / "when needed")
+    folder = LatentCache(tmp_path / "made" / "when needed")
     assert (len(folder), list(folder), KEY in folder) == (0, [], False)
     assert not folder.folder.exists()
     folder.update({OTHER: torch.ones(2), KEY: torch.zeros(2)})
@@ -51,7 +51,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_read_counts_as_absent(tmp_path: Path, name: str) -> None:
-    folder = CodeFolder(tmp_path)
+    folder = LatentCache(tmp_path)
     folder[KEY] = torch.ones(2)
     BROKEN[name](tmp_path / f"{KEY}.safetensors")
     assert KEY not in folder
@@ -63,7 +63,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    folder = CodeFolder(tmp_path)
+    folder = LatentCache(tmp_path)
     monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
@@ -84,20 +84,20 @@ def test_every_choice_that_matters_changes_the_key() -> None:
         "times": (1.0, 500.0, 1000.0),
         "origin": {"kind": "codes", "dequantise": 1},
     }
-    keys = [key_of(replace(RECIPE, **{name: value}), space, origin) for name, value in changes.items()]
+    keys = [cache_key(replace(RECIPE, **{name: value}), space, origin) for name, value in changes.items()]
     keys += [
-        key_of(RECIPE, space, origin),
-        key_of(RECIPE, StateSpace(401.0), origin),
-        key_of(RECIPE, BottleneckSpace((400.0,), 1000.0), origin),
-        key_of(RECIPE, BottleneckSpace((1.0, 400.0), 1000.0), origin),
-        key_of(RECIPE, space, {**origin, "source": "t"}),
-        key_of(RECIPE, space, {**origin, "preprocessing": {"crop": [1, 2, 3]}}),
+        cache_key(RECIPE, space, origin),
+        cache_key(RECIPE, StateSpace(401.0), origin),
+        cache_key(RECIPE, BottleneckSpace((400.0,), 1000.0), origin),
+        cache_key(RECIPE, BottleneckSpace((1.0, 400.0), 1000.0), origin),
+        cache_key(RECIPE, space, {**origin, "source": "t"}),
+        cache_key(RECIPE, space, {**origin, "preprocessing": {"crop": [1, 2, 3]}}),
     ]
     assert len(set(keys)) == len(keys)
-    assert key_of(replace(RECIPE), StateSpace(400.0), dict(reversed(origin.items()))) == keys[len(changes)]
+    assert cache_key(replace(RECIPE), StateSpace(400.0), dict(reversed(origin.items()))) == keys[len(changes)]
 
 
 def test_a_key_is_a_short_relative_path() -> None:
-    key = key_of(RECIPE, StateSpace(1 / 3), {"source": "../" * 50})
+    key = cache_key(RECIPE, StateSpace(1 / 3), {"source": "../" * 50})
     assert [len(part) for part in key.split("/")] == [24, 24, 24]
     assert set(key) <= set("0123456789abcdef/")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ddim_edit import Editor, Latents, Method
+from ddim_edit import Editor, InversionConfig, Latents
 
 from ... import tiny
 
@@ -16,7 +16,7 @@ def editor(tmp_path_factory: pytest.TempPathFactory) -> Editor:
 
 @pytest.fixture(scope="session")
 def latents(editor: Editor) -> Latents:
-    return editor.noise([1, 2, 3], Method(solver="ddim", grid="leading", steps=5))
+    return editor.noise([1, 2, 3], InversionConfig(solver="ddim", grid="leading", steps=5))
 
 
 @pytest.fixture

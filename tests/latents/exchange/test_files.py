@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from ddim_edit import Editor, Latent, LatentError, LatentMismatchError, Latents, Method
+from ddim_edit import Editor, InversionConfig, Latent, LatentError, LatentMismatchError, Latents
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.exchange.files import FORMATS, export_latents, import_latents
 
@@ -164,7 +164,7 @@ def test_what_is_not_there_is_named(latents: Latents, editor: Editor, tmp_path: 
 def test_what_cannot_be_exported(latents: Latents, editor: Editor, tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     two = Latent(latents[0].x, latents[0].t, latents[0].recipe, latents[0].x)
-    other = editor.noise([0], Method(solver="ddim", grid="leading", steps=6))[0]
+    other = editor.noise([0], InversionConfig(solver="ddim", grid="leading", steps=6))[0]
     with pytest.raises(ArgumentError, match="at least one latent"):
         export_latents(path, [], "npy")
     with pytest.raises(ArgumentError, match="a format out of npy, safetensors, diffusers, comfy, was given pt"):

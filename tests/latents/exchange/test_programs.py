@@ -11,7 +11,7 @@ from diffusers.pipelines.ddim import pipeline_ddim
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddim_edit import Condition, Editor, Grid, LatentError, Latents, Method, NoiseSchedule, make_grid
+from ddim_edit import Condition, Editor, Grid, InversionConfig, LatentError, Latents, NoiseSchedule, make_grid
 from ddim_edit.diffusion.grids import Leading
 from ddim_edit.latents.exchange.files import export_latents, import_latents
 
@@ -97,7 +97,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     pipe.scheduler = case.scheduler(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     grid = case.grid(editor.model.schedule)
-    latents = editor.noise(SEEDS, Method(solver="ddim", grid=grid, condition=CONDITION))
+    latents = editor.noise(SEEDS, InversionConfig(solver="ddim", grid=grid, condition=CONDITION))
     # Without the last step to t = 0 where the pipeline does not take it.
     own = [replace(latent, recipe=replace(latent.recipe, times=grid.times)) for latent in latents]
     return pipe, editor, Latents(own)
@@ -129,7 +129,7 @@ def test_the_unconditional_pipeline_does_too(tmp_path: Path, monkeypatch: pytest
     editor = Editor.from_pretrained(folder, dtype="fp32")
     unet = Diffusers.UNet2DModel.from_pretrained(folder / "unet")
     for spacing in ("leading", "trailing"):
-        latents = editor.noise(SEEDS, Method(solver="ddim", grid=spacing, steps=STEPS))
+        latents = editor.noise(SEEDS, InversionConfig(solver="ddim", grid=spacing, steps=STEPS))
         export_latents(tmp_path / "a.safetensors", latents, "diffusers", editor.model)
         handed = load_file(tmp_path / "a.safetensors")["latents"]
         monkeypatch.setattr(pipeline_ddim, "randn_tensor", lambda shape, handed=handed, **_: handed.reshape(shape))
@@ -180,7 +180,7 @@ def stable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comfy, Editor, Lat
     editor = Editor.from_pretrained(folder / "pipe", dtype="fp32")
     with torch.no_grad():
         embedded, _ = pipe.encode_prompt(CONDITION.prompt, "cpu", 1, False)
-    method = Method(solver="ddim", grid="trailing", steps=STEPS, condition=CONDITION)
+    method = InversionConfig(solver="ddim", grid="trailing", steps=STEPS, condition=CONDITION)
     return Comfy(pipe, embedded), editor, editor.noise(SEEDS, method)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.latents.interpolation import slerp
-from ddim_edit.latents.latent import FORMAT, SUFFIX, WALK, Latent, Latents, Recipe, between, require_alike
+from ddim_edit.latents.latent import FORMAT, SUFFIX, WALK, Latent, Latents, Recipe, between, require_compatible
 from ddim_edit.models.condition import Condition
 
 RECIPE = Recipe(
@@ -105,7 +105,7 @@ def test_everything_else_comes_back_equal(place: Path, one: Latent) -> None:
     assert (back.t, back.report) == (one.t, one.report)
     assert (back.delta is None) == (one.delta is None)
     assert len(back.parts) == len(one.parts)
-    require_alike([one, back])
+    require_compatible([one, back])
 
 
 def test_rows_and_transposes_of_larger_tensors_are_saved_as_what_they_are(place: Path) -> None:
@@ -213,11 +213,11 @@ def test_the_condition_is_kept_with_the_latent(place: Path) -> None:
 
 def test_a_latent_under_another_condition_is_the_same_code(place: Path) -> None:
     plain, dog = latent(), Condition(prompt="a dog")
-    moved = plain.under(dog)
+    moved = plain.with_condition(dog)
     assert moved.recipe == replace(plain.recipe, condition=dog)
     assert torch.equal(moved.x, plain.x)
     with pytest.raises(LatentMismatchError, match="wanted latents of one condition"):
-        require_alike([plain, moved])
+        require_compatible([plain, moved])
 
 
 @pytest.mark.parametrize("condition", [{"mood": "sad"}, {"label": -1}, {"guidance_scale": "much"}, 3])
@@ -271,7 +271,7 @@ def test_every_part_of_the_walk_is_tried() -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_latents_of_different_walks_do_not_mix_and_both_are_named(name: str) -> None:
     a, b = latent(), latent(1, **{name: OTHERS[name]})
-    for attempt in (lambda: require_alike([a, a, b]), lambda: between(a, b, "slerp", 0.5)):
+    for attempt in (lambda: require_compatible([a, a, b]), lambda: between(a, b, "slerp", 0.5)):
         with pytest.raises(LatentMismatchError) as caught:
             attempt()
         mine, theirs = (str(each)[:37] for each in (getattr(RECIPE, name), OTHERS[name]))
@@ -284,12 +284,12 @@ def test_latents_of_different_walks_do_not_mix_and_both_are_named(name: str) -> 
     "changes", [{"origin": {}}, {"dequantise": ()}, {"grid": "other"}, {"schedule": dict(RECIPE.schedule)}]
 )
 def test_what_does_not_matter_to_decoding_does_not_part_latents(changes: dict[str, Any]) -> None:
-    require_alike([latent(), latent(1, **changes)])
+    require_compatible([latent(), latent(1, **changes)])
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_latents_are_always_alike(count: int) -> None:
-    require_alike([latent()] * count)
+    require_compatible([latent()] * count)
 
 
 @given(st.floats(0, 1))

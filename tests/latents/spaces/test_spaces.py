@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ddim_edit.diffusion.grids import GRIDS, Grid, make_grid
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError
-from ddim_edit.latents.spaces import H_FROM, BottleneckSpace, StateSpace, Trace, find_space, read_time
+from ddim_edit.latents.spaces import H_FROM, BottleneckSpace, StateSpace, Trace, find_space, parse_time
 
 GRID = Grid("odd", (0.0, 10.0, 200.0, 340.0, 360.0, 700.0, 950.0))
 TIMES = st.floats(0.5, 1000).map(lambda t: round(t, 3))
@@ -14,16 +14,16 @@ TIMES = st.floats(0.5, 1000).map(lambda t: round(t, 3))
 
 @given(TIMES)
 def test_a_time_is_read_from_numbers_text_and_parts_alike(t: float) -> None:
-    assert read_time(str(t), 1000) == t
-    assert read_time(f"{t / 1000:.6f}T", 1000) == pytest.approx(t, rel=1e-9)
-    assert read_time(f"{t / 1000:.6f} T", 500) == pytest.approx(t / 2, rel=1e-9)
+    assert parse_time(str(t), 1000) == t
+    assert parse_time(f"{t / 1000:.6f}T", 1000) == pytest.approx(t, rel=1e-9)
+    assert parse_time(f"{t / 1000:.6f} T", 500) == pytest.approx(t / 2, rel=1e-9)
 
 
 @pytest.mark.parametrize(
     ("text", "time"), [("xT", 1000), ("1T", 1000), (".4T", 400), ("1.T", 1000), ("7", 7), ("1000", 1000)]
 )
 def test_these_are_times(text: str, time: float) -> None:
-    assert read_time(text, 1000) == time
+    assert parse_time(text, 1000) == time
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_other_texts_are_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(
         ArgumentError, match=r"^wanted a level above 0 and up to 1000, [^\n]+, was given [^\n]+: [^\n]+$"
     ):
-        read_time(text, 1000)
+        parse_time(text, 1000)
 
 
 @given(TIMES)

@@ -13,11 +13,11 @@ from torch import Tensor
 from ddim_edit import (
     DirectionMismatchError,
     Editor,
+    InversionConfig,
     Latent,
     LatentMismatchError,
     Latents,
     MeanDifference,
-    Method,
     ModelError,
     find_solver,
     fit_direction,
@@ -55,15 +55,15 @@ def pictures(*seeds: int) -> Tensor:
     return torch.stack(rows).double() / 127.5 - 1
 
 
-def method(family: str, solver: str = "dpm2m", **options: object) -> Method:
-    return Method(solver, steps=6, condition=CONDITIONS[family][0], **{"tol": TOL, **options})
+def method(family: str, solver: str = "dpm2m", **options: object) -> InversionConfig:
+    return InversionConfig(solver, steps=6, condition=CONDITIONS[family][0], **{"tol": TOL, **options})
 
 
 def x0_of(editor: Editor, latents: Latents) -> Tensor:
     """What codes without dequantisation decode to, before the codec."""
     recipe, model = latents[0].recipe, editor.model
     spans = model.schedule.spans(Grid(recipe.grid, recipe.times))
-    return sample(model.under(recipe.condition), latents.parts, spans, find_solver(recipe.solver)).x0
+    return sample(model.conditioned_on(recipe.condition), latents.parts, spans, find_solver(recipe.solver)).x0
 
 
 def max_error(a: Tensor, b: Tensor) -> float:
@@ -110,8 +110,8 @@ def test_codes_decode_otherwise_under_another_condition(editors: Editors, family
     editor, other = editors(family), CONDITIONS[family][1]
     assert other is not None
     (latent,) = editor.invert(pictures(0), method(family))
-    assert max_error(editor.decode([latent.under(other)]), editor.decode([latent])) > 1e-3
-    assert torch.equal(editor.decode([latent.under(latent.recipe.condition)]), editor.decode([latent]))
+    assert max_error(editor.decode([latent.with_condition(other)]), editor.decode([latent])) > 1e-3
+    assert torch.equal(editor.decode([latent.with_condition(latent.recipe.condition)]), editor.decode([latent]))
 
 
 @conditioned
@@ -197,6 +197,6 @@ def test_guidance_that_is_too_strong_to_invert_says_so(models: Callable[[str], o
     """The defect correction runs on the guided denoiser, and tells of what did not converge."""
     editor = Editor(models("stable diffusion 2"))
     strong = Condition(PROMPT, NEGATIVE, guidance_scale=200.0)
-    (latent,) = editor.invert(pictures(0), Method("ddim", steps=4, exact=True, tol=TOL, condition=strong))
+    (latent,) = editor.invert(pictures(0), InversionConfig("ddim", steps=4, exact=True, tol=TOL, condition=strong))
     assert latent.report["converged"] is False
     assert latent.report["error"] is None or latent.report["error"] > TOL

@@ -18,7 +18,7 @@ from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.diffusers_network import DiffusersNetwork, DiffusersUNet, Flux
-from ddim_edit.models.placement import Placed
+from ddim_edit.models.placement import DeviceNetwork
 from ddim_edit.models.unet.network import UNet
 
 from ... import pipelines
@@ -54,7 +54,7 @@ def test_a_network_answers_as_in_the_pipeline_at_every_step(
     levels = walked(model, original.grid(model.schedule))
     assert len(run.steps) == len(levels) - 1
     for number, (step, level) in enumerate(zip(run.steps, levels, strict=False)):
-        shown = model.under(condition)(original.ours(step.x, level), level)
+        shown = model.conditioned_on(condition)(original.ours(step.x, level), level)
         near = 1e-5 if number or original.exact_start else FAINT
         assert relative(original.said(shown, level), step.output) < near * max(1, condition.guidance_scale)
 
@@ -71,7 +71,7 @@ def test_sampling_is_the_pipeline_from_the_same_noise(
 
     def decoded(x: Tensor, start: int) -> Tensor:
         shorter = Grid(grid.name, grid.times[: len(grid.times) - start])
-        return sample(model.under(condition), (x,), model.schedule.spans(shorter), find_solver("ddim")).x0
+        return sample(model.conditioned_on(condition), (x,), model.schedule.spans(shorter), find_solver("ddim")).x0
 
     x0 = decoded(original.ours(run.steps[0].x, levels[0]), 0)
     near = 1e-4 if original.exact_start else FAINT
@@ -87,7 +87,7 @@ def test_the_walks_visit_the_indices_that_the_scheduler_does(
     models: Callable[[str], Model], runs: Runs, family: str
 ) -> None:
     model, (original, run) = models(family), runs(family, ORIGINALS[family].conditions[0])
-    denoiser = model.under(original.conditions[0])
+    denoiser = model.conditioned_on(original.conditions[0])
     assert isinstance(denoiser, NetworkDenoiser)
     asked = [denoiser.asking(torch.zeros(1), level)[1] for level in walked(model, original.grid(model.schedule))[:-1]]
     assert [step.index for step in run.steps] == pytest.approx(asked, rel=1e-6 if original.exact_start else FAINT)
@@ -100,7 +100,7 @@ def test_conditions_matter(models: Callable[[str], Model], family: str) -> None:
     model = models(family)
     level = model.schedule.level(500)
     x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    answers = [model.under(condition)(x, level).eps for condition in ORIGINALS[family].conditions]
+    answers = [model.conditioned_on(condition)(x, level).eps for condition in ORIGINALS[family].conditions]
     for number, answer in enumerate(answers):
         for other in answers[:number]:
             assert relative(answer, other) > 1e-3
@@ -111,9 +111,9 @@ OWN = {"ldm vq", "ldm kl", "cifar10", "celebahq", "flipped", "learned variances"
 
 @pytest.mark.parametrize("family", ORIGINALS)
 def test_our_own_network_runs_wherever_it_can(models: Callable[[str], Model], family: str) -> None:
-    denoiser = models(family).under(ORIGINALS[family].conditions[0])
+    denoiser = models(family).conditioned_on(ORIGINALS[family].conditions[0])
     assert isinstance(denoiser, NetworkDenoiser)
-    assert isinstance(denoiser.network, Placed)
+    assert isinstance(denoiser.network, DeviceNetwork)
     transformers = {"dit": DiffusersNetwork, "stable diffusion 3": DiffusersNetwork, "flux": Flux}
     told = next((kind for name, kind in transformers.items() if family.startswith(name)), DiffusersUNet)
     assert type(denoiser.network.network) is (UNet if family in OWN else told)
@@ -132,7 +132,7 @@ def test_a_straight_path_is_asked_as_its_transformer_is(
         states, _, pooled, _ = pipe.encode_prompt("a photo", None, None)
         shown, index = ((1 - tau) * x0 + tau * eps).float(), torch.tensor([1000 * tau])
         wanted = pipe.transformer(shown, states, pooled, index).sample
-    found = model.under(Condition("a photo"))(level.alpha * x0 + level.sigma * eps, level)
+    found = model.conditioned_on(Condition("a photo"))(level.alpha * x0 + level.sigma * eps, level)
     assert relative(flow(found, level), wanted) < 1e-5
 
 
@@ -146,7 +146,7 @@ def test_another_size_is_what_the_pipeline_makes_of_it(
     condition = Condition(PROMPT, guidance_scale=3.0)
     step = by_prompt(pipe_of(family), condition, (16, 24)).steps[1]
     level = walked(model, original.grid(model.schedule))[1]
-    found = model.under(condition)(original.ours(step.x, level), level)
+    found = model.conditioned_on(condition)(original.ours(step.x, level), level)
     assert relative(original.said(found, level), step.output) < 1e-5
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddim_edit import ArgumentError, Model, load_model
 from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser, Prediction
 from ddim_edit.models.condition import NOTHING, Condition
-from ddim_edit.models.placement import Placed
+from ddim_edit.models.placement import DeviceNetwork
 
 from ... import pipelines
 from .originals import NEGATIVE, ORIGINALS, PROMPT, noise
@@ -26,19 +26,19 @@ texts = pytest.mark.parametrize("family", TEXT)
 
 def asked(model: Model, condition: Condition, t: float = 400, batch: int = 1) -> Prediction:
     x = noise(batch, *model.shape).double()
-    return model.under(condition)(x, model.schedule.level(t))
+    return model.conditioned_on(condition)(x, model.schedule.level(t))
 
 
 def given(model: Model, condition: Condition) -> dict[str, Tensor]:
     """What a network is given under a condition without guidance."""
-    denoiser = model.under(condition)
+    denoiser = model.conditioned_on(condition)
     assert isinstance(denoiser, NetworkDenoiser)
     return dict(denoiser.network.given)
 
 
 def away_from(model: Model, condition: Condition) -> dict[str, Tensor]:
     """What the unconditional half of a guided network is given."""
-    denoiser = model.under(condition)
+    denoiser = model.conditioned_on(condition)
     assert isinstance(denoiser, NetworkDenoiser)
     assert isinstance(denoiser.network, GuidedNetwork)
     both = denoiser.network.network.given
@@ -64,9 +64,9 @@ def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Model
 
 def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(models: Models) -> None:
     model = models("flux dev")
-    told = model.under(Condition(PROMPT, guidance_scale=3.5))
+    told = model.conditioned_on(Condition(PROMPT, guidance_scale=3.5))
     assert isinstance(told, NetworkDenoiser)
-    assert isinstance(told.network, Placed)
+    assert isinstance(told.network, DeviceNetwork)
     assert told.network.given["guidance"].tolist() == [3.5]
 
 
@@ -74,7 +74,7 @@ def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(mod
 def test_no_condition_is_the_empty_prompt(models: Models, family: str) -> None:
     model, level = models(family), models(family).schedule.level(400)
     assert_same(model.denoiser(noise(1, *model.shape).double(), level), asked(model, Condition("", label=None)))
-    assert model.under(NOTHING) is model.denoiser
+    assert model.conditioned_on(NOTHING) is model.denoiser
 
 
 @texts
@@ -82,9 +82,9 @@ def test_prompts_are_the_same_for_every_picture_of_a_batch(models: Models, famil
     model = models(family)
     condition = Condition(PROMPT, NEGATIVE, guidance_scale=2.0)
     x, level = noise(3, *model.shape).double(), model.schedule.level(400)
-    together = model.under(condition)(x, level)
+    together = model.conditioned_on(condition)(x, level)
     for row in range(3):
-        alone = model.under(condition)(x[row : row + 1], level)
+        alone = model.conditioned_on(condition)(x[row : row + 1], level)
         torch.testing.assert_close(together.eps[row : row + 1], alone.eps, rtol=1e-4, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_a_class_reaches_a_transformer_as_it_is(models: Models, pipe_of: Callabl
     x = noise(2, *model.shape)
     with torch.no_grad():
         wanted = transformer(x, torch.tensor([399]), torch.tensor([label] * 2)).sample[:, :4]
-    found = model.under(Condition(label=label))(x.double(), model.schedule.level(400))
+    found = model.conditioned_on(Condition(label=label))(x.double(), model.schedule.level(400))
     torch.testing.assert_close(found.eps.float(), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -212,5 +212,5 @@ REFUSED: dict[str, tuple[str, Condition, str]] = {
 def test_what_a_model_cannot_follow_is_refused_in_one_sentence(models: Models, name: str) -> None:
     family, condition, words = REFUSED[name]
     with pytest.raises(ArgumentError, match=ONE_SENTENCE) as caught:
-        models(family).under(condition)
+        models(family).conditioned_on(condition)
     assert words in str(caught.value)

@@ -211,7 +211,7 @@ def test_a_network_in_shards_is_the_same_network(
     model, whole = load_model(folder), load_model(folders(family))
     condition = Condition(label=3) if family == "dit" else Condition(PROMPT)
     x, level = noise(1, *model.shape).double(), model.schedule.level(400)
-    assert torch.equal(model.under(condition)(x, level).eps, whole.under(condition)(x, level).eps)
+    assert torch.equal(model.conditioned_on(condition)(x, level).eps, whole.conditioned_on(condition)(x, level).eps)
     assert model.weights != whole.weights
     shutil.copy(shards[0], shards[-1].with_name("extra.safetensors"))
     assert load_model(folder).weights != model.weights
@@ -248,7 +248,8 @@ def test_positions_in_old_text_encoders_are_no_reason_to_warn(
     save_file(load_file(file) | positions, file, {"format": "pt"})
     capfd.readouterr()
     given = [
-        load_model(each).under(Condition(PROMPT)).network.given for each in (folder, folders("stable diffusion 1"))
+        load_model(each).conditioned_on(Condition(PROMPT)).network.given
+        for each in (folder, folders("stable diffusion 1"))
     ]
     assert capfd.readouterr() == ("", "")
     assert torch.equal(*(each["encoder_hidden_states"] for each in given))

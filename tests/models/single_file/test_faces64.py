@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ddim_edit import Editor, Method
+from ddim_edit import Editor, InversionConfig
 from ddim_edit.models.component import WEIGHTS
 from ddim_edit.models.loading import load_model, packaged_models
 
@@ -112,7 +112,7 @@ def test_the_network_answers_as_the_packaged_one(checkpoint: Path) -> None:
 
 @pytest.mark.slow
 def test_a_photograph_comes_back_through_it(checkpoint: Path) -> None:
-    trip = Editor.from_pretrained(checkpoint, device="cpu").reconstruct(FACE, Method(exact=True))
+    trip = Editor.from_pretrained(checkpoint, device="cpu").reconstruct(FACE, InversionConfig(exact=True))
     assert trip.scores[0]["converged"]
     assert trip.scores[0]["identical_pixels"] == 1
     assert abs(trip.scores[0]["xt_std"] - 1) < 0.05

@@ -141,8 +141,8 @@ def test_gradients_are_the_slopes_of_the_answer(case: Case) -> None:
     point = x.clone().requires_grad_()
     network(point, *rest).square().sum().backward()
     assert point.grad is not None
-    ahead, behind = (network(x + step * along, *rest).square().sum() for step in (1e-5, -1e-5))
-    torch.testing.assert_close((point.grad * along).sum(), (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-6)
+    prefetch_map, behind = (network(x + step * along, *rest).square().sum() for step in (1e-5, -1e-5))
+    torch.testing.assert_close((point.grad * along).sum(), (prefetch_map - behind) / 2e-5, rtol=1e-6, atol=1e-6)
 
 
 def test_indices_are_read_in_float32_whatever_the_network_runs_in(guided: Case) -> None:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddim_edit import Condition, Direction, Editor, Latent, Method, fit_direction
+from ddim_edit import Condition, Direction, Editor, InversionConfig, Latent, fit_direction
 from ddim_edit.directions import MeanDifference
 from ddim_edit.errors import ModelError
 from ddim_edit.models.condition import NOTHING
@@ -110,10 +110,10 @@ def pictures(kind: Kind, count: int = 2, first: int = 0) -> Tensor:
     return torch.stack(drawn).permute(0, 3, 1, 2).double() / 127.5 - 1
 
 
-def method(kind: Kind, editor: Editor, **options: Any) -> Method:
+def method(kind: Kind, editor: Editor, **options: Any) -> InversionConfig:
     """To 0.3 T where eps is predicted: the eps of a random network is that of no data, and leads to no x_T."""
     level = 0.3 * editor.model.schedule.T if kind.prediction == "epsilon" else None
-    return Method(steps=16, condition=kind.condition, level=level, **options)
+    return InversionConfig(steps=16, condition=kind.condition, level=level, **options)
 
 
 def test_it_is_what_its_file_says(kind: Kind, editor: Editor) -> None:
@@ -142,7 +142,7 @@ def test_latents_are_kept_mixed_and_decoded(kind: Kind, editor: Editor, tmp_path
 @pytest.mark.parametrize("level", ["0.4T", "h"])
 def test_a_direction_fitted_on_its_codes_moves_pictures(kind: Kind, editor: Editor, level: str) -> None:
     images = torch.cat([pictures(kind, 4), (pictures(kind, 4, 10) + 0.3).clamp(-1, 1)])
-    (codes,) = editor.codes(images, [level], Method(steps=8, condition=kind.condition))
+    (codes,) = editor.codes(images, [level], InversionConfig(steps=8, condition=kind.condition))
     direction: Direction = fit_direction("light", codes, np.repeat([0.0, 1.0], 4), MeanDifference())
     edits = editor.edits(images[:2], [{direction: 0.0}, {direction: 3.0}])
     assert float((edits[:, 0] - images[:2]).abs().max()) < 1e-9
