@@ -32,6 +32,7 @@ from .errors import (
     ImageError,
     LatentError,
     LatentMismatchError,
+    MissingExtraError,
     ModelError,
 )
 from .evaluation.likelihood.bits import Integration, Likelihood, log_likelihood
@@ -90,6 +91,7 @@ __all__ = [
     "Likelihood",
     "LogisticDirection",
     "MeanDifference",
+    "MissingExtraError",
     "MixtureDenoiser",
     "Model",
     "ModelError",

@@ -1,48 +1,63 @@
-"""Every error this package raises on purpose, in one short tree.
+"""Errors that this package raises on purpose.
 
     DDIMEditError
-    ├── ArgumentError        a value that no call could work with (also a ValueError)
-    ├── ImageError           a file that is not a picture we can read, or cannot be written
-    ├── ModelError           a folder or checkpoint that we cannot run as it claims
-    ├── LatentError          a latent file that cannot be read, or cannot be written
+    ├── ArgumentError            an argument that no call could work with (also a ValueError)
+    ├── MissingExtraError        an optional dependency that is not installed (also an ImportError)
+    ├── ImageError               an image file that cannot be read or written
+    ├── ModelError               a checkpoint that cannot be loaded or run
+    ├── LatentError              a latent file that cannot be read or written
     │   └── LatentMismatchError      a latent that belongs to another model, grid or solver
-    └── DirectionError       a direction that cannot be fitted, read or written
+    └── DirectionError           a direction that cannot be fitted, read or written
         └── DirectionMismatchError   a direction that was fitted at another level, grid or model
 
-Each is raised with what was wanted, what was given and what to do about it, and reads as one sentence.
+The message of each is one or two plain sentences: what is wrong, where, and what to do, as in
+"image.png: cannot read: file is truncated. Download it again."
 """
 
-LONGEST = 600
-"""Letters of a part of an error that are shown; what files hold may be of any length."""
+LONGEST_MESSAGE = 2000
+"""Characters of a message that are shown. Messages quote file contents, which may be of any length."""
 
 
 class DDIMEditError(Exception):
-    """Base of all errors raised on purpose; its text is one sentence.
-
-    Args:
-        wanted: what would have been accepted, as in "an image file".
-        given: what arrived instead, as in "an empty file".
-        remedy: what the reader can do now, as in "check the download".
-    """
-
-    def __init__(self, wanted: str, given: str, remedy: str) -> None:
-        super().__init__(wanted, given, remedy)  # kept apart, so that the error survives pickling
+    """Base class of all errors raised on purpose by this package."""
 
     def __str__(self) -> str:
-        wanted, given, remedy = (part if len(part) <= LONGEST else f"{part[:LONGEST]}..." for part in self.args)
-        return f"wanted {wanted}, was given {given}: {remedy}"
+        if len(self.args) == 3:  # wanted, given, remedy: being replaced by plain sentences
+            wanted, given, remedy = (part if len(part) <= 600 else f"{part[:600]}..." for part in self.args)
+            return f"wanted {wanted}, was given {given}: {remedy}"
+        message = super().__str__()
+        return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
 
 
 class ArgumentError(DDIMEditError, ValueError):
-    """A value that no call could work with."""
+    """An argument that no call could work with."""
+
+
+class MissingExtraError(DDIMEditError, ImportError):
+    """An optional dependency that is not installed.
+
+    Args:
+        package: name of the missing package.
+        extra: the extra of ddim-edit that installs it.
+        purpose: what it is needed for, as in "showing the page".
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(package, extra, purpose)  # kept apart, so that the error survives pickling
+        self.package, self.extra, self.purpose = package, extra, purpose
+
+    def __str__(self) -> str:
+        return (
+            f"{self.purpose} needs {self.package}, which is not installed. Run: pip install 'ddim-edit[{self.extra}]'"
+        )
 
 
 class ImageError(DDIMEditError):
-    """A file that is not a picture we can read, or a picture that cannot be written."""
+    """An image file that cannot be read, or an image that cannot be written."""
 
 
 class ModelError(DDIMEditError):
-    """A folder or checkpoint that cannot be run as it claims."""
+    """A checkpoint that cannot be loaded, or cannot be run as it claims."""
 
 
 class LatentError(DDIMEditError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ddim_edit.errors import ArgumentError
+from ddim_edit.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from ddim_edit.editor import Editor
@@ -43,12 +43,12 @@ def serve(
         flags: options that the command lines on the page need for the same model.
 
     Raises:
-        ArgumentError: gradio is not installed, or the port is taken.
+        MissingExtraError: gradio is not installed.
+        ArgumentError: the port is taken.
         DirectionError: a folder without directions.
     """
     if find_spec("gradio") is None:
-        given = "an installation without (gradio)"
-        raise ArgumentError("gradio, to show a page", given, "pip install 'ddim-edit[ui]'")
+        raise MissingExtraError("gradio", "ui", "The page")
     # A terminated page clears its folder as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="ddim-edit-ui-") as folder:
