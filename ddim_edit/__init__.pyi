@@ -6,13 +6,17 @@ from .diffusion.denoisers import (
     GuidedDenoiser,
     MixtureDenoiser,
     NetworkDenoiser,
-    Preconditioned,
-    Prediction,
-    Straight,
 )
 from .diffusion.grids import GRIDS, Flow, Grid, Karras, make_grid
 from .diffusion.integration import Inversion, Sampled, invert, sample
 from .diffusion.noise import SeededNoise
+from .diffusion.parametrization import (
+    DDPMParametrization,
+    EDMParametrization,
+    FlowParametrization,
+    Parametrization,
+    Prediction,
+)
 from .diffusion.schedules import Level, NoiseSchedule, Span
 from .diffusion.solvers.base import ExactSolver, Solver
 from .diffusion.solvers.registry import SOLVERS, find_solver
@@ -63,14 +67,17 @@ __all__ = [
     "Codec",
     "Condition",
     "DDIMEditError",
+    "DDPMParametrization",
     "Denoiser",
     "Direction",
     "DirectionError",
     "DirectionMismatchError",
+    "EDMParametrization",
     "Editor",
     "Evaluation",
     "ExactSolver",
     "Flow",
+    "FlowParametrization",
     "Grid",
     "GuidedDenoiser",
     "ImageError",
@@ -97,7 +104,7 @@ __all__ = [
     "ModelError",
     "NetworkDenoiser",
     "NoiseSchedule",
-    "Preconditioned",
+    "Parametrization",
     "Prediction",
     "PrincipalDirections",
     "ProbeReport",
@@ -110,7 +117,6 @@ __all__ = [
     "Solver",
     "Span",
     "StoreRows",
-    "Straight",
     "directions",
     "distributed",
     "evaluate",

@@ -11,7 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser
+from ddim_edit.diffusion.parametrization import Parametrization, Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ModelError
 
@@ -151,15 +152,33 @@ class ShiftedDenoiser:
         return _shifted(self.denoiser, level, shift, self.form)(x, level)
 
 
+@dataclass(frozen=True)
+class _ShiftedParametrization:
+    """Parametrization of a network that returns its own and the shifted output, stacked."""
+
+    base: Parametrization
+    form: Form
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    def scale_input(self, x: Tensor, level: Level) -> Tensor:
+        return self.base.scale_input(x, level)
+
+    def time_condition(self, level: Level) -> float:
+        return self.base.time_condition(level)
+
+    def to_prediction(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
+        own, shifted = (self.base.to_prediction(each, x, level) for each in output)
+        return self.form(own, shifted)
+
+
 def _shifted(denoiser: Denoiser, level: Level, shift: Tensor, form: Form) -> NetworkDenoiser:
-    """The two outputs travel as one through a `NetworkDenoiser`, which alone knows the network's index."""
+    """Return a denoiser whose network runs once for the plain and the shifted output."""
     inner, bottleneck = _at(denoiser, level)
 
     def both(x: Tensor, index: Tensor) -> Tensor:
         return torch.stack(bottleneck.shifted(x, index, shift))
 
-    def reading(outputs: Tensor, x: Tensor, level: Level) -> Prediction:
-        own, shifted = (inner.reading(output, x, level) for output in outputs)
-        return form(own, shifted)
-
-    return replace(inner, network=both, reading=reading)
+    return replace(inner, network=both, parametrization=_ShiftedParametrization(inner.parametrization, form))

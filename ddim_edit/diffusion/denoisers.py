@@ -1,22 +1,14 @@
 """Denoisers: what answers, at a noisy picture and its level, with x_0 and eps together."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ddim_edit.diffusion.parametrization import DDPMParametrization, Parametrization, Prediction, from_x0
 from ddim_edit.diffusion.schedules import Level
-from ddim_edit.errors import ArgumentError
-
-
-class Prediction(NamedTuple):
-    """What a denoiser believes: the clean image and the noise of x = alpha x0 + sigma eps, shapes as x."""
-
-    x0: Tensor
-    eps: Tensor
 
 
 class Denoiser(Protocol):
@@ -27,130 +19,7 @@ class Denoiser(Protocol):
         ...
 
 
-Reading = Callable[[Tensor, Tensor, Level], Prediction]
-
-
-def from_eps(output: Tensor, x: Tensor, level: Level) -> Prediction:
-    """Read a network that was trained to predict eps: x0 = (x - sigma eps) / alpha."""
-    return Prediction((x - level.sigma * output) / level.alpha, output)
-
-
-def from_x0(output: Tensor, x: Tensor, level: Level) -> Prediction:
-    """Read a network that was trained to predict x0: eps = (x - alpha x0) / sigma; not for the clean image.
-
-    Raises:
-        ArgumentError: at sigma = 0, where x0 says nothing of eps.
-    """
-    if not level.sigma:
-        raise ArgumentError("a noisy picture", "the clean one, where x0 says nothing of eps", "begin the grid later")
-    return Prediction(output, (x - level.alpha * output) / level.sigma)
-
-
-def from_v(output: Tensor, x: Tensor, level: Level) -> Prediction:
-    """Read a network that predicts v = alpha eps - sigma x0: x0 = alpha x - sigma v, eps = sigma x + alpha v.
-
-    Salimans and Ho (2022).
-    """
-    return Prediction(level.alpha * x - level.sigma * output, level.sigma * x + level.alpha * output)
-
-
-def from_flow(output: Tensor, x: Tensor, level: Level) -> Prediction:
-    """Read a network that predicts the velocity eps - x0 of a straight path: x0 = k x - tau v, eps = k x + (1 - tau) v.
-
-    tau = s / (1 + s), and k x is x as `Straight` shows it.
-
-    Liu, Gong, Liu (2023); Lipman et al. (2023).
-    """
-    tau, shown = _tau(level), _straightened(x, level)
-    return Prediction(shown - tau * output, shown + (1 - tau) * output)
-
-
-READINGS: Mapping[str, Reading] = {"epsilon": from_eps, "sample": from_x0, "v_prediction": from_v}
-"""The predictions of a variance-preserving process, in diffusers' words."""
-
-Asking = Callable[[Tensor, Level], tuple[Tensor, float]]
-"""What a network is shown of x at a level: its input, shaped as x, and the index that says how noisy that is."""
-
-
-def by_index(x: Tensor, level: Level) -> tuple[Tensor, float]:
-    """Ask a network of discrete levels: x itself at index t - 1, which may be fractional; times below 1 read index 0.
-
-    Ho, Jain, Abbeel (2020).
-    """
-    return x, max(level.t - 1, 0.0)
-
-
-@dataclass(frozen=True)
-class Rescaled:
-    """Ask a network whose indices run to 1000 however many levels its schedule has: index (t - 1) 1000 / T.
-
-    Nichol and Dhariwal (2021), `rescale_timesteps`.
-    """
-
-    T: int
-
-    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
-        """X itself, and the index."""
-        return x, max(level.t - 1, 0.0) * 1000 / self.T
-
-
-@dataclass(frozen=True)
-class Straight:
-    """Ask a network of a straight path x' = (1 - tau) x0 + tau eps: x' = k x at index T tau; not for discrete levels.
-
-    tau = s / (1 + s), k = (1 - tau) / alpha: the same x0 and eps, weighted to sum to one instead of squares.
-
-    Args:
-        T: the index of pure noise.
-
-    Liu, Gong, Liu (2023); Esser et al. (2024).
-    """
-
-    T: float = 1000.0
-
-    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
-        """X on the straight path, and the index."""
-        return _straightened(x, level), self.T * _tau(level)
-
-
-def _tau(level: Level) -> float:
-    return level.s / (1 + level.s)
-
-
-def _straightened(x: Tensor, level: Level) -> Tensor:
-    return x * ((1 - _tau(level)) / level.alpha)
-
-
-@dataclass(frozen=True)
-class Preconditioned:
-    """EDM's preconditioning of a network F, asked and read by the noise level alone; not at s = 0.
-
-    With y = x / alpha and d = sigma_data: F sees y / sqrt(s^2 + d^2) at index ln(s) / 4, and
-    x0 = y d^2 / (s^2 + d^2) + F s d / sqrt(s^2 + d^2), eps = (y - x0) / s.
-
-    Args:
-        sigma_data: standard deviation of the training pictures.
-
-    Karras, Aittala, Aila, Laine (2022), table 1.
-    """
-
-    sigma_data: float = 0.5
-
-    def ask(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
-        """The network's input and index.
-
-        Raises:
-            ArgumentError: at the clean image, which has no logarithm.
-        """
-        if not level.s:
-            raise ArgumentError("a noisy picture", "the clean one, where ln(s) is infinite", "begin the grid later")
-        return x / (level.alpha * math.hypot(level.s, self.sigma_data)), math.log(level.s) / 4
-
-    def read(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
-        """The prediction that the network's output stands for."""
-        y, total = x / level.alpha, math.hypot(level.s, self.sigma_data)
-        x0 = y * (self.sigma_data / total) ** 2 + output * (level.s * self.sigma_data / total)
-        return Prediction(x0, (y - x0) / level.s)
+EPSILON = DDPMParametrization("epsilon")
 
 
 class Network(Protocol):
@@ -163,21 +32,19 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class NetworkDenoiser:
-    """A trained network as a denoiser; how levels become indices is known to `asking` alone.
+    """A trained network as a denoiser.
 
     Args:
-        network: called with its input in `dtype` and float32 indices.
-        reading: how its output is read, one of `READINGS` or a `Preconditioned.read`.
+        network: called with its input in `dtype` and a float32 time condition [B].
+        parametrization: how the network is called and what its output means.
         dtype: what the network computes in; the prediction comes back in the dtype of x.
-        asking: what it is shown.
         low: asked instead of the network where the noise is below the picture, s < 1, if it is given: a faster and
             coarser one, whose errors there hardly reach x_0, as a step adds only (s' - s) of them.
     """
 
     network: Network
-    reading: Reading = from_eps
+    parametrization: Parametrization = EPSILON
     dtype: torch.dtype = torch.float32
-    asking: Asking = by_index
     low: Network | None = None
 
     def at(self, level: Level) -> "NetworkDenoiser":
@@ -188,10 +55,10 @@ class NetworkDenoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """The prediction at x [B, C, H, W]."""
-        shown, number = self.asking(x, level)
-        index = torch.full((len(x),), number, dtype=torch.float32, device=x.device)
-        output = self.at(level).network(shown.to(self.dtype), index).to(x.dtype)
-        return self.reading(output, x, level)
+        scaled = self.parametrization.scale_input(x, level)
+        time = torch.full((len(x),), self.parametrization.time_condition(level), dtype=torch.float32, device=x.device)
+        output = self.at(level).network(scaled.to(self.dtype), time).to(x.dtype)
+        return self.parametrization.to_prediction(output, x, level)
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ class NoiseSchedule:
     """Noise schedule of T discrete levels, extended to fractional times; variance-preserving whatever the model's is.
 
     A schedule is s at the times 1..T, with alpha = 1 / sqrt(1 + s^2) and sigma = s alpha. Processes that scale x
-    otherwise (variance-exploding, straight paths) are the same ODE in other units: what a network of theirs is shown
-    says its `Asking`. Between whole times log s is linear in t; between t = 0 and t = 1, where log s is infinite, s is.
+    otherwise (variance-exploding, straight paths) are the same ODE in other units, which their `Parametrization` knows.
+    Between whole times log s is linear in t; between t = 0 and t = 1, where log s is infinite, s is.
 
     Args:
         log_s: shape [T], finite, increasing.

@@ -51,7 +51,7 @@ def assemble(name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Model:
     checkpoint, codec, precision = loaded.checkpoint, loaded.codec, PRECISIONS[wish.dtype]
     low = None if precision.low is None else _placed(deepcopy(checkpoint.network), wish, Precision(precision.low))
     network = _placed(checkpoint.network, wish, precision)
-    denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking, low=low)
+    denoiser = NetworkDenoiser(network, checkpoint.parametrization, low=low)
     labels = None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
     embedder = loaded.prompts or labels
     conditioner = None if embedder is None else Conditioner(denoiser, network, embedder, low)
@@ -62,7 +62,7 @@ def assemble(name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Model:
         shape=(checkpoint.channels, *cells(checkpoint, codec, wish.size)),
         name=name,
         weights=loaded.weights,
-        prediction=checkpoint.prediction,
+        prediction=checkpoint.parametrization.name,
         dtype=wish.dtype,
         device=wish.device,
         native=is_native(wish.device, precision.low or precision.dtype),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ddim_edit.diffusion.denoisers import Asking, Reading, by_index
+from ddim_edit.diffusion.parametrization import Parametrization
 from ddim_edit.diffusion.schedules import NoiseSchedule
 
 State = Mapping[str, Tensor]
@@ -28,19 +28,15 @@ class Checkpoint:
         network: called with x [B, C, H, W], indices [B] and, where there are classes, label=[B] int64; answers in the
             shape of x, or with more channels, of which the first C count (the others are learned variances).
         schedule: the noise schedule that it was trained with.
-        prediction: what it predicts, for the recipe: "epsilon", "sample", "v_prediction" or another word.
-        reading: how its output is read.
+        parametrization: how it is called and what its output means.
         channels: C.
         size: (H, W) of its training pictures, or None where any will do and nothing tells.
-        asking: what it is shown.
         classes: its classes, or None.
     """
 
     network: nn.Module
     schedule: NoiseSchedule
-    prediction: str
-    reading: Reading
+    parametrization: Parametrization
     channels: int
     size: tuple[int, int] | None
-    asking: Asking = by_index
     classes: Classes | None = None

@@ -7,7 +7,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, GuidedDenoiser, GuidedNetwork, Network, NetworkDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser, GuidedDenoiser, GuidedNetwork, Network, NetworkDenoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.checkpoint import Classes

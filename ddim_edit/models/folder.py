@@ -44,11 +44,9 @@ def load_folder(folder: Path, name: str, wish: LoadOptions) -> CheckpointBundle:
     checkpoint = Checkpoint(
         network=network,
         schedule=process.schedule,
-        prediction=process.prediction,
-        reading=process.reading,
+        parametrization=process.parametrization,
         channels=_channels(network),
         size=_size(network),
-        asking=process.asking,
         classes=_classes(kind, config),
     )
     codec = codec_for(checkpoint.channels) if codec_folder is None else load_autoencoder(codec_folder, wish.device)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import READINGS, NetworkDenoiser, by_index
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.parametrization import DDPMParametrization, timestep_index
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.models.extra import diffusers
@@ -90,7 +91,8 @@ def _comparable(model: Model) -> NetworkDenoiser:
     if model.conditioner is not None or model.codec.lossy:
         kind = "latents or grey pictures" if model.codec.lossy else f"a {model.follows}"
         raise ModelError(wanted, f"{model.name}, which is one of {kind}", remedy)
-    discrete = model.prediction in READINGS
-    if not isinstance(denoiser, NetworkDenoiser) or denoiser.asking is not by_index or not discrete:
+    parametrization = getattr(denoiser, "parametrization", None)
+    discrete = isinstance(parametrization, DDPMParametrization) and parametrization.time is timestep_index
+    if not isinstance(denoiser, NetworkDenoiser) or not discrete:
         raise ModelError(wanted, f"{model.name}, which is asked otherwise", remedy)
     return denoiser

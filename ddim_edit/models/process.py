@@ -4,7 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddim_edit.diffusion.denoisers import READINGS, Asking, Preconditioned, Reading, Straight, by_index, from_flow
+from ddim_edit.diffusion.parametrization import (
+    PREDICTION_TYPES,
+    DDPMParametrization,
+    EDMParametrization,
+    FlowParametrization,
+    Parametrization,
+)
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.io.schema import is_number
@@ -32,12 +38,10 @@ _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 
 
 class Process(NamedTuple):
-    """How a network was trained: its noise schedule, what it predicts, how that is read and what it is shown."""
+    """How a network was trained: its noise schedule and its parametrization."""
 
     schedule: NoiseSchedule
-    prediction: str
-    reading: Reading
-    asking: Asking = by_index
+    parametrization: Parametrization
 
 
 Config = Mapping[str, Any]
@@ -66,15 +70,17 @@ def _discrete(config: Config) -> Process:
     prediction = word(config, "prediction_type", "epsilon")
     if prediction == "flow_prediction" and config.get("use_flow_sigmas"):
         return _flow(config)
-    if prediction not in READINGS:
-        raise ModelError(f"a prediction_type out of {', '.join(READINGS)}", f"{prediction!r}", "use another model")
+    if prediction not in PREDICTION_TYPES:
+        raise ModelError(
+            f"a prediction_type out of {', '.join(PREDICTION_TYPES)}", f"{prediction!r}", "use another model"
+        )
     schedule = _schedule(config)
     if config.get("rescale_betas_zero_snr"):
         if prediction == "epsilon":
             wanted = "a network that predicts v or x0 where no signal is left at T"
             raise ModelError(wanted, "epsilon with rescale_betas_zero_snr", "its eps says nothing of x0 there")
         schedule = schedule.with_zero_snr()
-    return Process(schedule, prediction, READINGS[prediction])
+    return Process(schedule, DDPMParametrization(prediction))
 
 
 def _schedule(config: Config) -> NoiseSchedule:
@@ -101,13 +107,12 @@ def _numbers(betas: object) -> list[float]:
 def _flow(config: Config) -> Process:
     """Shifts say which times a sampler visits, not what the network was taught, so they are the grid's business."""
     T = count(config, "num_train_timesteps", 1000)
-    return Process(NoiseSchedule.flow(T), "flow_prediction", from_flow, Straight(T))
+    return Process(NoiseSchedule.flow(T), FlowParametrization(T))
 
 
 def _edm(config: Config) -> Process:
     if (prediction := word(config, "prediction_type", "epsilon")) != "epsilon":
         wanted = "EDM's own preconditioning (prediction_type epsilon)"
         raise ModelError(wanted, f"{prediction!r}", "use another model")
-    edm = Preconditioned(number(config, "sigma_data", 0.5))
     schedule = NoiseSchedule.continuous(number(config, "sigma_min", 0.002), number(config, "sigma_max", 80.0))
-    return Process(schedule, "edm", edm.read, edm.ask)
+    return Process(schedule, EDMParametrization(number(config, "sigma_data", 0.5)))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import nn
 
-from ddim_edit.diffusion.denoisers import by_index
+from ddim_edit.diffusion.parametrization import timestep_index
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.assembly import fingerprint
 from ddim_edit.models.component import component, read_json
@@ -121,7 +121,11 @@ def _require_trainable(folder: Path, config: Mapping[str, Any]) -> None:
         ("a UNet2DModel", f"a {config.get('_class_name')}", config.get("_class_name") == "UNet2DModel"),
         ("a network of 3 channels in and out", f"{channels[0]} and {channels[1]}", channels == (3, 3)),
         ("a network without classes", "one with classes", not classes),
-        ("a process of discrete levels", process.prediction, process.asking is by_index),
+        (
+            "a process of discrete levels",
+            process.parametrization.name,
+            getattr(process.parametrization, "time", None) is timestep_index,
+        ),
     ):
         if not holds:
             raise ModelError(f"{wanted} to train on", given, "begin with another model, or with a --network")

@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import (
-    READINGS,
-    MixtureDenoiser,
-    NetworkDenoiser,
-    Preconditioned,
-    Rescaled,
-    Straight,
-    from_flow,
-)
+from ddim_edit.diffusion.denoisers import MixtureDenoiser, NetworkDenoiser
 from ddim_edit.diffusion.grids import GRIDS, Flow, GridMaker, Karras, Leading
+from ddim_edit.diffusion.parametrization import (
+    PREDICTION_TYPES,
+    DDPMParametrization,
+    EDMParametrization,
+    FlowParametrization,
+    RescaledTimestepIndex,
+)
 from ddim_edit.diffusion.schedules import Floats, NoiseSchedule
 from ddim_edit.models.process import Process
 
@@ -148,7 +147,7 @@ class Family(NamedTuple):
     network: Knowing
 
     def denoiser(self, dtype: torch.dtype = torch.float32) -> NetworkDenoiser:
-        return NetworkDenoiser(self.network, self.process.reading, dtype, self.process.asking)
+        return NetworkDenoiser(self.network, self.process.parametrization, dtype)
 
 
 def _alpha(s: float) -> float:
@@ -157,7 +156,7 @@ def _alpha(s: float) -> float:
 
 def _discrete(schedule: NoiseSchedule, prediction: str, alpha_bar: Floats) -> Family:
     network = Knowing(discrete(alpha_bar, len(alpha_bar)), _alpha, OUTPUTS[prediction])
-    return Family(Process(schedule, prediction, READINGS[prediction]), network)
+    return Family(Process(schedule, DDPMParametrization(prediction)), network)
 
 
 def _ddpm() -> dict[str, Family]:
@@ -168,7 +167,7 @@ def _ddpm() -> dict[str, Family]:
     }
     plain = {
         f"{name} {word}": _discrete(schedule, word, alpha_bars(name))
-        for (name, schedule), word in product(schedules.items(), READINGS)
+        for (name, schedule), word in product(schedules.items(), PREDICTION_TYPES)
     }
     zero, alpha_bar = schedules["scaled_linear"].with_zero_snr(), alpha_bars("scaled_linear", zero_snr=True)
     return plain | {f"zero SNR {word}": _discrete(zero, word, alpha_bar) for word in ("sample", "v_prediction")}
@@ -176,18 +175,19 @@ def _ddpm() -> dict[str, Family]:
 
 def _improved() -> Family:
     network = Knowing(discrete(alpha_bars("cosine", 4000), 1000), _alpha, _epsilon)
-    return Family(Process(NoiseSchedule.cosine(4000), "epsilon", READINGS["epsilon"], Rescaled(4000)), network)
+    return Family(
+        Process(NoiseSchedule.cosine(4000), DDPMParametrization("epsilon", RescaledTimestepIndex(4000))), network
+    )
 
 
 def _straight() -> Family:
     network = Knowing(lambda index: index / (1000 - index), lambda s: 1 / (1 + s), _flow)
-    return Family(Process(NoiseSchedule.flow(), "flow_prediction", from_flow, Straight()), network)
+    return Family(Process(NoiseSchedule.flow(), FlowParametrization()), network)
 
 
 def _karras() -> Family:
-    edm = Preconditioned(SIGMA_DATA)
     network = Knowing(lambda index: math.exp(4 * index), lambda s: 1 / math.hypot(s, SIGMA_DATA), _edm)
-    return Family(Process(NoiseSchedule.continuous(0.002, 80.0), "edm", edm.read, edm.ask), network)
+    return Family(Process(NoiseSchedule.continuous(0.002, 80.0), EDMParametrization(SIGMA_DATA)), network)
 
 
 FAMILIES: Mapping[str, Family] = {**_ddpm(), "improved": _improved(), "flow": _straight(), "edm": _karras()}

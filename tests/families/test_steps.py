@@ -6,6 +6,7 @@ scheduler is instead is a number at every level, its unit.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from diffusers import (
 )
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import READINGS, Asking, NetworkDenoiser
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.grids import Flow, Grid, Karras, Leading, logsnr, trailing
 from ddim_edit.diffusion.integration import sample
+from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization
 from ddim_edit.diffusion.schedules import FAINTEST, Level
 from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
 from ddim_edit.diffusion.solvers.recording import RecordingStep
@@ -87,7 +89,7 @@ def process_of(oracle: Any, folder: Path) -> Process:
 
 
 def denoiser(process: Process) -> NetworkDenoiser:
-    return NetworkDenoiser(network, process.reading, torch.float64, process.asking)
+    return NetworkDenoiser(network, process.parametrization, torch.float64)
 
 
 def our_path(process: Process, grid: Grid, step: Any = euler) -> list[Tensor]:
@@ -114,7 +116,7 @@ def assert_same(ours: Sequence[Tensor], theirs: Sequence[Tensor], tol: float) ->
         assert max_error(mine, other) < tol * max(1, float(other.abs().max()))
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(
     ("options", "grid"),
@@ -132,7 +134,7 @@ def test_ddim_walks_as_diffusers_does(options: Any, grid: Any, schedule: str, pr
     assert_same(our_path(process, made), their_path(oracle, process, made), 1e-9)
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_without_a_clean_end_ddim_stops_at_index_0(schedule: str, prediction: str, tmp_path: Path) -> None:
     """Where the first index is 1, diffusers takes its last step to index 0, and so do we."""
@@ -143,7 +145,7 @@ def test_without_a_clean_end_ddim_stops_at_index_0(schedule: str, prediction: st
     assert_same(our_path(process, grid), their_path(oracle, process, grid), 1e-9)
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("spacing", "steps"), [("linspace", N), ("trailing", 30)])
 def test_single_ddim_steps_equal_diffusers_where_its_walk_does_not_hang_together(
@@ -161,7 +163,7 @@ def test_single_ddim_steps_equal_diffusers_where_its_walk_does_not_hang_together
         assert_same([euler(account, x, span, ())[0]], [expected], 1e-9)
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_ddim_walks_as_diffusers_does_out_of_the_box_in_float32(schedule: str, prediction: str, tmp_path: Path) -> None:
     ends = STABLE_DIFFUSION if schedule == "scaled_linear" else {}
@@ -214,7 +216,7 @@ def from_indices(oracle: Any, first: float = 0.0) -> Grid:
 
 
 @diffusers_own_warning
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 def test_dpm2m_walks_as_diffusers_does(spacing: str, schedule: str, prediction: str, tmp_path: Path) -> None:
@@ -233,29 +235,26 @@ def test_zero_snr_dpm2m_walks_as_diffusers_does(prediction: str, tmp_path: Path)
     assert_same(our_path(process, grid, multistep), their_path(oracle, process, grid), 1e-5)
 
 
-def at_whole(asking: Asking, whole: Callable[[float], int]) -> Asking:
-    """Ask at whole indices only, as diffusers does on a Karras grid."""
-
-    def ask(x: Tensor, level: Level) -> tuple[Tensor, float]:
-        shown, index = asking(x, level)
-        return shown, float(whole(index))
-
-    return ask
+def at_whole_indices(process: Process, whole: Callable[[float], int]) -> Process:
+    """The process with whole timestep indices only, as diffusers has them on a Karras grid."""
+    parametrization = process.parametrization
+    assert isinstance(parametrization, DDPMParametrization)
+    time = parametrization.time
+    return process._replace(parametrization=replace(parametrization, time=lambda level: float(whole(time(level)))))
 
 
 @diffusers_own_warning
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_dpm2m_walks_as_diffusers_does_on_a_karras_grid(schedule: str, prediction: str, tmp_path: Path) -> None:
     oracle = started(discrete(DPMSolverMultistepScheduler, schedule, prediction, use_karras_sigmas=True))
-    read = process_of(oracle, tmp_path)
-    process = read._replace(asking=at_whole(read.asking, math.floor if schedule == "cosine" else round))
+    process = at_whole_indices(process_of(oracle, tmp_path), math.floor if schedule == "cosine" else round)
     grid = Karras()(process.schedule, N - 1).to_clean()
     assert_same(our_path(process, grid, multistep), their_path(oracle, process, grid), 1e-5)
 
 
 @diffusers_own_warning
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 def test_euler_of_an_exploding_state_walks_as_our_ddim(
@@ -269,7 +268,7 @@ def test_euler_of_an_exploding_state_walks_as_our_ddim(
 
 
 @diffusers_own_warning
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_euler_walks_as_our_ddim_on_a_karras_grid(schedule: str, prediction: str, tmp_path: Path) -> None:
     oracle = started(discrete(EulerDiscreteScheduler, schedule, prediction, use_karras_sigmas=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig
-from ddim_edit.diffusion.denoisers import READINGS
+from ddim_edit.diffusion.parametrization import PREDICTION_TYPES
 from ddim_edit.errors import ModelError
 from ddim_edit.images import to_uint8
 from ddim_edit.models import loading
@@ -86,7 +86,7 @@ def test_what_diffusers_saves_is_what_it_would_load(tmp_path: Path) -> None:
     torch.testing.assert_close(model.denoiser(noise(), level).x0.float(), wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 def test_networks_answer_as_in_diffusers(tmp_path: Path, prediction: str) -> None:
     """What we read out of our network beside what diffusers' scheduler reads out of diffusers' network."""
     folder = tiny.save_model(tmp_path / "model", prediction_type=prediction)
@@ -110,7 +110,7 @@ def pipeline(folder: Path) -> tuple[Any, Any]:
     return unet, Diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", timestep_spacing="leading")
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 def test_sampling_is_diffusers_ddim(tmp_path: Path, prediction: str) -> None:
     """The `ddim` solver on the leading grid beside DDIMScheduler, both from the same x_T, through the same weights."""
     folder = tiny.save_model(tmp_path / "model", prediction_type=prediction)
@@ -127,7 +127,7 @@ def test_sampling_is_diffusers_ddim(tmp_path: Path, prediction: str) -> None:
     torch.testing.assert_close(editor.decode(latents) / scale, x.double() / scale, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 def test_every_prediction_goes_there_and_back(tmp_path: Path, prediction: str) -> None:
     editor = Editor.from_pretrained(tiny.save_model(tmp_path / "model", prediction_type=prediction))
     x = torch.from_numpy(tiny.pixels(0)).permute(2, 0, 1)[None].double() / 127.5 - 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import READINGS, Prediction, by_index
+from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization, Prediction
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.models.process import Process, read_process
 
@@ -80,16 +80,15 @@ def assert_levels_are_theirs(process: Process, scheduler: Any) -> None:
 def test_levels_are_those_of_the_scheduler_that_saved_them(tmp_path: Path, kind: str, name: str) -> None:
     scheduler = made(kind, **SCHEDULES[name])
     process = saved(scheduler, tmp_path)
-    assert (process.prediction, process.reading) == ("epsilon", READINGS["epsilon"])
-    assert process.asking is by_index
+    assert process.parametrization == DDPMParametrization("epsilon")
     assert_levels_are_theirs(process, scheduler)
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
-@pytest.mark.parametrize("prediction", READINGS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 def test_predictions_are_those_of_the_scheduler(tmp_path: Path, kind: str, prediction: str) -> None:
     process = saved(made(kind, prediction_type=prediction), tmp_path)
-    assert (process.prediction, process.reading) == (prediction, READINGS[prediction])
+    assert process.parametrization == DDPMParametrization(prediction)
 
 
 def test_how_a_sampler_walks_is_not_read(tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_how_a_sampler_walks_is_not_read(tmp_path: Path) -> None:
 
 def test_an_empty_config_has_the_defaults_of_diffusers(tmp_path: Path) -> None:
     process, theirs = written(tmp_path), made("DDPMScheduler")
-    assert process.prediction == theirs.config.prediction_type
+    assert process.parametrization.name == theirs.config.prediction_type
     assert_levels_are_theirs(process, theirs)
 
 
@@ -142,16 +141,19 @@ def test_a_straight_path_is_asked_and_read_as_its_scheduler_does(tmp_path: Path,
 
 def assert_straight(process: Process, sigmas: Tensor, indices: Tensor) -> None:
     """x' = (1 - tau) x0 + tau eps at index T tau, and the velocity is eps - x0."""
-    assert process.prediction == "flow_prediction"
+    assert process.parametrization.name == "flow_prediction"
     schedule, (x0, eps) = process.schedule, randn(2)
     for tau, index in zip(sigmas.tolist(), indices.tolist(), strict=False):
         if not 0 < tau < 1 - FAINT:
             continue  # our path ends there
         level = schedule.level(schedule.time(tau / (1 - tau)))
-        shown, asked = process.asking(level.alpha * x0 + level.sigma * eps, level)
+        shown, asked = (
+            process.parametrization.scale_input(level.alpha * x0 + level.sigma * eps, level),
+            process.parametrization.time_condition(level),
+        )
         assert asked == pytest.approx(index, rel=1e-5)
         torch.testing.assert_close(shown, (1 - tau) * x0 + tau * eps, rtol=1e-9, atol=1e-9)
-        found = process.reading(eps - x0, level.alpha * x0 + level.sigma * eps, level)
+        found = process.parametrization.to_prediction(eps - x0, level.alpha * x0 + level.sigma * eps, level)
         torch.testing.assert_close(found, Prediction(x0, eps), rtol=1e-9, atol=1e-9)
 
 
@@ -185,11 +187,13 @@ def test_edm_is_asked_and_read_as_its_scheduler_preconditions(tmp_path: Path, ki
     for s in np.geomspace(0.01, 40, 7):
         level = schedule.level(schedule.time(float(s)))
         x, noisy = level.alpha * x0 + level.sigma * eps, x0 + s * eps
-        shown, index = process.asking(x, level)
+        shown, index = process.parametrization.scale_input(x, level), process.parametrization.time_condition(level)
         torch.testing.assert_close(shown, scheduler.precondition_inputs(noisy, float(s)), rtol=1e-6, atol=1e-6)
         assert index == pytest.approx(float(scheduler.precondition_noise(float(s))), rel=1e-6, abs=1e-6)
         wanted = scheduler.precondition_outputs(noisy, output, torch.tensor(s))
-        torch.testing.assert_close(process.reading(output, x, level).x0, wanted, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            process.parametrization.to_prediction(output, x, level).x0, wanted, rtol=1e-6, atol=1e-6
+        )
 
 
 # Refusals.

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 
 

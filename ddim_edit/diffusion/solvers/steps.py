@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Prediction
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 

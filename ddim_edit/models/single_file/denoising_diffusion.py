@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import READINGS, Asking, Preconditioned, Reading, by_index
+from ddim_edit.diffusion.parametrization import DDPMParametrization, EDMParametrization, Parametrization
 from ddim_edit.diffusion.schedules import FAINTEST, Floats, Level, NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.models.checkpoint import Checkpoint, State
@@ -123,17 +123,15 @@ def _process(file: _File, settings: Settings, network: DenoisingUNet) -> Checkpo
     return _discrete(file, settings, network)
 
 
-def _checkpoint(
-    network: DenoisingUNet, schedule: NoiseSchedule, prediction: str, reading: Reading, asking: Asking
-) -> Checkpoint:
-    return Checkpoint(network, schedule, prediction, reading, network.layout.channels, None, asking)
+def _checkpoint(network: DenoisingUNet, schedule: NoiseSchedule, parametrization: Parametrization) -> Checkpoint:
+    return Checkpoint(network, schedule, parametrization, network.layout.channels, None)
 
 
 def _discrete(file: _File, settings: Settings, network: DenoisingUNet) -> Checkpoint:
     """`GaussianDiffusion`: T levels, asked by index."""
     schedule = _schedule(file, settings)
     prediction = OBJECTIVES[_objective(file, settings, schedule, network)]
-    return _checkpoint(network, schedule, prediction, READINGS[prediction], by_index)
+    return _checkpoint(network, schedule, DDPMParametrization(prediction))
 
 
 def _objective(file: _File, settings: Settings, schedule: NoiseSchedule, network: DenoisingUNet) -> str:
@@ -217,27 +215,28 @@ BETA_SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {
 
 def _elucidated(settings: Settings, network: DenoisingUNet) -> Checkpoint:
     """`ElucidatedDiffusion`: EDM's preconditioning of any level."""
-    precondition = Preconditioned(number(settings, "sigma_data", 0.5))
+    parametrization = EDMParametrization(number(settings, "sigma_data", 0.5))
     low, high = number(settings, "sigma_min", 0.002), number(settings, "sigma_max", 80)
     schedule = NoiseSchedule.continuous(low, high)
-    return _checkpoint(network, schedule, "edm", precondition.read, precondition.ask)
+    return _checkpoint(network, schedule, parametrization)
 
 
 @dataclass(frozen=True)
-class ByLogSNR:
-    """Ask a network of continuous time: x itself at index log SNR = -2 ln s; levels below s = faintest read as that.
+class LogSNRTime:
+    """Time condition log SNR = -2 ln s of networks of continuous time.
 
     Args:
-        faintest: the lowest s that it was trained at, above 0.
+        lowest_s: the lowest s that the network was trained at, above 0; lower levels are clamped to it.
 
-    Kingma, Salimans, Poole, Ho (2021).
+    References:
+        Kingma, Salimans, Poole, Ho, "Variational Diffusion Models", NeurIPS 2021, arXiv:2107.00630.
     """
 
-    faintest: float
+    lowest_s: float
 
-    def __call__(self, x: Tensor, level: Level) -> tuple[Tensor, float]:
-        """X itself, and the index."""
-        return x, -2 * math.log(max(level.s, self.faintest))
+    def __call__(self, level: Level) -> float:
+        """Return log SNR at a level."""
+        return -2 * math.log(max(level.s, self.lowest_s))
 
 
 def _linear_s(time: Floats) -> Floats:
@@ -264,7 +263,7 @@ def _continuous(settings: Settings, network: DenoisingUNet) -> Checkpoint:
     # At time 1 the cosine leaves nothing of the picture to invert to.
     s = np.minimum(NOISE_SCHEDULES[kind](np.arange(T + 1) / T), 1 / FAINTEST)
     schedule = NoiseSchedule(np.log(s[1:]), {"kind": f"continuous {kind}", "T": T})
-    return _checkpoint(network, schedule, prediction, READINGS[prediction], ByLogSNR(float(s[0])))
+    return _checkpoint(network, schedule, DDPMParametrization(prediction, LogSNRTime(float(s[0]))))
 
 
 def _floats(tensor: Tensor) -> Floats:

@@ -12,9 +12,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Asking, Preconditioned, Prediction, Reading, from_eps
+from ddim_edit.diffusion.parametrization import (
+    EDMParametrization,
+    Parametrization,
+    Prediction,
+    from_eps,
+    log_noise_level,
+)
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.errors import ModelError
 from ddim_edit.models.checkpoint import Checkpoint, Classes, State
 from ddim_edit.models.entries import choice, number
 from ddim_edit.models.single_file.family import Family, Settings
@@ -37,25 +43,23 @@ _BETA_D, _BETA_MIN, _STEPS = 19.9, 0.1, 1000
 
 
 class Process(NamedTuple):
-    """What a network was trained to do: what it is shown, how it is read, and at which levels s it may be asked."""
+    """How a network was trained: its parametrization, and the lowest and highest noise level s."""
 
-    asking: Asking
-    reading: Reading
+    parametrization: Parametrization
     low: float
     high: float
 
 
 def _edm(settings: Settings) -> Process:
-    precondition = Preconditioned(number(settings, "sigma_data", 0.5))
-    return Process(precondition.ask, precondition.read, 0.002, 80.0)
+    return Process(EDMParametrization(number(settings, "sigma_data", 0.5)), 0.002, 80.0)
 
 
 def _variance_preserving(settings: Settings) -> Process:
-    return Process(ask_variance_preserving, from_eps, _level_at(1e-5), _level_at(1.0))
+    return Process(VPParametrization(), _level_at(1e-5), _level_at(1.0))
 
 
 def _variance_exploding(settings: Settings) -> Process:
-    return Process(ask_variance_exploding, _from_minus_eps, 0.02, 100.0)
+    return Process(VEParametrization(), 0.02, 100.0)
 
 
 PROCESSES: Mapping[str, Callable[[Settings], Process]] = {
@@ -66,34 +70,60 @@ PROCESSES: Mapping[str, Callable[[Settings], Process]] = {
 """EDM's `EDMPrecond`, `VPPrecond` and `VEPrecond`; the weights do not tell which of them they were trained under."""
 
 
-def ask_variance_preserving(x: Tensor, level: Level) -> tuple[Tensor, float]:
-    """Ask a network of `VPPrecond`: x itself at index 999 tau, where s^2 = exp(19.9 tau^2 / 2 + 0.1 tau) - 1.
+@dataclass(frozen=True)
+class VPParametrization:
+    """Parametrization of EDM's `VPPrecond`: x itself at time 999 tau, where s^2 = exp(19.9 tau^2 / 2 + 0.1 tau) - 1.
 
-    Karras, Aittala, Aila, Laine (2022), table 1.
+    References:
+        Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+        arXiv:2206.00364, table 1.
     """
-    tau = (math.sqrt(_BETA_MIN**2 + 2 * _BETA_D * math.log1p(level.s**2)) - _BETA_MIN) / _BETA_D
-    return x, (_STEPS - 1) * tau
+
+    name: str = "vp"
+
+    def scale_input(self, x: Tensor, level: Level) -> Tensor:
+        """Return x."""
+        return x
+
+    def time_condition(self, level: Level) -> float:
+        """Return 999 tau."""
+        tau = (math.sqrt(_BETA_MIN**2 + 2 * _BETA_D * math.log1p(level.s**2)) - _BETA_MIN) / _BETA_D
+        return (_STEPS - 1) * tau
+
+    def to_prediction(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
+        """Return x0 and eps from the predicted eps."""
+        return from_eps(output, x, level)
 
 
 def _level_at(tau: float) -> float:
     return math.sqrt(math.expm1(_BETA_D * tau**2 / 2 + _BETA_MIN * tau))
 
 
-def ask_variance_exploding(x: Tensor, level: Level) -> tuple[Tensor, float]:
-    """Ask a network of `VEPrecond`: x / alpha at index ln(s / 2); not at s = 0.
+@dataclass(frozen=True)
+class VEParametrization:
+    """Parametrization of EDM's `VEPrecond`: x / alpha at time ln(s / 2), the output is -eps; not defined at s = 0.
 
-    Raises:
-        ArgumentError: at the clean image, which has no logarithm.
-
-    Karras, Aittala, Aila, Laine (2022), table 1.
+    References:
+        As `VPParametrization`.
     """
-    if not level.s:
-        raise ArgumentError("a noisy picture", "the clean one, where ln(s) is infinite", "begin the grid later")
-    return x / level.alpha, math.log(level.s / 2)
 
+    name: str = "ve"
 
-def _from_minus_eps(output: Tensor, x: Tensor, level: Level) -> Prediction:
-    return from_eps(-output, x, level)
+    def scale_input(self, x: Tensor, level: Level) -> Tensor:
+        """Return x / alpha."""
+        return x / level.alpha
+
+    def time_condition(self, level: Level) -> float:
+        """Return ln(s / 2).
+
+        Raises:
+            ArgumentError: at the clean image, where the logarithm is infinite.
+        """
+        return log_noise_level(level.s / 2)
+
+    def to_prediction(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
+        """Return x0 and eps from the predicted -eps."""
+        return from_eps(-output, x, level)
 
 
 def _matches(state: State) -> bool:
@@ -118,17 +148,15 @@ def build(state: State, settings: Settings) -> Checkpoint:
         ModelError: a network that is not EDM's, or settings that mean nothing.
     """
     told = _Told({_bare(name): tensor for name, tensor in state.items()})
-    word, process = _process(settings)
+    process = PROCESSES[choice(settings, "precond", "edm", PROCESSES)](settings)
     schedule, config = _schedule(settings, process), told.config()
     network_class = DhariwalUNet if told.is_adm else SongUNet
     return Checkpoint(
         network=fill(lambda: network_class(config), told.weights, "an EDM checkpoint"),
         schedule=schedule,
-        prediction=word,
-        reading=process.reading,
+        parametrization=process.parametrization,
         channels=config.channels,
         size=(config.sizes[0], config.sizes[0]),
-        asking=process.asking,
         classes=Classes(config.classes, none=config.classes) if config.classes else None,
     )
 
@@ -136,11 +164,6 @@ def build(state: State, settings: Settings) -> Checkpoint:
 def _bare(name: str) -> str:
     """Our name of a tensor."""
     return name.removeprefix("model.").replace("map_noise.freqs", "map_noise.weight")
-
-
-def _process(settings: Settings) -> tuple[str, Process]:
-    word = choice(settings, "precond", "edm", PROCESSES)
-    return word, PROCESSES[word](settings)
 
 
 def _schedule(settings: Settings, process: Process) -> NoiseSchedule:

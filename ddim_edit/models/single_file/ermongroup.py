@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import from_eps
+from ddim_edit.diffusion.parametrization import DDPMParametrization
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.models.checkpoint import Checkpoint, State
@@ -94,8 +94,7 @@ def _build(state: State, settings: Settings) -> Checkpoint:
     return Checkpoint(
         network=fill(lambda: UNet(config), weights, "an ermongroup/ddim checkpoint"),
         schedule=_schedule(settings),
-        prediction="epsilon",
-        reading=from_eps,
+        parametrization=DDPMParametrization("epsilon"),
         channels=config.in_channels,
         size=(size, size) if size else None,
     )

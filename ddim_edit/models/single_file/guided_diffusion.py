@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ddim_edit.diffusion.denoisers import READINGS, Asking, Rescaled, by_index
+from ddim_edit.diffusion.parametrization import DDPMParametrization, RescaledTimestepIndex, timestep_index
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.models.checkpoint import Checkpoint, Classes, State
@@ -30,8 +30,6 @@ _MARKS = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_l
 
 _SCHEDULES: Mapping[str, Callable[[int], NoiseSchedule]] = {"linear": linear, "cosine": NoiseSchedule.cosine}
 _ORDERS: Mapping[bool, Order] = {False: head_first, True: role_first}
-_PREDICTIONS: Mapping[bool, str] = {False: "epsilon", True: "sample"}
-_ASKING: Mapping[bool, Callable[[int], Asking]] = {False: lambda T: by_index, True: Rescaled}
 
 
 @dataclass(frozen=True)
@@ -208,15 +206,14 @@ def _build(state: State, settings: Settings) -> Checkpoint:
     layers = read_layers(state)
     flags = read_flags(layers, settings)
     heads = Heads(flags.num_heads, flags.num_head_channels, _ORDERS[flags.use_new_attention_order])
-    prediction = _PREDICTIONS[flags.predict_xstart]
+    prediction = "sample" if flags.predict_xstart else "epsilon"
+    time = RescaledTimestepIndex(flags.diffusion_steps) if flags.rescale_timesteps else timestep_index
     return Checkpoint(
         network=fill(lambda: GuidedUNet(layers, heads), state, f"a {_NAME} checkpoint"),
         schedule=_SCHEDULES[flags.noise_schedule](flags.diffusion_steps),
-        prediction=prediction,
-        reading=READINGS[prediction],
+        parametrization=DDPMParametrization(prediction, time),
         channels=layers.in_channels,
         size=_size(layers, flags.image_size),
-        asking=_ASKING[flags.rescale_timesteps](flags.diffusion_steps),
         classes=Classes(layers.num_classes) if layers.num_classes else None,
     )
 

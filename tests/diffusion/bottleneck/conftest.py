@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Model, load_model
-from ddim_edit.diffusion.denoisers import READINGS, NetworkDenoiser
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.parametrization import PREDICTION_TYPES
 from ddim_edit.models.unet.network import UNet
 
 from ... import tiny
@@ -13,7 +14,7 @@ from ... import tiny
 H_SHAPE = (16, 8, 8)
 
 
-@pytest.fixture(scope="package", params=sorted(READINGS))
+@pytest.fixture(scope="package", params=sorted(PREDICTION_TYPES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("models") / request.param
     return load_model(tiny.save_model(folder, prediction_type=request.param))

@@ -19,15 +19,8 @@ from ddim_edit.diffusion.bottleneck import (
     bottleneck_of,
     plain,
 )
-from ddim_edit.diffusion.denoisers import (
-    ClippedDenoiser,
-    Denoiser,
-    GuidedDenoiser,
-    NetworkDenoiser,
-    Prediction,
-    ProgressDenoiser,
-    from_eps,
-)
+from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoiser, NetworkDenoiser, ProgressDenoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.placement import PRECISIONS, DeviceNetwork
@@ -108,7 +101,7 @@ def test_a_constant_shift_is_decoding_by_hand(
 ) -> None:
     level = model.schedule.level(t)
     answer = ShiftedDenoiser(denoiser, {t: torch.full(H_SHAPE, size)}, plain)(x, level)
-    expected = denoiser.reading(ByHand(unet, x, level).output(size), x, level)
+    expected = denoiser.parametrization.to_prediction(ByHand(unet, x, level).output(size), x, level)
     assert same(answer, expected)
     assert not torch.allclose(answer.x0, denoiser(x, level).x0)
 
@@ -120,7 +113,9 @@ def test_the_asymmetric_form_takes_x0_from_the_shift_and_eps_from_the_network(
     level = model.schedule.level(t)
     x0, eps = ShiftedDenoiser(denoiser, {t: shift}, asymmetric)(x, level)
     assert torch.equal(eps, denoiser(x, level).eps)
-    assert torch.equal(x0, denoiser.reading(ByHand(unet, x, level).output(shift.float()), x, level).x0)
+    assert torch.equal(
+        x0, denoiser.parametrization.to_prediction(ByHand(unet, x, level).output(shift.float()), x, level).x0
+    )
 
 
 @forms
@@ -180,7 +175,7 @@ def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkD
 
 
 def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor, shift: Tensor) -> None:
-    bare = NetworkDenoiser(lambda x, index: x, from_eps)
+    bare = NetworkDenoiser(lambda x, index: x)
     with pytest.raises(ModelError, match=r"^wanted a network that shows its bottleneck, was given a function: "):
         ShiftedDenoiser(bare, {})
     placed = replace(bare, network=DeviceNetwork(nn.Identity(), torch.device("cpu"), PRECISIONS["float32"]))

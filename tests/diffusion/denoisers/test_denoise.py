@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import (
-    READINGS,
     ClippedDenoiser,
     GuidedDenoiser,
     GuidedNetwork,
     MixtureDenoiser,
     NetworkDenoiser,
-    Prediction,
     ProgressDenoiser,
-    Reading,
-    from_eps,
-    from_flow,
-    from_v,
+)
+from ddim_edit.diffusion.parametrization import (
+    PREDICTION_TYPES,
+    DDPMParametrization,
+    FlowParametrization,
+    Parametrization,
     from_x0,
 )
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
@@ -60,18 +60,18 @@ def assert_close(a: Tensor, b: Tensor, tol: float = 1e-12) -> None:
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("kind", READINGS)
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @given(TIMES, SEEDS)
 def test_readings_give_back_what_the_network_was_trained_on(kind: str, t: float, seed: int) -> None:
     level = LINEAR.level(t)
     x0, eps = randn(2, 1, 2, 2, seed=seed), randn(2, 1, 2, 2, seed=seed + 1)
     x = level.alpha * x0 + level.sigma * eps
-    prediction = READINGS[kind](OUTPUTS[kind](x0, eps, level), x, level)
+    prediction = PREDICTION_TYPES[kind](OUTPUTS[kind](x0, eps, level), x, level)
     assert_close(prediction.x0, x0, 1e-15 / level.alpha)
     assert_close(prediction.eps, eps, 1e-15 / level.sigma)
 
 
-@pytest.mark.parametrize("kind", READINGS)
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @pytest.mark.parametrize("index", [0, 1, 500, 999])
 def test_readings_equal_diffusers(kind: str, index: int) -> None:
     oracle = DDIMScheduler(prediction_type=kind, clip_sample=False)
@@ -79,11 +79,11 @@ def test_readings_equal_diffusers(kind: str, index: int) -> None:
     oracle.alphas_cumprod = torch.from_numpy(LINEAR.alpha_bar)
     output, x = randn(2, 1, 2, 2), randn(2, 1, 2, 2, seed=1)
     expected = oracle.step(output, index, x).pred_original_sample
-    assert_close(READINGS[kind](output, x, LINEAR.level(index + 1)).x0, expected, 1e-10)
+    assert_close(PREDICTION_TYPES[kind](output, x, LINEAR.level(index + 1)).x0, expected, 1e-10)
 
 
 def test_a_clean_image_says_nothing_of_the_noise_to_a_network_that_predicts_it() -> None:
-    with pytest.raises(ArgumentError, match="wanted a noisy picture, was given the clean one"):
+    with pytest.raises(ArgumentError, match="predicts x0 cannot be used at the clean image"):
         from_x0(randn(1, 1, 2, 2), randn(1, 1, 2, 2), LINEAR.level(0))
 
 
@@ -102,11 +102,11 @@ def test_the_network_is_asked_with_its_own_index(t: float, index: float) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("reading", [from_eps, from_x0, from_v])
-def test_only_the_network_computes_in_its_own_dtype(reading: Callable[..., Prediction], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_only_the_network_computes_in_its_own_dtype(kind: str, dtype: torch.dtype) -> None:
     x, level = randn(2, 1, 2, 2), LINEAR.level(300)
-    prediction = NetworkDenoiser(lambda x, index: x.sin(), reading, dtype)(x, level)
-    expected = reading(x.to(dtype).sin().double(), x, level)
+    prediction = NetworkDenoiser(lambda x, index: x.sin(), DDPMParametrization(kind), dtype)(x, level)
+    expected = PREDICTION_TYPES[kind](x.to(dtype).sin().double(), x, level)
     assert torch.equal(prediction.x0, expected.x0)
     assert torch.equal(prediction.eps, expected.eps)
 
@@ -178,8 +178,13 @@ def test_guidance_goes_from_one_denoiser_beyond_the_other(seed: int, w: float) -
     assert_close(level.alpha * prediction.x0 + level.sigma * prediction.eps, x, 1e-11)
 
 
-@given(SEEDS, st.floats(-2, 8), st.sampled_from([from_eps, from_v, from_flow]))
-def test_guidance_inside_one_call_of_a_network_is_that_of_two_denoisers(seed: int, w: float, reading: Reading) -> None:
+EPS, V, FLOW = DDPMParametrization(), DDPMParametrization("v_prediction"), FlowParametrization()
+
+
+@given(SEEDS, st.floats(-2, 8), st.sampled_from([EPS, V, FLOW]))
+def test_guidance_inside_one_call_of_a_network_is_that_of_two_denoisers(
+    seed: int, w: float, parametrization: Parametrization
+) -> None:
     yes, no, level, x = (
         randn(2, 1, 2, 2, seed=seed),
         randn(2, 1, 2, 2, seed=seed + 1),
@@ -189,11 +194,14 @@ def test_guidance_inside_one_call_of_a_network_is_that_of_two_denoisers(seed: in
 
     def both(x: Tensor, index: Tensor) -> Tensor:
         assert torch.equal(x[:2], x[2:])
-        assert index.tolist() == [299.0] * 4
+        assert index.tolist() == pytest.approx([parametrization.time_condition(level)] * 4)
         return torch.cat([no, yes]).float()
 
-    alone = (NetworkDenoiser(lambda x, index, out=out: out.float(), reading) for out in (yes, no))
-    found, wanted = NetworkDenoiser(GuidedNetwork(both, w), reading)(x, level), GuidedDenoiser(*alone, w)(x, level)
+    alone = (NetworkDenoiser(lambda x, index, out=out: out.float(), parametrization) for out in (yes, no))
+    found, wanted = (
+        NetworkDenoiser(GuidedNetwork(both, w), parametrization)(x, level),
+        GuidedDenoiser(*alone, w)(x, level),
+    )
     torch.testing.assert_close(found.x0, wanted.x0, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-5, atol=1e-5)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser
 from ddim_edit.diffusion.grids import Grid, make_grid
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule, Span
 
 LINEAR = NoiseSchedule.linear()

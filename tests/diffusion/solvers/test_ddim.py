@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Prediction
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import invert, sample
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
 from ddim_edit.diffusion.solvers.base import SingleStateSolver
 from ddim_edit.diffusion.solvers.implicit import ImplicitStep, whole

@@ -7,9 +7,10 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import READINGS, NetworkDenoiser
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid, GridMaker, Leading, make_grid, trailing
 from ddim_edit.diffusion.integration import sample
+from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization
 from ddim_edit.diffusion.schedules import NoiseSchedule, Span
 from ddim_edit.diffusion.solvers.base import SamplingOnlySolver, SingleStateSolver, Solver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
@@ -31,7 +32,7 @@ def network(x: Tensor, index: Tensor) -> Tensor:
 
 
 def denoiser(kind: str = "epsilon") -> NetworkDenoiser:
-    return NetworkDenoiser(network, READINGS[kind], torch.float64)
+    return NetworkDenoiser(network, DDPMParametrization(kind), torch.float64)
 
 
 def answer(x: Tensor, index: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], tol: float) -> None:
         assert max_error(mine, other) < tol * max(1, float(other.abs().max()))
 
 
-@pytest.mark.parametrize("kind", READINGS)
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @pytest.mark.parametrize("step", [euler, AncestralStep(0.0, no_noise)], ids=["euler", "eta 0"])
 def test_ddim_equals_diffusers(kind: str, step: Any) -> None:
     assert_same(our_path(step, Leading(), 50, kind), oracle_path(ddim(50, prediction_type=kind)), 1e-9)
@@ -104,7 +105,7 @@ def test_ddim_equals_diffusers_as_it_comes_in_float32() -> None:
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
-@pytest.mark.parametrize("kind", READINGS)
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_every_eta_equals_diffusers_given_the_same_noise(kind: str, eta: float) -> None:
     noise = randn(*SHAPE, seed=5)
     ours = our_path(AncestralStep(eta, lambda x: noise), Leading(), 50, kind)

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser
 from ddim_edit.diffusion.integration import invert, sample
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
 from ddim_edit.diffusion.solvers.anderson import Parts
 from ddim_edit.diffusion.solvers.base import Solver

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
 from ddim_edit.models.codec.pixels import Codec, ColourCodec
 from ddim_edit.models.model import Model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Condition, Integration, Likelihood, Model, log_likelihood
-from ddim_edit.diffusion.denoisers import Prediction
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError
 from ddim_edit.evaluation.likelihood.bits import mean_and_error

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, Prediction
+from ddim_edit.diffusion.denoisers import Denoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.likelihood.density import Density, Ladder, log_density

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import NetworkDenoiser, Prediction, from_v
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.parametrization import DDPMParametrization, Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.likelihood.traces import Differences, Hutchinson, every_unit
@@ -104,7 +105,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, NetworkDenoi
     folder = tiny.save_model(tmp_path_factory.mktemp("models") / "tiny")
     network = UNet(UNetConfig.from_dict(tiny.UNET)).requires_grad_(False)
     network.load_state_dict(tiny.load_weights(folder))
-    return load_model(folder, size=8), NetworkDenoiser(network, from_v)
+    return load_model(folder, size=8), NetworkDenoiser(network, DDPMParametrization("v_prediction"))
 
 
 @pytest.mark.parametrize("t", [0, 1, 100, 500, 1000])

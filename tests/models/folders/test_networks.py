@@ -89,7 +89,9 @@ def test_the_walks_visit_the_indices_that_the_scheduler_does(
     model, (original, run) = models(family), runs(family, ORIGINALS[family].conditions[0])
     denoiser = model.conditioned_on(original.conditions[0])
     assert isinstance(denoiser, NetworkDenoiser)
-    asked = [denoiser.asking(torch.zeros(1), level)[1] for level in walked(model, original.grid(model.schedule))[:-1]]
+    asked = [
+        denoiser.parametrization.time_condition(level) for level in walked(model, original.grid(model.schedule))[:-1]
+    ]
     assert [step.index for step in run.steps] == pytest.approx(asked, rel=1e-6 if original.exact_start else FAINT)
     assert [step.index for step in run.steps[1:]] == pytest.approx(asked[1:], rel=1e-6)
 

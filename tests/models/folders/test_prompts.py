@@ -10,7 +10,8 @@ import transformers
 from torch import Tensor
 
 from ddim_edit import ArgumentError, Model, load_model
-from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.placement import DeviceNetwork
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ddim_edit.diffusion.bottleneck import Bottleneck
-from ddim_edit.diffusion.denoisers import NetworkDenoiser, Prediction
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
 from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError
 from ddim_edit.models.checkpoint import Checkpoint
@@ -202,7 +203,7 @@ def test_a_bare_network_has_the_schedule_that_is_named(kind: str, levels: int) -
 def test_a_bare_network_is_taken_for_one_of_the_package_s_defaults() -> None:
     checkpoint = build(case("default").state, {})
     assert checkpoint.schedule.description == {"kind": "sigmoid", "start": -3, "end": 3, "T": 1000}
-    assert checkpoint.prediction == "v_prediction"
+    assert checkpoint.parametrization.name == "v_prediction"
     assert (checkpoint.channels, checkpoint.size, checkpoint.classes) == (3, None, None)
 
 
@@ -211,12 +212,12 @@ def test_a_bare_network_is_taken_for_one_of_the_package_s_defaults() -> None:
 def test_predictions_are_those_of_the_package(objective: str, index: int) -> None:
     known, betas = case("default"), sigmoid_betas(T)
     checkpoint = build(diffusion(known.state, objective=objective), {})
-    denoiser = NetworkDenoiser(checkpoint.network, checkpoint.reading, asking=checkpoint.asking)
+    denoiser = NetworkDenoiser(checkpoint.network, checkpoint.parametrization)
     x = known.x.double()
     ours = denoiser(x, checkpoint.schedule.level(index + 1))
     output = checkpoint.network(known.x, torch.tensor([index, index])).double()
     wanted = predictions(output, x, float(np.cumprod(1 - betas)[index]), objective)
-    assert checkpoint.prediction == OBJECTIVES[objective]
+    assert checkpoint.parametrization.name == OBJECTIVES[objective]
     assert_close(ours.x0, wanted.x0, rtol=1e-5, atol=1e-5)
     assert_close(ours.eps, wanted.eps, rtol=1e-5, atol=1e-5)
 
@@ -230,7 +231,7 @@ def test_predictions_are_those_of_the_package(objective: str, index: int) -> Non
 )
 def test_the_weight_of_the_loss_tells_the_objective(kind: str, objective: str, levels: int, gamma: float) -> None:
     state = diffusion(NETWORK, kind, objective, levels, gamma=gamma)
-    assert build(state, {}).prediction == OBJECTIVES[objective]
+    assert build(state, {}).parametrization.name == OBJECTIVES[objective]
 
 
 NETWORK = case("default").state
@@ -240,14 +241,14 @@ def test_learned_variances_mean_eps_whatever_the_objective_says() -> None:
     """`LearnedGaussianDiffusion` compares its first channels with the noise, though pred_v is its default."""
     known = case("learned_variance")
     checkpoint = build(diffusion(known.state, objective="pred_v"), {})
-    assert checkpoint.prediction == "epsilon"
+    assert checkpoint.parametrization.name == "epsilon"
     assert (checkpoint.channels, known.output.shape[1]) == (3, 6)
-    assert build(known.state, {}).prediction == "epsilon"
+    assert build(known.state, {}).parametrization.name == "epsilon"
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_bare_network_predicts_what_is_named(objective: str) -> None:
-    assert build(NETWORK, {"objective": objective}).prediction == OBJECTIVES[objective]
+    assert build(NETWORK, {"objective": objective}).parametrization.name == OBJECTIVES[objective]
 
 
 def averaged(state: State) -> State:
@@ -271,7 +272,7 @@ def test_half_precision_checkpoints_load_as_float32() -> None:
     state = {name: tensor.half() for name, tensor in diffusion(known.state, T=1000).items()}
     checkpoint = build(state, {})
     assert {tensor.dtype for tensor in network(checkpoint).state_dict().values()} == {torch.float32}
-    assert checkpoint.prediction == "v_prediction"
+    assert checkpoint.parametrization.name == "v_prediction"
     output = checkpoint.network(known.x, known.index).double()
     assert (output - known.output).norm() < 1e-2 * known.output.norm()
 
@@ -306,12 +307,12 @@ def test_an_elucidated_diffusion_is_edm_s(s: float, sigma_data: float) -> None:
     state = {f"net.{name}": tensor for name, tensor in LEARNED.state.items()}
     checkpoint = build(state, {"sigma_data": sigma_data})
     level = Level(500.0, 1 / math.hypot(1, s), s / math.hypot(1, s))
-    denoiser = NetworkDenoiser(checkpoint.network, checkpoint.reading, asking=checkpoint.asking)
+    denoiser = NetworkDenoiser(checkpoint.network, checkpoint.parametrization)
     ours = denoiser(level.alpha * LEARNED.x, level)
     total = s**2 + sigma_data**2
     answer = checkpoint.network(LEARNED.x / math.sqrt(total), torch.full((2,), math.log(s) / 4))
     wanted = LEARNED.x * sigma_data**2 / total + answer * s * sigma_data / math.sqrt(total)
-    assert checkpoint.prediction == "edm"
+    assert checkpoint.parametrization.name == "edm"
     assert_close(ours.x0, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -332,7 +333,10 @@ LOG_SNR = {
 def test_networks_of_continuous_time_are_shown_log_snr(kind: str, t: int) -> None:
     checkpoint = build(LEARNED.state, {"noise_schedule": kind})
     level = checkpoint.schedule.level(t)
-    shown, index = checkpoint.asking(LEARNED.x, level)
+    shown, index = (
+        checkpoint.parametrization.scale_input(LEARNED.x, level),
+        checkpoint.parametrization.time_condition(level),
+    )
     assert shown is LEARNED.x
     assert index == pytest.approx(LOG_SNR[kind](t / 1000), abs=1e-6)
     assert level.alpha**2 == pytest.approx(1 / (1 + math.exp(-index)))
@@ -341,20 +345,23 @@ def test_networks_of_continuous_time_are_shown_log_snr(kind: str, t: int) -> Non
 @pytest.mark.parametrize("kind", LOG_SNR)
 def test_the_clean_image_is_shown_as_the_faintest_level_of_training(kind: str) -> None:
     checkpoint = build(LEARNED.state, {"noise_schedule": kind})
-    _, index = checkpoint.asking(LEARNED.x, checkpoint.schedule.level(0))
+    _, index = (
+        checkpoint.parametrization.scale_input(LEARNED.x, checkpoint.schedule.level(0)),
+        checkpoint.parametrization.time_condition(checkpoint.schedule.level(0)),
+    )
     assert index == pytest.approx(LOG_SNR[kind](0), abs=1e-6)
 
 
 def test_the_v_predicting_twin_knows_the_cosine_alone() -> None:
     state = {f"model.{name}": tensor for name, tensor in LEARNED.state.items()}
     by_eps, by_v = build(state, {}), build(state, {"objective": "pred_v"})
-    assert (by_eps.prediction, by_eps.schedule.description["kind"]) == ("epsilon", "continuous linear")
-    assert (by_v.prediction, by_v.schedule.description["kind"]) == ("v_prediction", "continuous cosine")
+    assert (by_eps.parametrization.name, by_eps.schedule.description["kind"]) == ("epsilon", "continuous linear")
+    assert (by_v.parametrization.name, by_v.schedule.description["kind"]) == ("v_prediction", "continuous cosine")
 
 
 def test_frequencies_in_a_file_with_levels_are_those_of_indices() -> None:
     checkpoint = build(diffusion(LEARNED.state), {})
-    assert checkpoint.asking(LEARNED.x, checkpoint.schedule.level(18))[1] == 17
+    assert checkpoint.parametrization.time_condition(checkpoint.schedule.level(18)) == 17
 
 
 # Refusals.

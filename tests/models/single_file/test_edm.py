@@ -133,7 +133,7 @@ def answers_of(case: Case, checkpoint: Checkpoint, levels: list[Level]) -> tuple
             answer: Tensor = checkpoint.network(x, index, *label)
             return answer
 
-        denoiser = NetworkDenoiser(network, checkpoint.reading, asking=checkpoint.asking)
+        denoiser = NetworkDenoiser(network, checkpoint.parametrization)
         rows.append(denoiser(level.alpha * case.told["noisy"][i : i + 1].double(), level))
     x0, eps = (torch.cat(each) for each in zip(*rows, strict=True))
     return x0, eps
@@ -184,7 +184,7 @@ def test_euler_steps_on_the_karras_grid_are_those_of_diffusers(skips: Case) -> N
     theirs.set_timesteps(12)
     checkpoint = skips.build()
     spans = checkpoint.schedule.spans(Karras()(checkpoint.schedule, 11))[::-1]
-    denoiser = NetworkDenoiser(checkpoint.network, checkpoint.reading, asking=checkpoint.asking)
+    denoiser = NetworkDenoiser(checkpoint.network, checkpoint.parametrization)
     y = skips.told["noisy"][2:] / skips.told["sigma"][2] * 80
     for time, span in zip(theirs.timesteps, [span.flipped() for span in spans], strict=False):
         x, _ = euler(TrackedDenoiser.open(denoiser, 1), span.here.alpha * y.double(), span, ())
@@ -197,7 +197,7 @@ def test_names_and_shapes_tell_the_architecture(case: Case) -> None:
     checkpoint = case.build()
     assert checkpoint.network.config == CONFIGS[case.name]
     assert isinstance(checkpoint.network, DhariwalUNet if case.name == "adm" else SongUNet)
-    assert (checkpoint.channels, checkpoint.size, checkpoint.prediction) == (3, (16, 16), "edm")
+    assert (checkpoint.channels, checkpoint.size, checkpoint.parametrization.name) == (3, (16, 16), "edm")
     count = CONFIGS[case.name].classes
     assert checkpoint.classes == (Classes(count, none=count) if count else None)
 
@@ -327,21 +327,21 @@ def test_the_schedule_is_even_in_log_s_between_its_ends(skips: Case) -> None:
 
 def test_the_ends_of_the_other_processes_are_edm_s(skips: Case) -> None:
     vp, ve = skips.build(precond="vp"), skips.build(precond="ve")
-    assert [vp.prediction, ve.prediction] == ["vp", "ve"]
+    assert [vp.parametrization.name, ve.parametrization.name] == ["vp", "ve"]
     assert (ve.schedule.s(1), ve.schedule.s(1000)) == pytest.approx((0.02, 100))
     # s^2 = 1 / alpha_bar - 1, where alpha_bar = exp(-integral of beta from 0 to tau), at tau = 1e-5 and at 1
     integrals = [19.9 / 2 * tau**2 + 0.1 * tau for tau in (1e-5, 1.0)]
     wanted = [math.sqrt(math.exp(each) - 1) for each in integrals]
     assert [vp.schedule.s(1), vp.schedule.s(1000)] == pytest.approx(wanted, rel=1e-6)
     for tau, t in ((1e-5, 1), (1.0, 1000)):
-        assert vp.asking(torch.zeros(1), vp.schedule.level(t))[1] == pytest.approx(999 * tau, rel=1e-9)
+        assert vp.parametrization.time_condition(vp.schedule.level(t)) == pytest.approx(999 * tau, rel=1e-9)
 
 
 @pytest.mark.parametrize("precond", ["edm", "ve"])
 def test_the_clean_image_cannot_be_asked_about_by_its_logarithm(skips: Case, precond: str) -> None:
     checkpoint = skips.build(precond=precond)
-    with pytest.raises(ArgumentError, match="wanted a noisy picture, was given the clean one"):
-        checkpoint.asking(torch.zeros(1, 3, 4, 4), checkpoint.schedule.level(0))
+    with pytest.raises(ArgumentError, match="infinite at the clean image"):
+        checkpoint.parametrization.time_condition(checkpoint.schedule.level(0))
 
 
 PRECOND = "wanted 'precond' to be one of edm, vp, ve"

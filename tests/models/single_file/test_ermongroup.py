@@ -126,7 +126,7 @@ def test_a_released_layout_tells_its_pictures(case: str) -> None:
     checkpoint = build(state(case))
     _, _, size = RELEASED[case]
     assert (checkpoint.channels, checkpoint.size, checkpoint.classes) == (3, (size, size), None)
-    assert checkpoint.prediction == "epsilon"
+    assert checkpoint.parametrization.name == "epsilon"
     assert checkpoint.schedule.description == NoiseSchedule.linear(1e-4, 0.02, 1000).description
 
 
@@ -134,9 +134,7 @@ def test_x0_and_eps_are_those_of_the_original_sampler() -> None:
     """Index i of the repository, whose alpha_bar is the product of the first i + 1 factors, is our time i + 1."""
     checkpoint, known = build(state("cifar10")), fixture("cifar10").tensors
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[3]
-    denoise = NetworkDenoiser(
-        checkpoint.network.double(), checkpoint.reading, dtype=torch.float64, asking=checkpoint.asking
-    )
+    denoise = NetworkDenoiser(checkpoint.network.double(), checkpoint.parametrization, dtype=torch.float64)
     x = known["x"][1:].double()
     x0, eps = denoise(x, checkpoint.schedule.level(4))
     torch.testing.assert_close(eps, known["output"][1:].double(), rtol=1e-5, atol=1e-5)

@@ -313,10 +313,13 @@ def test_what_no_release_tells_is_in_the_checkpoint(guided: Case) -> None:
     checkpoint = guided.build(image_size=16, noise_schedule="cosine", diffusion_steps=40, rescale_timesteps=True)
     assert (checkpoint.channels, checkpoint.size, checkpoint.classes) == (3, (16, 16), Classes(5))
     x = guided.inputs[0]
-    shown, index = checkpoint.asking(x, checkpoint.schedule.level(31))
+    shown, index = (
+        checkpoint.parametrization.scale_input(x, checkpoint.schedule.level(31)),
+        checkpoint.parametrization.time_condition(checkpoint.schedule.level(31)),
+    )
     assert shown is x
     assert index == pytest.approx((31 - 1) * 1000 / 40)
-    _, index = guided.build(diffusion_steps=40).asking(x, checkpoint.schedule.level(31))
+    index = guided.build(diffusion_steps=40).parametrization.time_condition(checkpoint.schedule.level(31))
     assert index == 30
 
 
@@ -333,8 +336,8 @@ def test_the_prediction_is_read_as_it_was_trained(guided: Case, predict_xstart: 
     checkpoint = guided.build(predict_xstart=predict_xstart)
     level, (x, _, _) = checkpoint.schedule.level(400), guided.inputs
     output = torch.full_like(x, 0.25)
-    believed = checkpoint.reading(output, x, level)
-    assert checkpoint.prediction == prediction
+    believed = checkpoint.parametrization.to_prediction(output, x, level)
+    assert checkpoint.parametrization.name == prediction
     assert torch.equal(getattr(believed, {"epsilon": "eps", "sample": "x0"}[prediction]), output)
     torch.testing.assert_close(level.alpha * believed.x0 + level.sigma * believed.eps, x)
 
