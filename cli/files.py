@@ -118,24 +118,27 @@ def pictures_of(
     session: Session, items: Sequence[Item], files: Sequence[Path], crop: Any
 ) -> "Iterator[list[tuple[Item, InputImage]]]":
     """Each item with the picture of its file, batch by batch; what cannot be read is named and left out."""
-    from ddim_edit.images import read
-    from ddim_edit.io.prefetch import prefetch_map
+    coming = zip(items, read_images(session, files, crop), strict=True)
+    for batch in session.batches(coming, "pictures", len(files)):
+        good = [(item, picture) for item, (_, picture) in batch if picture is not None]
+        if good:
+            yield good
+
+
+def read_images(
+    session: Session, files: Sequence[Path], crop: Any, with_notes: bool = True
+) -> "Iterator[tuple[Path, InputImage | None]]":
+    """Yield each file with its image, or None where it cannot be read; say why, and what was done to images."""
+    from ddim_edit.images import read_all
 
     if not files:
         return
-    size, frame = session.editor.model.size, make_crop(crop)
+    editor = session.editor
     # While one batch goes through the network, the next is read.
-    coming = prefetch_map(
-        lambda pair: read(pair[1], size, frame), list(zip(items, files, strict=True)), session.editor.batch_size
-    )
-    for batch in session.batches(coming, "pictures", len(files)):
-        good = []
-        for (item, file), picture in batch:
-            with session.survive(file):
-                say_notes(session, file, picture())
-                good.append((item, picture()))
-        if good:
-            yield good
+    for file, image in read_all(files, editor.model.size, make_crop(crop), session.fail, editor.batch_size):
+        if with_notes and image is not None and image.notes:
+            session.note(f"{file.name}: {', '.join(image.notes)}")
+        yield file, image
 
 
 def load_latents(session: Session, files: Sequence[Path]) -> "dict[Path, Latent]":
@@ -149,12 +152,6 @@ def load_latents(session: Session, files: Sequence[Path]) -> "dict[Path, Latent]
     if latents and session.dtype == "auto":
         session.dtype = next(iter(latents.values())).recipe.dtype
     return latents
-
-
-def say_notes(session: Session, file: Path, picture: "InputImage") -> None:
-    """Say what was done to a picture on the way to the network."""
-    if picture.notes:
-        session.note(f"{file.name}: {', '.join(picture.notes)}")
 
 
 def make_crop(crop: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .files import LATENT, claim, load_latents, make_crop, resolved, say_notes, warn_if_unfinished
+from .files import LATENT, claim, load_latents, read_images, resolved, warn_if_unfinished
 from .options import make_method, overwrite_option, with_crop, with_metadata, with_method, with_session
 from .session import Session
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, Latents
-    from ddim_edit.images import InputImage
 
 BLEND_NAMES = ("slerp", "lerp", "norm")
 Rows = Sequence["Tensor"]
@@ -94,25 +93,14 @@ def _check_use(count: int, output: Path, shape: tuple[int, int] | None) -> None:
 def _codes(session: Session, inputs: Sequence[Path], method: Mapping[str, Any], crop: Any) -> "list[Latent]":
     """The latent of every input, pictures inverted together."""
     codes = load_latents(session, [path for path in inputs if path.name.endswith(LATENT)])
-    pictures = _pictures(session, [path for path in inputs if not path.name.endswith(LATENT)], crop)
+    files = list(dict.fromkeys(path for path in inputs if not path.name.endswith(LATENT)))
+    pictures = {path: picture for path, picture in read_images(session, files, crop) if picture is not None}
     session.leave()
     found = session.editor.invert(list(pictures.values()), make_method(method))
     for path, latent in zip(pictures, found, strict=True):
         warn_if_unfinished(session, path, latent.report)
         codes[path] = latent
     return [codes[path] for path in inputs]
-
-
-def _pictures(session: Session, files: Sequence[Path], crop: Any) -> "dict[Path, InputImage]":
-    from ddim_edit.images import InputImage, read
-
-    frame, size = make_crop(crop), session.editor.model.size
-    pictures: dict[Path, InputImage] = {}
-    for path in dict.fromkeys(files):
-        with session.survive(path):
-            pictures[path] = read(path, size, frame)
-            say_notes(session, path, pictures[path])
-    return pictures
 
 
 def _rows(

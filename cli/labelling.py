@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from .files import make_crop
+from .files import read_images
 from .options import Command, make_method, stack
 from .session import Session
 
@@ -153,14 +153,11 @@ def with_labels(command: Command) -> Command:
 
 def readable(session: Session, labelled: "Labelled", crop: Any) -> "tuple[list[InputImage], NDArray[Any]]":
     """The pictures that can be read, with their labels; what cannot be is named and left out."""
-    from ddim_edit.images import read
-
-    frame, size = make_crop(crop), session.editor.model.size
     pictures: list[InputImage] = []
     kept: list[int] = []
-    for index, file in enumerate(labelled.files):
-        with session.survive(file):
-            pictures.append(read(file, size, frame))
+    for index, (_, picture) in enumerate(read_images(session, labelled.files, crop, with_notes=False)):
+        if picture is not None:
+            pictures.append(picture)
             kept.append(index)
     return pictures, labelled.labels[kept]
 

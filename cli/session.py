@@ -123,8 +123,13 @@ class Session:
         try:
             yield
         except (DDIMEditError, OSError) as error:
-            self.failures += 1
-            self._say(f"error: {name}: {plainly(error)}")
+            self.fail(name, error)
+
+    def fail(self, name: object, error: DDIMEditError | OSError) -> None:
+        """Count the failure of one input and say why it failed; its name goes before what the error says."""
+        self.failures += 1
+        text = plainly(error)
+        self._say(f"error: {text}" if text.startswith(f"{name}: ") else f"error: {name}: {text}")
 
     def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
         """That many items in batches of the editor's size, with a bar on standard error where somebody looks."""

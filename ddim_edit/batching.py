@@ -20,7 +20,7 @@ from ddim_edit.diffusion.solvers.recording import recording
 from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.images import Crop
-from ddim_edit.images.sources import Images, PreparedImage, sources
+from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import Latent, Latents, Recipe
 from ddim_edit.latents.spaces import Space, Trace, find_space
@@ -82,7 +82,7 @@ class BatchRunner:
             batch = self._batch(pictures, method)
             return pictures, batch, self._trip(batch, invert(denoiser, batch.x0, spans, solver, batch.noise))
 
-        for pictures, batch, trip in self.batches(inverted, sources(images, self.model.size, crop)):
+        for pictures, batch, trip in self.batches(inverted, prepare_images(images, self.model.size, crop)):
             kind = {"kind": "inversion", "exact": method.exact} | ({"refine": method.refine} if method.refine else {})
             origins = [{**kind, **picture.origin} for picture in pictures]
             recipes = [
@@ -100,7 +100,7 @@ class BatchRunner:
         origin = {"kind": "codes", "dequantise": method.dequantise, "refine": method.refine}
         recipe = replace(self.recipe(method, grid), origin=origin)
         reader = _Reader(self, method, spaces, recipe, shelf)
-        rows = list(chain.from_iterable(self.batches(reader, sources(images, self.model.size, crop))))
+        rows = list(chain.from_iterable(self.batches(reader, prepare_images(images, self.model.size, crop))))
         if not rows:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         columns = zip(*rows, strict=True)

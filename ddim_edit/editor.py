@@ -21,7 +21,7 @@ from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
 from ddim_edit.directions import Direction, Edit, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.images.sources import Images
+from ddim_edit.images.prepare import Images
 from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import path
 from ddim_edit.latents.latent import Latent, Latents, between, require_compatible

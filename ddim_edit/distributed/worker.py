@@ -4,7 +4,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, islice, tee
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from ddim_edit.distributed.job import Filled, Job
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ImageError, LatentError
-from ddim_edit.images import InputImage, read
+from ddim_edit.images import InputImage, read_all
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.latent import Latent
 from ddim_edit.latents.store.layout import TEMPORARY, Layout
@@ -128,34 +128,34 @@ class Worker:
         return Plan(self._layout.plan)
 
     def _inverted(self, batches: Iterable[_Batch]) -> Iterator[_Found]:
-        batches, coming = tee(batches)
-        names = chain.from_iterable(batch.names for batch in coming)
-        pictures = prefetch_map(self._read, names, 2 * self.job.batch_size)
+        batches, batches_to_read = tee(batches)
+        root = self.job.root
+        reasons: dict[Path, str] = {}
+
+        def note_failure(file: Path, error: ImageError) -> None:
+            # A failure is kept for good, so an error of the disk, which would fail every image, ends the run instead.
+            number = getattr(error.__cause__, "errno", None)
+            if (number is not None and number not in _ONES_OWN) or not root.is_dir():
+                raise error
+            # Without the folder's place: the store is the same wherever the folder is moved.
+            reasons[file] = str(error).replace(str(file), file.relative_to(root).as_posix())
+
+        def read_lazily() -> Iterator[tuple[Path, InputImage | None]]:
+            # A generator, so that the model is loaded only if there is an image to invert.
+            files = (root / name for batch in batches_to_read for name in batch.names)
+            yield from read_all(files, self.editor.model.size, self.job.crop, note_failure, 2 * self.job.batch_size)
+
+        images = read_lazily()
         for batch in batches:
-            good, failures = self._sorted(islice(pictures, len(batch.names)))
+            good: dict[str, InputImage] = {}
+            failures: dict[str, str] = {}
+            for name, (file, image) in zip(batch.names, images, strict=False):
+                if image is None:
+                    failures[name] = reasons.pop(file)
+                else:
+                    good[name] = image
             latents = self.editor.invert(list(good.values()), self.job.method) if good else ()
             yield _Found(batch, dict(zip(good, latents, strict=True)), failures)
-
-    def _read(self, name: str) -> InputImage:
-        return read(self.job.root / name, self.editor.model.size, self.job.crop)
-
-    def _sorted(
-        self, readings: Iterator[tuple[str, Callable[[], InputImage]]]
-    ) -> tuple[dict[str, InputImage], dict[str, str]]:
-        good, failures = {}, {}
-        for name, reading in readings:
-            try:
-                good[name] = reading()
-            except ImageError as error:
-                self._require_own_fault(error)
-                failures[name] = str(error).replace(str(self.job.root / name), name)
-        return good, failures
-
-    def _require_own_fault(self, error: ImageError) -> None:
-        """Let an error of the disk end the run: a failure is kept for good."""
-        number = getattr(error.__cause__, "errno", None)
-        if (number is not None and number not in _ONES_OWN) or not self.job.root.is_dir():
-            raise error
 
     def _write(self, found: _Found) -> Filled | None:
         """Write a batch, or close the shard behind its last one."""

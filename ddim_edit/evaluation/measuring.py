@@ -13,8 +13,8 @@ from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.rows import FIGURES, EvaluationRow
 from ddim_edit.evaluation.ways import Scores, Way, make_ways
-from ddim_edit.images import InputImage, find, read
-from ddim_edit.images.sources import Images, PreparedImage, sources
+from ddim_edit.images import InputImage
+from ddim_edit.images.prepare import Images, PreparedImage, expand_images, prepare_images, read_all
 
 SOLVERS, GRIDS = ("dpm2m", "ddim"), ("karras:14",)
 STEPS = (10, 20, 50, 100, 200, 500, 1000)
@@ -72,7 +72,7 @@ def measure(editor: Editor, batch: Sequence[Named], ways: Iterable[Way]) -> Iter
         ways: as `make_ways` makes them.
     """
     names, pictures = [name for name, _ in batch], _together([picture for _, picture in batch])
-    found = list(sources(pictures, editor.model.size, CENTRE))
+    found = list(prepare_images(pictures, editor.model.size, CENTRE))
     originals = torch.stack([source.pixels for source in found])
     for way in ways:
         yield from _rows(way, names, found, way(pictures, originals))
@@ -104,9 +104,7 @@ def _rows(way: Way, names: Sequence[str], found: Sequence[PreparedImage], measur
 def _named(images: Images, size: tuple[int, int]) -> Iterator[Named]:
     if isinstance(images, Tensor):
         return ((str(index), x) for index, x in enumerate(images if images.ndim == 4 else images[None]))
-    items = [images] if isinstance(images, str | InputImage) or not isinstance(images, Sequence) else images
-    found = [each for item in items for each in ([item] if isinstance(item, InputImage) else find([item]))]
-    return ((each.name, each if isinstance(each, InputImage) else read(each, size)) for each in found)
+    return ((item.name, image) for item, image in read_all(expand_images(images), size) if image is not None)
 
 
 def _batches(named: Iterator[Named], editor: Editor) -> Iterator[list[Named]]:

@@ -13,7 +13,7 @@ from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import FIGURES, Setting
-from ddim_edit.images.sources import Images
+from ddim_edit.images.prepare import Images
 from ddim_edit.metrics.pixels import LPIPS
 from ddim_edit.metrics.reconstruction import InversionBatch, scores
 from ddim_edit.models.inverse_scheduler import InverseScheduler

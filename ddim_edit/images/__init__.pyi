@@ -2,6 +2,7 @@ from .animation import write_animation
 from .crop import Box, CentreSquare, Crop, Fit
 from .finding import find
 from .pixels import to_float, to_uint8
+from .prepare import prepare_images, read_all
 from .reading import InputImage, read, read_recipe
 from .sheets import captioned, comparison, enlarge, labelled, sheet, strip
 from .writing import write
@@ -17,7 +18,9 @@ __all__ = [
     "enlarge",
     "find",
     "labelled",
+    "prepare_images",
     "read",
+    "read_all",
     "read_recipe",
     "sheet",
     "strip",

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.errors import ImageError
-from ddim_edit.images import InputImage, find, read
-from ddim_edit.io.prefetch import prefetch_map
+from ddim_edit.images import find, read_all
 
 FEWEST = 2
 """Pictures that a training needs: one to learn from and one to measure on."""
@@ -40,12 +39,13 @@ class ImageFolder:
         Raises:
             ImageError: no such folder, or no picture in it by its name.
         """
-        good, failures = list[InputImage](), dict[str, str]()
-        for file, picture in prefetch_map(lambda file: read(file, size), find([folder]), _READ_AHEAD):
-            try:
-                good.append(picture())
-            except ImageError as error:
-                failures[file.name] = str(error)
+        failures: dict[str, str] = {}
+
+        def note_failure(file: Path, error: ImageError) -> None:
+            failures[file.name] = str(error)
+
+        found = read_all(find([folder]), size, on_error=note_failure, ahead=_READ_AHEAD)
+        good = [picture for _, picture in found if picture is not None]
         pixels = [picture.pixels for picture in good] or [torch.empty(0, dtype=torch.uint8)]
         return cls(torch.stack(pixels), tuple(picture.source for picture in good), failures)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddim_edit.config import InversionConfig
 from ddim_edit.directions import Direction, directions_in, packaged_directions
 from ddim_edit.editor import Editor
-from ddim_edit.images import CentreSquare, Crop, InputImage, read, to_uint8
+from ddim_edit.images import CentreSquare, Crop, InputImage, read, read_all, to_uint8
 from ddim_edit.latents.interpolation import path
 from ddim_edit.latents.latent import Latents
 from ddim_edit.metrics.reconstruction import Reconstruction
@@ -165,7 +165,7 @@ class Session:
         return subject.anchors[method]
 
     def _inverted(self, paths: tuple[Path, ...]) -> Latents:
-        different = {file: read(file, self.size) for file in paths}
+        different = {file: image for file, image in read_all(dict.fromkeys(paths), self.size) if image is not None}
         codes = dict(zip(different, self.editor.invert(list(different.values()), METHOD), strict=True))
         return Latents(codes[file] for file in paths)
 

@@ -17,7 +17,7 @@ from ddim_edit import (
     LatentMismatchError,
     LatentStore,
 )
-from ddim_edit.distributed import listing, worker
+from ddim_edit.distributed import listing
 from ddim_edit.distributed.job import Filled, Job
 from ddim_edit.distributed.ranks import Rank
 from ddim_edit.distributed.running import begin, fill, local, sizes
@@ -116,7 +116,7 @@ def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
             )
         return read(path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(worker, "read", broken)
+    monkeypatch.setattr("ddim_edit.images.prepare.read", broken)
     with pytest.raises(ImageError, match=r"5\.png"):
         filled()
     monkeypatch.undo()

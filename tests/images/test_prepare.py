@@ -6,16 +6,15 @@ import torch
 
 from ddim_edit.errors import ArgumentError, ImageError
 from ddim_edit.images import Box, CentreSquare, Crop, Fit, InputImage, read, to_float
-from ddim_edit.images.sources import READ_AHEAD, Images, PreparedImage
-from ddim_edit.images.sources import sources as lazily
+from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
 
 from .. import tiny
 
 SIZE = (8, 12)
 
 
-def sources(images: Images, size: tuple[int, int], crop: Crop) -> list[PreparedImage]:
-    return list(lazily(images, size, crop))
+def prepared(images: Images, size: tuple[int, int], crop: Crop) -> list[PreparedImage]:
+    return list(prepare_images(images, size, crop))
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def assert_same(found: list[PreparedImage], wanted: list[PreparedImage]) -> None
 
 
 def test_a_file_is_its_pixels_and_the_hash_of_its_bytes(files: list[Path]) -> None:
-    (source,) = sources(files[1], SIZE, CentreSquare())
+    (source,) = prepared(files[1], SIZE, CentreSquare())
     assert source.pixels.dtype == torch.float64
     assert torch.equal(source.pixels, to_float(torch.from_numpy(tiny.pixels(1, *SIZE)).permute(2, 0, 1)).double())
     assert source.origin["source"] == hashlib.sha256(files[1].read_bytes()).hexdigest()
@@ -38,57 +37,57 @@ def test_a_file_is_its_pixels_and_the_hash_of_its_bytes(files: list[Path]) -> No
 
 
 def test_every_way_to_name_a_picture_gives_the_same(files: list[Path]) -> None:
-    wanted = sources(files, SIZE, CentreSquare())
+    wanted = prepared(files, SIZE, CentreSquare())
     pictures = [read(path, SIZE) for path in files]
     for images in (str(files[0].parent), files[0].parent, [files[0].parent], [str(path) for path in files], pictures):
-        assert_same(sources(images, SIZE, CentreSquare()), wanted)
-    assert_same(sources(pictures[1], SIZE, CentreSquare()), wanted[1:2])
-    assert_same(sources([pictures[2], str(files[0]), files[1]], SIZE, CentreSquare()), [wanted[i] for i in (2, 0, 1)])
-    assert_same(sources((path for path in files), SIZE, CentreSquare()), wanted)  # type: ignore[arg-type]
+        assert_same(prepared(images, SIZE, CentreSquare()), wanted)
+    assert_same(prepared(pictures[1], SIZE, CentreSquare()), wanted[1:2])
+    assert_same(prepared([pictures[2], str(files[0]), files[1]], SIZE, CentreSquare()), [wanted[i] for i in (2, 0, 1)])
+    assert_same(prepared((path for path in files), SIZE, CentreSquare()), wanted)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("crop", [CentreSquare(), Box(1, 2, 9), Fit()], ids=str)
 def test_the_crop_goes_to_files_alone(tmp_path: Path, crop: CentreSquare | Box | Fit) -> None:
     path = tiny.save_picture(tmp_path / "large.png", 0, 21, 33)
-    (source,) = sources(path, SIZE, crop)
+    (source,) = prepared(path, SIZE, crop)
     assert torch.equal(source.pixels, read(path, SIZE, crop).tensor.double())
     picture = read(path, SIZE)
-    assert torch.equal(sources(picture, SIZE, crop)[0].pixels, picture.tensor.double())
+    assert torch.equal(prepared(picture, SIZE, crop)[0].pixels, picture.tensor.double())
 
 
 def test_tensors_are_told_apart_by_what_is_in_them() -> None:
     x = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    one, two = sources(x, SIZE, CentreSquare())
+    one, two = prepared(x, SIZE, CentreSquare())
     assert one.origin["source"] != two.origin["source"]
     assert torch.equal(torch.stack([one.pixels, two.pixels]), x.double())
-    assert_same(sources(x[0], SIZE, CentreSquare()), [one])
-    assert_same(sources(x.double(), SIZE, CentreSquare()), [one, two])
-    assert_same(sources(x.mT.contiguous().mT, SIZE, CentreSquare()), [one, two])
-    assert_same(sources(x.clone().requires_grad_(), SIZE, CentreSquare()), [one, two])
+    assert_same(prepared(x[0], SIZE, CentreSquare()), [one])
+    assert_same(prepared(x.double(), SIZE, CentreSquare()), [one, two])
+    assert_same(prepared(x.mT.contiguous().mT, SIZE, CentreSquare()), [one, two])
+    assert_same(prepared(x.clone().requires_grad_(), SIZE, CentreSquare()), [one, two])
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 8), (1, 3, 8, 11), (8, 12), (2, 1, 8, 12), (1, 2, 3, 8, 12), ()], ids=str)
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ArgumentError, match=r"wanted pictures of shape \[3, 8, 12\], was given shape \["):
-        sources(torch.zeros(shape), SIZE, CentreSquare())
+    with pytest.raises(ArgumentError, match=r"must have shape \[3, 8, 12\], not \["):
+        prepared(torch.zeros(shape), SIZE, CentreSquare())
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_whole_numbers_are_refused(dtype: torch.dtype) -> None:
-    with pytest.raises(ArgumentError, match="wanted floats in"):
-        sources(torch.zeros(3, *SIZE, dtype=dtype), SIZE, CentreSquare())
+    with pytest.raises(ArgumentError, match="must be floats in"):
+        prepared(torch.zeros(3, *SIZE, dtype=dtype), SIZE, CentreSquare())
 
 
 def test_bad_files_are_refused_by_name(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for bad in (tmp_path / "missing.png", tmp_path / "empty"):
         with pytest.raises(ImageError, match=bad.name):
-            sources([files[0], bad], SIZE, CentreSquare())
+            prepared([files[0], bad], SIZE, CentreSquare())
 
 
 def test_no_name_of_a_file_is_in_what_a_recipe_says(files: list[Path], tmp_path: Path) -> None:
-    assert str(tmp_path) not in str(sources(files, SIZE, CentreSquare())[0].origin)
-    assert files[0].stem + ".png" not in str(sources(files, SIZE, CentreSquare())[0].origin)
+    assert str(tmp_path) not in str(prepared(files, SIZE, CentreSquare())[0].origin)
+    assert files[0].stem + ".png" not in str(prepared(files, SIZE, CentreSquare())[0].origin)
 
 
 def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +97,8 @@ def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypa
         begun.append(path)
         return read(path, size, crop)
 
-    monkeypatch.setattr("ddim_edit.images.sources.read", noting)
-    stream = lazily(files * 20, SIZE, CentreSquare())
+    monkeypatch.setattr("ddim_edit.images.prepare.read", noting)
+    stream = prepare_images(files * 20, SIZE, CentreSquare())
     assert not begun
     for taken in range(1, 21):
         next(stream)
@@ -108,4 +107,4 @@ def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypa
 
 def test_a_name_that_leads_nowhere_is_found_before_any_work(files: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="missing"):
-        lazily([*files, tmp_path / "missing.png"], SIZE, CentreSquare())
+        prepare_images([*files, tmp_path / "missing.png"], SIZE, CentreSquare())

@@ -1,0 +1,129 @@
+"""Read many images ahead of the network, and prepare whatever users pass as images for it."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.images.crop import Crop
+from ddim_edit.images.finding import find
+from ddim_edit.images.reading import InputImage, read
+from ddim_edit.io.prefetch import prefetch_map
+
+ImageItem = str | PathLike[str] | InputImage
+Images = ImageItem | Tensor | Sequence[ImageItem]
+Source = TypeVar("Source", bound=ImageItem)
+
+READ_AHEAD = 16
+"""Images that may lie ready before they are asked for."""
+
+
+class PreparedImage(NamedTuple):
+    """An image as the network takes it, float64 [3, H, W] in [-1, 1], and what a recipe says of its origin."""
+
+    pixels: Tensor
+    origin: dict[str, Any]
+
+
+def read_all(
+    files: Iterable[Source],
+    size: int | tuple[int, int],
+    crop: Crop | None = None,
+    on_error: Callable[[Source, ImageError], object] | None = None,
+    ahead: int = READ_AHEAD,
+) -> Iterator[tuple[Source, InputImage | None]]:
+    """Yield every file with its image, in order; threads read ahead while the caller works.
+
+    Many files take no more memory than few: `files` may be a generator, and is drawn from only as far as `ahead`.
+
+    Args:
+        files: image files; an `InputImage` among them is yielded as it is.
+        size: (height, width) in pixels, or the side of a square.
+        crop: the part of each image to keep, by default the centre square.
+        on_error: called with a file that cannot be read and the error, in the order of the files and in the caller's
+            thread. The file is then yielded with None. Without `on_error`, the error is raised.
+        ahead: how many images may be read and not yet yielded.
+
+    Raises:
+        ImageError: a file cannot be read, and there is no `on_error`.
+
+    Examples:
+        >>> from importlib import resources
+        >>> from ddim_edit.images import find, read_all
+        >>> folder = resources.files("ddim_edit.assets") / "images"
+        >>> for file, image in read_all(find([str(folder)])[:2], size=64):
+        ...     print(file.name, list(image.pixels.shape))
+        astronaut.png [3, 64, 64]
+        astronaut_face.png [3, 64, 64]
+    """
+
+    def read_one(file: Source) -> InputImage:
+        return file if isinstance(file, InputImage) else read(file, size, crop)
+
+    for file, result in prefetch_map(read_one, files, ahead):
+        try:
+            image = result()
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(file, error)
+            yield file, None
+        else:
+            yield file, image
+
+
+def expand_images(images: ImageItem | Iterable[ImageItem]) -> list[Path | InputImage]:
+    """Return the files and `InputImage`s that `images` stand for, folders replaced by the images in them.
+
+    Raises:
+        ImageError: a path that does not exist, or a folder without images.
+    """
+    items = [images] if isinstance(images, str | PathLike | InputImage) else images
+    expanded: list[Path | InputImage] = []
+    for item in items:
+        expanded += [item] if isinstance(item, InputImage) else find([item])
+    return expanded
+
+
+def prepare_images(images: Images, size: tuple[int, int], crop: Crop) -> Iterator[PreparedImage]:
+    """Yield the images of files, folders, `InputImage`s or a tensor [B, 3, H, W] or [3, H, W], in order.
+
+    Args:
+        images: one of these, or a sequence of all but tensors.
+        size: (height, width) that the model takes, in pixels.
+        crop: the part of a file of another shape to keep.
+
+    Raises:
+        ImageError: a file that cannot be used.
+        ArgumentError: a tensor or `InputImage` of another size, or a tensor of whole numbers.
+    """
+    if isinstance(images, Tensor):
+        return (_prepare_tensor(x, size) for x in (images if images.ndim == 4 else images[None]))
+    # All names are looked up before the first image is read: a name that leads nowhere should not end a long run.
+    expanded = expand_images(images)
+    return (_prepare(image, size) for _, image in read_all(expanded, size, crop) if image is not None)
+
+
+def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:
+    _require_size(image.pixels, size)
+    return PreparedImage(image.tensor.double(), {"source": image.source, "preprocessing": image.preprocessing})
+
+
+def _prepare_tensor(x: Tensor, size: tuple[int, int]) -> PreparedImage:
+    _require_size(x, size)
+    if not x.is_floating_point():
+        raise ArgumentError(f"Images must be floats in [-1, 1], not {x.dtype}. Convert them with `images.to_float`.")
+    x = x.detach().cpu().double().contiguous()
+    # Hashed as little-endian float64, so that equal images have equal fingerprints on every machine.
+    digest = hashlib.sha256(x.numpy().astype("<f8").tobytes()).hexdigest()
+    return PreparedImage(x, {"source": digest, "preprocessing": None})
+
+
+def _require_size(x: Tensor, size: tuple[int, int]) -> None:
+    if tuple(x.shape) != (3, *size):
+        wanted = f"[3, {size[0]}, {size[1]}]"
+        raise ArgumentError(f"Images must have shape {wanted}, not {list(x.shape)}. Resize them, or pass files.")
