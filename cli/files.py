@@ -167,7 +167,7 @@ def save_picture(path: Path, picture: "Tensor", latent: "Latent", metadata: bool
     """Write a picture [3, H, W] in [-1, 1] with the recipe of the latent that it was decoded from, if so asked."""
     from ddim_edit.images import to_uint8, write
 
-    write(path, to_uint8(picture), latent.recipe.as_dict() if metadata else None)
+    write(path, to_uint8(picture), latent.recipe.to_json() if metadata else None)
 
 
 def warn_if_unfinished(session: Session, source: Path, report: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ def interpolate(
     target = claim(output, resolved(inputs), overwrite)
     codes = _codes(session, inputs, method, crop)
     rows = _rows(session, codes, frames, blend, loop, shape)
-    recipe = {"kind": blend, "frames": frames, "loop": loop, "ends": [code.recipe.as_dict() for code in codes]}
+    recipe = {"kind": blend, "frames": frames, "loop": loop, "ends": [code.recipe.to_json() for code in codes]}
     notes = write([_decoded(session, row, scale) for row in rows], target, session.signed(recipe))
     for note in notes:
         session.note(f"{target.name}: {note}")

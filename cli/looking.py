@@ -70,7 +70,7 @@ def _latent_record(file: Path) -> dict[str, Any]:
 
     latent = Latent.load(file)
     return {
-        "recipe": latent.recipe.as_dict(),
+        "recipe": latent.recipe.to_json(),
         "report": dict(latent.report),
         "t": latent.t,
         "shape": list(latent.x.shape),
@@ -85,7 +85,7 @@ def _store_record(folder: Path) -> dict[str, Any]:
         "complete": store.complete,
         "failures": store.failures,
         "latents": len(store),
-        "recipe": _in_short(store.recipe.as_dict()) if store else None,
+        "recipe": _in_short(store.recipe.to_json()) if store else None,
         "shape": list(store.shape) if store else None,
         "shards": store.shards,
         "unconverged": store.unconverged,

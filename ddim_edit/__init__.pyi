@@ -44,7 +44,8 @@ from .evaluation.measuring import evaluate
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
 from .latents.cache import LatentArray, LatentCache
-from .latents.latent import Latent, Latents, Recipe
+from .latents.latent import Latent, Latents
+from .latents.provenance import Recipe
 from .latents.store.rows import StoreRows
 from .latents.store.store import LatentStore
 from .metrics.reconstruction import Reconstruction

@@ -22,7 +22,8 @@ from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.images import Crop
 from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
-from ddim_edit.latents.latent import Latent, Latents, Recipe
+from ddim_edit.latents.latent import Latent, Latents
+from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import Space, Trace, find_space
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
@@ -83,10 +84,13 @@ class BatchRunner:
             return pictures, batch, self._trip(batch, invert(denoiser, batch.x0, spans, solver, batch.noise))
 
         for pictures, batch, trip in self.batches(inverted, prepare_images(images, self.model.size, crop)):
-            kind = {"kind": "inversion", "exact": method.exact} | ({"refine": method.refine} if method.refine else {})
-            origins = [{**kind, **picture.origin} for picture in pictures]
             recipes = [
-                replace(recipe, dequantise=mix, origin=origin) for mix, origin in zip(batch.mixes, origins, strict=True)
+                replace(
+                    recipe,
+                    dequantise=mix,
+                    origin=InversionOrigin(**picture.origin, exact=method.exact, refine=method.refine),
+                )
+                for mix, picture in zip(batch.mixes, pictures, strict=True)
             ]
             yield trip, trip.latents(recipes)
 
@@ -97,7 +101,7 @@ class BatchRunner:
         schedule = self.model.schedule
         grid = method.make_grid(schedule)
         spaces = [find_space(level, grid, schedule.T) for level in levels]
-        origin = {"kind": "codes", "dequantise": method.dequantise, "refine": method.refine}
+        origin = LatentArrayOrigin(method.dequantise, method.refine)
         recipe = replace(self.recipe(method, grid), origin=origin)
         reader = _Reader(self, method, spaces, recipe, shelf)
         rows = list(chain.from_iterable(self.batches(reader, prepare_images(images, self.model.size, crop))))
@@ -105,7 +109,16 @@ class BatchRunner:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
         columns = zip(*rows, strict=True)
         return [
-            LatentArray(torch.stack(column), _at(recipe, level, space, grid), space.times)
+            LatentArray(
+                torch.stack(column),
+                # A direction of x moves latents that stand at its level; one of h needs all of the trajectory.
+                replace(
+                    recipe,
+                    times=grid.times if space.times else grid.until(space.last).times,
+                    origin=replace(origin, level=str(level)),
+                ),
+                space.times,
+            )
             for level, space, column in zip(levels, spaces, columns, strict=True)
         ]
 
@@ -129,7 +142,7 @@ class BatchRunner:
         def decoded(alike: Sequence[Latent]) -> Tensor:
             return self._decode(Latents(alike), denoiser)
 
-        walks = (alike for _, alike in groupby(latents, key=lambda latent: latent.recipe.walk))
+        walks = (alike for _, alike in groupby(latents, key=lambda latent: latent.recipe.compatibility_key))
         return torch.cat(list(chain.from_iterable(self.batches(decoded, alike) for alike in walks)))
 
     def sample(self, seeds: Sequence[int], method: InversionConfig, grid: Grid, solver: NoisySolver) -> Tensor:
@@ -223,12 +236,6 @@ class _Reader:
         for index in absent:
             self.shelf.update(zip(keys[index], rows[index], strict=True))
         return list(rows.values())
-
-
-def _at(recipe: Recipe, level: str | float, space: Space, grid: Grid) -> Recipe:
-    """The recipe of latents that a direction of this space moves: up to x, or all the way where h is shifted."""
-    times = grid.times if space.times else grid.until(space.last).times
-    return replace(recipe, times=times, origin={**recipe.origin, "level": str(level)})
 
 
 def _require_same(mine: Model, theirs: Recipe) -> None:

@@ -24,7 +24,8 @@ from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import Images
 from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import path
-from ddim_edit.latents.latent import Latent, Latents, between, require_compatible
+from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
+from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.metrics.reconstruction import Reconstruction, scores
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
@@ -116,10 +117,10 @@ class Editor:
         """Fresh codes, one standard normal x_T per seed, that decode all the way down to t = 0."""
         grid = self._down_to_clean(method)
         recipe = self._walker.recipe(method, grid)
-        origins = [{"kind": "noise", "seed": seed} for seed in seeds]
         x = SeededNoise(seeds).draw(self.model.shape)
         return Latents(
-            Latent(row, grid.times[-1], replace(recipe, origin=origin)) for row, origin in zip(x, origins, strict=True)
+            Latent(row, grid.times[-1], replace(recipe, origin=NoiseOrigin(seed)))
+            for row, seed in zip(x, seeds, strict=True)
         )
 
     def sample(
@@ -165,7 +166,7 @@ class Editor:
         """
         require_compatible(latents)
         stops = path(len(latents), frames, loop)
-        made = {stop: between(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops}
+        made = {stop: interpolate(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops}
         return Latents(made[stop] for stop in stops)
 
     def sheet(self, corners: Sequence[Latent], rows: int = 7, columns: int = 7, method: str = "slerp") -> list[Latents]:
@@ -322,8 +323,9 @@ class Editor:
         grid = to._down_to_clean(method)
         recipe = to._walker.recipe(method, grid)
         latents = self.invert(images, method, crop)
-        origins = [{"kind": "translation", "of": latent.recipe.as_dict()} for latent in latents]
-        return to.decode([Latent(x.x, x.t, replace(recipe, origin=o)) for x, o in zip(latents, origins, strict=True)])
+        return to.decode(
+            [Latent(latent.x, latent.t, replace(recipe, origin=TranslationOrigin(latent.recipe))) for latent in latents]
+        )
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
         """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits.

@@ -8,7 +8,7 @@ import torch  # noqa: F401 - before anything is instrumented, which would take m
 with atheris.instrument_imports(include=["ddim_edit"]):
     from ddim_edit.diffusion.grids import Grid
     from ddim_edit.errors import DDIMEditError
-    from ddim_edit.latents.latent import Recipe
+    from ddim_edit.latents.provenance import Recipe
 
 NAMES = (
     *("model", "weights", "schedule", "prediction", "dtype", "solver", "grid", "times", "condition", "dequantise"),
@@ -42,9 +42,9 @@ def one(data: bytes) -> None:
     record = {name: value(source, 3) for name in NAMES[:12]}
     record["format"] = source.PickValueInList([1, 2, record["format"]])
     try:
-        recipe = Recipe.from_dict(record)
+        recipe = Recipe.from_json(record)
         Grid(recipe.grid, recipe.times)
-        Recipe.from_dict(recipe.as_dict())
+        Recipe.from_json(recipe.to_json())
         hash(recipe.condition)
     except DDIMEditError as error:
         str(error)

@@ -8,35 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
-from ddim_edit.io.schema import Check, find_invalid, is_number, is_table, is_text, is_whole, list_of, maybe, table_of
-from ddim_edit.io.tensorfile import TensorFile
-from ddim_edit.latents.latent import Recipe
+from ddim_edit.io import schema
+from ddim_edit.io.tensorfile import TensorFormat
+from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import parse_time
 
 SUFFIX = ".direction.safetensors"
-FORMAT = 1
 HOME = ("model", "weights", "schedule", "prediction", "condition", "times")
 """What a latent's recipe must share with a direction's; solver and dtype may differ, they move codes too little.
 
 Of the times only those of noisy states count: fresh noise is decoded one step further, to t = 0.
 """
-_HEADER = "ddim-edit direction"
 _MEASURED = ("auc", "auc_sd", "permuted_auc", "permuted_sd")
-_ENTRIES: Mapping[str, Check] = {
-    "name": is_text,
-    **dict.fromkeys(("intercept", "mean", "sd"), is_number),
-    "recipe": is_table,
-    "times": list_of(is_number),
-    "report": table_of({**dict.fromkeys(_MEASURED, maybe(is_number)), "method": is_text}),
-}
-_ORIGIN: Mapping[str, Check] = {"dequantise": maybe(is_whole), "refine": maybe(is_text)}
-_UNREADABLE = (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError)
+DIRECTION_FILE = TensorFormat(
+    kind="direction file",
+    key="ddim-edit direction",
+    error=DirectionError,
+    remedy="Fit the direction again.",
+    schema={
+        "name": schema.text,
+        **dict.fromkeys(("intercept", "mean", "sd"), schema.number),
+        "recipe": schema.table,
+        "times": schema.list_of(schema.number),
+        "report": schema.table_of({**dict.fromkeys(_MEASURED, schema.optional(schema.number)), "method": schema.text}),
+    },
+    version=1,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +91,20 @@ class Direction:
     def method(self) -> InversionConfig:
         """How to invert a picture to where this direction moves codes."""
         recipe = self.recipe
-        grid, dequantise = Grid(recipe.grid, recipe.times), recipe.origin.get("dequantise", 0)
-        refine = recipe.origin.get("refine")
-        return InversionConfig(recipe.solver, grid, dequantise=dequantise, condition=recipe.condition, refine=refine)
+        origin = self._origin
+        return InversionConfig(
+            recipe.solver,
+            Grid(recipe.grid, recipe.times),
+            dequantise=origin.dequantise,
+            condition=recipe.condition,
+            refine=origin.refine,
+        )
+
+    @property
+    def _origin(self) -> LatentArrayOrigin:
+        """How the latents were read that it was fitted to; the defaults where that is not recorded."""
+        origin = self.recipe.origin
+        return origin if isinstance(origin, LatentArrayOrigin) else LatentArrayOrigin()
 
     def score(self, codes: Tensor) -> Tensor:
         """Where codes [B, ...] stand among the training codes, in standard deviations from their mean: [B]."""
@@ -117,7 +130,7 @@ class Direction:
         Raises:
             DirectionMismatchError: another level; ArgumentError: a text that is no level.
         """
-        if level is None or str(level) == self.recipe.origin.get("level"):
+        if level is None or str(level) == self._origin.level:
             return
         T, text = int(self.recipe.schedule.get("T", self.t)), str(level)
         in_h, time = text.partition(":")[0] == "h", text.removeprefix("h:")
@@ -134,20 +147,15 @@ class Direction:
             DirectionError: a place that cannot be written; nothing half-written is left there.
         """
         header = {
-            "format": FORMAT,
             "name": self.name,
             "intercept": self.intercept,
             "mean": self.mean,
             "sd": self.sd,
-            "recipe": self.recipe.as_dict(),
+            "recipe": self.recipe.to_json(),
             "times": list(self.times),
             "report": dict(self.report),
         }
-        try:
-            TensorFile({"vector": self.vector.float()}, header).save(Path(path), _HEADER)
-        except (OSError, SafetensorError) as error:
-            given = f"{path} ({getattr(error, 'strerror', None) or error})"
-            raise DirectionError("a direction file that can be written", given, "choose another place") from error
+        DIRECTION_FILE.save(path, {"vector": self.vector.float()}, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Direction":
@@ -156,34 +164,16 @@ class Direction:
         Raises:
             DirectionError: not such a file, or of another format.
         """
+        tensors, header = DIRECTION_FILE.load(path)
+        vector = tensors.get("vector")
+        if vector is None or not vector.is_floating_point():
+            raise DirectionError(f"{Path(path).name}: it has no vector of real numbers. Fit the direction again.")
         try:
-            file = TensorFile.load(Path(path), _HEADER)
-            return _of_file(file.tensors["vector"], dict(file.header))
-        except (*_UNREADABLE, DirectionError, LatentError) as error:
-            reasons = {FileNotFoundError: "no such file", DirectionError: str(error)}
-            given = f"{Path(path).name} ({reasons.get(type(error), 'it cannot be read as one')})"
-            raise DirectionError("a direction file written by ddim-edit", given, "fit it again") from error
-
-
-def _of_file(vector: Tensor, header: dict[str, Any]) -> Direction:
-    if (version := header.pop("format")) != FORMAT:
-        given = f"format {version}"
-        raise DirectionError(f"a direction of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
-    if wrong := find_invalid(header, _ENTRIES) or _odd(header, vector):
-        raise DirectionError("a direction whose entries make sense", f"one with {wrong}", "fit it again")
-    # float32 on disk leaves the length off 1 by its rounding.
-    recipe, times = Recipe.from_dict(header.pop("recipe")), tuple(header.pop("times"))
-    return Direction(vector=unit(vector), recipe=recipe, times=times, **header)
-
-
-def _odd(header: Mapping[str, Any], vector: Tensor) -> str | None:
-    """What is wrong with a direction whose entries are each of the right kind."""
-    if set(header) != set(_ENTRIES):
-        return "entries of another format"
-    if not vector.is_floating_point():
-        return f"a vector of {vector.dtype}"
-    origin = header["recipe"].get("origin")
-    return None if table_of(_ORIGIN)(origin) else "an origin that is none of a direction"
+            recipe, times = Recipe.from_json(header.pop("recipe")), tuple(header.pop("times"))
+            # float32 on disk leaves the length off 1 by its rounding.
+            return cls(vector=unit(vector), recipe=recipe, times=times, **header)
+        except (LatentError, DirectionError) as error:
+            raise DirectionError(f"{Path(path).name}: {error}") from error
 
 
 def _of_home(name: str, recipe: Recipe) -> Any:

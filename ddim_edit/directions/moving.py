@@ -15,6 +15,7 @@ from ddim_edit.directions.direction import Direction, unit
 from ddim_edit.directions.geometry import complement, rotate
 from ddim_edit.errors import ArgumentError, DirectionMismatchError
 from ddim_edit.latents.latent import Latent, Latents
+from ddim_edit.latents.provenance import EditOrigin
 
 
 class Edit(Protocol):
@@ -58,8 +59,8 @@ class ShellEdit:
 
     def _noted(self, latent: Latent, x: Tensor) -> Latent:
         strengths = {each.name: strength for each, strength in self.strengths.items()}
-        held = [each.name for each in self.held]
-        origin = {"kind": "edit", "set": strengths, "keep": held, "of": dict(latent.recipe.origin)}
+        held = tuple(each.name for each in self.held)
+        origin = EditOrigin(strengths, held, latent.recipe.origin)
         return replace(latent, x=x, recipe=replace(latent.recipe, origin=origin), report={})
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ddim_edit.directions.rows import Picked
 from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.latents.cache import LatentArray
-from ddim_edit.latents.latent import Recipe
+from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
 from ddim_edit.latents.store.layout import Layout
 from ddim_edit.latents.store.settings import read_settings
 from ddim_edit.latents.store.store import LatentStore
@@ -50,6 +50,6 @@ def _recipe(store: LatentStore) -> Recipe:
     if settings is None:
         raise LatentError("a store with its settings", f"{store.path}, which has none", "make the store anew")
     method: Mapping[str, Any] = settings["method"]
-    origin = {"kind": "codes", "dequantise": method["dequantise"], "refine": method["refine"]}
     recipe = store.recipe
-    return replace(recipe, origin={**origin, "level": f"{recipe.times[-1]:g}"})
+    origin = LatentArrayOrigin(method["dequantise"], method["refine"], f"{recipe.times[-1]:g}")
+    return replace(recipe, origin=origin)

@@ -1,40 +1,88 @@
-"""Tensors and a JSON header in one safetensors file: written whole or not at all, read without running anything."""
+"""Write and read tensors with a JSON header in one safetensors file."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ddim_edit.errors import DDIMEditError
 from ddim_edit.io.atomic import atomic
-from ddim_edit.io.schema import parsed
+from ddim_edit.io.schema import Schema, describe, parse_json, validate
 
 
 class TensorFile(NamedTuple):
-    """What such a file holds; it does not know what any of it means."""
+    """Tensors by name, and a header of JSON types."""
 
-    tensors: Mapping[str, Tensor]
-    header: Mapping[str, Any]
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
 
-    def save(self, path: Path, key: str) -> None:
-        """Write it, the header as sorted JSON under one key; equal content gives equal bytes.
 
-        Errors: OSError and SafetensorError as they come; the caller knows what kind of file it was writing.
+@dataclass(frozen=True)
+class TensorFormat:
+    """A kind of file: tensors and a header whose entries are known.
+
+    Args:
+        kind: what a file of it is called in messages, as in "latent file".
+        key: the entry of safetensors' metadata that holds the header as sorted JSON.
+        error: what to raise for a file that cannot be read or written.
+        remedy: what to do about a file that cannot be read, as a sentence.
+        schema: a check for each entry of the header; all of them must be there.
+        version: the version that is written to the header as `format`, and refused if it is another one; with a version
+            no unknown entries are accepted either. None for files whose version is inside of an entry.
+    """
+
+    kind: str
+    key: str
+    error: type[DDIMEditError]
+    remedy: str
+    schema: Schema = field(default_factory=dict)
+    version: int | None = None
+
+    def save(self, path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+        """Write a file, whole or not at all; equal content gives equal bytes.
+
+        Raises:
+            error: the place cannot be written; nothing half-written is left there.
         """
-        plain = {name: tensor.cpu().contiguous() for name, tensor in self.tensors.items()}
-        with atomic(path) as temporary:
-            # Not save_file, whose files only their owner may read.
-            temporary.write_bytes(save(plain, {key: json.dumps(self.header, sort_keys=True)}))
+        path = Path(path)
+        record = dict(header) if self.version is None else {"format": self.version, **header}
+        plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            with atomic(path) as temporary:
+                # save_file would make files that only their owner may read.
+                temporary.write_bytes(save(plain, {self.key: json.dumps(record, sort_keys=True)}))
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise self.error(f"{path}: cannot write the {self.kind}: {reason}. Choose another place.") from error
 
-    @classmethod
-    def load(cls, path: Path, key: str) -> "TensorFile":
-        """Read it back, bit by bit.
+    def load(self, path: str | Path) -> TensorFile:
+        """Read a file that `save` wrote, bit by bit; nothing in it is executed.
 
-        Errors: OSError, SafetensorError, KeyError, TypeError or ValueError for a file of another kind.
+        Raises:
+            error: no such file, one of another kind or version, or one whose header does not fit the schema.
         """
-        with safe_open(path, "pt") as file:
-            header = parsed((file.metadata() or {})[key])
-            return cls({name: file.get_tensor(name) for name in file.keys()}, dict(header))  # noqa: SIM118
+        path = Path(path)
+        try:
+            with safe_open(path, "pt") as file:
+                header = parse_json((file.metadata() or {})[self.key])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise self.error(f"{path.name}: no such file.") from error
+        except KeyError as error:
+            raise self._refusal(path, f"it has no {self.key!r} header") from error
+        except (OSError, SafetensorError, ValueError) as error:
+            raise self._refusal(path, str(error).rstrip(".")) from error
+        versioned = self.version is not None and isinstance(header, dict)
+        if versioned and (version := header.pop("format", None)) != self.version:
+            known = f"format {self.version} of a {self.kind}, not {describe(version)}"
+            raise self.error(f"{path.name}: this version of ddim-edit reads {known}. Use the one that wrote it.")
+        source = f"{path.name}: not a {self.kind}"
+        return TensorFile(tensors, validate(header, self.schema, source, self.error, self.remedy, closed=versioned))
+
+    def _refusal(self, path: Path, reason: str) -> DDIMEditError:
+        return self.error(f"{path.name}: not a {self.kind}: {reason}. {self.remedy}")

@@ -6,16 +6,24 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
 from torch import Tensor
 
-from ddim_edit.io.tensorfile import TensorFile
-from ddim_edit.latents.latent import Recipe
+from ddim_edit.errors import LatentError
+from ddim_edit.io import schema
+from ddim_edit.io.tensorfile import TensorFormat
+from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.spaces import Space
 
 Cache = MutableMapping[str, Tensor]
 """Where codes are kept by their key: a `LatentCache`, or any mapping."""
-_HEADER, _SUFFIX = "ddim-edit code", ".safetensors"
+_SUFFIX = ".safetensors"
+_CACHED_FILE = TensorFormat(
+    kind="cached latent",
+    key="ddim-edit code",
+    error=LatentError,
+    remedy="Delete it.",
+    schema={"key": schema.text},
+)
 
 
 class LatentArray(NamedTuple):
@@ -28,7 +36,7 @@ class LatentArray(NamedTuple):
 
 def cache_key(recipe: Recipe, space: Space, origin: object) -> str:
     """A name for one picture's code in one space: walk / picture / space, each a digest of all that matters."""
-    return "/".join(map(_digest, (recipe.as_dict(), origin, space.name)))
+    return "/".join(map(_digest, (recipe.to_json(), origin, space.name)))
 
 
 def _digest(record: object) -> str:
@@ -52,12 +60,12 @@ class LatentCache(MutableMapping[str, Tensor]):
 
     def __getitem__(self, key: str) -> Tensor:
         try:
-            return TensorFile.load(self._path(key), _HEADER).tensors["code"]
-        except (OSError, SafetensorError, TypeError, ValueError) as error:
+            return _CACHED_FILE.load(self._path(key)).tensors["code"]
+        except LatentError as error:
             raise KeyError(key) from error
 
     def __setitem__(self, key: str, code: Tensor) -> None:
-        TensorFile({"code": code}, {"key": key}).save(self._path(key), _HEADER)
+        _CACHED_FILE.save(self._path(key), {"code": code}, {"key": key})
 
     def __delitem__(self, key: str) -> None:
         self._path(key).unlink()

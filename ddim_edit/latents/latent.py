@@ -1,139 +1,42 @@
-"""Latents: the code of an image, with the recipe that made it, in one safetensors file."""
+"""Latents: the noise latents of images, each with the recipe that made it, in one safetensors file."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from ddim_edit.diffusion.noise import NoiseMix, interpolate_mixes
+from ddim_edit.diffusion.noise import interpolate_mixes
 from ddim_edit.errors import LatentError, LatentMismatchError
-from ddim_edit.io.schema import (
-    Check,
-    find_invalid,
-    is_count,
-    is_number,
-    is_table,
-    is_text,
-    is_whole,
-    list_of,
-    maybe,
-    table_of,
-)
-from ddim_edit.io.tensorfile import TensorFile
+from ddim_edit.io import schema
+from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.interpolation import find_interpolation
-from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.latents.provenance import COMPATIBILITY, InterpolationOrigin, Recipe
+from ddim_edit.models.condition import Condition
 
 SUFFIX = ".latent.safetensors"
-FORMAT = 2
-_UNCONDITIONAL = 1  # the format before conditions
-WALK = ("model", "weights", "schedule", "dtype", "condition", "solver", "times")
-_HEADER = "ddim-edit"
-
-
-def _is_seeded(pair: object) -> bool:
-    """Whether it is a seed with a weight."""
-    return isinstance(pair, list) and len(pair) == 2 and is_whole(pair[0]) and is_number(pair[1])
-
-
-_CONDITION: Mapping[str, Check] = {
-    "prompt": is_text,
-    "negative_prompt": is_text,
-    "label": maybe(is_count),
-    "guidance_scale": is_number,
-}
-_ENTRIES: Mapping[str, Check] = {
-    **dict.fromkeys(("model", "weights", "prediction", "dtype", "solver", "grid"), is_text),
-    "schedule": table_of({"T": is_count}),
-    "times": list_of(is_number),
-    "condition": table_of(_CONDITION),
-    "dequantise": list_of(_is_seeded),
-    "origin": is_table,
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that it takes to decode a latent, and where it came from; no paths, no time stamps.
-
-    Attributes:
-        model, weights: name and SHA-256 of the network.
-        schedule: description of the noise schedule.
-        prediction: what the network predicts, in diffusers' words.
-        dtype: what the network computed in.
-        solver: name of the solver that decodes.
-        grid: name of the grid.
-        times: its times, from the image up to the latent's t.
-        condition: the prompt or class that it was inverted under, and is decoded under.
-        dequantise: what to take off at the first time, as seeds and weights of noise.
-        origin: how the latent came to be, as plain data: an inversion's options and source, a seed, a mixture.
-        format: version of this record.
-    """
-
-    model: str
-    weights: str
-    schedule: Mapping[str, Any]
-    prediction: str
-    dtype: str
-    solver: str
-    grid: str
-    times: tuple[float, ...]
-    condition: Condition = NOTHING
-    dequantise: NoiseMix = ()
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
-
-    def as_dict(self) -> dict[str, Any]:
-        """The recipe as JSON types."""
-        pairs = [list(pair) for pair in self.dequantise]
-        return asdict(self) | {
-            "times": list(self.times),
-            "condition": self.condition.as_dict(),
-            "dequantise": pairs,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Recipe":
-        """The recipe of such a record.
-
-        Raises:
-            LatentError: fields are missing, unknown or of another kind, or the format is newer than this program.
-        """
-        if record.get("format") == _UNCONDITIONAL:
-            record = {**record, "condition": {}, "format": FORMAT}
-        if record.get("format") != FORMAT:
-            given = f"format {record.get('format')}"
-            raise LatentError(f"a recipe of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
-        names = {each.name for each in fields(cls)}
-        if set(record) != names:
-            odd = ", ".join(sorted(set(record) ^ names)[:5])
-            raise LatentError("a recipe with the fields of its format", f"one that differs in {odd}", "write it anew")
-        if wrong := find_invalid(record, _ENTRIES):
-            raise LatentError("a recipe as in a latent file written by ddim-edit", f"one with {wrong}", "write it anew")
-        mix = tuple((seed, weight) for seed, weight in record["dequantise"])
-        condition = Condition.from_dict(record["condition"])
-        return cls(**{**record, "times": tuple(record["times"]), "condition": condition, "dequantise": mix})
-
-    @property
-    def walk(self) -> tuple[Any, ...]:
-        """What two latents must share to be decoded together or mixed, in the order of `WALK`."""
-        return tuple(getattr(self, name) for name in WALK)
+LATENT_FILE = TensorFormat(
+    kind="latent file",
+    key="ddim-edit",
+    error=LatentError,
+    remedy="Invert the image again.",
+    schema={"t": schema.number, "report": schema.table, "recipe": schema.table},
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """The code of one image: x at time t, and delta where the solver has two states.
+    """The noise latent of one image: x at time t, and delta where the solver has two states.
 
     Attributes:
         x: float64 [C, H, W].
         t: the time at which x stands; T unless the grid stops short of it.
         recipe: what made it and what decodes it.
         delta: float64 [C, H, W], or None.
-        report: what the inversion said of itself: nfe, residual, converged and so on, as JSON types.
+        report: what the inversion reports of itself: nfe, residual, converged and so on, as JSON types.
     """
 
     x: Tensor
@@ -144,64 +47,60 @@ class Latent:
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """What a solver decodes, as a batch of one."""
+        """What a solver decodes, as a batch of one: x and, if there is one, delta, each [1, C, H, W]."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
     def with_condition(self, condition: Condition) -> "Latent":
-        """The same code, to be decoded under another condition than it was inverted under: an edit by words or class.
+        """Return the same latent, to be decoded under another condition than it was inverted under.
 
-        Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or (2023) for prompts.
+        This edits the image by a prompt or a class.
+
+        References:
+            Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or: Prompt-to-Prompt Image Editing with Cross Attention
+            Control. ICLR 2023. arXiv:2208.01626.
         """
         return replace(self, recipe=replace(self.recipe, condition=condition))
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file whose header holds the recipe as sorted JSON; reads back bit by bit.
+        """Write one safetensors file whose header holds the recipe as sorted JSON; it reads back bit by bit.
+
+        Args:
+            path: the file, replaced if it exists. Its name should end in `.latent.safetensors`.
 
         Raises:
-            LatentError: a place that cannot be written; nothing half-written is left there.
+            LatentError: the place cannot be written; nothing half-written is left there.
         """
         tensors = {"x": self.x} if self.delta is None else {"x": self.x, "delta": self.delta}
-        header = {"recipe": self.recipe.as_dict(), "report": dict(self.report), "t": self.t}
-        try:
-            TensorFile(tensors, header).save(Path(path), _HEADER)
-        except (OSError, SafetensorError) as error:
-            given = f"{path} ({getattr(error, 'strerror', None) or error})"
-            raise LatentError("a latent file that can be written", given, "choose another place") from error
+        header = {"recipe": self.recipe.to_json(), "report": dict(self.report), "t": self.t}
+        LATENT_FILE.save(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Latent":
         """Read a file that `save` wrote.
 
         Raises:
-            LatentError: not such a file, or of a newer format.
+            LatentError: no such file, another kind of file, or one of a newer format.
         """
+        tensors, header = LATENT_FILE.load(path)
+        name = Path(path).name
+        if "x" not in tensors:
+            raise LatentError(f"{name}: not a latent file: it has no tensor x. {LATENT_FILE.remedy}")
+        x, delta = tensors["x"], tensors.get("delta")
+        for part in (x, x if delta is None else delta):
+            if not part.is_floating_point() or part.shape != x.shape:
+                kinds = ", ".join(f"{key} {each.dtype} {list(each.shape)}" for key, each in tensors.items())
+                raise LatentError(
+                    f"{name}: x and delta must be real numbers of one shape, not {kinds}. {LATENT_FILE.remedy}"
+                )
         try:
-            return _read(Path(path))
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-            given = f"{Path(path).name} ({_reason(error)})"
-            raise LatentError("a latent file written by ddim-edit", given, "invert the image again") from error
-
-
-def _read(path: Path) -> Latent:
-    tensors, header = TensorFile.load(path, _HEADER)
-    if wrong := find_invalid(header, {"t": is_number, "report": is_table, "recipe": is_table}):
-        given = f"{path.name} (no ddim-edit header: {wrong})"
-        raise LatentError("a latent file written by ddim-edit", given, "invert the image again")
-    x, delta = tensors["x"], tensors.get("delta")
-    if not all(part.is_floating_point() and part.shape == x.shape for part in (x, x if delta is None else delta)):
-        kinds = f"{path.name} with {', '.join(f'{name} {part.dtype}' for name, part in tensors.items())}"
-        raise LatentError("a latent of real numbers, its delta as large as its x", kinds, "invert the image again")
-    return Latent(x, header["t"], Recipe.from_dict(header["recipe"]), delta, header["report"])
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return "no ddim-edit header" if isinstance(error, AttributeError | KeyError | TypeError) else str(error).rstrip(".")
+            recipe = Recipe.from_json(header["recipe"])
+        except LatentError as error:
+            raise LatentError(f"{name}: {error}") from error
+        return cls(x, header["t"], recipe, delta, header["report"])
 
 
 class Latents(Sequence[Latent]):
-    """An immutable row of latents, as `invert` returns them."""
+    """An immutable sequence of latents, as `Editor.invert` returns it."""
 
     def __init__(self, latents: Iterable[Latent]) -> None:
         self._latents = tuple(latents)
@@ -236,40 +135,49 @@ def _delta(latent: Latent) -> Tensor:
     return torch.zeros_like(latent.x) if latent.delta is None else latent.delta
 
 
-def between(a: Latent, b: Latent, method: str, w: float) -> Latent:
-    """The latent a fraction w of the way from a to b; its delta, if any, lies on the straight line.
+def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
+    """Return the latent a fraction w of the way from a to b.
+
+    The interpolation is that of x. The delta of a two-state solver is small and not Gaussian; it lies on the straight
+    line. The dequantisation noises are mixed with the weights 1 - w and w.
 
     Args:
-        a: where w = 0.
-        b: where w = 1, a latent of the same walk.
-        method: one of `INTERPOLATIONS`.
+        a: the latent at w = 0.
+        b: the latent at w = 1, of the same model, solver and grid.
+        interpolation: one of `INTERPOLATIONS`.
         w: in [0, 1].
 
     Raises:
-        LatentMismatchError: latents of different walks; ArgumentError: an unknown method.
+        LatentMismatchError: latents that are not decoded alike.
+        ArgumentError: an unknown interpolation.
     """
-    blend = find_interpolation(method)
+    function = find_interpolation(interpolation)
     require_compatible([a, b])
     delta = None if a.delta is None and b.delta is None else torch.lerp(_delta(a), _delta(b), w)
-    ends = [dict(a.recipe.origin), dict(b.recipe.origin)]
-    mix = interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
-    recipe = replace(a.recipe, dequantise=mix, origin={"kind": method, "w": w, "ends": ends})
-    return Latent(blend(a.x, b.x, w), a.t, recipe, delta)
+    recipe = replace(
+        a.recipe,
+        dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
+        origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
+    )
+    return Latent(function(a.x, b.x, w), a.t, recipe, delta)
 
 
 def require_compatible(latents: Sequence[Latent]) -> None:
-    """Insist that all latents are decoded by the same model, solver and grid.
+    """Refuse latents that are not all decoded by the same model, solver and grid.
 
     Raises:
-        LatentMismatchError: the first thing in which two of them differ.
+        LatentMismatchError: the message names the first thing in which two of them differ.
     """
     for a, b in pairwise(latents):
-        for name, mine, theirs in zip(WALK, a.recipe.walk, b.recipe.walk, strict=True):
+        for name in COMPATIBILITY:
+            mine, theirs = getattr(a.recipe, name), getattr(b.recipe, name)
             if mine != theirs:
-                given = f"{_short(mine)} and {_short(theirs)}"
-                raise LatentMismatchError(f"latents of one {name}", given, "invert the pictures alike")
+                raise LatentMismatchError(
+                    f"these latents differ in {name}: {_shorten(mine)} and {_shorten(theirs)}."
+                    " Invert the images with the same settings."
+                )
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -10,7 +10,8 @@ from torch import Tensor
 from ddim_edit import metrics
 from ddim_edit.diffusion.integration import Inversion
 from ddim_edit.images import to_uint8
-from ddim_edit.latents.latent import Latent, Latents, Recipe
+from ddim_edit.latents.latent import Latent, Latents
+from ddim_edit.latents.provenance import Recipe
 
 
 @dataclass(frozen=True, eq=False)

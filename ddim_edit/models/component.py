@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io.schema import parsed
+from ddim_edit.io.schema import parse_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LARGEST = 1 << 26
@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ModelError(f"a config of up to {LARGEST:,} bytes", f"{path}, which is larger", "fetch it again")
-        config = parsed(path.read_bytes())
+        config = parse_json(path.read_bytes())
     except OSError as error:
         remedy = "name a diffusers folder, or fetch the checkpoint again"
         raise ModelError(f"a file {path}", "none that can be read", remedy) from error

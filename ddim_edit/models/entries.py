@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io.schema import is_number
+from ddim_edit.io.schema import number as finite_number
 
 Entries = Mapping[str, Any]
 MOST = 1_000_000
@@ -31,7 +31,7 @@ def number(entries: Entries, name: str, default: float) -> float:
         ModelError: it is not.
     """
     value = entries.get(name, default)
-    if not is_number(value) or value <= 0:
+    if not finite_number.accepts(value) or value <= 0:
         raise ModelError(f"{name!r} to be a positive number", f"{value!r}", f"{default:.3g} is usual")
     return float(value)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io.schema import parsed
+from ddim_edit.io.schema import parse_json
 
 TIMEOUT = 5
 """Seconds that the hub may stay silent before we say so, unless HF_HUB_ETAG_TIMEOUT says how many."""
@@ -165,7 +165,7 @@ def _explain(error: Exception, otherwise: str) -> tuple[str, str]:
 def _read_index(path: Path, name: str) -> Mapping[str, object]:
     """What model_index.json says; nothing where there is none."""
     try:
-        index = parsed(path.read_bytes()) if path.is_file() else {}
+        index = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise ModelError(f"a {_INDEX} that is JSON", f"that of {name}", "remove it from the cache") from error
     return index if isinstance(index, dict) else {}

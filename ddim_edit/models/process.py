@@ -13,7 +13,7 @@ from ddim_edit.diffusion.parametrization import (
 )
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
-from ddim_edit.io.schema import is_number
+from ddim_edit.io import schema
 from ddim_edit.models.component import component, read_json
 from ddim_edit.models.entries import count, number, word
 
@@ -85,7 +85,9 @@ def _discrete(config: Config) -> Process:
 
 def _schedule(config: Config) -> NoiseSchedule:
     if (betas := config.get("trained_betas")) is not None:
-        return NoiseSchedule.from_betas(_numbers(betas))
+        if problem := schema.list_of(schema.number).find_problem(betas, "trained_betas"):
+            raise ModelError(f"scheduler_config.json: {problem}. Fetch the checkpoint again.")
+        return NoiseSchedule.from_betas(betas)
     kind, T = word(config, "beta_schedule", "linear"), count(config, "num_train_timesteps", 1000)
     ends = number(config, "beta_start", 1e-4), number(config, "beta_end", 0.02)
     makers: Mapping[str, Callable[[], NoiseSchedule]] = {
@@ -96,12 +98,6 @@ def _schedule(config: Config) -> NoiseSchedule:
     if kind not in makers:
         raise ModelError(f"a beta_schedule out of {', '.join(makers)}", f"{kind!r}", "give its trained_betas")
     return makers[kind]()
-
-
-def _numbers(betas: object) -> list[float]:
-    if not isinstance(betas, list) or not all(map(is_number, betas)):
-        raise ModelError("'trained_betas' to be a list of numbers", f"{betas!r:.40}", "fetch the checkpoint again")
-    return betas
 
 
 def _flow(config: Config) -> Process:

@@ -4,15 +4,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io.tensorfile import TensorFile
+from ddim_edit.io import schema
+from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.training.learner import TrainState
 
-_FORMAT, _KEY = 1, "training"
-_AGAIN = "train anew with --overwrite"
+_AGAIN = "Train anew with --overwrite."
+CHECKPOINT_FILE = TensorFormat(
+    kind="checkpoint of a training",
+    key="training",
+    error=ModelError,
+    remedy=_AGAIN,
+    schema={
+        "record": schema.table,
+        "step": schema.count,
+        # Step, training loss, held-out loss and learning rate.
+        "rows": schema.list_of(schema.list_of(schema.optional(schema.number), 4)),
+        "scale": schema.optional(schema.table),
+    },
+    version=1,
+)
 
 
 class Row(NamedTuple):
@@ -44,8 +57,8 @@ class Checkpoint(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all; equal states give equal bytes."""
-        header = {"format": _FORMAT, "record": self.record, "step": self.step, "rows": self.rows, "scale": self.scale}
-        TensorFile(self.tensors, header).save(path, _KEY)
+        header = {"record": self.record, "step": self.step, "rows": self.rows, "scale": self.scale}
+        CHECKPOINT_FILE.save(path, self.tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -54,15 +67,9 @@ class Checkpoint(NamedTuple):
         Raises:
             ModelError: another file, or one of another format.
         """
-        try:
-            tensors, header = TensorFile.load(path, _KEY)
-            rows = tuple(Row(*row) for row in header["rows"])
-            found = cls(dict(header["record"]), int(header["step"]), rows, header["scale"], tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ModelError("a checkpoint of a training", f"{path}, which is damaged or none", _AGAIN) from error
-        if header.get("format") != _FORMAT:
-            raise ModelError(f"a checkpoint of format {_FORMAT}", f"{path} of another one", _AGAIN)
-        return found
+        tensors, header = CHECKPOINT_FILE.load(path)
+        rows = tuple(Row(*row) for row in header["rows"])
+        return cls(header["record"], header["step"], rows, header["scale"], tensors)
 
     def require(self, record: Mapping[str, Any]) -> None:
         """Insist that a training that wants to go on from here is the same one.
@@ -86,4 +93,4 @@ class Checkpoint(NamedTuple):
             learner.recall(self.tensors, self.step)
             learner.rescale(self.scale)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ModelError("the tensors of this network", "a checkpoint with others", _AGAIN) from error
+            raise ModelError(f"the checkpoint of the training has the tensors of another network. {_AGAIN}") from error

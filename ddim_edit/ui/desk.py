@@ -204,7 +204,7 @@ def _plain(name: str) -> str:
 
 
 def _walk_recipe(walk: Walk, loop: bool) -> dict[str, Any]:
-    ends = [code.recipe.as_dict() for code in walk.codes]
+    ends = [code.recipe.to_json() for code in walk.codes]
     return {"kind": "slerp", "frames": walk.frames, "loop": loop, "ends": ends}
 
 

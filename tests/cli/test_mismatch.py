@@ -20,7 +20,7 @@ def refusal(outcome: Outcome, latent: Path) -> str:
     assert outcome.status == 1
     assert "Traceback" not in outcome.err
     (error,) = outcome.errors
-    assert error.startswith(f"error: {latent}: wanted ")
+    assert error.startswith(f"error: {latent}: ")
     return error
 
 
@@ -80,7 +80,7 @@ def cut_short(path: Path) -> None:
 def with_header(**changes: object) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         latent = Latent.load(path)
-        recipe = latent.recipe.as_dict() | changes
+        recipe = latent.recipe.to_json() | changes
         header = {"recipe": recipe, "report": {}, "t": latent.t}
         save_file({"x": latent.x}, path, {"ddim-edit": json.dumps(header)})
 
@@ -88,13 +88,13 @@ def with_header(**changes: object) -> Callable[[Path], None]:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (cut_short, "a.latent.safetensors ("),
-    "empty": (lambda path: path.write_bytes(b""), "a.latent.safetensors ("),
-    "text": (lambda path: path.write_text("a letter"), "a.latent.safetensors ("),
+    "truncated": (cut_short, "not a latent file"),
+    "empty": (lambda path: path.write_bytes(b""), "not a latent file"),
+    "text": (lambda path: path.write_text("a letter"), "not a latent file"),
     "missing": (lambda path: path.unlink(), "no such file"),
-    "foreign": (lambda path: save_file({"x": torch.zeros(3, 16, 16)}, path), "no ddim-edit header"),
-    "of the future": (with_header(format=3), "use the version of ddim-edit that wrote it"),
-    "with an unknown field": (with_header(colour="red"), "differs in colour"),
+    "foreign": (lambda path: save_file({"x": torch.zeros(3, 16, 16)}, path), "it has no 'ddim-edit' header"),
+    "of the future": (with_header(format=3), "Use the version that wrote it"),
+    "with an unknown field": (with_header(colour="red"), "colour is not a known entry"),
 }
 
 

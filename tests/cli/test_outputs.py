@@ -98,7 +98,7 @@ def test_names_stay_the_same_when_a_run_is_taken_up_again(run: Run, tmp_path: Pa
     assert outcome.out == f"{outputs / f'x-2{LATENT}'}\n"
     taken_up = Latent.load(outputs / f"x-2{LATENT}")
     assert contents(outputs).keys() == whole.keys()
-    assert taken_up.recipe.origin["source"] == hashlib.sha256(twins[1].read_bytes()).hexdigest()
+    assert taken_up.recipe.origin.source == hashlib.sha256(twins[1].read_bytes()).hexdigest()
 
 
 def test_a_picture_called_sheet_does_not_meet_the_sheet(done: Run, tmp_path: Path, outputs: Path) -> None:

@@ -171,7 +171,7 @@ def test_crops_are_those_of_the_editor(
     latent = Latent.load(tmp_path / "wide.latent.safetensors")
     (wanted,) = Editor.from_pretrained(model).invert(path, **({"crop": crop} if crop else {}))
     assert torch.equal(latent.x, wanted.x)
-    assert latent.recipe.origin["preprocessing"] == wanted.recipe.origin["preprocessing"]
+    assert latent.recipe.origin == wanted.recipe.origin
     assert outcome.err.splitlines()[1].startswith("wide.png: ")
 
 

@@ -41,7 +41,7 @@ def test_written_pictures_are_the_reconstructions_with_their_recipes(
         recipe = read_recipe(written)
         assert recipe is not None
         assert recipe["times"] == list(latent.recipe.times)
-        assert recipe["origin"] == latent.recipe.origin
+        assert recipe["origin"] == latent.recipe.origin.to_json()
 
 
 def test_exact_reconstructions_have_every_pixel(done: Run, pictures: list[Path], tmp_path: Path) -> None:

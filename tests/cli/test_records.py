@@ -18,7 +18,7 @@ def test_a_latent_shows_recipe_report_time_and_shape(done: Run, latents: list[Pa
     latent = Latent.load(latents[0])
     shape = [3, tiny.SIZE, tiny.SIZE]
     # By way of JSON, in which tuples are lists.
-    recipe = json.loads(json.dumps(latent.recipe.as_dict()))
+    recipe = json.loads(json.dumps(latent.recipe.to_json()))
     assert record == {"recipe": recipe, "report": latent.report, "t": 1000.0, "shape": shape}
 
 

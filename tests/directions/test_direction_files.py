@@ -50,7 +50,7 @@ def with_header(**changes: object) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         of_x().save(path)
         header = {"format": 1, "name": "old", "intercept": 0.0, "mean": 0.0, "sd": 1.0, "times": [], "report": {}}
-        header = {**header, "recipe": X_HOME.as_dict(), **changes}
+        header = {**header, "recipe": X_HOME.to_json(), **changes}
         kept = {name: value for name, value in header.items() if value is not None}
         save_file(load_file(path), path, {KEY: json.dumps(kept)})
 
@@ -61,7 +61,7 @@ def with_vector(vector: torch.Tensor, name: str = "vector") -> Callable[[Path], 
     def change(path: Path) -> None:
         with_header()(path)
         header = {"format": 1, "name": "old", "intercept": 0, "mean": 0, "sd": 1, "times": [], "report": {}}
-        save_file({name: vector}, path, {KEY: json.dumps({**header, "recipe": X_HOME.as_dict()})})
+        save_file({name: vector}, path, {KEY: json.dumps({**header, "recipe": X_HOME.to_json()})})
 
     return change
 
@@ -82,7 +82,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "no recipe": with_header(recipe=None),
     "no times": with_header(times=None),
     "an unknown field": with_header(colour="red"),
-    "a future recipe": with_header(recipe={**X_HOME.as_dict(), "format": 3}),
+    "a future recipe": with_header(recipe={**X_HOME.to_json(), "format": 3}),
     "a recipe without fields": with_header(recipe={"format": 1}),
     "a recipe of text": with_header(recipe="karras"),
     "an intercept of text": with_header(intercept="half"),
@@ -98,7 +98,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 def test_a_file_that_is_no_direction_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"broken{SUFFIX}"
     BROKEN[name](path)
-    with pytest.raises(DirectionError, match=SENTENCE):
+    with pytest.raises(DirectionError, match=r"^broken\.direction\.safetensors: [^\n]+$"):
         Direction.load(path)
 
 
@@ -109,7 +109,7 @@ def test_what_is_said_of_a_broken_file_names_it(tmp_path: Path) -> None:
         with pytest.raises(DirectionError, match=path.name):
             Direction.load(path)
     with_header(format=2)(tmp_path / "future")
-    with pytest.raises(DirectionError, match="wanted a direction of format 1, was given format 2"):
+    with pytest.raises(DirectionError, match="reads format 1 of a direction file, not 2"):
         Direction.load(tmp_path / "future")
 
 

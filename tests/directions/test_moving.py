@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ddim_edit import ArgumentError, DirectionMismatchError, Latent, Latents, MixtureDenoiser, orthogonalize
 from ddim_edit.directions import BottleneckEdit, Direction, ShellEdit, complement, make_edit, rotate
 from ddim_edit.errors import ModelError
+from ddim_edit.latents.provenance import UnknownOrigin
 
 from .homes import H_HOME, SHAPE, X_HOME, of_h, of_x, randn
 
@@ -121,7 +122,13 @@ def test_directions_and_codes_of_different_homes_do_not_meet(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["solver", "dtype", "origin", "dequantise", "grid"])
 def test_what_moves_codes_too_little_may_differ(name: str) -> None:
-    other = {"solver": "bdia", "dtype": "bfloat16", "origin": {}, "dequantise": ((1, 1.0),), "grid": "mine"}[name]
+    other = {
+        "solver": "bdia",
+        "dtype": "bfloat16",
+        "origin": UnknownOrigin(),
+        "dequantise": ((1, 1.0),),
+        "grid": "mine",
+    }[name]
     latents = Latents(replace(latent, recipe=replace(X_HOME, **{name: other})) for latent in codes())
     moved, _ = make_edit({of_x(): 1.0})(latents, NOBODY)
     torch.testing.assert_close(moved.x, make_edit({of_x(): 1.0})(codes(), NOBODY)[0].x)

@@ -47,8 +47,8 @@ def test_files_larger_than_the_model_are_cropped_as_asked(editor: Editor, tmp_pa
     (latent,) = editor.invert(path, QUICK, box)
     picture = read(path, tiny.SIZE, box)
     assert torch.equal(latent.x, editor.invert(picture, QUICK)[0].x)
-    assert latent.recipe.origin["preprocessing"] == picture.preprocessing
-    assert latent.recipe.origin["source"] == picture.source
+    assert latent.recipe.origin.preprocessing == picture.preprocessing
+    assert latent.recipe.origin.source == picture.source
     assert torch.equal(editor.reconstruct(path, QUICK, box).originals[0], picture.tensor.double())
 
 

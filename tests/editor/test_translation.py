@@ -172,8 +172,7 @@ def test_translated_codes_know_where_they_came_from(editor: Editor, other: Edito
     (latent,) = seen
     assert (latent.recipe.model, latent.recipe.weights) == (other.model.name, other.model.weights)
     assert latent.recipe.times[:2] == (0.0, 1.0)
-    assert latent.recipe.origin["kind"] == "translation"
-    assert latent.recipe.origin["of"]["model"] == editor.model.name
+    assert latent.recipe.origin.of.model == editor.model.name
 
 
 def test_batches_do_not_change_a_translation(model: Model, other: Editor, files: list[Path]) -> None:

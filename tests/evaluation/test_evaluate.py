@@ -26,7 +26,7 @@ def test_rows_are_the_scores_of_reconstruct_picture_by_picture(editor: Editor, f
         assert [row.picture for row in rows] == [file.name for file in files]
         for row, score, latent in zip(rows, trip.scores, trip.latents, strict=True):
             told = asdict(row)
-            assert row.source == latent.recipe.origin["source"]
+            assert row.source == latent.recipe.origin.source
             assert {name: told[name] for name in ("nfe_in", "nfe_out")} == {n: score[n] for n in ("nfe_in", "nfe_out")}
             assert [told[name] for name in FIGURES] == pytest.approx([score[name] for name in FIGURES], rel=1e-4)
 

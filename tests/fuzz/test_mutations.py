@@ -17,7 +17,7 @@ from ddim_edit.directions import Direction
 from ddim_edit.directions.labels import read_csv
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.images import read, read_recipe
-from ddim_edit.latents.latent import Recipe
+from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.stacking import stack
 from ddim_edit.models.single_file.reading import read_states
 

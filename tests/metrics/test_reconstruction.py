@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ddim_edit import metrics
 from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.images import to_float
-from ddim_edit.latents.latent import Recipe
+from ddim_edit.latents.provenance import Recipe
 from ddim_edit.metrics.reconstruction import InversionBatch, identical_pixels, scores
 
 SHAPE = (3, 16, 16)

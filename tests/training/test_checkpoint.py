@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from ddim_edit import DDIMEditError, ModelError
-from ddim_edit.io.tensorfile import TensorFile
 from ddim_edit.training import Checkpoint, Row
 
 from .conftest import Train
@@ -44,8 +44,8 @@ BROKEN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", BROKEN, ids=json.dumps)
 def test_broken_headers_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    TensorFile({"x": torch.zeros(1)}, HEADER | change).save(tmp_path / "c", "training")
-    with pytest.raises(ModelError, match="wanted a checkpoint of "):
+    save_file({"x": torch.zeros(1)}, tmp_path / "c", {"training": json.dumps(HEADER | change)})
+    with pytest.raises(ModelError, match=r"^c: "):
         Checkpoint.load(tmp_path / "c")
 
 
@@ -53,7 +53,7 @@ def test_broken_headers_are_refused(tmp_path: Path, change: dict[str, Any]) -> N
 def test_other_files_are_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "noise.safetensors"
     file.write_bytes(content)
-    with pytest.raises(ModelError, match="wanted a checkpoint of a training"):
+    with pytest.raises(ModelError, match="not a checkpoint of a training"):
         Checkpoint.load(file)
 
 
@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_does_not_go_on(trainer: Train, tmp_path: Path, dam
         "scale": lambda: kept._replace(scale={"scale": 1}).save(file),
     }
     damages[damage]()
-    with pytest.raises(DDIMEditError, match="train anew with --overwrite"):
+    with pytest.raises(DDIMEditError, match="Train anew with --overwrite"):
         trainer(steps=2)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ddim_edit import Direction, Editor, InversionConfig, load_model
 from ddim_edit.cli import main
+from ddim_edit.latents.provenance import LatentArrayOrigin
 from ddim_edit.ui.desk import Given, PageController
 from ddim_edit.ui.studio import Session, Ticks, levels_of
 
@@ -31,7 +32,7 @@ def fitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (name, level) in enumerate(LEVELS.items()):
         (latent,) = editor.invert(picture, InversionConfig(steps=6, level=level))
         vector = torch.randn(latent.x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        recipe = replace(latent.recipe, dequantise=(), origin={"dequantise": 0})
+        recipe = replace(latent.recipe, dequantise=(), origin=LatentArrayOrigin())
         direction = Direction(name, vector / vector.norm(), 0.0, 0.0, 3.0, recipe)
         direction.save(folder / "out" / f"{name}.direction.safetensors")
     return folder / "out"

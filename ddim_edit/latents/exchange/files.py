@@ -11,6 +11,7 @@ from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.latents.exchange.containers import ComfyFile, Container, NpyFile, TensorsFile
 from ddim_edit.latents.exchange.units import Units, for_comfy, for_diffusers, plain
 from ddim_edit.latents.latent import Latent, Latents, require_compatible
+from ddim_edit.latents.provenance import ImportOrigin
 from ddim_edit.models.model import Model
 
 
@@ -99,9 +100,10 @@ def import_latents(path: str | Path, like: Latent, of: str | None = None, model:
         given = f"one of {like.recipe.solver}, which has two"
         raise LatentError("a latent of one state to be like", given, "use one of dpm2m or ddim")
     x = form.units(model, like.t).undone(form.container.read(path, tuple(like.x.shape)))
-    origin = {"kind": "import", "format": name, "source": _digest(path)}
+    source = _digest(path)
     return Latents(
-        Latent(row, like.t, replace(like.recipe, origin={**origin, "row": index})) for index, row in enumerate(x)
+        Latent(row, like.t, replace(like.recipe, origin=ImportOrigin(name, source, index)))
+        for index, row in enumerate(x)
     )
 
 

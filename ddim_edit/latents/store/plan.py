@@ -8,7 +8,7 @@ from typing import overload
 
 from ddim_edit.errors import LatentError
 from ddim_edit.io.atomic import atomic
-from ddim_edit.io.schema import is_text, list_of, parsed
+from ddim_edit.io.schema import list_of, parse_json, text
 
 
 class Plan(Sequence[list[str]]):
@@ -60,10 +60,10 @@ class Plan(Sequence[list[str]]):
     def _names(self, line: bytes) -> list[str]:
         wanted, remedy = "the list of a store's pictures", "make the store anew"
         try:
-            names = parsed(line)
+            names = parse_json(line)
         except ValueError as error:
             raise LatentError(wanted, f"{self.file}, which is damaged", remedy) from error
-        if not list_of(is_text)(names):
+        if list_of(text).find_problem(names, "names"):
             raise LatentError(wanted, f"{self.file}, which names other things", remedy)
         return list(names)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.io.atomic import atomic
-from ddim_edit.io.schema import parsed
+from ddim_edit.io.schema import parse_json
 from ddim_edit.latents.store.layout import FORMAT, Layout
 
 
@@ -18,7 +18,7 @@ def read_settings(file: Path) -> dict[str, Any] | None:
         LatentError: something else is in it, or it is of another format.
     """
     try:
-        record = parsed(file.read_bytes())
+        record = parse_json(file.read_bytes())
         written = record["format"]
     except FileNotFoundError:
         return None

@@ -11,8 +11,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ddim_edit.errors import LatentError
-from ddim_edit.io.schema import Check, find_invalid, is_count, is_number, is_table, is_text, maybe, parsed
-from ddim_edit.latents.latent import Latent, Recipe
+from ddim_edit.io import schema
+from ddim_edit.io.schema import find_problem, parse_json
+from ddim_edit.latents.latent import Latent
+from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.layout import FORMAT
 
 KEY = "ddim-edit store"
@@ -20,12 +22,12 @@ OWN = ("dequantise", "origin")
 """What a latent's recipe has of its own; the rest is the same in all of a store."""
 
 
-_ENTRIES: Mapping[str, Check] = {
-    "recipe": maybe(is_table),
-    "failures": lambda value: is_table(value) and all(map(is_text, value.values())),
-    "unconverged": is_count,
+_ENTRIES = {
+    "recipe": schema.optional(schema.table),
+    "failures": schema.map_of(schema.text),
+    "unconverged": schema.count,
 }
-_RECORD: Mapping[str, Check] = {"t": is_number, "report": is_table, **dict.fromkeys(OWN, lambda value: True)}
+_RECORD = {"t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
 _KINDS = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8"}
 
 
@@ -81,7 +83,7 @@ class Shard:
     def __getitem__(self, row: int) -> Latent:
         """The latent of a row, 0 <= row < len."""
         record = self.record(row)
-        recipe = Recipe.from_dict({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
+        recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
         # Copied, so that a latent neither keeps the whole file mapped nor can change in it.
         delta = self._file.get_slice("delta")[row].clone() if self.header.paired else None
         return Latent(self._file.get_slice("x")[row].clone(), record["t"], recipe, delta, record["report"])
@@ -97,10 +99,10 @@ class Shard:
         """
         start, end = self._file.get_slice("offsets")[row : row + 2].tolist()
         try:
-            record = parsed(self._bytes(start, end))
+            record = parse_json(self._bytes(start, end))
         except ValueError:
             record = None
-        if not isinstance(record, dict) or find_invalid(record, _RECORD):
+        if not isinstance(record, dict) or find_problem(record, _RECORD):
             remedy = "delete it and run the same command again"
             raise LatentError("the record of a latent", f"{self.path}, whose row {row} has none", remedy)
         return record
@@ -128,7 +130,7 @@ class Shard:
 
 
 def _header(file: Any) -> Header:
-    record, names = parsed(file.metadata()[KEY]), set(file.keys())
+    record, names = parse_json(file.metadata()[KEY]), set(file.keys())
     if record["format"] != FORMAT:
         given = f"one of format {record['format']}"
         raise LatentError(f"a shard of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
@@ -137,7 +139,7 @@ def _header(file: Any) -> Header:
     count, *shape = shapes["x"]
     (extent,) = shapes["records"]
     same = shapes.get("delta", shapes["x"]) == shapes["x"] and shapes["offsets"] == (count + 1,)
-    wrong = find_invalid(record, _ENTRIES)
+    wrong = find_problem(record, _ENTRIES)
     if wrong or not same or any(_KINDS.get(name) != kind for name, kind in kinds.items()):
         given = f"one with {wrong or 'tensors of other kinds or shapes'}"
         raise LatentError("a shard as this program writes them", given, "delete it and run the same command again")

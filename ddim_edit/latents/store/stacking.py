@@ -29,7 +29,7 @@ def stack(path: Path, latents: Mapping[str, Latent], failures: Mapping[str, str]
 
     Errors: OSError as it comes.
     """
-    rows, whole = list(latents.values()), [latent.recipe.as_dict() for latent in latents.values()]
+    rows, whole = list(latents.values()), [latent.recipe.to_json() for latent in latents.values()]
     records = [_record(name, latent, recipe) for (name, latent), recipe in zip(latents.items(), whole, strict=True)]
     shared = {name: value for name, value in whole[0].items() if name not in OWN} if whole else None
     unconverged = sum(not latent.report.get("converged", True) for latent in rows)

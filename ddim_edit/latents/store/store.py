@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar, overload
 
 from ddim_edit.errors import LatentError
-from ddim_edit.latents.latent import Latent, Recipe
+from ddim_edit.latents.latent import Latent
+from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.layout import Layout, is_store
 from ddim_edit.latents.store.plan import Plan
 from ddim_edit.latents.store.rows import StoreRows
@@ -114,7 +115,7 @@ class LatentStore(Sequence[Latent]):
         Raises:
             LatentError: a store without a latent.
         """
-        return Recipe.from_dict({**(self._some.recipe or {}), "dequantise": [], "origin": {}})
+        return Recipe.from_json({**(self._some.recipe or {}), "dequantise": [], "origin": {}})
 
     @property
     def shape(self) -> tuple[int, ...]:

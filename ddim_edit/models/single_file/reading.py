@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io.schema import parsed
+from ddim_edit.io.schema import parse_json
 from ddim_edit.models.checkpoint import State
 from ddim_edit.models.single_file.family import Settings
 
@@ -68,7 +68,7 @@ def read_settings(path: Path, allowed: Collection[str]) -> Settings:
     if not beside.is_file():
         return {}
     try:
-        settings = parsed(beside.read_bytes())
+        settings = parse_json(beside.read_bytes())
     except (OSError, ValueError) as error:
         remedy = "correct it, or take it away"
         raise ModelError(f"settings as JSON in {beside}", "a file that cannot be read as such", remedy) from error

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddim_edit import LatentCache, Recipe
+from ddim_edit import LatentCache, LatentError, Recipe
 from ddim_edit.latents.cache import cache_key
+from ddim_edit.latents.provenance import LatentArrayOrigin
 from ddim_edit.latents.spaces import BottleneckSpace, StateSpace
 
 RECIPE = Recipe("m", "w" * 64, {"kind": "linear"}, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 400.0, 1000.0))
@@ -66,7 +67,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     folder = LatentCache(tmp_path)
     monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(LatentError, match="no space left"):
         folder[KEY] = torch.ones(2)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -82,7 +83,7 @@ def test_every_choice_that_matters_changes_the_key() -> None:
         "solver": "ddim",
         "grid": "quad",
         "times": (1.0, 500.0, 1000.0),
-        "origin": {"kind": "codes", "dequantise": 1},
+        "origin": LatentArrayOrigin(1),
     }
     keys = [cache_key(replace(RECIPE, **{name: value}), space, origin) for name, value in changes.items()]
     keys += [

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save, save_file
 from ddim_edit import Editor, InversionConfig, Latent, LatentError, LatentMismatchError, Latents
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.exchange.files import FORMATS, export_latents, import_latents
+from ddim_edit.latents.provenance import ImportOrigin
 
 from ... import tiny
 
@@ -75,8 +76,8 @@ def test_the_recipe_is_that_of_the_pattern_and_the_origin_that_of_the_file(laten
     export_latents(file, latents[1:], "npy")
     for row, latent in enumerate(import_latents(file, latents[0])):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        assert latent.recipe.origin == {"kind": "import", "format": "npy", "source": digest, "row": row}
-        assert latent.recipe.walk == latents[0].recipe.walk
+        assert latent.recipe.origin == ImportOrigin("npy", digest, row)
+        assert latent.recipe.compatibility_key == latents[0].recipe.compatibility_key
 
 
 def test_it_decodes_as_before(editor: Editor, latents: Latents, file: Path) -> None:
@@ -173,7 +174,7 @@ def test_what_cannot_be_exported(latents: Latents, editor: Editor, tmp_path: Pat
         export_latents(path, two, "npy")
     with pytest.raises(LatentError, match="a latent of one state to be like"):
         import_latents(path, two)
-    with pytest.raises(LatentMismatchError, match="latents of one times"):
+    with pytest.raises(LatentMismatchError, match="these latents differ in times"):
         export_latents(path, [latents[0], other], "npy")
     for name in ("diffusers", "comfy"):
         with pytest.raises(ArgumentError, match="whose units the file is to have"):

@@ -17,7 +17,15 @@ from torch import Tensor
 
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.latents.interpolation import slerp
-from ddim_edit.latents.latent import FORMAT, SUFFIX, WALK, Latent, Latents, Recipe, between, require_compatible
+from ddim_edit.latents.latent import SUFFIX, Latent, Latents, interpolate, require_compatible
+from ddim_edit.latents.provenance import (
+    COMPATIBILITY,
+    FORMAT,
+    InterpolationOrigin,
+    InversionOrigin,
+    Recipe,
+    UnknownOrigin,
+)
 from ddim_edit.models.condition import Condition
 
 RECIPE = Recipe(
@@ -30,7 +38,7 @@ RECIPE = Recipe(
     grid="karras",
     times=(1.0, 40.25, 1000 / 3, 1000.0),
     dequantise=((2**63 - 1, 1.0),),
-    origin={"kind": "inversion", "source": "cd" * 32, "exact": False},
+    origin=InversionOrigin("cd" * 32),
 )
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
 ANY_FLOATS = arrays.arrays(np.float64, SHAPES, elements=st.floats(allow_nan=True, allow_subnormal=True))
@@ -69,11 +77,11 @@ def assert_refused(path: Path, wanted: str) -> None:
     with pytest.raises(LatentError) as caught:
         Latent.load(path)
     message = str(caught.value)
-    assert message.startswith("wanted ")
+    assert message.startswith(f"{path.name}: ")
     assert wanted in message
     assert "\n" not in message
     assert str(path.parent) not in message
-    assert not message.endswith(".")
+    assert message.endswith(".")
 
 
 @settings(max_examples=60)
@@ -95,13 +103,15 @@ def test_odd_numbers_come_back_bit_by_bit(place: Path, value: float) -> None:
     assert struct.pack("<d", Latent.load(place).x.item()) == struct.pack("<d", value)
 
 
-@pytest.mark.parametrize("one", [latent(), replace(latent(), delta=None, report={}), latent(dequantise=(), origin={})])
+@pytest.mark.parametrize(
+    "one", [latent(), replace(latent(), delta=None, report={}), latent(dequantise=(), origin=UnknownOrigin())]
+)
 def test_everything_else_comes_back_equal(place: Path, one: Latent) -> None:
     one.save(place)
     back = Latent.load(place)
     assert back.recipe == one.recipe
     assert type(back.recipe.times) is tuple
-    assert back.recipe.walk == one.recipe.walk
+    assert back.recipe.compatibility_key == one.recipe.compatibility_key
     assert (back.t, back.report) == (one.t, one.report)
     assert (back.delta is None) == (one.delta is None)
     assert len(back.parts) == len(one.parts)
@@ -149,12 +159,12 @@ def test_saving_leaves_nothing_else_behind(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "gone.safetensors"
-    assert_refused(path, "a latent file written by ddim-edit, was given gone.safetensors (no such file): invert")
+    assert_refused(path, "gone.safetensors: no such file.")
 
 
 def test_a_folder_is_no_latent(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    assert_refused(tmp_path / "folder", "a latent file written by ddim-edit, was given folder (")
+    assert_refused(tmp_path / "folder", "folder: not a latent file: ")
 
 
 @given(cut=st.floats(0, 1, exclude_max=True))
@@ -162,37 +172,37 @@ def test_a_truncated_file_is_refused(place: Path, cut: float) -> None:
     latent().save(place)
     content = place.read_bytes()
     place.write_bytes(content[: int(cut * len(content))])
-    assert_refused(place, "a latent file written by ddim-edit")
+    assert_refused(place, "not a latent file")
 
 
 @given(content=st.binary(max_size=200))
 def test_any_other_file_is_refused(place: Path, content: bytes) -> None:
     place.write_bytes(content)
-    assert_refused(place, "a latent file written by ddim-edit")
+    assert_refused(place, "not a latent file")
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
 def test_a_foreign_safetensors_file_is_refused(place: Path, metadata: dict[str, str] | None) -> None:
     save_file({"x": randn()}, place, metadata)
-    assert_refused(place, "(no ddim-edit header): invert the image again")
+    assert_refused(place, "it has no 'ddim-edit' header. Invert the image again.")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"x"', "{}", '{"recipe": 3, "report": {}, "t": 1}'])
 def test_a_foreign_header_is_refused(place: Path, text: str) -> None:
     save_file({"x": randn()}, place, {"ddim-edit": text})
-    assert_refused(place, "a latent file written by ddim-edit")
+    assert_refused(place, "not a latent file")
 
 
 @pytest.mark.parametrize("name", ["recipe", "report", "t"])
 def test_a_header_without_one_of_its_parts_is_refused(place: Path, name: str) -> None:
     rewrite(place, lambda record: record.pop(name))
-    assert_refused(place, "a latent file written by ddim-edit")
+    assert_refused(place, "not a latent file")
 
 
 def test_a_file_without_x_is_refused(place: Path) -> None:
     latent().save(place)
     save_file({"y": randn()}, place, {"ddim-edit": json.dumps(header(place))})
-    assert_refused(place, "a latent file written by ddim-edit")
+    assert_refused(place, "not a latent file")
 
 
 def test_a_latent_of_the_format_before_conditions_has_none(place: Path) -> None:
@@ -216,41 +226,40 @@ def test_a_latent_under_another_condition_is_the_same_code(place: Path) -> None:
     moved = plain.with_condition(dog)
     assert moved.recipe == replace(plain.recipe, condition=dog)
     assert torch.equal(moved.x, plain.x)
-    with pytest.raises(LatentMismatchError, match="wanted latents of one condition"):
+    with pytest.raises(LatentMismatchError, match="these latents differ in condition"):
         require_compatible([plain, moved])
 
 
 @pytest.mark.parametrize("condition", [{"mood": "sad"}, {"label": -1}, {"guidance_scale": "much"}, 3])
 def test_conditions_that_are_none_are_refused(place: Path, condition: object) -> None:
     rewrite(place, lambda record: record["recipe"].update(condition=condition))
-    assert_refused(place, "a latent file written by ddim-edit")
+    assert_refused(place, "the recipe: condition")
 
 
 @pytest.mark.parametrize("number", [FORMAT + 1, 0, None, "1"])
 def test_another_format_is_refused(place: Path, number: object) -> None:
     rewrite(place, lambda record: record["recipe"].update(format=number))
-    assert_refused(place, f"a recipe of format {FORMAT}, was given format {number}: use the version of ddim-edit that")
+    assert_refused(place, f"this version of ddim-edit reads format {FORMAT} of a recipe, not")
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda recipe: recipe.update(colour="blue"), "colour"),
-        (lambda recipe: recipe.pop("grid"), "grid"),
-        (lambda recipe: recipe.update(colour=recipe.pop("grid")), "colour, grid"),
+        (lambda recipe: recipe.update(colour="blue"), "colour is not a known entry"),
+        (lambda recipe: recipe.pop("grid"), "grid is missing"),
     ],
 )
 def test_unknown_and_missing_fields_are_named(
     place: Path, change: Callable[[dict[str, Any]], object], named: str
 ) -> None:
     rewrite(place, lambda record: change(record["recipe"]))
-    assert_refused(place, f"a recipe with the fields of its format, was given one that differs in {named}: write it an")
+    assert_refused(place, f"the recipe: {named}")
 
 
 @pytest.mark.parametrize(("name", "value"), [("times", 3), ("dequantise", 5), ("dequantise", [1]), ("times", None)])
 def test_fields_of_another_shape_are_refused(place: Path, name: str, value: object) -> None:
     rewrite(place, lambda record: record["recipe"].update({name: value}))
-    assert_refused(place, "a ")
+    assert_refused(place, f"the recipe: {name}")
 
 
 OTHERS: dict[str, Any] = {
@@ -264,24 +273,24 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def test_every_part_of_the_walk_is_tried() -> None:
-    assert set(OTHERS) == set(WALK)
+def test_every_part_of_the_compatibility_key_is_tried() -> None:
+    assert set(OTHERS) == set(COMPATIBILITY)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_latents_of_different_walks_do_not_mix_and_both_are_named(name: str) -> None:
+def test_incompatible_latents_are_refused_naming_both(name: str) -> None:
     a, b = latent(), latent(1, **{name: OTHERS[name]})
-    for attempt in (lambda: require_compatible([a, a, b]), lambda: between(a, b, "slerp", 0.5)):
+    for attempt in (lambda: require_compatible([a, a, b]), lambda: interpolate(a, b, "slerp", 0.5)):
         with pytest.raises(LatentMismatchError) as caught:
             attempt()
         mine, theirs = (str(each)[:37] for each in (getattr(RECIPE, name), OTHERS[name]))
-        assert str(caught.value).startswith(f"wanted latents of one {name}, was given {mine}")
+        assert str(caught.value).startswith(f"these latents differ in {name}: {mine}")
         assert f" and {theirs}" in str(caught.value)
-        assert str(caught.value).endswith(": invert the pictures alike")
+        assert str(caught.value).endswith("Invert the images with the same settings.")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"origin": {}}, {"dequantise": ()}, {"grid": "other"}, {"schedule": dict(RECIPE.schedule)}]
+    "changes", [{"origin": UnknownOrigin()}, {"dequantise": ()}, {"grid": "other"}, {"schedule": dict(RECIPE.schedule)}]
 )
 def test_what_does_not_matter_to_decoding_does_not_part_latents(changes: dict[str, Any]) -> None:
     require_compatible([latent(), latent(1, **changes)])
@@ -295,15 +304,15 @@ def test_few_latents_are_always_alike(count: int) -> None:
 @given(st.floats(0, 1))
 def test_between_blends_x_delta_and_noise_each_in_its_own_way(w: float) -> None:
     a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
-    made = between(a, b, "slerp", w)
+    made = interpolate(a, b, "slerp", w)
     assert a.delta is not None
     assert b.delta is not None
     assert made.delta is not None
     assert torch.equal(made.x, slerp(a.x, b.x, w))
     assert torch.allclose(made.delta, (1 - w) * a.delta + w * b.delta, rtol=0, atol=1e-15)
     assert dict(made.recipe.dequantise) == {seed: weight for seed, weight in ((1, 1 - w), (2, w)) if weight}
-    assert made.recipe.walk == a.recipe.walk
-    assert made.recipe.origin == {"kind": "slerp", "w": w, "ends": [dict(a.recipe.origin), dict(b.recipe.origin)]}
+    assert made.recipe.compatibility_key == a.recipe.compatibility_key
+    assert made.recipe.origin == InterpolationOrigin("slerp", w, (a.recipe.origin, b.recipe.origin))
     assert (made.t, made.report) == (a.t, {})
 
 
@@ -311,15 +320,15 @@ def test_between_blends_x_delta_and_noise_each_in_its_own_way(w: float) -> None:
 def test_the_ends_of_a_blend_decode_alike(method: str) -> None:
     a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
     for w, end in ((0.0, a), (1.0, b)):
-        made = between(a, b, method, w)
+        made = interpolate(a, b, method, w)
         assert all(torch.equal(part, same) for part, same in zip(made.parts, end.parts, strict=True))
         assert made.recipe.dequantise == end.recipe.dequantise
 
 
 def test_a_blend_can_be_saved_and_blended_again(place: Path) -> None:
-    once = between(latent(0), latent(5), "slerp", 0.25)
+    once = interpolate(latent(0), latent(5), "slerp", 0.25)
     once.save(place)
-    twice = between(Latent.load(place), latent(9), "lerp", 0.5)
+    twice = interpolate(Latent.load(place), latent(9), "lerp", 0.5)
     twice.save(place)
     assert Latent.load(place).recipe == twice.recipe
 
@@ -327,11 +336,11 @@ def test_a_blend_can_be_saved_and_blended_again(place: Path) -> None:
 @given(st.floats(0, 1))
 def test_a_missing_delta_is_a_delta_of_zero(w: float) -> None:
     bare, paired = replace(latent(0), delta=None), latent(3)
-    made = between(bare, paired, "slerp", w)
+    made = interpolate(bare, paired, "slerp", w)
     assert made.delta is not None
     assert paired.delta is not None
     assert torch.allclose(made.delta, w * paired.delta, rtol=0, atol=1e-15)
-    assert between(bare, replace(paired, delta=None), "slerp", w).delta is None
+    assert interpolate(bare, replace(paired, delta=None), "slerp", w).delta is None
 
 
 def test_latents_are_an_immutable_sequence() -> None:

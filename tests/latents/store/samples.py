@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ddim_edit import Latent, Recipe
+from ddim_edit.latents.provenance import InversionOrigin
 from ddim_edit.latents.store.layout import Layout
 from ddim_edit.latents.store.plan import Plan
 from ddim_edit.latents.store.settings import agree
@@ -30,7 +31,7 @@ def latent(seed: int, paired: bool = False, converged: bool = True, **changes: A
     """A latent whose recipe has a part of its own, as those of inversions have."""
     numbers = torch.Generator().manual_seed(seed)
     x, delta = torch.randn((2, *SHAPE), generator=numbers, dtype=torch.float64)
-    own = {"dequantise": ((2**63 - 1 - seed, 1.0),), "origin": {"kind": "inversion", "source": f"{seed:064x}"}}
+    own = {"dequantise": ((2**63 - 1 - seed, 1.0),), "origin": InversionOrigin(f"{seed:064x}")}
     report = {"nfe": 20 + seed, "residual": 1 / (seed + 3), "converged": converged, "error": None}
     return Latent(x, 1000.0, replace(RECIPE, **{**own, **changes}), delta if paired else None, report)
 

@@ -57,7 +57,7 @@ def test_parts_join_to_the_bytes_of_the_whole(
 
 def test_the_recipe_of_a_shard_is_what_its_latents_share(tmp_path: Path) -> None:
     stack(tmp_path / "one", {"a": latent(0), "b": latent(1)}, {}, SHAPE)
-    shared = RECIPE.as_dict()
+    shared = RECIPE.to_json()
     del shared["dequantise"], shared["origin"]
     assert Shard(tmp_path / "one").header.recipe == shared
     stack(tmp_path / "none", {}, {"a": "no picture"}, SHAPE)

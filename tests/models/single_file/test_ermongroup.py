@@ -19,7 +19,7 @@ from torch import Tensor
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
-from ddim_edit.io.tensorfile import TensorFile
+from ddim_edit.io.tensorfile import TensorFile, TensorFormat
 from ddim_edit.models.checkpoint import Checkpoint
 from ddim_edit.models.single_file.ermongroup import ERMONGROUP
 from ddim_edit.models.single_file.reading import read_states
@@ -35,7 +35,8 @@ RELEASED = {
 
 
 def fixture(case: str) -> TensorFile:
-    return TensorFile.load(FIXTURES / f"ermongroup_{case}.safetensors", "ermongroup")
+    form = TensorFormat("fixture", "ermongroup", ModelError, "Make it again.")
+    return form.load(FIXTURES / f"ermongroup_{case}.safetensors")
 
 
 def made(name: str, shape: list[int]) -> Tensor:
