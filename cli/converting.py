@@ -120,7 +120,7 @@ def _named(file: Path, latents: "Latents") -> "list[tuple[str, Latent]]":
 
 
 def _say_health(session: Session, target: Path, latent: "Latent") -> None:
-    from ddim_edit.metrics.pixels import health
+    from ddim_edit.metrics import health
 
     found = health(latent.x[None])
     mean, std = found.mean.item(), found.std.item()

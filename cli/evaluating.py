@@ -1,9 +1,7 @@
 """`evaluate`: what round trips lose, against solver and steps, as rows, means, a table and a plot."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,14 +24,14 @@ from .options import (
 from .session import Session
 
 if TYPE_CHECKING:
-    from ddim_edit.evaluation import Evaluation, EvaluationRow, Way
-    from ddim_edit.images import InputImage
+    from ddim_edit import DDIMEditError
+    from ddim_edit.evaluation import Evaluation, EvaluationRow, EvaluationSetting, RoundTrip
 
 SOLVERS, GRIDS = "dpm2m,ddim", "karras:14"
 # Those of the DDIM paper's table.
 STEPS = "10,20,50,100,200,500,1000"
 # Written out here, as the names of the solvers are; a test compares them.
-OPPONENT_NAMES = ("diffusers",)
+BASELINE_NAMES = ("diffusers",)
 
 
 class Files(NamedTuple):
@@ -92,7 +90,7 @@ def _steps(context: click.Context, parameter: click.Parameter, value: str) -> li
 @click.option("--exact", is_flag=True, help="Iterate every inversion until the decoded picture is the same.")
 @click.option(
     "--against",
-    type=click.Choice(OPPONENT_NAMES),
+    type=click.Choice(BASELINE_NAMES),
     multiple=True,
     help="Beside this one, on the same network: diffusers' DDIMInverseScheduler and DDIMScheduler.",
 )
@@ -127,7 +125,7 @@ def evaluate(
     that it prints, the DDIM paper's among them) and .png (error against evaluations, by the extra `eval`). A picture
     takes 2 S evaluations of each solver. The network computes in fp32 unless --dtype says otherwise.
     """
-    from ddim_edit.evaluation import Evaluation, make_ways, recipe_of
+    from ddim_edit.evaluation import Evaluation, evaluation_recipe, make_round_trips
 
     if session.dtype == "auto":
         session.dtype = "fp32"  # the errors of many steps are smaller than those of rougher networks
@@ -135,47 +133,39 @@ def evaluate(
     files = Files.claimed(output, resolved(inputs), overwrite)
     method = make_method({"exact": exact, "dequantise": 0 if dequantise else None, "condition": condition})
     session.expect(2 * sum(steps) * len(inputs) * len(solvers) * len(grids))
-    ways = make_ways(session.editor, solvers, grids, steps, method, against)
-    least = sum(2 * way.setting.steps for way in ways)
-    session.note(f"at least {least:,} network evaluations for each of {len(inputs)} pictures")
-    rows = _measured(session, inputs, crop, ways, files.rows)
-    found = Evaluation(rows, {**recipe_of(session.editor, method), "crop": make_crop(crop).as_dict()})
+    round_trips = make_round_trips(session.editor, solvers, grids, steps, method, against)
+    least = sum(2 * round_trip.setting.steps for round_trip in round_trips)
+    session.note(f"at least {least:,} network evaluations for each of {len(inputs)} images")
+    rows = _evaluate_files(session, inputs, crop, round_trips, files.rows)
+    found = Evaluation(rows, {**evaluation_recipe(session.editor, method), "crop": make_crop(crop).as_dict()})
     _tell(session, found, files)
     session.leave()
 
 
-def _measured(
-    session: Session, inputs: Sequence[Path], crop: Any, ways: "Sequence[Way]", target: Path
+def _evaluate_files(
+    session: Session, inputs: Sequence[Path], crop: Any, round_trips: "Sequence[RoundTrip]", target: Path
 ) -> "tuple[EvaluationRow, ...]":
-    """All rows, written and told as they are found; where there are none, the command ends and leaves no file."""
-    from ddim_edit.evaluation import row_writer
+    """Return all rows, written and printed as they are found; without any, end the command and leave no file."""
+    from ddim_edit.evaluation import evaluate_iter, row_writer
+
+    def report_failure(setting: "EvaluationSetting", error: "DDIMEditError") -> None:
+        with session.survive(f"{setting.solver} {setting.grid} {setting.steps}"):
+            raise error
 
     found: list[EvaluationRow] = []
     with row_writer(target) as write:
         for batch in pictures_of(session, [file.name for file in inputs], inputs, crop):
-            for row in chain.from_iterable(_rows(session, batch, way) for way in ways):
+            for row in evaluate_iter(session.editor, batch, round_trips, report_failure):
                 write(row)
-                session.emit(asdict(row))
-                _warn_if_unfinished(session, row)
+                session.emit(row.to_json())
+                if not row.converged:
+                    setting = row.setting
+                    text = f"{setting.solver} {setting.grid} did not converge in {setting.steps} steps"
+                    session.warn(f"{row.picture}: {text}")
                 found.append(row)
         if not found:
             session.leave()
     return tuple(found)
-
-
-def _rows(session: Session, batch: "list[tuple[str, InputImage]]", way: "Way") -> "list[EvaluationRow]":
-    """Those of one batch by one way; none where its walk leads nowhere, which is said."""
-    from ddim_edit.evaluation import measure
-
-    rows: list[EvaluationRow] = []
-    with session.survive(f"{way.setting.solver} {way.setting.grid} {way.setting.steps}"):
-        rows += measure(session.editor, batch, [way])
-    return rows
-
-
-def _warn_if_unfinished(session: Session, row: "EvaluationRow") -> None:
-    if not row.converged:
-        session.warn(f"{row.picture}: {row.solver} {row.grid} did not converge in {row.steps} steps")
 
 
 def _tell(session: Session, found: "Evaluation", files: Files) -> None:

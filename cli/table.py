@@ -4,25 +4,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddim_edit.metrics.registry import METRICS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+_METRIC_COLUMNS = {
+    name: (metric.column, metric.value_format) for name, metric in METRICS.items() if metric.column is not None
+}
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "nfe_in": ("in", "4.0f"),
     "nfe_out": ("out", "4.0f"),
-    "psnr": ("PSNR", "7.2f"),
-    "ssim": ("SSIM", "7.5f"),
-    "lpips": ("LPIPS", "8.6f"),
-    "identical_pixels": ("same", "8.2%"),
+    **_METRIC_COLUMNS,
     "xt_mean": ("mean", "+7.3f"),
     "xt_std": ("std", "7.4f"),
     "xt_corr": ("corr", "+7.3f"),
     "xt_kurtosis": ("kurt", "6.2f"),
 }
 CODEC = {"codec_psnr": ("codec", "7.2f")}
-"""The PSNR that the codec alone leaves, of models with an autoencoder: no walk can be better."""
-SCORES = (*COLUMNS, "mse", "error", "residual", "rounds", "converged")
-"""What `reconstruct --json` tells of a picture, besides its files."""
+"""The PSNR of encoding and decoding alone, of models with an autoencoder: no round trip can be better."""
+SCORES = tuple(dict.fromkeys([*COLUMNS, *METRICS, "error", "residual", "rounds", "converged"]))
+"""What `reconstruct --json` tells of an image, besides its files."""
 CODEC_SCORES = (*CODEC, "codec_error")
 """And of a model whose codec loses something."""
 SHOWN = 64

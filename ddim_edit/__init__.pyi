@@ -39,8 +39,8 @@ from .errors import (
     MissingExtraError,
     ModelError,
 )
+from .evaluation.evaluator import evaluate
 from .evaluation.likelihood.bits import Integration, Likelihood, log_likelihood
-from .evaluation.measuring import evaluate
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
 from .latents.cache import LatentArray, LatentCache

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim_edit import metrics
 from ddim_edit.batching import BatchRunner
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid
@@ -26,7 +25,8 @@ from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import path
 from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
-from ddim_edit.metrics.reconstruction import Reconstruction, scores
+from ddim_edit.metrics.reconstruction import Reconstruction, score_batch
+from ddim_edit.metrics.registry import ImageScorer
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 
@@ -86,7 +86,7 @@ class Editor:
         trips = list(self._walker.invert_batches(images, replace(method, check=True), crop))
         if not trips:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
-        measured = chain.from_iterable(scores(trip, self._lpips) for trip, _ in trips)
+        measured = chain.from_iterable(score_batch(trip, self._scorer) for trip, _ in trips)
         latents = Latents(chain.from_iterable(latents for _, latents in trips))
         return Reconstruction(
             originals=torch.cat([trip.originals for trip, _ in trips]),
@@ -341,8 +341,8 @@ class Editor:
         return self._walker.batches.size
 
     @cached_property
-    def _lpips(self) -> metrics.LPIPS:
-        return metrics.LPIPS()
+    def _scorer(self) -> ImageScorer:
+        return ImageScorer()
 
     def _down_to_clean(self, method: InversionConfig) -> Grid:
         if method.level is not None:

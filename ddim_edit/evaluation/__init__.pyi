@@ -1,28 +1,36 @@
-from .measuring import STEPS, evaluate, measure, recipe_of
+from .evaluator import (
+    DEFAULT_GRIDS,
+    DEFAULT_SOLVERS,
+    DEFAULT_STEPS,
+    evaluate,
+    evaluate_iter,
+    evaluation_recipe,
+)
 from .report import Evaluation
-from .rows import FIGURES, EvaluationRow, Setting, read_rows, row_writer
+from .round_trips import BASELINES, RoundTrip, make_round_trips
+from .rows import EvaluationRow, EvaluationSetting, read_rows, row_writer
 from .statistics import Interval, Summary, interval
 from .tables import markdown, means_table, reconstruction_table, write_tables
-from .ways import OPPONENTS, Way, make_ways
 
 __all__ = [
-    "FIGURES",
-    "OPPONENTS",
-    "STEPS",
+    "BASELINES",
+    "DEFAULT_GRIDS",
+    "DEFAULT_SOLVERS",
+    "DEFAULT_STEPS",
     "Evaluation",
     "EvaluationRow",
+    "EvaluationSetting",
     "Interval",
-    "Setting",
+    "RoundTrip",
     "Summary",
-    "Way",
     "evaluate",
+    "evaluate_iter",
+    "evaluation_recipe",
     "interval",
-    "make_ways",
+    "make_round_trips",
     "markdown",
     "means_table",
-    "measure",
     "read_rows",
-    "recipe_of",
     "reconstruction_table",
     "row_writer",
     "write_tables",

@@ -1,4 +1,4 @@
-"""All that an evaluation found, and the files that keep it."""
+"""The result of an evaluation, and its files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import EvaluationRow, read_rows, row_writer
-from ddim_edit.evaluation.statistics import COVERED, Summary, summaries
+from ddim_edit.evaluation.statistics import CONFIDENCE, Summary, summarize
 from ddim_edit.io.atomic import atomic
 
 CSV, JSON = "evaluation.csv", "evaluation.json"
@@ -19,7 +19,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every picture at every setting; keeps no pictures and no codes.
+    """Scores of every image at every setting; holds no images and no latents.
 
     Attributes:
         rows: in the order in which they were found.
@@ -31,24 +31,25 @@ class Evaluation:
 
     @cached_property
     def summaries(self) -> tuple[Summary, ...]:
-        """Means over the pictures with their 95 % intervals, one for each setting, by rising steps within each way."""
-        return summaries(self.rows)
+        """Means over the images with 95 % intervals, one per setting, by rising steps within each solver and grid."""
+        return summarize(self.rows)
 
-    def as_json(self) -> dict[str, Any]:
-        """Recipe, pictures and means in plain JSON types; no paths and no dates, so that nothing tells the machine."""
+    def to_json(self) -> dict[str, Any]:
+        """Return recipe, images and means in JSON types, without paths and dates: equal runs give equal files."""
         pictures = dict.fromkeys((row.picture, row.source) for row in self.rows)
         return {
             "version": VERSION,
             "recipe": dict(self.recipe),
-            "interval": {"covered": COVERED, "method": "Student's t over pictures"},
+            "interval": {"covered": CONFIDENCE, "method": "Student's t over pictures"},
             "pictures": [{"name": name, "source": source} for name, source in pictures],
-            "settings": [each.as_json() for each in self.summaries],
+            "settings": [summary.to_json() for summary in self.summaries],
         }
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write evaluation.csv and evaluation.json there, each whole or not at all.
+        """Write evaluation.csv and evaluation.json to a folder, each atomically.
 
-        Errors: OSError as the system raised it.
+        Raises:
+            OSError: as the system raised it.
         """
         with row_writer(Path(folder) / CSV) as write:
             for row in self.rows:
@@ -56,40 +57,40 @@ class Evaluation:
         self.save_json(folder)
 
     def save_json(self, folder: str | PathLike[str]) -> None:
-        """Write evaluation.json alone, whose rows have been written as they were found."""
+        """Write evaluation.json alone, for rows that were written as they were found."""
         with atomic(Path(folder) / JSON) as temporary:
-            temporary.write_text(json.dumps(self.as_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> Self:
-        """The evaluation that was saved in a folder.
+        """Load the evaluation that was saved to a folder.
 
         Raises:
             ArgumentError: no such files there, or broken ones.
         """
-        wanted, remedy = f"a folder with an {JSON}", "name one that evaluate wrote"
         try:
             recipe = json.loads((Path(folder) / JSON).read_bytes())["recipe"]
-            named = isinstance(recipe["model"], str)
+            has_model_name = isinstance(recipe["model"], str)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise ArgumentError(wanted, f"{folder}, which has none that reads", remedy) from error
-        if not named:
-            raise ArgumentError(wanted, f"{folder}, whose recipe names no model", remedy)
+            message = f"{folder}: has no {JSON} that can be read. Name a folder that `ddim-edit evaluate` wrote."
+            raise ArgumentError(message) from error
+        if not has_model_name:
+            raise ArgumentError(f"{folder}: the recipe in its {JSON} names no model. Evaluate again.")
         return cls(read_rows(Path(folder) / CSV), recipe)
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:
-        """Several evaluations of one recipe as one; of other steps or other pictures, not of the same ones twice.
+        """Join evaluations of one recipe, of different steps or images.
 
         Raises:
-            ArgumentError: nothing to join, unlike recipes, or a picture that occurs twice at one setting.
+            ArgumentError: nothing to join, recipes that differ, or an image that occurs twice at one setting.
         """
         parts = list(parts)
-        if not parts or any(part.recipe != parts[0].recipe for part in parts):
-            given = "unlike ones" if parts else "none"
-            raise ArgumentError("evaluations of one recipe", given, "repeat one of them with the model of the other")
+        if not parts:
+            raise ArgumentError("There are no evaluations to join.")
+        if any(part.recipe != parts[0].recipe for part in parts):
+            raise ArgumentError("Evaluations can be joined only if model, dtype and options are the same.")
         rows = tuple(row for part in parts for row in part.rows)
         if len({(row.source, row.setting) for row in rows}) < len(rows):
-            given = "some that are in several"
-            raise ArgumentError("every picture once at each setting", given, "join those of other steps or pictures")
+            raise ArgumentError("The evaluations share an image at one setting. Join those of other steps or images.")
         return cls(rows, parts[0].recipe)

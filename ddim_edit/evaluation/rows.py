@@ -1,28 +1,19 @@
-"""What was measured of one picture at one setting, and rows of that as CSV."""
+"""Rows of an evaluation: one image at one setting, and their CSV file."""
 
 import csv
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.io.atomic import atomic
-
-FIGURES: Mapping[str, tuple[float, float]] = {
-    "lpips": (0.0, math.inf),
-    "psnr": (-math.inf, math.inf),
-    "ssim": (-1.0, 1.0),
-    "mse": (0.0, math.inf),
-    "identical_pixels": (0.0, 1.0),
-}
-"""What is measured of a picture, and between which values it lies."""
+from ddim_edit.metrics.registry import METRICS
 
 
-class Setting(NamedTuple):
-    """A way there and back: a solver or whom we compare with, a grid, its steps, and whether it was iterated."""
+class EvaluationSetting(NamedTuple):
+    """How images were inverted and decoded: a solver or baseline, a grid, its steps, and whether it was iterated."""
 
     solver: str
     grid: str
@@ -32,91 +23,102 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """One picture at one setting, in plain JSON types; what is not finite is None, as the PSNR of equal pictures.
+    """One image at one setting, in JSON types.
 
     Attributes:
-        picture: its file's name, or its number in a tensor.
+        picture: name of its file, or its number in a tensor.
         source: SHA-256 of the file, or of the tensor.
-        solver: one of `SOLVERS` or `OPPONENTS`.
-        grid: which times were visited.
-        steps: S.
-        exact: whether the inversion was iterated.
-        converged: whether every tolerance was met, and x_T is finite.
-        nfe_in: network evaluations on the way to x_T.
-        nfe_out: and on the way back.
-        lpips: learned perceptual distance, 0 for equal pictures.
-        psnr: peak signal-to-noise ratio in dB.
-        ssim: structural similarity, 1 for equal pictures.
-        mse: mean squared error per dimension, of pictures in [0, 1].
-        identical_pixels: share of pixels that are the same in 8 bit, from 0 to 1.
+        setting: how it was inverted and decoded.
+        converged: whether every tolerance was met and x_T is finite.
+        nfe_in: network evaluations of the inversion.
+        nfe_out: network evaluations of the decoding.
+        scores: value of every metric in `metrics.METRICS`; None where it is not finite, as the PSNR of equal images.
     """
 
     picture: str
     source: str
-    solver: str
-    grid: str
-    steps: int
-    exact: bool
+    setting: EvaluationSetting
     converged: bool
     nfe_in: int
     nfe_out: int
-    lpips: float | None
-    psnr: float | None
-    ssim: float | None
-    mse: float | None
-    identical_pixels: float | None
+    scores: Mapping[str, float | None]
 
-    @property
-    def setting(self) -> Setting:
-        """Everything but the picture."""
-        return Setting(self.solver, self.grid, self.steps, self.exact)
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as one flat mapping, in the order of the CSV file's columns."""
+        return {
+            "picture": self.picture,
+            "source": self.source,
+            **self.setting._asdict(),
+            "converged": self.converged,
+            "nfe_in": self.nfe_in,
+            "nfe_out": self.nfe_out,
+            **self.scores,
+        }
 
 
-COLUMNS = tuple(field.name for field in fields(EvaluationRow))
-# Names of files may be no text; what Python makes of them is written back as the bytes that they are.
+_FIXED_COLUMNS = ("picture", "source", *EvaluationSetting._fields, "converged", "nfe_in", "nfe_out")
+# File names may be bytes that are no text; Python's surrogates are written back as the bytes that they stand for.
 _TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 @contextmanager
 def row_writer(path: Path) -> Iterator[Callable[[EvaluationRow], object]]:
-    """A function that writes one row after another as CSV; the file appears when the block ends well, or not at all.
+    """Yield a function that appends a row to a CSV file, which appears when the block ends without an error.
 
-    Figures are written in full, so that they read back as they were; None is an empty cell, and truth is 1 or 0.
+    Floats are written in full, so that they read back as they were. None is an empty cell, and booleans are 1 or 0.
 
-    Errors: OSError as the system raised it.
+    Raises:
+        OSError: as the system raised it.
     """
     with atomic(path) as temporary, temporary.open("w", buffering=1, **_TEXT) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        yield lambda row: writer.writerow([int(each) if isinstance(each, bool) else each for each in astuple(row)])
+        writer = csv.DictWriter(file, [*_FIXED_COLUMNS, *METRICS], lineterminator="\n")
+        writer.writeheader()
+
+        def write(row: EvaluationRow) -> None:
+            cells = row.to_json()
+            for name in ("exact", "converged"):
+                cells[name] = int(cells[name])
+            writer.writerow(cells)
+
+        yield write
 
 
 def read_rows(path: Path) -> tuple[EvaluationRow, ...]:
-    """The rows of a CSV that `row_writer` wrote; of no other.
+    """Return the rows of a CSV file that `row_writer` wrote.
+
+    Columns are found by name; a metric without a column has no value in any row.
 
     Raises:
         ArgumentError: a file with other columns or values, or one that cannot be read.
     """
     try:
         with path.open(**_TEXT) as file:
-            titles, *lines = csv.reader(file)
-            if tuple(titles) != COLUMNS:
-                raise _foreign(path, "one with other columns")
-            return tuple(_row(line) for line in lines)
+            reader = csv.reader(file)
+            titles = next(reader, [])
+            expected = {*_FIXED_COLUMNS, *METRICS}
+            if not set(_FIXED_COLUMNS) <= set(titles) <= expected or len(set(titles)) < len(titles):
+                raise ArgumentError(f"{path.name}: not the rows of an evaluation: its columns are others.")
+            return tuple(_parse_row(dict(zip(titles, line, strict=True))) for line in reader)
     except OSError as error:
-        raise _foreign(path, error.strerror or "an unreadable one") from error
-    except (ValueError, TypeError, csv.Error) as error:
+        raise ArgumentError(f"{path.name}: cannot read the rows of the evaluation: {error.strerror}.") from error
+    except (ValueError, csv.Error) as error:
         if isinstance(error, ArgumentError):
             raise
-        raise _foreign(path, "one with other values") from error
+        raise ArgumentError(f"{path.name}: not the rows of an evaluation: its values are others.") from error
 
 
-def _row(cells: list[str]) -> EvaluationRow:
-    picture, source, solver, grid, steps, exact, converged, nfe_in, nfe_out, *figures = cells
-    values = [float(cell) if cell else None for cell in figures]
-    counts = int(steps), bool(int(exact)), bool(int(converged)), int(nfe_in), int(nfe_out)
-    return EvaluationRow(picture, source, solver, grid, *counts, *values)
-
-
-def _foreign(path: Path, given: str) -> ArgumentError:
-    return ArgumentError(f"the rows of an evaluation in {path.name}", f"{given}", "name a folder that evaluate wrote")
+def _parse_row(cells: Mapping[str, str]) -> EvaluationRow:
+    scores: dict[str, float | None] = {}
+    for name in METRICS:
+        cell = cells.get(name, "")
+        scores[name] = float(cell) if cell else None
+    setting = EvaluationSetting(cells["solver"], cells["grid"], int(cells["steps"]), bool(int(cells["exact"])))
+    return EvaluationRow(
+        picture=cells["picture"],
+        source=cells["source"],
+        setting=setting,
+        converged=bool(int(cells["converged"])),
+        nfe_in=int(cells["nfe_in"]),
+        nfe_out=int(cells["nfe_out"]),
+        scores=scores,
+    )

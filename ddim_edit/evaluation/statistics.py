@@ -1,7 +1,7 @@
-"""Means over pictures, and how sure they are."""
+"""Means over images with confidence intervals."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -9,101 +9,99 @@ from typing import Any, NamedTuple
 from scipy.special import stdtrit
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.evaluation.rows import FIGURES, EvaluationRow, Setting
+from ddim_edit.evaluation.rows import EvaluationRow, EvaluationSetting
+from ddim_edit.metrics.registry import METRICS
 
-COVERED = 0.95
-"""How often an interval holds the mean of the pictures' whole kind."""
+CONFIDENCE = 0.95
+"""Probability with which an interval covers the mean of the population that the images were drawn from."""
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its interval; of a single picture there is no interval."""
+    """A mean and its confidence interval; a single value has no interval."""
 
     mean: float
     low: float | None
     high: float | None
 
 
-def interval(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Interval:
-    """The mean of values and Student's 95 % interval of it; says nothing of how single values are spread.
+def interval(values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf) -> Interval:
+    """Return the mean of values with Student's 95 % confidence interval.
 
-    mean -+ t sd / sqrt(n), t the 97.5 % point of Student's distribution with n - 1 degrees of freedom, sd with n - 1.
-    Exact for normal values; of few and skewed ones it holds the mean less often than it says. What lies beyond
-    the values that the mean can take is cut off, which costs no coverage.
+    mean -+ t sd / sqrt(n), t the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom. Exact for
+    normal values; for few and skewed ones it covers the mean less often than 95 %. The interval is clipped to the
+    values that the mean can take, which costs no coverage.
 
     Args:
-        values: independent ones, at least 1, all finite.
-        least: no mean can be below this.
-        most: or above this.
+        values: independent and finite, at least 1.
+        lowest: smallest possible mean.
+        highest: largest possible mean.
 
     Raises:
         ArgumentError: no values.
 
-    Student (1908).
+    References:
+        Student, "The Probable Error of a Mean", Biometrika 6, 1908.
+
+    Examples:
+        >>> interval([1.0, 2.0, 3.0]).mean
+        2.0
     """
     if not values:
-        raise ArgumentError("at least one value", "none", "measure a picture")
-    n, mean = len(values), fmean(values)
+        raise ArgumentError("An interval needs at least one value.")
+    n = len(values)
+    mean = fmean(values)
     if n == 1:
         return Interval(mean, None, None)
-    reach = float(stdtrit(n - 1, (1 + COVERED) / 2)) * stdev(values) / math.sqrt(n)
-    return Interval(mean, max(mean - reach, least), min(mean + reach, most))
+    half_width = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(values) / math.sqrt(n)
+    return Interval(mean, max(mean - half_width, lowest), min(mean + half_width, highest))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One setting over all its pictures.
+    """One setting, summarised over its images.
 
     Attributes:
         setting: which.
-        pictures: how many.
+        pictures: number of images.
         converged: how many of them met every tolerance.
-        nfe: evaluations there and back, the mean over the pictures.
-        lpips: as the row's, over the pictures; None where that of a single one is not finite.
-        psnr: likewise; the mean of decibels, which is not the decibels of the mean.
-        ssim: likewise.
-        mse: likewise.
-        identical_pixels: likewise.
+        nfe: network evaluations of inversion and decoding, the mean over the images.
+        scores: mean and interval of every metric over the images; None where one image has no finite value. The mean of
+            PSNRs is not the PSNR of the mean error.
     """
 
-    setting: Setting
+    setting: EvaluationSetting
     pictures: int
     converged: int
     nfe: float
-    lpips: Interval | None
-    psnr: Interval | None
-    ssim: Interval | None
-    mse: Interval | None
-    identical_pixels: Interval | None
+    scores: Mapping[str, Interval | None]
 
-    def as_json(self) -> dict[str, Any]:
-        """The summary in plain JSON types."""
-        figures = {name: getattr(self, name) for name in FIGURES}
-        told = {name: None if figure is None else figure._asdict() for name, figure in figures.items()}
-        return {
-            **self.setting._asdict(),
-            "pictures": self.pictures,
-            "converged": self.converged,
-            "nfe": self.nfe,
-            **told,
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary in JSON types."""
+        scores = {name: None if score is None else score._asdict() for name, score in self.scores.items()}
+        counts = {"pictures": self.pictures, "converged": self.converged, "nfe": self.nfe}
+        return {**self.setting._asdict(), **counts, **scores}
 
 
-def summaries(rows: Iterable[EvaluationRow]) -> tuple[Summary, ...]:
-    """One summary for each setting, in the order of their first rows, by rising steps within each way."""
-    groups: dict[Setting, list[EvaluationRow]] = {}
+def summarize(rows: Iterable[EvaluationRow]) -> tuple[Summary, ...]:
+    """Return one summary per setting, in the order of their first rows, by rising steps within each solver and grid."""
+    groups: dict[EvaluationSetting, list[EvaluationRow]] = {}
     for row in rows:
         groups.setdefault(row.setting, []).append(row)
-    ways = list(dict.fromkeys(setting._replace(steps=0) for setting in groups))
-    order = sorted(groups, key=lambda setting: (ways.index(setting._replace(steps=0)), setting.steps))
-    return tuple(_summary(setting, groups[setting]) for setting in order)
+    without_steps = list(dict.fromkeys(setting._replace(steps=0) for setting in groups))
+    order = sorted(groups, key=lambda setting: (without_steps.index(setting._replace(steps=0)), setting.steps))
+    return tuple(_summarize_setting(setting, groups[setting]) for setting in order)
 
 
-def _summary(setting: Setting, rows: Sequence[EvaluationRow]) -> Summary:
-    figures = {name: _over([getattr(row, name) for row in rows], *ends) for name, ends in FIGURES.items()}
-    nfe = fmean(row.nfe_in + row.nfe_out for row in rows)
-    return Summary(setting, len(rows), sum(row.converged for row in rows), nfe, **figures)
-
-
-def _over(values: Sequence[float | None], least: float, most: float) -> Interval | None:
-    known = [value for value in values if value is not None]
-    return interval(known, least, most) if len(known) == len(values) else None
+def _summarize_setting(setting: EvaluationSetting, rows: Sequence[EvaluationRow]) -> Summary:
+    scores: dict[str, Interval | None] = {}
+    for name, metric in METRICS.items():
+        values = [value for row in rows if (value := row.scores[name]) is not None]
+        complete = len(values) == len(rows)
+        scores[name] = interval(values, metric.lowest, metric.highest) if complete else None
+    return Summary(
+        setting=setting,
+        pictures=len(rows),
+        converged=sum(row.converged for row in rows),
+        nfe=fmean(row.nfe_in + row.nfe_out for row in rows),
+        scores=scores,
+    )

@@ -1,9 +1,19 @@
-from .pixels import LPIPS, Health, health, mse, psnr, ssim
-from .reconstruction import Reconstruction, identical_pixels
+from .health import Health, health
+from .image_metrics.learned_perceptual import LPIPS
+from .image_metrics.mean_squared_error import mse
+from .image_metrics.peak_signal_to_noise import psnr
+from .image_metrics.pixel_identity import identical_pixels
+from .image_metrics.structural_similarity import ssim
+from .metric import Metric
+from .reconstruction import Reconstruction
+from .registry import METRICS, ImageScorer
 
 __all__ = [
     "LPIPS",
+    "METRICS",
     "Health",
+    "ImageScorer",
+    "Metric",
     "Reconstruction",
     "health",
     "identical_pixels",

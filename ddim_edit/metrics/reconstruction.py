@@ -1,30 +1,31 @@
-"""Round trips of pictures through their codes, and the scores of what came back."""
+"""Reconstructions: images that were inverted and decoded, and their scores."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ddim_edit import metrics
 from ddim_edit.diffusion.integration import Inversion
-from ddim_edit.images import to_uint8
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import Recipe
+from ddim_edit.metrics.health import health
+from ddim_edit.metrics.image_metrics.peak_signal_to_noise import psnr
+from ddim_edit.metrics.registry import ImageScorer
 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Pictures, what came back of them, and how much.
+    """Images before and after a round trip through their latents, with scores.
 
     Attributes:
         originals: float64 [B, 3, H, W] in [-1, 1], as the network saw them.
-        pictures: the same after a round trip.
-        latents: the codes in between.
-        scores: one mapping per picture: nfe_in and nfe_out, mse and psnr (pictures in [0, 1]), ssim, lpips, the
-            fraction of identical_pixels, what the latent reports of itself (its error is that of the walk, in units
-            of x_0) and, of a lossy codec, codec_psnr and codec_error: how far it alone takes the pictures.
+        pictures: the same after the round trip.
+        latents: the latents in between.
+        scores: one mapping per image: nfe_in and nfe_out, every metric of `metrics.METRICS`, what the latent reports of
+            itself (its error is that of the solver, in units of x_0) and, of a lossy codec, codec_psnr and
+            codec_error: what encoding and decoding alone cost.
     """
 
     originals: Tensor
@@ -34,9 +35,10 @@ class Reconstruction:
 
 
 class InversionBatch(NamedTuple):
-    """One batch on its way: pictures [B, 3, H, W], what inverting them found, and what that decodes to, if known.
+    """An inverted batch.
 
-    Of a lossy codec also what it alone makes of the pictures, without any walk, where decoding was asked for.
+    Fields: originals, the images [B, 3, H, W]; found, the inversion; decoded, what its latents decode to, if that is
+    known; coded, what a lossy codec alone makes of the images, if decoding was asked for.
     """
 
     originals: Tensor
@@ -45,51 +47,45 @@ class InversionBatch(NamedTuple):
     coded: Tensor | None = None
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
-        """The codes, one recipe each."""
-        x, *rest = (part.cpu() for part in self.found.parts)
-        deltas = rest[0] if rest else [None] * len(x)
-        rows = zip(x, recipes, deltas, _reports(self), strict=True)
-        return [Latent(each, recipe.times[-1], recipe, delta, report) for each, recipe, delta, report in rows]
+        """Return the latents, one recipe each, with what the inversion reports of them."""
+        parts = [part.cpu() for part in self.found.parts]
+        reports = self._reports()
+        latents = []
+        for index, recipe in enumerate(recipes):
+            delta = parts[1][index] if len(parts) > 1 else None
+            latents.append(Latent(parts[0][index], recipe.times[-1], recipe, delta, reports[index]))
+        return latents
+
+    def _reports(self) -> list[dict[str, Any]]:
+        columns = {"nfe": self.found.nfe, "residual": self.found.residual, "converged": self.found.converged}
+        if self.found.trip is not None:
+            columns["error"] = self.found.trip.error
+            columns["rounds"] = self.found.trip.rounds
+        if self.coded is not None:
+            columns["codec_error"] = (self.coded - self.originals).flatten(1).abs().amax(1)
+        for name, value in asdict(health(self.found.parts[0])).items():
+            columns[f"xt_{name}"] = value
+        return _to_json_rows(columns)
 
 
-def _reports(trip: InversionBatch) -> Iterator[dict[str, Any]]:
-    """What each latent will say of itself."""
-    found = trip.found
-    columns = {"nfe": found.nfe, "residual": found.residual, "converged": found.converged}
-    if found.trip is not None:
-        columns |= {"error": found.trip.error, "rounds": found.trip.rounds}
-    if trip.coded is not None:
-        columns |= {"codec_error": (trip.coded - trip.originals).flatten(1).abs().amax(1)}
-    health = asdict(metrics.health(found.parts[0]))
-    return _rows(columns | {f"xt_{name}": value for name, value in health.items()})
-
-
-def scores(trip: InversionBatch, lpips: metrics.LPIPS) -> Iterator[dict[str, Any]]:
-    """How much of each picture came back; of a trip that was decoded."""
-    assert trip.found.trip is not None
-    assert trip.decoded is not None
-    pair = trip.originals, trip.decoded
+def score_batch(batch: InversionBatch, scorer: ImageScorer) -> list[dict[str, Any]]:
+    """Return the scores of every image of a batch that was decoded, as JSON types."""
+    assert batch.found.trip is not None
+    assert batch.decoded is not None
     columns = {
-        "nfe_in": trip.found.nfe - trip.found.trip.nfe,
-        "nfe_out": trip.found.trip.nfe,
-        "mse": metrics.mse(*pair),
-        "psnr": metrics.psnr(*pair),
-        "ssim": metrics.ssim(*pair),
-        "lpips": lpips(*pair),
-        "identical_pixels": identical_pixels(*pair),
+        "nfe_in": batch.found.nfe - batch.found.trip.nfe,
+        "nfe_out": batch.found.trip.nfe,
+        **scorer(batch.originals, batch.decoded),
     }
-    if trip.coded is not None:
-        columns |= {"codec_psnr": metrics.psnr(trip.originals, trip.coded)}
-    return _rows(columns)
+    if batch.coded is not None:
+        columns["codec_psnr"] = psnr(batch.originals, batch.coded)
+    return _to_json_rows(columns)
 
 
-def identical_pixels(a: Tensor, b: Tensor) -> Tensor:
-    """Fraction [B] of pixels that are the same in 8 bit, in all three channels; pictures [B, 3, H, W] in [-1, 1]."""
-    return (to_uint8(a) == to_uint8(b)).all(1).double().mean((1, 2))
-
-
-def _rows(columns: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
-    """Tensors [B] by name as B mappings of numbers; what is not finite has no place in JSON and becomes None."""
-    for values in zip(*(column.tolist() for column in columns.values()), strict=True):
-        plain = (value if math.isfinite(value) else None for value in values)
-        yield dict(zip(columns, plain, strict=True))
+def _to_json_rows(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Return tensors [B] by name as B mappings; values that are not finite, which JSON cannot hold, become None."""
+    rows: list[dict[str, Any]] = [{} for _ in next(iter(columns.values()))]
+    for name, column in columns.items():
+        for row, value in zip(rows, column.tolist(), strict=True):
+            row[name] = value if math.isfinite(value) else None
+    return rows

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.statistics import Interval, Summary
-from ddim_edit.evaluation.tables import over, way_name
+from ddim_edit.evaluation.tables import count_images, setting_name
 from ddim_edit.images.recipe import Recipe
+from ddim_edit.metrics.registry import METRICS
 from ddim_edit.plots.drawing import GREY, INK, End, Look, blank, draw, frame, looks, name_ends, ticks, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS: Mapping[str, str] = {"mse": "mean squared error per dimension, pixels in [0, 1]", "lpips": "LPIPS"}
+PANELS: Mapping[str, str] = {name: metric.plot_label for name, metric in METRICS.items() if metric.plot_label}
 
 
 class _Point(NamedTuple):
@@ -51,7 +52,7 @@ def evaluation_figure(evaluation: Evaluation) -> "Figure":
     figure = blank(11, 4.6)
     ways: dict[str, list[Summary]] = {}
     for each in evaluation.summaries:
-        ways.setdefault(way_name(each.setting), []).append(each)
+        ways.setdefault(setting_name(each.setting), []).append(each)
     styles = looks(ways)
     for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         _panel(axes, {way: _points(found, name) for way, found in ways.items()}, styles)
@@ -61,13 +62,18 @@ def evaluation_figure(evaluation: Evaluation) -> "Figure":
 
 
 def _title(evaluation: Evaluation) -> str:
-    return f"Round trips through {evaluation.recipe['model']}, {over(evaluation)}, bands: 95 % intervals of the mean"
+    images = count_images(evaluation)
+    return f"Round trips through {evaluation.recipe['model']}, {images}, bands: 95 % intervals of the mean"
 
 
 def _points(found: Sequence[Summary], name: str) -> list[_Point]:
-    """What has a place on logarithmic axes."""
-    points = (_Point(each.setting.steps, each.nfe, getattr(each, name)) for each in found)
-    return [point for point in points if point.found is not None and point.found.mean > 0]
+    """Return the points that logarithmic axes can show."""
+    points = []
+    for summary in found:
+        score = summary.scores[name]
+        if score is not None and score.mean > 0:
+            points.append(_Point(summary.setting.steps, summary.nfe, score))
+    return points
 
 
 def _panel(axes: "Axes", curves: Mapping[str, Sequence[_Point]], styles: Mapping[str, Look]) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ddim_edit import Editor, Evaluation, InversionConfig
 from ddim_edit.cli import evaluating
-from ddim_edit.evaluation import FIGURES, OPPONENTS, STEPS
-from ddim_edit.evaluation.measuring import GRIDS, SOLVERS
+from ddim_edit.evaluation import BASELINES, DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
 from ddim_edit.images import read_recipe
+from ddim_edit.metrics import METRICS
 
 from .conftest import Outcome, Run, files_in
 
@@ -44,7 +44,7 @@ def test_four_files_are_written_and_the_tables_are_what_is_printed(
     assert read_recipe(tmp_path / "out" / "evaluation.png") == {"kind": "evaluation", **found.recipe}
     assert len(found.rows) == 3 * 2 * 2
     assert found.recipe["crop"] == {"kind": "centre square"}
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found.as_json()
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found.to_json()
 
 
 def test_rows_are_told_as_found_and_are_the_editor_s_scores(
@@ -60,7 +60,7 @@ def test_rows_are_told_as_found_and_are_the_editor_s_scores(
     )
     rows = [row for row in outcome.rows if (row["solver"], row["steps"]) == ("ddim", 3)]
     for row, score in zip(rows, scores, strict=True):
-        assert [row[name] for name in FIGURES] == pytest.approx([score[name] for name in FIGURES], rel=1e-4)
+        assert [row[name] for name in METRICS] == pytest.approx([score[name] for name in METRICS], rel=1e-4)
     assert not outcome.err
 
 
@@ -71,7 +71,7 @@ def test_one_bad_picture_is_named_and_ends_nothing(evaluated: Evaluate, pictures
     assert len(outcome.errors) == 1
     assert "b.png" in outcome.errors[0]
     assert {row["picture"] for row in outcome.rows} == {"a.png", "c.png", "d.png"}
-    assert "Round trips of 3 pictures" in (tmp_path / "out" / "evaluation.md").read_text()
+    assert "Round trips of 3 images" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
 def test_where_nothing_can_be_read_nothing_is_written(evaluated: Evaluate, tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_what_a_model_or_schedule_has_not_is_said_before_any_walk(
 
 
 def test_the_command_line_knows_names_and_defaults_of_the_library() -> None:
-    assert tuple(OPPONENTS) == evaluating.OPPONENT_NAMES
+    assert tuple(BASELINES) == evaluating.BASELINE_NAMES
     defaults = {each.name: each.default for each in evaluating.evaluate.params if isinstance(each, click.Option)}
-    assert defaults["solvers"] == ",".join(SOLVERS)
-    assert defaults["grids"] == ",".join(GRIDS)
-    assert defaults["steps"] == ",".join(map(str, STEPS))
+    assert defaults["solvers"] == ",".join(DEFAULT_SOLVERS)
+    assert defaults["grids"] == ",".join(DEFAULT_GRIDS)
+    assert defaults["steps"] == ",".join(map(str, DEFAULT_STEPS))

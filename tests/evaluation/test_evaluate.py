@@ -1,15 +1,14 @@
 """`evaluate`: rows are the editor's scores, all settings see all pictures, and order shows as a slope."""
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from ddim_edit import ArgumentError, Editor, ImageError, InversionConfig, evaluate, images
-from ddim_edit.evaluation import FIGURES, STEPS, Setting
-from ddim_edit.evaluation.measuring import GRIDS, SOLVERS
+from ddim_edit.evaluation import DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS, EvaluationSetting
+from ddim_edit.metrics import METRICS, ImageScorer
 
 from . import closed_form
 
@@ -25,10 +24,10 @@ def test_rows_are_the_scores_of_reconstruct_picture_by_picture(editor: Editor, f
         rows = [row for row in found.rows if row.setting == setting]
         assert [row.picture for row in rows] == [file.name for file in files]
         for row, score, latent in zip(rows, trip.scores, trip.latents, strict=True):
-            told = asdict(row)
+            told = row.to_json()
             assert row.source == latent.recipe.origin.source
             assert {name: told[name] for name in ("nfe_in", "nfe_out")} == {n: score[n] for n in ("nfe_in", "nfe_out")}
-            assert [told[name] for name in FIGURES] == pytest.approx([score[name] for name in FIGURES], rel=1e-4)
+            assert [told[name] for name in METRICS] == pytest.approx([score[name] for name in METRICS], rel=1e-4)
 
 
 def test_files_folders_pictures_and_one_of_them_are_all_taken(editor: Editor, files: list[Path]) -> None:
@@ -37,15 +36,15 @@ def test_files_folders_pictures_and_one_of_them_are_all_taken(editor: Editor, fi
     assert evaluate(editor, files[0].parent, ("ddim",), steps=(3,)) == listed
     assert evaluate(editor, str(files[0]), ("ddim",), steps=(3,)).rows[0].source == listed.rows[0].source
     for mine, theirs in zip(evaluate(editor, read, ("ddim",), steps=(3,)).rows, listed.rows, strict=True):
-        assert (mine.picture, mine.source, mine.mse) == (Path(theirs.picture).stem, theirs.source, theirs.mse)
+        assert (mine.picture, mine.source, mine.scores) == (Path(theirs.picture).stem, theirs.source, theirs.scores)
 
 
 def test_tensors_are_taken_as_they_are(editor: Editor) -> None:
     x = closed_form.drawn(3)
-    found = evaluate(editor, x, ("ddim",), steps=(3,), method=InversionConfig(dequantise=None))
+    found = evaluate(editor, x, ("ddim",), steps=(3,), config=InversionConfig(dequantise=None))
     wanted = editor.reconstruct(x, InversionConfig("ddim", steps=3, dequantise=None)).scores
     assert [row.picture for row in found.rows] == ["0", "1", "2"]
-    assert [row.mse for row in found.rows] == pytest.approx([score["mse"] for score in wanted], rel=1e-6)
+    assert [row.scores["mse"] for row in found.rows] == pytest.approx([score["mse"] for score in wanted], rel=1e-6)
     assert len(evaluate(editor, x[0], ("ddim",), steps=(3,)).rows) == 1
 
 
@@ -63,20 +62,20 @@ def test_no_more_pictures_than_a_batch_are_walked_at_once_and_files_are_opened_o
 
 def test_nothing_is_measured_twice_and_the_usual_settings_are_the_paper_s(editor: Editor, files: list[Path]) -> None:
     found = evaluate(editor, files[:1], ("ddim", "ddim"), ("uniform", "uniform"), (3, 3))
-    assert [row.setting for row in found.rows] == [Setting("ddim", "uniform", 3)]
-    assert STEPS == (10, 20, 50, 100, 200, 500, 1000)
-    assert (InversionConfig().solver in SOLVERS, InversionConfig().grid) == (True, GRIDS[0])
+    assert [row.setting for row in found.rows] == [EvaluationSetting("ddim", "uniform", 3)]
+    assert DEFAULT_STEPS == (10, 20, 50, 100, 200, 500, 1000)
+    assert (InversionConfig().solver in DEFAULT_SOLVERS, InversionConfig().grid) == (True, DEFAULT_GRIDS[0])
 
 
 def test_exact_rows_say_so_and_return_every_pixel(editor: Editor, files: list[Path]) -> None:
-    found = evaluate(editor, files[:2], ("dpm2m",), steps=(10,), method=InversionConfig(exact=True))
-    assert all(row.exact and row.converged and row.identical_pixels == 1 for row in found.rows)
+    found = evaluate(editor, files[:2], ("dpm2m",), steps=(10,), config=InversionConfig(exact=True))
+    assert all(row.setting.exact and row.converged and row.scores["identical_pixels"] == 1 for row in found.rows)
     assert found.recipe["tol"] == InversionConfig().tol
     assert "tol" not in evaluate(editor, files[:1], ("ddim",), steps=(2,)).recipe
 
 
 def test_the_recipe_names_the_model_and_how_it_ran(editor: Editor, files: list[Path]) -> None:
-    recipe = evaluate(editor, files[:1], ("ddim",), steps=(2,), method=METHOD).recipe
+    recipe = evaluate(editor, files[:1], ("ddim",), steps=(2,), config=METHOD).recipe
     model = editor.model
     assert (recipe["model"], recipe["weights"], recipe["dtype"]) == (model.name, model.weights, "float32")
     assert (recipe["dequantise"], recipe["condition"], recipe["prediction"]) == (7, {}, "v_prediction")
@@ -88,10 +87,10 @@ def test_the_recipe_names_the_model_and_how_it_ran(editor: Editor, files: list[P
         ({"solvers": ("rk45",)}, "a solver out of"),
         ({"grids": ("zigzag",)}, "a grid out of"),
         ({"steps": (3, 0)}, "a number of steps"),
-        ({"steps": ()}, "at least one solver, grid and number of steps"),
-        ({"against": ("itself",)}, "a comparison with one of diffusers"),
-        ({"against": ("diffusers",), "steps": (3, 1001)}, "at most 1000 steps for diffusers"),
-        ({"images": []}, "at least one picture"),
+        ({"steps": ()}, "at least one solver or baseline"),
+        ({"against": ("itself",)}, "no baseline 'itself'"),
+        ({"against": ("diffusers",), "steps": (3, 1001)}, "at most 1000 steps"),
+        ({"images": []}, "at least one image"),
     ],
 )
 def test_what_cannot_be_walked_is_refused_before_any_walk(
@@ -112,8 +111,8 @@ def test_a_file_that_is_no_picture_is_an_error_of_the_library(editor: Editor, tm
 def test_the_order_of_a_round_trip_is_the_slope_of_its_error() -> None:
     """Second-order solvers return at order 3, as what is even in the step cancels; diffusers' pair at order 1."""
     editor, x, plain = Editor(closed_form.model()), closed_form.drawn(3), InversionConfig(dequantise=None)
-    found = evaluate(editor, x, ("dpm2m", "heun"), steps=(80, 160), method=plain, against=("diffusers",))
-    errors = {each.setting[:3]: each.mse.mean for each in found.summaries if each.mse}
+    found = evaluate(editor, x, ("dpm2m", "heun"), steps=(80, 160), config=plain, against=("diffusers",))
+    errors = {each.setting[:3]: each.scores["mse"].mean for each in found.summaries}
     orders = {"dpm2m karras:14": 3, "heun karras:14": 3, "diffusers leading": 1}
     for way, order in orders.items():
         solver, grid = way.split()
@@ -132,14 +131,16 @@ def test_a_walk_that_blows_up_is_told_of_and_not_averaged() -> None:
         def decode(self, x: torch.Tensor, steps: int) -> torch.Tensor:
             return x * torch.tensor([math.nan, 1.0])[:, None, None, None]
 
-    from ddim_edit.evaluation import Evaluation, measure
-    from ddim_edit.evaluation.ways import Theirs
-    from ddim_edit.metrics.pixels import LPIPS
+    from ddim_edit.evaluation import Evaluation, evaluate_iter
+    from ddim_edit.evaluation.round_trips import BaselineRoundTrip
 
     editor = Editor(closed_form.model())
-    way = Theirs(Setting("theirs", "none", 4), editor.model, Nowhere(), LPIPS())
-    rows = tuple(measure(editor, [(str(i), x) for i, x in enumerate(closed_form.pictures(2))], [way]))
-    assert [(row.converged, row.mse, row.nfe_in, row.nfe_out) for row in rows] == [(False, None, 4, 4), (True, 0, 4, 4)]
-    assert rows[1].psnr is None  # of equal pictures
+    way = BaselineRoundTrip(EvaluationSetting("theirs", "none", 4), editor.model, Nowhere(), ImageScorer())
+    rows = tuple(evaluate_iter(editor, [(str(i), x) for i, x in enumerate(closed_form.pictures(2))], [way]))
+    assert [(row.converged, row.scores["mse"], row.nfe_in, row.nfe_out) for row in rows] == [
+        (False, None, 4, 4),
+        (True, 0, 4, 4),
+    ]
+    assert rows[1].scores["psnr"] is None  # of equal pictures
     (summary,) = Evaluation(rows, {}).summaries
-    assert (summary.mse, summary.converged, summary.nfe) == (None, 1, 8)
+    assert (summary.scores["mse"], summary.converged, summary.nfe) == (None, 1, 8)

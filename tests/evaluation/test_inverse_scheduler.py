@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMPipeline, DDIMScheduler, UNet2DModel
 from torch import Tensor
 
-from ddim_edit import Editor, ModelError, NoiseSchedule, evaluate, load_model, metrics
+from ddim_edit import Editor, FlowParametrization, ModelError, NoiseSchedule, evaluate, load_model, metrics
 from ddim_edit.models.codec.pixels import GreyCodec
 from ddim_edit.models.inverse_scheduler import InverseScheduler, betas
 
@@ -81,14 +81,16 @@ def test_the_way_down_is_diffusers_own_pipeline(checkpoint: Path) -> None:
 def test_rows_beside_the_editor_s_are_scores_of_that_loop(editor: Editor) -> None:
     x = closed_form.drawn(3)
     found = evaluate(editor, x, ("ddim",), steps=(5, STEPS), against=("diffusers",))
-    rows = [row for row in found.rows if row.solver == "diffusers" and row.steps == STEPS]
+    rows = [row for row in found.rows if row.setting.solver == "diffusers" and row.setting.steps == STEPS]
     loop = InverseScheduler.of(editor.model)
     back = loop.decode(loop.encode(x.float(), STEPS), STEPS)
-    assert [row.mse for row in rows] == pytest.approx(metrics.mse(x, back).tolist(), rel=1e-4)
-    assert [row.ssim for row in rows] == pytest.approx(metrics.ssim(x, back).tolist(), rel=1e-4)
-    assert {(row.grid, row.nfe_in, row.nfe_out, row.converged) for row in rows} == {("leading", STEPS, STEPS, True)}
+    assert [row.scores["mse"] for row in rows] == pytest.approx(metrics.mse(x, back).tolist(), rel=1e-4)
+    assert [row.scores["ssim"] for row in rows] == pytest.approx(metrics.ssim(x, back).tolist(), rel=1e-4)
+    assert {(row.setting.grid, row.nfe_in, row.nfe_out, row.converged) for row in rows} == {
+        ("leading", STEPS, STEPS, True)
+    }
     assert {(row.source, row.picture) for row in rows} == {
-        (row.source, row.picture) for row in found.rows if row.solver == "ddim"
+        (row.source, row.picture) for row in found.rows if row.setting.solver == "ddim"
     }
 
 
@@ -108,7 +110,7 @@ def test_models_that_diffusers_pipelines_for_pixels_do_not_run_are_refused() -> 
     others = {
         "latents or grey pictures": replace(own, codec=GreyCodec()),
         "a class": replace(own, conditioner=lambda condition: own.denoiser, follows="class"),
-        "asked otherwise": replace(own, prediction="flow_prediction"),
+        "asked otherwise": replace(own, denoiser=replace(own.denoiser, parametrization=FlowParametrization())),
         "which is asked": replace(own, denoiser=closed_form.MixtureDenoiser(*[torch.ones(1)] * 3)),
     }
     for given, model in others.items():

@@ -45,9 +45,12 @@ def test_evaluations_of_one_recipe_are_joined() -> None:
 @pytest.mark.parametrize(
     ("parts", "given"),
     [
-        ([], "none"),
-        ([Evaluation((row("a"),), RECIPE), Evaluation((row("b"),), {"model": "another"})], "unlike ones"),
-        ([Evaluation((row("a"),), RECIPE), Evaluation((row("a"),), RECIPE)], "some that are in several"),
+        ([], "no evaluations to join"),
+        (
+            [Evaluation((row("a"),), RECIPE), Evaluation((row("b"),), {"model": "another"})],
+            "only if model, dtype and options",
+        ),
+        ([Evaluation((row("a"),), RECIPE), Evaluation((row("a"),), RECIPE)], "share an image at one setting"),
     ],
 )
 def test_what_does_not_belong_together_is_not(parts: list[Evaluation], given: str) -> None:
@@ -59,10 +62,10 @@ def test_what_does_not_belong_together_is_not(parts: list[Evaluation], given: st
     "text", ["", "[]", "{}", "[" * 100_000, '{"recipe": {}}', '{"recipe": {"model": 3}}', '{"recipe": "model"}']
 )
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ArgumentError, match=r"a folder with an evaluation\.json"):
+    with pytest.raises(ArgumentError, match=r"evaluation\.json"):
         Evaluation.load(tmp_path)
     (tmp_path / "evaluation.json").write_text(text)
-    with pytest.raises(ArgumentError, match=r"a folder with an evaluation\.json"):
+    with pytest.raises(ArgumentError, match=r"evaluation\.json"):
         Evaluation.load(tmp_path)
 
 
@@ -89,9 +92,10 @@ def test_means_stand_with_their_intervals() -> None:
     (_, _, line) = means_table(Evaluation((row("a", mse=0.01), row("b", mse=0.01)), RECIPE)).splitlines()
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:4] == ["dpm2m karras:14", "10", "2", "20"]
-    assert cells[5:] == [
+    assert cells[4:] == [
         "20.00 (20.00 to 20.00)",
         "0.90000 (0.90000 to 0.90000)",
+        "0.1 (0.1 to 0.1)",
         "0.01 (0.01 to 0.01)",
         "50.0% (50.0% to 50.0%)",
     ]
@@ -103,7 +107,7 @@ def test_both_tables_are_written_with_what_they_mean(tmp_path: Path) -> None:
     write_tables(found, tmp_path / "tables.md")
     text = (tmp_path / "tables.md").read_text()
     assert text == markdown(found) + "\n"
-    assert text.startswith("Round trips of 1 to 2 pictures through faces64")
+    assert text.startswith("Round trips of 1 to 2 images through faces64")
     assert means_table(found) in text
     assert reconstruction_table(found) in text
-    assert "of 1 picture through" in markdown(Evaluation((row("a"),), RECIPE))
+    assert "of 1 image through" in markdown(Evaluation((row("a"),), RECIPE))

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.evaluation import EvaluationRow, read_rows, row_writer
+from ddim_edit.evaluation import EvaluationRow, EvaluationSetting, read_rows, row_writer
+from ddim_edit.metrics import METRICS
 
 from .samples import row
 
@@ -17,7 +18,9 @@ FINITE = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"))
 COUNT = st.integers(0, 10**6)
 TRUTH = st.booleans()
-ROWS = st.builds(EvaluationRow, *[TEXT] * 4, COUNT, TRUTH, TRUTH, COUNT, COUNT, *[FINITE] * 5)
+SETTING = st.builds(EvaluationSetting, TEXT, TEXT, COUNT, TRUTH)
+SCORES = st.fixed_dictionaries(dict.fromkeys(METRICS, FINITE))
+ROWS = st.builds(EvaluationRow, TEXT, TEXT, SETTING, TRUTH, COUNT, COUNT, SCORES)
 
 
 def written(path: Path, rows: list[EvaluationRow]) -> Path:
@@ -63,6 +66,15 @@ def test_rows_that_are_interrupted_leave_what_was_there_and_nothing_else(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_without_a_metric_has_no_values_of_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.csv", [row("a.png")])
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    position = lines[0].index("ssim")
+    path.write_text("".join(",".join([*line[:position], *line[position + 1 :]]) + "\n" for line in lines))
+    (found,) = read_rows(path)
+    assert found.scores == {**row("a.png").scores, "ssim": None}
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "file,age\na,1\n", "{TITLES}\na,b,c\n", "{TITLES}\n" + ",".join(["x"] * 14) + "\n", '"\0', "{TITLES}\n\n"],
@@ -70,7 +82,7 @@ def test_rows_that_are_interrupted_leave_what_was_there_and_nothing_else(tmp_pat
 def test_what_is_no_evaluation_is_refused_in_one_sentence(tmp_path: Path, text: str) -> None:
     titles = written(tmp_path / "rows.csv", []).read_text().strip()
     (tmp_path / "other.csv").write_text(text.replace("{TITLES}", titles))
-    with pytest.raises(ArgumentError, match=r"the rows of an evaluation in other\.csv"):
+    with pytest.raises(ArgumentError, match=r"^other\.csv: not the rows of an evaluation"):
         read_rows(tmp_path / "other.csv")
     with pytest.raises(ArgumentError, match="No such file"):
         read_rows(tmp_path / "absent.csv")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.evaluation import Interval, Setting, interval
-from ddim_edit.evaluation.statistics import summaries
+from ddim_edit.evaluation import EvaluationSetting, Interval, interval
+from ddim_edit.evaluation.statistics import summarize
 
 from .samples import DDIM, DPM, row
 
@@ -71,24 +71,24 @@ def test_one_value_has_no_interval_and_none_no_mean() -> None:
 def test_every_setting_is_summed_up_by_itself_and_steps_rise() -> None:
     twenty = DPM._replace(steps=20)
     rows = [row("a", twenty, 0.5), row("a", DDIM, 0.3), row("a", DPM, 0.1), row("b", DPM, 0.3)]
-    found = summaries(rows)
+    found = summarize(rows)
     assert [each.setting for each in found] == [DPM, twenty, DDIM]
     assert [each.pictures for each in found] == [2, 1, 1]
-    assert found[0].mse == interval([0.1, 0.3], 0)
+    assert found[0].scores["mse"] == interval([0.1, 0.3], 0)
     assert found[0].nfe == 20
 
 
 def test_where_one_figure_is_not_finite_there_is_no_mean() -> None:
-    (found,) = summaries([row("a", mse=None), row("b")])
-    assert found.mse is None
-    assert found.psnr == (20, 20, 20)
-    assert found.as_json()["mse"] is None
-    assert found.as_json()["psnr"] == {"mean": 20, "low": 20, "high": 20}
+    (found,) = summarize([row("a", mse=None), row("b")])
+    assert found.scores["mse"] is None
+    assert found.scores["psnr"] == (20, 20, 20)
+    assert found.to_json()["mse"] is None
+    assert found.to_json()["psnr"] == {"mean": 20, "low": 20, "high": 20}
 
 
 def test_what_did_not_converge_is_counted() -> None:
     from dataclasses import replace
 
-    (found,) = summaries([row("a"), replace(row("b"), converged=False)])
+    (found,) = summarize([row("a"), replace(row("b"), converged=False)])
     assert (found.converged, found.pictures) == (1, 2)
-    assert found.setting == Setting("dpm2m", "karras:14", 10, False)
+    assert found.setting == EvaluationSetting("dpm2m", "karras:14", 10, False)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import kurtosis
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.metrics.pixels import health
+from ddim_edit.metrics import health
 
 LARGE = (2, 3, 256, 256)
 ERROR = 6 / math.sqrt(3 * 256 * 256)
@@ -102,5 +102,5 @@ def test_what_is_undefined_is_nan() -> None:
 
 
 def test_a_latent_without_its_batch_dimension_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="add the batch dimension"):
+    with pytest.raises(ArgumentError, match="Add the batch dimension"):
         health(torch.zeros(3, 8, 8))

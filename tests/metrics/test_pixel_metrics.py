@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.metrics.pixels import mse, psnr, ssim
+from ddim_edit.metrics import mse, psnr, ssim
 
 SEEDS = st.integers(0, 2**31)
 SHAPES = [(3, 3, 11, 11), (2, 3, 12, 40), (2, 3, 64, 64)]
@@ -91,7 +91,7 @@ def test_the_scale_is_that_of_unit_pictures() -> None:
 @pytest.mark.parametrize("metric", [mse, psnr, ssim])
 @pytest.mark.parametrize("shapes", [((2, 3, 9, 9), (1, 3, 9, 9)), ((3, 9, 9),) * 2, ((2, 4, 9, 9),) * 2])
 def test_pictures_that_do_not_pair_up(metric, shapes) -> None:
-    with pytest.raises(ArgumentError, match="pair the pictures up"):
+    with pytest.raises(ArgumentError, match="two batches of images of one shape"):
         metric(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
 
 

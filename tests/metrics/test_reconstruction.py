@@ -10,7 +10,8 @@ from ddim_edit import metrics
 from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.images import to_float
 from ddim_edit.latents.provenance import Recipe
-from ddim_edit.metrics.reconstruction import InversionBatch, identical_pixels, scores
+from ddim_edit.metrics import ImageScorer, identical_pixels
+from ddim_edit.metrics.reconstruction import InversionBatch, score_batch
 
 SHAPE = (3, 16, 16)
 
@@ -75,16 +76,15 @@ def test_what_is_not_finite_is_none_so_that_json_can_say_it() -> None:
 
 def test_scores_are_the_metrics_picture_by_picture() -> None:
     a, b = randn(3).clamp(-1, 1), randn(3, 1).clamp(-1, 1)
-    lpips = metrics.LPIPS()
-    rows = list(scores(trip_of(a, b), lpips))
-    for name, metric in {"mse": metrics.mse, "psnr": metrics.psnr, "ssim": metrics.ssim, "lpips": lpips}.items():
-        assert [row[name] for row in rows] == pytest.approx(metric(a, b).tolist(), rel=1e-5)
+    rows = score_batch(trip_of(a, b), metrics.ImageScorer())
+    for name, metric in metrics.METRICS.items():
+        assert [row[name] for row in rows] == pytest.approx(metric.make("cpu")(a, b).tolist(), rel=1e-5)
     assert [(row["nfe_in"], row["nfe_out"]) for row in rows] == [(7, 3), (7, 4), (7, 5)]
 
 
 def test_equal_pictures_have_no_finite_psnr() -> None:
     a = randn(1).clamp(-1, 1)
-    (row,) = scores(trip_of(a, a), metrics.LPIPS())
+    (row,) = score_batch(trip_of(a, a), ImageScorer())
     assert row["psnr"] is None
     assert (row["mse"], row["lpips"], row["identical_pixels"]) == (0, 0, 1)
     assert row["ssim"] == pytest.approx(1)

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from ddim_edit import ArgumentError, Evaluation
-from ddim_edit.evaluation import EvaluationRow, Setting
+from ddim_edit.evaluation import EvaluationRow, EvaluationSetting
 from ddim_edit.plots import evaluation_curves
 from ddim_edit.plots.drawing import ticks
 from ddim_edit.plots.evaluations import evaluation_figure
@@ -17,7 +17,8 @@ STEPS = (10, 20, 50)
 
 
 def row(picture: str, way: tuple[str, str], steps: int, mse: float | None, lpips: float | None) -> EvaluationRow:
-    return EvaluationRow(picture, picture, *Setting(*way, steps), True, steps, steps, lpips, 20.0, 0.9, mse, 0.5)
+    scores = {"psnr": 20.0, "ssim": 0.9, "lpips": lpips, "mse": mse, "identical_pixels": 0.5}
+    return EvaluationRow(picture, picture, EvaluationSetting(*way, steps), True, steps, steps, scores)
 
 
 @pytest.fixture
@@ -33,29 +34,29 @@ def found() -> Evaluation:
 
 def test_lines_are_means_against_evaluations_on_logarithmic_axes(found: Evaluation) -> None:
     figure = evaluation_figure(found)
-    for axes, name in zip(figure.axes, ("mse", "lpips"), strict=True):
+    for axes, name in zip(figure.axes, ("lpips", "mse"), strict=True):
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
         for line, way in zip(axes.get_lines(), WAYS, strict=True):
             summaries = [each for each in found.summaries if each.setting[:2] == way]
-            assert line.get_xydata().tolist() == [[each.nfe, getattr(each, name).mean] for each in summaries]
+            assert line.get_xydata().tolist() == [[each.nfe, each.scores[name].mean] for each in summaries]
         assert [text.get_text() for text in axes.texts if text.get_text()] == [
             " ".join(way) for way in sorted(WAYS, key=lambda way: axes.get_lines()[WAYS.index(way)].get_ydata()[-1])
         ]
-    assert "faces64, 3 pictures, bands: 95 % intervals" in figure.get_suptitle()
+    assert "faces64, 3 images, bands: 95 % intervals" in figure.get_suptitle()
 
 
 def test_bands_reach_from_low_to_high(found: Evaluation) -> None:
-    axes = evaluation_figure(found).axes[0]
+    axes = evaluation_figure(found).axes[1]
     for band, way in zip(axes.collections, WAYS, strict=True):
         summaries = [each for each in found.summaries if each.setting[:2] == way]
         corners = {(x, round(y, 12)) for x, y in band.get_paths()[0].vertices.tolist()}
-        assert corners == {(each.nfe, round(end, 12)) for each in summaries for end in each.mse[1:]}
+        assert corners == {(each.nfe, round(end, 12)) for each in summaries for end in each.scores["mse"][1:]}
 
 
 def test_what_is_0_or_unknown_has_no_place_and_the_rest_has(tmp_path: Path) -> None:
     way = WAYS[0]
     rows = [row("a", way, 10, 0.0, 0.1), row("a", way, 20, None, 0.05), row("a", way, 50, 1e-9, None)]
-    mse, lpips = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes
+    lpips, mse = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes
     assert mse.get_lines()[0].get_xydata().tolist() == [[100, 1e-9]]
     assert lpips.get_lines()[0].get_xydata().tolist() == [[20, 0.1], [40, 0.05]]
     perfect = Evaluation((row("a", way, 10, 0.0, 0.0),), {"model": "m"})
@@ -65,9 +66,9 @@ def test_what_is_0_or_unknown_has_no_place_and_the_rest_has(tmp_path: Path) -> N
 
 def test_intervals_that_reach_0_end_at_the_bottom() -> None:
     rows = [row("a", WAYS[0], 10, 1e-3, 0.1), row("b", WAYS[0], 10, 1e-5, 0.2)]
-    axes = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes[0]
+    axes = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes[1]
     (summary,) = Evaluation(tuple(rows), {}).summaries
-    assert summary.mse.low == 0
+    assert summary.scores["mse"].low == 0
     assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(axes.get_ylim()[0])
 
 

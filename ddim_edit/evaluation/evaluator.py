@@ -1,0 +1,139 @@
+"""Evaluate round trips of images, batch by batch."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim_edit.config import InversionConfig
+from ddim_edit.editor import CENTRE, DEFAULT, Editor
+from ddim_edit.errors import ArgumentError, DDIMEditError
+from ddim_edit.evaluation.report import Evaluation
+from ddim_edit.evaluation.round_trips import RoundTrip, make_round_trips
+from ddim_edit.evaluation.rows import EvaluationRow, EvaluationSetting
+from ddim_edit.images import InputImage
+from ddim_edit.images.prepare import Images, expand_images, prepare_images, read_all
+from ddim_edit.metrics.registry import METRICS
+
+DEFAULT_SOLVERS = ("dpm2m", "ddim")
+DEFAULT_GRIDS = ("karras:14",)
+DEFAULT_STEPS = (10, 20, 50, 100, 200, 500, 1000)
+"""Those of the DDIM paper's table 2."""
+
+NamedImage = tuple[str, InputImage | Tensor]
+"""The name of an image, and an image file that was read or a tensor [3, H, W] in [-1, 1]."""
+
+
+def evaluate(
+    editor: Editor,
+    images: Images,
+    solvers: Sequence[str] = DEFAULT_SOLVERS,
+    grids: Sequence[str] = DEFAULT_GRIDS,
+    steps: Sequence[int] = DEFAULT_STEPS,
+    config: InversionConfig = DEFAULT,
+    against: Sequence[str] = (),
+) -> Evaluation:
+    """Evaluate round trips of images by every solver, grid and number of steps.
+
+    Every setting sees the same images, one batch of which is in memory at a time. An image costs about 2 S network
+    evaluations for each solver with one a step, and more with `exact`.
+
+    Args:
+        editor: whose model is evaluated.
+        images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1]; files are cropped to the
+            centre square.
+        solvers: names in `SOLVERS`.
+        grids: names, as `make_grid` takes them.
+        steps: numbers of steps S, for the inversion and for the decoding.
+        config: everything else about the inversions: exact, tol, dequantise, condition.
+        against: names in `BASELINES`: "diffusers" is its DDIMInverseScheduler and DDIMScheduler around the same
+            network, for unconditional models of pixels with discrete levels.
+
+    Raises:
+        ArgumentError: no images, or a setting that cannot run.
+        ImageError: a file that cannot be used.
+        ModelError: a model that cannot be compared.
+
+    References:
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, section 5.4.
+    """
+    round_trips = make_round_trips(editor, solvers, grids, steps, config, against)
+    rows = tuple(evaluate_iter(editor, _named_images(images, editor.model.size), round_trips))
+    if not rows:
+        raise ArgumentError("Nothing to evaluate: give at least one image file, folder or tensor.")
+    return Evaluation(rows, evaluation_recipe(editor, config))
+
+
+def evaluate_iter(
+    editor: Editor,
+    images: Iterable[NamedImage],
+    round_trips: Sequence[RoundTrip],
+    on_error: Callable[[EvaluationSetting, DDIMEditError], object] | None = None,
+) -> Iterator[EvaluationRow]:
+    """Yield the rows of images as they are found, batch by batch, all images of a batch at one setting after another.
+
+    Args:
+        editor: whose model the images are prepared for, and whose batch size is used.
+        images: names with either all `InputImage`s or all tensors.
+        round_trips: as `make_round_trips` makes them.
+        on_error: called when a setting fails on a batch, which then has no rows; None lets the error pass.
+    """
+    remaining = iter(images)
+    while batch := list(islice(remaining, editor.batch_size)):
+        names = [name for name, _ in batch]
+        tensors = [image for _, image in batch if isinstance(image, Tensor)]
+        inputs: Images = (
+            torch.stack(tensors) if tensors else [image for _, image in batch if isinstance(image, InputImage)]
+        )
+        prepared = list(prepare_images(inputs, editor.model.size, CENTRE))
+        originals = torch.stack([image.pixels for image in prepared])
+        for round_trip in round_trips:
+            try:
+                scores = round_trip(inputs, originals)
+            except DDIMEditError as error:
+                if on_error is None:
+                    raise
+                on_error(round_trip.setting, error)
+                continue
+            for name, image, score in zip(names, prepared, scores, strict=True):
+                yield EvaluationRow(
+                    picture=name,
+                    source=image.origin["source"],
+                    setting=round_trip.setting,
+                    converged=bool(score["converged"]),
+                    nfe_in=int(score["nfe_in"]),
+                    nfe_out=int(score["nfe_out"]),
+                    scores={metric: score[metric] for metric in METRICS},
+                )
+
+
+def evaluation_recipe(editor: Editor, config: InversionConfig) -> dict[str, Any]:
+    """Return what all rows of an evaluation have in common, in JSON types."""
+    model = editor.model
+    recipe: dict[str, Any] = {
+        "model": model.name,
+        "weights": model.weights,
+        "schedule": dict(model.schedule.description),
+        "prediction": model.prediction,
+        "dtype": model.dtype,
+        "dequantise": config.dequantise,
+        "condition": config.condition.as_dict(),
+    }
+    if config.exact:
+        recipe["tol"] = config.tol
+    if config.refine:
+        recipe["refine"] = config.refine
+    return recipe
+
+
+def _named_images(images: Images, size: tuple[int, int]) -> Iterator[NamedImage]:
+    if isinstance(images, Tensor):
+        batch = images if images.ndim == 4 else images[None]
+        for index, x in enumerate(batch):
+            yield str(index), x
+    else:
+        for item, image in read_all(expand_images(images), size):
+            if image is not None:
+                yield item.name, image
