@@ -14,7 +14,7 @@ from ddim_edit.cli.main import commands
 from ddim_edit.directions import METHODS, SUFFIX
 from ddim_edit.latents.interpolation import INTERPOLATIONS
 from ddim_edit.models.single_file.loading import SUFFIXES
-from ddim_edit.plots import UNDATED
+from ddim_edit.plots import plot_suffixes
 
 SOURCE = Path(inspect.getfile(ddim_edit))
 
@@ -90,7 +90,7 @@ def test_the_command_line_knows_the_names_of_the_registries() -> None:
     assert tuple(METHODS) == fitting.METHOD_NAMES
     assert SUFFIX == fitting.DIRECTION
     assert set(SUFFIXES) == set(looking.CHECKPOINTS)
-    assert tuple(UNDATED) == probing.PLOTS
+    assert plot_suffixes() == probing.PLOTS
 
 
 def default(command: str, name: str) -> object:

@@ -1,7 +1,7 @@
-"""Picture files and tensors: reading, writing, sheets of pictures and animations. The only user of Pillow.
+"""Read, crop, write and arrange images; the only user of Pillow and PyAV.
 
-A network's picture is float32 [B, 3, H, W] in [-1, 1]; a file's picture is uint8 [3, H, W] in sRGB.
-`to_float` and `to_uint8` lead from one to the other and lose nothing on the way there and back.
+A network's image is float32 [B, 3, H, W] in [-1, 1]; a file's image is uint8 [3, H, W] in sRGB. `to_float` and
+`to_uint8` convert between them and lose nothing on a round trip.
 """
 
 import lazy_loader

@@ -1,106 +1,99 @@
-"""Any Pillow image as an 8-bit sRGB image."""
+"""Convert any Pillow image to 8-bit sRGB."""
 
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageCms
-from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform
 
 from ddim_edit.errors import ImageError
 
-SAME_COLOUR = 2
-"""A profile that moves no colour by more than this many of 255 levels is taken for sRGB itself."""
+IDENTITY_TOLERANCE = 2
+"""A colour profile that moves no colour by more than this many of 255 levels is taken for sRGB itself."""
 
-_SOLID = {"1": "L", "P": "RGB", "RGBX": "RGB"}
+_OPAQUE_MODES = {"1": "L", "P": "RGB", "RGBX": "RGB"}
 
 
-def in_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """The RGB image that a viewer would show on white; what had to be done for it is added to `notes`."""
+def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Return the RGB image that a viewer would show on white; add what was done for it to `notes`.
+
+    Raises:
+        ImageError: grey values that are NaN or infinite.
+    """
     profile = image.info.get("icc_profile")
-    opaque = _on_white(_in_8_bits(image, notes), notes)
+    if image.mode.startswith("I;16"):
+        notes.append("16-bit grey reduced to 8 bit")
+        image = _scale_grey(image, 0, 65535)
+    elif image.mode in ("I", "F"):
+        black, white = _find_range(image)
+        notes.append(f"32-bit grey reduced to 8 bit, {black:g} as black and {white:g} as white")
+        image = _scale_grey(image, black, white)
+    opaque = _lay_over_white(image, notes)
     if opaque.mode not in ("L", "RGB"):
         notes.append(f"converted from {opaque.mode}")
-    converted = _by_profile(opaque, profile, notes) if profile else None
+    converted = _apply_profile(opaque, profile, notes) if profile else None
     return converted or opaque.convert("RGB")
 
 
-def _in_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        notes.append("16-bit grey reduced to 8 bit")
-        return _scaled_grey(image, 0, 65535)
-    if image.mode in ("I", "F"):
-        return _deep_grey(image, notes)
-    return image
-
-
-def _deep_grey(image: Image.Image, notes: list[str]) -> Image.Image:
-    """32-bit grey has no agreed white: the smallest usual one above all values, or else its own range."""
+def _find_range(image: Image.Image) -> tuple[float, float]:
+    """Return the black and white of 32-bit grey: 0 and the smallest usual white above all values, or its own range."""
     values = np.asarray(image)
     if not np.isfinite(values).all():
-        raise ImageError("finite grey values", "infinite ones or NaN", "convert the picture to 8 bit first")
+        raise ImageError("its grey values are not all finite. Convert it to 8 bit first.")
     low, high = float(values.min()), float(values.max())
-    usual_whites = (255, 65535) if image.mode == "I" else (1, 255, 65535)
-    white = next((white for white in usual_whites if low >= 0 and high <= white), None)
-    black, top = (low, high) if white is None else (0.0, float(white))
-    notes.append(f"32-bit grey reduced to 8 bit, {black:g} as black and {top:g} as white")
-    return _scaled_grey(image, black, top)
+    if low >= 0:
+        # 32-bit grey has no agreed white: files hold bytes, 16-bit numbers or shares of 1.
+        for white in (255, 65535) if image.mode == "I" else (1, 255, 65535):
+            if high <= white:
+                return 0.0, float(white)
+    return low, high
 
 
-def _scaled_grey(image: Image.Image, black: float, white: float) -> Image.Image:
+def _scale_grey(image: Image.Image, black: float, white: float) -> Image.Image:
     # float32 holds every 16-bit level, and 8-bit results leave it room to spare.
     levels = (np.asarray(image).astype(np.float32) - black) * (255 / max(white - black, 1e-30))
     return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
 
 
-def _on_white(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Grey stays grey here, since its colour profile, if any, is one for grey."""
+def _lay_over_white(image: Image.Image, notes: list[str]) -> Image.Image:
+    # Grey stays grey here, since its colour profile, if any, is one for grey.
     if not image.has_transparency_data:
-        return image.convert(_SOLID.get(image.mode, image.mode))
+        return image.convert(_OPAQUE_MODES.get(image.mode, image.mode))
     alpha = image.convert("RGBA").getchannel("A")
-    solid = _without_alpha(image)
+    is_grey = image.mode in ("1", "L", "LA")
+    # Through a mode with alpha, so that no transparent colour stays behind in the image's info.
+    solid = image.convert("LA" if is_grey else "RGBA").convert("L" if is_grey else "RGB")
     if alpha.getextrema() == (255, 255):
         return solid
     notes.append("transparency laid over white")
     return Image.composite(solid, Image.new(solid.mode, solid.size, "white"), alpha)
 
 
-def _without_alpha(image: Image.Image) -> Image.Image:
-    grey = image.mode in ("1", "L", "LA")
-    return image.convert("LA" if grey else "RGBA").convert("L" if grey else "RGB")
-
-
-def _by_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image | None:
-    """The image in sRGB, or None where the profile changes nothing or cannot be used."""
+def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image | None:
+    """Return the image in sRGB, or None where the profile changes nothing or cannot be used."""
+    # For grey, the default is a table too coarse in the dark; for RGB, the exact way is ten times slower.
+    precision = ImageCms.Flags.NOOPTIMIZE if image.mode == "L" else ImageCms.Flags.NONE
     try:
-        transform = _to_srgb(profile, image.mode)
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            image.mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION | precision,
+        )
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         notes.append("embedded colour profile could not be used")
         return None
-    if _is_identity(transform, image.mode):
+    if image.mode in ("L", "RGB") and _is_identity(transform, image.mode):
         return None
     notes.append("colours converted from the embedded profile to sRGB")
     return ImageCms.applyTransform(image, transform)
 
 
-def _to_srgb(profile: bytes, mode: str) -> ImageCmsTransform:
-    # For grey, the default is a table too coarse in the dark; for RGB, the exact way is ten times slower.
-    precision = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
-    return ImageCms.buildTransform(
-        ImageCmsProfile(BytesIO(profile)),
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION | precision,
-    )
-
-
-def _is_identity(transform: ImageCmsTransform, mode: str) -> bool:
-    """Whether a probe of all colours comes back the same; names of profiles cannot be trusted to tell."""
-    if mode not in ("L", "RGB"):
-        return False
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    # By a probe of all colours: the names in profiles cannot be trusted, and many call themselves sRGB.
     ramp = np.arange(0, 256, 15, dtype=np.uint8)
     colours = np.stack(np.meshgrid(ramp, ramp, ramp), axis=-1).reshape(-1, len(ramp), 3)
     probe = Image.fromarray(colours if mode == "RGB" else ramp[None])
     shown = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int)
-    return bool(abs(shown - np.asarray(probe.convert("RGB"))).max() <= SAME_COLOUR)
+    return bool(abs(shown - np.asarray(probe.convert("RGB"))).max() <= IDENTITY_TOLERANCE)

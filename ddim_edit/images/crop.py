@@ -1,4 +1,4 @@
-"""What part of a picture a network of fixed input size gets to see."""
+"""Choose the part of an image that a network of fixed input size gets to see."""
 
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, TypeAlias
@@ -10,7 +10,7 @@ from ddim_edit.errors import ArgumentError, ImageError
 
 
 class Placement(NamedTuple):
-    """The region of a picture (left, top, right, bottom) and the inner size (width, height) it is given."""
+    """A region (left, top, right, bottom) of an image, and the size (width, height) that it is resized to."""
 
     region: tuple[int, int, int, int]
     inner: tuple[int, int]
@@ -18,28 +18,43 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class CentreSquare:
-    """The largest centred region of the network's shape, nearly always a square; the rest is cut off."""
+    """The largest centred region of the network's shape, nearly always a square; the rest is cut off.
+
+    Examples:
+        >>> CentreSquare().place(800, 640, target=(64, 64))
+        Placement(region=(80, 0, 720, 640), inner=(64, 64))
+    """
 
     def __str__(self) -> str:
         return "centre square"
 
     def as_dict(self) -> dict[str, int | str]:
-        """The crop as a recipe tells it."""
+        """Return the crop as recipes record it."""
         return {"kind": "centre square"}
 
     def place(self, width: int, height: int, target: tuple[int, int]) -> Placement:
-        """Where the region lies in a picture of this size; `target` is (width, height), all in pixels."""
+        """Return the region in an image of this size; `target` is the network's (width, height), all in pixels."""
         scale = min(width / target[0], height / target[1])
-        wide, high = max(1, round(target[0] * scale)), max(1, round(target[1] * scale))
-        left, top = (width - wide) // 2, (height - high) // 2
+        wide = max(1, round(target[0] * scale))
+        high = max(1, round(target[1] * scale))
+        left = (width - wide) // 2
+        top = (height - high) // 2
         return Placement((left, top, left + wide, top + high), target)
 
 
 @dataclass(frozen=True)
 class Box:
-    """The square of `size` pixels from (x, y) of the upright picture on; it may not reach outside.
+    """The square of `size` pixels whose upper left corner is (x, y) of the upright image.
 
-    Errors: ArgumentError for a negative place or an empty box; ImageError from a picture too small for it.
+    For a network that is not square, `size` is the width and the height follows from the network's shape. An image
+    that the box does not fit in is refused with an ImageError.
+
+    Raises:
+        ArgumentError: a negative corner, or a size below 1.
+
+    Examples:
+        >>> Box(10, 20, 100).place(800, 640, target=(64, 64))
+        Placement(region=(10, 20, 110, 120), inner=(64, 64))
     """
 
     x: int
@@ -48,79 +63,79 @@ class Box:
 
     def __post_init__(self) -> None:
         if min(self.x, self.y) < 0 or self.size < 1:
-            wanted = "a box with x, y of at least 0 and a size of at least 1"
-            raise ArgumentError(wanted, repr(self), "count pixels from the upper left corner")
+            raise ArgumentError(f"{self}: x and y must be at least 0 and size at least 1. They count pixels.")
 
     def __str__(self) -> str:
         return f"box at ({self.x}, {self.y})"
 
     def as_dict(self) -> dict[str, int | str]:
-        """The crop as a recipe tells it."""
+        """Return the crop as recipes record it."""
         return {"kind": "box", **asdict(self)}
 
     def place(self, width: int, height: int, target: tuple[int, int]) -> Placement:
-        """Where the region lies in a picture of this size; `target` is (width, height), all in pixels.
+        """Return the region in an image of this size; `target` is the network's (width, height), all in pixels.
 
-        For a network that is not square, `size` is the width, and the height follows the network's shape.
+        Raises:
+            ImageError: the box reaches outside the image.
         """
-        right, below = self.x + self.size, self.y + max(1, round(self.size * target[1] / target[0]))
-        if right > width or below > height:
-            wanted = f"a box inside the picture of {width}x{height} pixels"
-            given = f"one from ({self.x}, {self.y}) to ({right}, {below})"
-            raise ImageError(wanted, given, "move or shrink it")
-        return Placement((self.x, self.y, right, below), target)
+        right = self.x + self.size
+        bottom = self.y + max(1, round(self.size * target[1] / target[0]))
+        if right > width or bottom > height:
+            raise ImageError(
+                f"the box from ({self.x}, {self.y}) to ({right}, {bottom}) reaches outside the image of "
+                f"{width}x{height} pixels. Move or shrink it."
+            )
+        return Placement((self.x, self.y, right, bottom), target)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The whole picture, scaled to fit; the sides left free repeat its edge pixels."""
+    """The whole image, scaled to fit; what it does not cover is filled with its edge pixels.
+
+    Examples:
+        >>> Fit().place(800, 400, target=(64, 64))
+        Placement(region=(0, 0, 800, 400), inner=(64, 32))
+    """
 
     def __str__(self) -> str:
-        return "whole picture"
+        return "whole image"
 
     def as_dict(self) -> dict[str, int | str]:
-        """The crop as a recipe tells it."""
+        """Return the crop as recipes record it."""
         return {"kind": "fit"}
 
     def place(self, width: int, height: int, target: tuple[int, int]) -> Placement:
-        """Where the region lies in a picture of this size; `target` is (width, height), all in pixels."""
+        """Return the region in an image of this size; `target` is the network's (width, height), all in pixels."""
         scale = min(target[0] / width, target[1] / height)
-        inner = max(1, round(width * scale)), max(1, round(height * scale))
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
         return Placement((0, 0, width, height), inner)
 
 
 Crop: TypeAlias = CentreSquare | Box | Fit
 
 
-def framed(image: Image.Image, crop: Crop, target: tuple[int, int], notes: list[str]) -> Image.Image:
-    """The RGB `image` cropped, resized and padded to `target` (width, height); adds to `notes` what was done.
+def apply_crop(image: Image.Image, crop: Crop, target: tuple[int, int], notes: list[str]) -> Image.Image:
+    """Return the RGB `image` cropped, resized and padded to `target` (width, height); add what was done to `notes`.
 
-    The resampling is Pillow's antialiased Lanczos filter; a region that has its size already is not touched.
+    Raises:
+        ImageError: the crop does not fit in the image.
     """
-    (left, top, right, below), inner = crop.place(image.width, image.height, target)
-    # Not by Pillow's crop, which warns again about large pictures that were admitted already.
-    part = Image.fromarray(np.asarray(image)[top:below, left:right])
+    (left, top, right, bottom), inner = crop.place(image.width, image.height, target)
+    # Not by Image.crop, which warns again about large images that were admitted already.
+    part = Image.fromarray(np.asarray(image)[top:bottom, left:right])
     if part.size != image.size:
-        notes.append(f"{crop} {_size(part.size)} of {_size(image.size)}")
-    return _padded(_resized(part, inner, notes), target, notes)
+        notes.append(f"{crop} {_by(part.size)} of {_by(image.size)}")
+    if part.size != inner:
+        verb = "enlarged" if part.width < inner[0] or part.height < inner[1] else "resized"
+        notes.append(f"{verb} from {_by(part.size)} to {_by(inner)}")
+        part = part.resize(inner, Image.Resampling.LANCZOS)  # Pillow's is antialiased; torch's would not be
+    if inner != target:
+        notes.append(f"padded from {_by(inner)} to {_by(target)} with its edge pixels")
+        across, down = target[0] - inner[0], target[1] - inner[1]
+        sides = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
+        part = Image.fromarray(np.pad(np.asarray(part), sides, mode="edge"))
+    return part
 
 
-def _size(size: tuple[int, int]) -> str:
+def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _resized(image: Image.Image, size: tuple[int, int], notes: list[str]) -> Image.Image:
-    if image.size == size:
-        return image
-    verb = "enlarged" if image.width < size[0] or image.height < size[1] else "resized"
-    notes.append(f"{verb} from {_size(image.size)} to {_size(size)}")
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _padded(image: Image.Image, size: tuple[int, int], notes: list[str]) -> Image.Image:
-    if image.size == size:
-        return image
-    notes.append(f"padded from {_size(image.size)} to {_size(size)} with its edge pixels")
-    across, down = size[0] - image.width, size[1] - image.height
-    sides = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
-    return Image.fromarray(np.pad(np.asarray(image), sides, mode="edge"))

@@ -1,4 +1,4 @@
-"""From the paths a user names to the picture files they mean."""
+"""Find the image files that paths stand for."""
 
 import re
 from collections.abc import Iterable
@@ -14,38 +14,38 @@ SUFFIXES = frozenset(
 
 
 def find(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The picture files that `paths` mean: files as given, folders as the pictures in them.
+    """Return the image files that `paths` stand for: files as given, folders replaced by the images in them.
 
-    A folder's pictures are known by their suffix and come in natural order, 2.png before 10.png. Its hidden
-    files and its subfolders are left alone.
+    Images in a folder are recognised by their suffix and come in natural order, 2.png before 10.png. Hidden files and
+    subfolders are skipped.
 
-    Errors: ImageError for a path where nothing is, and for a folder without a picture.
+    Raises:
+        ImageError: a path that does not exist, or a folder without images.
     """
-    return [file for path in paths for file in _expanded(Path(path))]
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ImageError(f"{path}: no such file or folder. Check the path.")
+        files += _list_images(path) if path.is_dir() else [path]
+    return files
 
 
-def _expanded(path: Path) -> list[Path]:
-    if not path.exists():
-        raise ImageError("a picture file or a folder of them", f"{path}, where nothing is", "check the path")
-    return _pictures_in(path) if path.is_dir() else [path]
-
-
-def _pictures_in(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     try:
-        pictures = sorted(filter(_looks_like_a_picture, folder.iterdir()), key=_natural)
+        found = [
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        ]
     except OSError as error:
-        given = f"{folder} ({error.strerror})"
-        raise ImageError("a readable folder", given, "check its permissions") from error
-    if not pictures:
-        raise ImageError("a folder with pictures in it", f"{folder}, which holds none", "name another folder")
-    return pictures
+        raise ImageError(f"{folder}: cannot list: {error.strerror}. Check its permissions.") from error
+    if not found:
+        raise ImageError(f"{folder}: there are no images in this folder. Name another one.")
+    return sorted(found, key=_natural_order)
 
 
-def _looks_like_a_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Text and numbers in turn, so that equal places always compare alike; then the name, so that none are equal."""
+def _natural_order(path: Path) -> tuple[list[str | int], str]:
+    # Splitting at digits gives text and numbers in turn, so that equal places always compare alike. The name itself
+    # comes last, so that no two files are equal and the order is the same on every system.
     parts = re.split(r"(\d+)", path.name.casefold())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name

@@ -1,4 +1,4 @@
-"""From picture files to what a network takes in, whatever form they come in."""
+"""Read image files into what a network takes, whatever form they have."""
 
 import hashlib
 import threading
@@ -15,15 +15,15 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
-from ddim_edit.images.colour import in_srgb
-from ddim_edit.images.crop import CentreSquare, Crop, framed
+from ddim_edit.images.colour import to_srgb
+from ddim_edit.images.crop import CentreSquare, Crop, apply_crop
 from ddim_edit.images.pixels import from_image, to_float
-from ddim_edit.images.recipe import PLOT, recipe_in, recipe_in_plot, recipe_of
-from ddim_edit.images.video import comment_in, container_of
+from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
+from ddim_edit.images.video import find_container, read_comment
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 PIXEL_LIMIT = 178_000_000
-"""Larger pictures are refused; a square of this area has sides of 13,341 pixels."""
+"""Larger images are refused; a square of this area has sides of 13,341 pixels."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,18 +34,19 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""What makes an image upright, by its EXIF orientation."""
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 @dataclass(frozen=True, eq=False)
 class InputImage:
-    """A picture as a network takes it in, and where it came from; the file itself is not kept.
+    """An image as a network takes it, and where it came from; the file itself is not kept.
 
     Attributes:
         pixels: uint8 [3, H, W], upright and in sRGB.
         name: the file's name without its suffix.
         source: SHA-256 of the file's bytes, in hexadecimal.
-        notes: in words, what had to be done to the file's picture, in order.
+        notes: what had to be done to the file's image, in words and in order.
         preprocessing: crop and original size, for a recipe.
     """
 
@@ -62,93 +63,109 @@ class InputImage:
 
 
 def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | None = None) -> InputImage:
-    """The picture in a file, made ready for a network of input `size`; of an animation, its first frame.
+    """Read an image file for a network of input `size`; of an animation, the first frame.
 
-    Depth is reduced to 8 bit, transparency laid over white, colours brought to sRGB, the picture turned
-    upright by its EXIF tag, cropped, and resized with an antialiased Lanczos filter. What needs none of that
-    is not changed in a single bit.
+    Depth is reduced to 8 bit, transparency laid over white, colours converted to sRGB, the image turned upright by its
+    EXIF tag, cropped, and resized with an antialiased Lanczos filter. An image that needs none of this keeps every bit.
 
     Args:
         path: a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or JPEG 2000 file of up to 178 million pixels.
         size: (height, width) in pixels, or the side of a square.
-        crop: what to keep of the picture; the centre square unless told otherwise.
+        crop: the part of the image to keep, by default the centre square.
 
-    Errors: ImageError for a file that cannot be read as a picture, ArgumentError for an impossible size.
+    Raises:
+        ImageError: a file that cannot be read as an image, or that the crop does not fit in.
+        ArgumentError: a size below 1.
+
+    Examples:
+        >>> from importlib import resources
+        >>> from ddim_edit.images import read
+        >>> image = read(str(resources.files("ddim_edit.assets") / "images" / "astronaut.png"), 64)
+        >>> list(image.pixels.shape), image.notes
+        ([3, 64, 64], ('resized from 512x512 to 64x64',))
     """
-    path, crop = Path(path), crop or CentreSquare()
-    height, width = _checked_size(size)
+    path = Path(path)
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ArgumentError(f"The size of an image must be at least 1x1 pixels, not {width}x{height}.")
+    crop = crop or CentreSquare()
     notes: list[str] = []
-    with _opened(path) as file, _translated(path):
-        upright = _upright_rgb(file, notes)
+    with _open(path) as file, _reporting_bad_files(path):
+        upright = _load_upright(file, notes)
         file.seek(0)
         source = hashlib.file_digest(file, "sha256").hexdigest()
-    pixels = from_image(framed(upright, crop, (width, height), notes))
+    try:
+        pixels = from_image(apply_crop(upright, crop, (width, height), notes))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
     original = {"original_height": upright.height, "original_width": upright.width}
     return InputImage(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original})
 
 
 def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:
-    """The recipe that `write`, `write_animation` or a plot left in a file; None if it holds none.
+    """Return the recipe that `write`, `write_animation` or a plot left in a file, or None if it holds none.
 
-    Errors: ImageError for a file that is neither a picture nor a video, and for a video without PyAV.
+    Raises:
+        ImageError: a file that is neither an image nor a video.
+        MissingExtraError: a video without PyAV.
     """
     path = Path(path)
-    with _opened(path) as file, _translated(path):
-        container = container_of(file.peek(12))
+    with _open(path) as file, _reporting_bad_files(path):
+        container = find_container(file.peek(12))
         if container:
-            return recipe_of(comment_in(file, container))
-        start = file.peek(PLOT)[:PLOT]
-        return recipe_in_plot(start) if b"<svg" in start else recipe_in(_identified(file))
-
-
-def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ArgumentError("a picture size of at least 1x1", f"{width}x{height}", "give it in pixels")
-    return height, width
+            return recipe_from_comment(read_comment(file, container))
+        head = file.peek(SVG_HEAD)[:SVG_HEAD]
+        return recipe_from_svg(head) if b"<svg" in head else recipe_from_image(_identify(file))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
+def _open(path: Path) -> Iterator[BufferedReader]:
     if path.is_dir():
-        raise ImageError("a picture file", f"the folder {path}", "name a file in it")
-    if path.exists() and not path.is_file():
-        raise ImageError("a picture file", f"{path}, which is not a regular file", "save it to one first")
+        raise ImageError(f"{path}: this is a folder, not an image file. Name a file in it.")
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise ImageError(f"{path}: this is not a regular file. Save the image to one first.")
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:  # the latter for a name with a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError("a readable picture file", f"{path} ({reason})", "check the path") from error
+        raise ImageError(f"{path}: cannot read: {reason}. Check the path.") from error
     with file:
         if not fstat(file.fileno()).st_size:
-            raise ImageError("a picture file", f"{path}, which is empty", "fetch or save it again")
+            raise ImageError(f"{path}: the file is empty. Download or save it again.")
         yield file
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Tells whatever Pillow raises over a bad file as an ImageError, and keeps its warnings to itself."""
+def _reporting_bad_files(path: Path) -> Iterator[None]:
+    """Raise whatever a bad file causes as an ImageError that names it, and ignore Pillow's warnings."""
     try:
-        with _QUIET:
+        with _IGNORED_WARNINGS:
             yield
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
     except DDIMEditError:
         raise
     except Image.DecompressionBombError as error:
-        wanted = f"a picture of at most {PIXEL_LIMIT:,} pixels"
-        raise ImageError(wanted, f"{path}, which is larger", "shrink it first") from error
+        raise ImageError(f"{path}: the image has more than {PIXEL_LIMIT:,} pixels. Shrink it first.") from error
     except UnidentifiedImageError as error:
-        raise _unknown(path) from error
-    except Exception as error:
-        # The plugins raise SyntaxError, struct.error, EOFError, IndexError and more over damaged files.
-        given = f"{path}, which is cut short or damaged"
-        raise ImageError("a whole picture file", given, "fetch or save it again") from error
+        with path.open("rb") as file:
+            head = file.read(12)
+        if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+            reason = "this is a HEIC image, which Pillow cannot read"
+        else:
+            reason = "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image"
+        raise ImageError(f"{path}: {reason}. Convert it to PNG or JPEG.") from error
+    except Exception as error:  # plugins raise SyntaxError, struct.error, EOFError, IndexError and more
+        raise ImageError(f"{path}: the file is truncated or damaged. Download or save it again.") from error
 
 
-class _Quiet:
-    """Ignores warnings while any thread is inside: Python keeps one list of filters for all of them."""
+class _IgnoredWarnings:
+    """A context in which warnings are ignored while any thread is inside: Python has one list of filters for all."""
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._caught = threading.Lock(), 0, warnings.catch_warnings()
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._caught = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -165,46 +182,39 @@ class _Quiet:
                 self._caught.__exit__(None, None, None)
 
 
-_QUIET = _Quiet()
+_IGNORED_WARNINGS = _IgnoredWarnings()
 
 
-def _unknown(path: Path) -> ImageError:
-    with path.open("rb") as file:
-        start = file.read(12)
-    is_heic = start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
-    given = f"{path}, a HEIC picture" if is_heic else f"{path}, which is none of these"
-    return ImageError("a PNG, JPEG, WebP, GIF, BMP or TIFF picture", given, "convert it to PNG or JPEG")
-
-
-def _identified(file: BufferedReader) -> Image.Image:
+def _identify(file: BufferedReader) -> Image.Image:
+    """Open an image by its content, without decoding pixels."""
     # A format that this build of Pillow lacks must not be named to it: that is a KeyError.
     Image.init()
-    image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    image = Image.open(file, formats=[name for name in PILLOW_FORMATS if name in Image.OPEN])
+    # Pillow only warns up to twice its own limit, which users may have switched off.
     if image.width * image.height > PIXEL_LIMIT:
         raise Image.DecompressionBombError
     return image
 
 
-def _upright_rgb(file: BufferedReader, notes: list[str]) -> Image.Image:
-    image = _identified(file)
+def _load_upright(file: BufferedReader, notes: list[str]) -> Image.Image:
+    image = _identify(file)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notes.append(f"first of {frames} frames")
     if image.format == "PNG":
         image.load()  # before its EXIF block, which is looked for behind the pixels: their errors would be lost there
-    tagged = _orientation(image)
+    tagged = _read_orientation(image)
     image.load()
     # Pillow turns a TIFF upright itself while it loads, so the tag counts only if it is still there.
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(_read_orientation(image))
     if tagged in _TURNS:
         notes.append("rotated by its EXIF tag")
-    rgb = in_srgb(image, notes)
+    rgb = to_srgb(image, notes)
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        # A damaged EXIF block must not cost the picture.
+    except Exception:  # a damaged EXIF block must not cost the image
         return 1

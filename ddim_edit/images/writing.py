@@ -1,79 +1,92 @@
-"""Pictures into files, each with the recipe it was made by; whole files or none."""
+"""Write images and animations, each with the recipe that made it; whole files or none."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ddim_edit.errors import ImageError
+from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.images.formats import find_animation_format, find_still_format
 from ddim_edit.images.pixels import to_image
-from ddim_edit.images.recipe import KEY, Recipe, as_exif, as_text
+from ddim_edit.images.recipe import recipe_to_text
 from ddim_edit.io.atomic import atomic
 
-Writer = TypeVar("Writer")
+FASTEST = 50
+"""Frames per second above which viewers of GIF fall back to 10."""
 
 
-def write(path: str | PathLike[str], pixels: Tensor, recipe: Recipe | None = None) -> None:
-    """Write one picture as .png, .webp (both without loss) or .jpg, with its recipe inside.
+def write(path: str | PathLike[str], pixels: Tensor, recipe: Mapping[str, Any] | None = None) -> None:
+    """Write an image as .png, .webp (both lossless) or .jpg, with its recipe inside.
 
     Args:
-        path: the file to write or to replace; missing folders are made.
+        path: the file to write or to replace; missing folders are created.
         pixels: uint8 [3, H, W].
-        recipe: what `read_recipe` will return; anything JSON can say.
+        recipe: what `read_recipe` will return, of JSON types.
 
-    Errors: ImageError for another suffix, for a place that cannot be written, and for a picture or recipe the
-    format has no room for; no half-written file is left behind. ArgumentError for other tensors.
+    Raises:
+        ImageError: another suffix, a file that cannot be written, or an image or recipe too large for the format. No
+            partial file is left behind.
+        ArgumentError: other tensors.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> from ddim_edit.images import read_recipe, write
+        >>> path = tempfile.mkdtemp() + "/grey.png"
+        >>> write(path, torch.full((3, 64, 64), 128, dtype=torch.uint8), {"kind": "grey"})
+        >>> read_recipe(path)
+        {'kind': 'grey'}
     """
     path = Path(path)
-    save = writer_of(path, _STILLS)
+    still = find_still_format(path)
     image = to_image(pixels)
-    with placed(path) as temporary:
-        save(image, temporary, as_text(recipe))
+    with _replacing(path) as temporary:
+        still.save(image, temporary, recipe_to_text(recipe))
 
 
-def writer_of(path: Path, known: Mapping[str, Writer]) -> Writer:
-    """What is known to write files of that name's suffix; ImageError for another one."""
-    writer = known.get(path.suffix.lower())
-    if writer is None:
-        raise ImageError(f"a file name in {' or '.join(known)}", path.name, "give it one of these suffixes")
-    return writer
+def write_animation(
+    path: str | PathLike[str], frames: Tensor, fps: float, recipe: Mapping[str, Any] | None = None, loop: bool = True
+) -> tuple[str, ...]:
+    """Write an animation with its recipe inside; only .webp keeps every pixel.
+
+    .webp is lossless, .gif has 256 colours per frame, .mp4 (H.264) and .webm (VP9) are videos of high quality with
+    colours at half the resolution, which need the extra `video`.
+
+    Args:
+        path: the file to write or to replace; missing folders are created.
+        frames: uint8 [N, 3, H, W].
+        fps: frames per second, above 0 and at most 50. Frames end on ticks of the format, 1 ms or in a GIF 10 ms, at
+            most half a tick from their time.
+        recipe: what `read_recipe` will return, of JSON types.
+        loop: whether to repeat without end. Players of videos decide that themselves.
+
+    Returns:
+        What had to be done to the frames, in words; usually nothing.
+
+    Raises:
+        ImageError: as `write`.
+        MissingExtraError: a video without PyAV.
+        ArgumentError: another `fps`, no frames, or other tensors.
+    """
+    path = Path(path)
+    animation = find_animation_format(path)
+    if not 0 < fps <= FASTEST:
+        raise ArgumentError(f"fps must be above 0 and at most {FASTEST}, not {fps:g}.")
+    if frames.ndim != 4 or not len(frames):
+        raise ArgumentError(f"frames must have shape [N, 3, H, W], not {list(frames.shape)}. Stack them.")
+    images = [to_image(frame) for frame in frames]
+    with _replacing(path) as temporary:
+        return animation.save(images, temporary, recipe_to_text(recipe), fps, loop)
 
 
 @contextmanager
-def placed(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path`, or is removed; ImageError for what cannot be written."""
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` at the end; raise ImageError for what cannot be written."""
     try:
         with atomic(path) as temporary:
             yield temporary
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # Pillow raises ValueError for sizes and EXIF blocks that do not fit
         reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-        given = f"{path} ({reason})"
-        raise ImageError("a picture that can be written", given, "choose another place or format") from error
-
-
-def _save_png(image: Image.Image, path: Path, text: str | None) -> None:
-    chunks = PngInfo()
-    if text is not None:
-        chunks.add_text(KEY, text)
-    image.save(path, "PNG", pnginfo=chunks)
-
-
-def _save_jpeg(image: Image.Image, path: Path, text: str | None) -> None:
-    image.save(path, "JPEG", quality=95, subsampling=0, exif=as_exif(text))
-
-
-def _save_webp(image: Image.Image, path: Path, text: str | None) -> None:
-    image.save(path, "WEBP", lossless=True, exif=as_exif(text))
-
-
-_STILLS: Mapping[str, Callable[[Image.Image, Path, str | None], None]] = {
-    ".png": _save_png,
-    ".webp": _save_webp,
-    ".jpg": _save_jpeg,
-    ".jpeg": _save_jpeg,
-}
+        raise ImageError(f"{path}: cannot write: {reason}. Choose another place or format.") from error

@@ -1,7 +1,5 @@
-"""Curves as picture files. The only user of matplotlib, which comes with the extra `eval`."""
+"""Plots of evaluations and probes, as .png or .svg; the only user of matplotlib, which the extra `eval` installs."""
 
-from ddim_edit.plots.drawing import UNDATED
-from ddim_edit.plots.evaluations import evaluation_curves
-from ddim_edit.plots.probes import BASELINES, probe_curves
+import lazy_loader
 
-__all__ = ["BASELINES", "UNDATED", "evaluation_curves", "probe_curves"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

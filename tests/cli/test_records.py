@@ -53,7 +53,7 @@ def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_
     missing, folder = tmp_path / "missing.png", tmp_path
     for file, words in {
         pictures[0]: "which holds no recipe",
-        tmp_path / "text.png": "which is none of these",
+        tmp_path / "text.png": "this is not a PNG",
         missing: "No such file",
         folder: "config.json, was given none",
         tmp_path / "missing.latent.safetensors": "no such file",

@@ -89,7 +89,7 @@ def test_what_cannot_be_trained_ends_in_one_sentence(run: Run, folder: Path, tmp
     model = tiny.save_model(tmp_path / "model")
     for line, said in (
         ((folder, "-o", model), "wanted a new folder, or one that a training was written to"),
-        ((tmp_path / "absent", "-o", tmp_path / "new"), "wanted a picture file or a folder of them"),
+        ((tmp_path / "absent", "-o", tmp_path / "new"), "no such file or folder"),
         ((folder, "-o", tmp_path / "new", "--size", "9"), "wanted a size in multiples of 4"),
         ((folder, "-o", tmp_path / "new", "--accumulate", "3"), "wanted a batch that 1 processes can share"),
     ):

@@ -6,7 +6,7 @@ import torch
 
 from ddim_edit.errors import ArgumentError, ImageError
 from ddim_edit.images import Box, CentreSquare, Crop, Fit, InputImage, read, to_float
-from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
+from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images, read_all
 
 from .. import tiny
 
@@ -28,7 +28,7 @@ def assert_same(found: list[PreparedImage], wanted: list[PreparedImage]) -> None
         assert torch.equal(a.pixels, b.pixels)
 
 
-def test_a_file_is_its_pixels_and_the_hash_of_its_bytes(files: list[Path]) -> None:
+def test_file_is_prepared_with_its_hash(files: list[Path]) -> None:
     (source,) = prepared(files[1], SIZE, CentreSquare())
     assert source.pixels.dtype == torch.float64
     assert torch.equal(source.pixels, to_float(torch.from_numpy(tiny.pixels(1, *SIZE)).permute(2, 0, 1)).double())
@@ -36,26 +36,26 @@ def test_a_file_is_its_pixels_and_the_hash_of_its_bytes(files: list[Path]) -> No
     assert source.origin["preprocessing"] == read(files[1], SIZE).preprocessing
 
 
-def test_every_way_to_name_a_picture_gives_the_same(files: list[Path]) -> None:
+def test_files_folders_and_input_images_are_equivalent(files: list[Path]) -> None:
     wanted = prepared(files, SIZE, CentreSquare())
-    pictures = [read(path, SIZE) for path in files]
-    for images in (str(files[0].parent), files[0].parent, [files[0].parent], [str(path) for path in files], pictures):
-        assert_same(prepared(images, SIZE, CentreSquare()), wanted)
-    assert_same(prepared(pictures[1], SIZE, CentreSquare()), wanted[1:2])
-    assert_same(prepared([pictures[2], str(files[0]), files[1]], SIZE, CentreSquare()), [wanted[i] for i in (2, 0, 1)])
+    images = [read(path, SIZE) for path in files]
+    for given in (str(files[0].parent), files[0].parent, [files[0].parent], [str(path) for path in files], images):
+        assert_same(prepared(given, SIZE, CentreSquare()), wanted)
+    assert_same(prepared(images[1], SIZE, CentreSquare()), wanted[1:2])
+    assert_same(prepared([images[2], str(files[0]), files[1]], SIZE, CentreSquare()), [wanted[i] for i in (2, 0, 1)])
     assert_same(prepared((path for path in files), SIZE, CentreSquare()), wanted)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("crop", [CentreSquare(), Box(1, 2, 9), Fit()], ids=str)
-def test_the_crop_goes_to_files_alone(tmp_path: Path, crop: CentreSquare | Box | Fit) -> None:
+def test_crop_applies_to_files_only(tmp_path: Path, crop: CentreSquare | Box | Fit) -> None:
     path = tiny.save_picture(tmp_path / "large.png", 0, 21, 33)
     (source,) = prepared(path, SIZE, crop)
     assert torch.equal(source.pixels, read(path, SIZE, crop).tensor.double())
-    picture = read(path, SIZE)
-    assert torch.equal(prepared(picture, SIZE, crop)[0].pixels, picture.tensor.double())
+    image = read(path, SIZE)
+    assert torch.equal(prepared(image, SIZE, crop)[0].pixels, image.tensor.double())
 
 
-def test_tensors_are_told_apart_by_what_is_in_them() -> None:
+def test_tensors_are_identified_by_content() -> None:
     x = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     one, two = prepared(x, SIZE, CentreSquare())
     assert one.origin["source"] != two.origin["source"]
@@ -67,30 +67,30 @@ def test_tensors_are_told_apart_by_what_is_in_them() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 8), (1, 3, 8, 11), (8, 12), (2, 1, 8, 12), (1, 2, 3, 8, 12), ()], ids=str)
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+def test_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ArgumentError, match=r"must have shape \[3, 8, 12\], not \["):
         prepared(torch.zeros(shape), SIZE, CentreSquare())
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
-def test_whole_numbers_are_refused(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_integer_tensor(dtype: torch.dtype) -> None:
     with pytest.raises(ArgumentError, match="must be floats in"):
         prepared(torch.zeros(3, *SIZE, dtype=dtype), SIZE, CentreSquare())
 
 
-def test_bad_files_are_refused_by_name(files: list[Path], tmp_path: Path) -> None:
+def test_bad_files_raise(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for bad in (tmp_path / "missing.png", tmp_path / "empty"):
         with pytest.raises(ImageError, match=bad.name):
             prepared([files[0], bad], SIZE, CentreSquare())
 
 
-def test_no_name_of_a_file_is_in_what_a_recipe_says(files: list[Path], tmp_path: Path) -> None:
+def test_origin_holds_no_file_name(files: list[Path], tmp_path: Path) -> None:
     assert str(tmp_path) not in str(prepared(files, SIZE, CentreSquare())[0].origin)
     assert files[0].stem + ".png" not in str(prepared(files, SIZE, CentreSquare())[0].origin)
 
 
-def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_a_few_ahead(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Path] = []
 
     def noting(path: Path, size: tuple[int, int], crop: Crop) -> InputImage:
@@ -105,6 +105,34 @@ def test_many_files_are_read_a_few_ahead_and_no_more(files: list[Path], monkeypa
         assert len(begun) <= taken + READ_AHEAD
 
 
-def test_a_name_that_leads_nowhere_is_found_before_any_work(files: list[Path], tmp_path: Path) -> None:
+def test_missing_file_raises_before_any_is_read(files: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="missing"):
         prepare_images([*files, tmp_path / "missing.png"], SIZE, CentreSquare())
+
+
+def test_unreadable_files_are_reported_in_order(files: list[Path], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    failed: list[tuple[Path, str]] = []
+    found = list(
+        read_all([files[0], bad, files[1]], SIZE, on_error=lambda file, error: failed.append((file, str(error))))
+    )
+    assert [(file, image is None) for file, image in found] == [(files[0], False), (bad, True), (files[1], False)]
+    assert [file for file, _ in failed] == [bad]
+    assert failed[0][1].startswith(f"{bad}: this is not a PNG")
+    with pytest.raises(ImageError, match="this is not a PNG"):
+        list(read_all([files[0], bad], SIZE))
+
+
+def test_read_all_draws_from_a_generator_lazily(files: list[Path]) -> None:
+    drawn: list[Path] = []
+
+    def endless():
+        while True:
+            drawn.append(files[0])
+            yield files[0]
+
+    stream = read_all(endless(), SIZE, Box(0, 0, 4), ahead=2)
+    assert drawn == []
+    assert torch.equal(next(stream)[1].pixels, read(files[0], SIZE, Box(0, 0, 4)).pixels)
+    assert len(drawn) == 3

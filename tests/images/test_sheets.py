@@ -10,14 +10,14 @@ from ddim_edit.images import captioned, comparison, enlarge, labelled, sheet, st
 GENERATOR = torch.Generator().manual_seed(5)
 
 
-def pictures(*shape: int) -> Tensor:
+def random_images(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=GENERATOR)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 4))
-def test_enlarging_and_taking_every_nth_pixel_is_the_identity(n: int, h: int, w: int, factor: int) -> None:
-    small = pictures(n, 3, h, w)
+def test_enlarge_repeats_pixels(n: int, h: int, w: int, factor: int) -> None:
+    small = random_images(n, 3, h, w)
     large = enlarge(small, factor)
     assert large.shape == (n, 3, h * factor, w * factor)
     for offset in range(factor):
@@ -26,40 +26,40 @@ def test_enlarging_and_taking_every_nth_pixel_is_the_identity(n: int, h: int, w:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 5), st.integers(0, 255))
-def test_a_sheet_keeps_every_pixel_and_adds_only_background(counts: list[int], gap: int, grey: int) -> None:
-    rows = [pictures(count, 3, 4, 6) for count in counts]
+def test_sheet_keeps_every_pixel(counts: list[int], gap: int, grey: int) -> None:
+    rows = [random_images(count, 3, 4, 6) for count in counts]
     result = sheet(rows, gap, grey)
     assert result.shape == (3, len(rows) * (4 + gap) - gap, max(counts) * (6 + gap) - gap)
     rest = torch.ones(result.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
+        for j, image in enumerate(row):
             top, left = i * (4 + gap), j * (6 + gap)
-            assert torch.equal(result[:, top : top + 4, left : left + 6], picture)
+            assert torch.equal(result[:, top : top + 4, left : left + 6], image)
             rest[:, top : top + 4, left : left + 6] = False
     assert (result[rest] == grey).all()
 
 
 @settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 4))
-def test_a_strip_without_its_gaps_is_the_pictures(n: int, gap: int) -> None:
-    frames = pictures(n, 3, 4, 6)
+def test_strip_without_its_gaps_is_the_images(n: int, gap: int) -> None:
+    frames = random_images(n, 3, 4, 6)
     row = torch.nn.functional.pad(strip(frames, gap), (0, gap))
     assert torch.equal(row.unfold(2, 6, 6 + gap).permute(2, 0, 1, 3), frames)
 
 
-@pytest.mark.parametrize("rows", [[], [pictures(1, 3, 4, 4), pictures(1, 3, 4, 5)], [pictures(3, 4, 4)]])
-def test_rows_that_make_no_sheet(rows: list[Tensor]) -> None:
-    with pytest.raises(ArgumentError, match="rows of pictures of one size"):
+@pytest.mark.parametrize("rows", [[], [random_images(1, 3, 4, 4), random_images(1, 3, 4, 5)], [random_images(3, 4, 4)]])
+def test_rows_of_several_sizes(rows: list[Tensor]) -> None:
+    with pytest.raises(ArgumentError, match="of one size"):
         sheet(rows)
 
 
-def test_enlarging_by_nothing_is_refused() -> None:
+def test_enlarge_by_zero() -> None:
     with pytest.raises(ArgumentError, match="at least 1"):
-        enlarge(pictures(1, 3, 4, 4), 0)
+        enlarge(random_images(1, 3, 4, 4), 0)
 
 
 def cells(result: Tensor, count: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The three pictures of every row of a comparison of pictures 128 pixels wide, by its stated layout."""
+    """The three images of every row of a comparison of images 128 pixels wide, by its stated layout."""
     heading, gap = 28, 4
     block = 3 * width + 2 * gap
     margin = block // 24
@@ -73,23 +73,23 @@ def cells(result: Tensor, count: int, width: int) -> list[tuple[Tensor, Tensor, 
 
 
 @pytest.mark.parametrize("count", [1, 8, 11])
-def test_a_comparison_shows_both_and_their_difference(count: int) -> None:
-    originals = pictures(count, 3, 64, 64)
+def test_comparison_shows_both_and_their_difference(count: int) -> None:
+    originals = random_images(count, 3, 64, 64)
     shifts = torch.randint(-9, 10, originals.shape, generator=GENERATOR)
     reconstructions = (originals + shifts).clamp(0, 255).to(torch.uint8)
     result = comparison(originals, reconstructions, gain=20)
     gained = ((originals.int() - reconstructions.int()).abs() * 20).clamp(max=255).to(torch.uint8)
     for index, shown in enumerate(cells(result, count, 128)):
-        for cell, picture in zip(shown, (originals, reconstructions, gained), strict=True):
-            assert torch.equal(cell, enlarge(picture[index], 2))
+        for cell, image in zip(shown, (originals, reconstructions, gained), strict=True):
+            assert torch.equal(cell, enlarge(image[index], 2))
 
 
-def test_equal_pictures_differ_in_black() -> None:
-    originals = pictures(1, 3, 64, 64)
+def test_difference_of_equal_images_is_black() -> None:
+    originals = random_images(1, 3, 64, 64)
     assert not cells(comparison(originals, originals), 1, 128)[0][2].any()
 
 
-def test_every_column_has_its_label_and_the_ink_stays_in_the_heading() -> None:
+def test_comparison_labels_every_column() -> None:
     white = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
     ink = (comparison(white, white) < 128).any(0)
     margin = (3 * 128 + 2 * 4) // 24
@@ -98,17 +98,16 @@ def test_every_column_has_its_label_and_the_ink_stays_in_the_heading() -> None:
     assert ink[28:, : margin + 264].sum() == 0
 
 
-@pytest.mark.parametrize("other", [pictures(2, 3, 8, 8), pictures(1, 3, 8, 9)])
-def test_pictures_that_do_not_pair_up(other: Tensor) -> None:
-    with pytest.raises(ArgumentError, match="pair the pictures up"):
-        comparison(pictures(1, 3, 8, 8), other)
+@pytest.mark.parametrize("other", [random_images(2, 3, 8, 8), random_images(1, 3, 8, 9)])
+def test_comparison_of_different_shapes(other: Tensor) -> None:
+    with pytest.raises(ArgumentError, match="must have one shape"):
+        comparison(random_images(1, 3, 8, 8), other)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 3), st.sampled_from([4, 8, 16, 32, 64, 128]))
-def test_a_labelled_sheet_is_that_sheet_under_a_heading(columns: int, rows: int, size: int) -> None:
-    """However small the pictures."""
-    grid = [pictures(columns, 3, size, size) for _ in range(rows)]
+def test_labelled_adds_a_line_above_the_sheet(columns: int, rows: int, size: int) -> None:
+    grid = [random_images(columns, 3, size, size) for _ in range(rows)]
     result, gap = labelled(grid, [f"{column:+d}" for column in range(columns)]), max(2, size // 32)
     body = sheet(grid, gap)
     assert result.shape[2] == body.shape[2]
@@ -118,22 +117,21 @@ def test_a_labelled_sheet_is_that_sheet_under_a_heading(columns: int, rows: int,
     assert heading.max() == 255
 
 
-def test_each_label_stands_over_its_own_column() -> None:
+def test_labels_stand_over_their_columns() -> None:
     white = [torch.full((3, 3, 90, 90), 255, dtype=torch.uint8)]
-    named, ink = ["-3", "", "+3"], []
-    heading = (labelled(white, named)[:, :-90] < 128).any(0)
+    heading = (labelled(white, ["-3", "", "+3"])[:, :-90] < 128).any(0)
     ink = [bool(heading[:, k * 92 : k * 92 + 90].any()) for k in range(3)]
     assert ink == [True, False, True]
 
 
 @pytest.mark.parametrize("labels", [[], ["one"], ["one", "two", "three"]])
-def test_there_is_one_label_a_column(labels: list[str]) -> None:
-    with pytest.raises(ArgumentError, match=f"wanted one label a column, was given {len(labels)} of them"):
-        labelled([pictures(2, 3, 16, 16), pictures(1, 3, 16, 16)], labels)
+def test_wrong_number_of_labels(labels: list[str]) -> None:
+    with pytest.raises(ArgumentError, match=f"one label per column: 2, not {len(labels)}"):
+        labelled([random_images(2, 3, 16, 16), random_images(1, 3, 16, 16)], labels)
 
 
 @pytest.mark.parametrize("size", [48, 64, 130])
-def test_row_labels_stand_left_of_their_rows_and_move_nothing_else(size: int) -> None:
+def test_row_labels_stand_left_of_their_rows(size: int) -> None:
     white = [torch.full((2, 3, size, size), 255, dtype=torch.uint8)] * 3
     plain, whole = labelled(white, ["a", "b"]), labelled(white, ["a", "b"], ["old", "", "very, very long indeed"])
     side = whole.shape[2] - plain.shape[2]
@@ -146,7 +144,7 @@ def test_row_labels_stand_left_of_their_rows_and_move_nothing_else(size: int) ->
 
 
 @pytest.mark.parametrize("width", [32, 64, 128, 300])
-def test_long_labels_shrink_until_they_stay_apart(width: int) -> None:
+def test_long_labels_do_not_overlap(width: int) -> None:
     white = [torch.full((2, 3, 40, width), 255, dtype=torch.uint8)]
     labels = ["a reconstruction of everything", "a reconstruction of everything"]
     gap, ink = max(2, width // 32), (labelled(white, labels)[:, :-40] < 200).any(0)
@@ -155,35 +153,35 @@ def test_long_labels_shrink_until_they_stay_apart(width: int) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 64, 512])
-def test_letters_grow_with_large_pictures(size: int) -> None:
+def test_letters_grow_with_large_images(size: int) -> None:
     white = [torch.full((1, 3, size, size), 255, dtype=torch.uint8)]
     assert labelled(white, ["x"]).shape[1] - size == {8: 2, 64: 14, 512: 42}[size]
 
 
 @pytest.mark.parametrize("labels", [["one"], ["one", "two", "three"]])
-def test_there_is_one_label_a_row(labels: list[str]) -> None:
-    with pytest.raises(ArgumentError, match=f"wanted one label a row, was given {len(labels)} of them"):
-        labelled([pictures(1, 3, 16, 16)] * 2, [""], labels)
+def test_wrong_number_of_row_labels(labels: list[str]) -> None:
+    with pytest.raises(ArgumentError, match=f"one label per row, or none: 2, not {len(labels)}"):
+        labelled([random_images(1, 3, 16, 16)] * 2, [""], labels)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 7), st.integers(1, 4), st.sampled_from([8, 32, 80]))
-def test_every_captioned_picture_stands_above_its_caption(count: int, columns: int, size: int) -> None:
-    grid, gap = pictures(count, 3, size, size), max(2, size // 32)
+def test_captions_stand_below_their_images(count: int, columns: int, size: int) -> None:
+    grid, gap = random_images(count, 3, size, size), max(2, size // 32)
     result = captioned(grid, [str(seed) for seed in range(count)], columns)
     down = -(-count // columns)
     across = -(-count // down)
     band = result.shape[1] // down
     assert result.shape == (3, down * band, across * (size + gap) - gap)
-    for index, picture in enumerate(grid):
+    for index, image in enumerate(grid):
         top, left = index // across * band, index % across * (size + gap)
-        assert torch.equal(result[:, top : top + size, left : left + size], picture)
+        assert torch.equal(result[:, top : top + size, left : left + size], image)
         assert (result[:, top + size : top + band, left : left + size] < 255).any()
     for index in range(count, across * down):
         assert (result[:, -band:, index % across * (size + gap) :] == 255).all()
 
 
 @pytest.mark.parametrize(("count", "captions", "columns"), [(0, 0, 1), (2, 1, 1), (2, 2, 0)])
-def test_captions_pair_up_with_pictures(count: int, captions: int, columns: int) -> None:
-    with pytest.raises(ArgumentError, match=f"{captions} captions for {count} pictures in {columns} columns"):
-        captioned(pictures(count, 3, 8, 8), [""] * captions, columns)
+def test_wrong_number_of_captions(count: int, captions: int, columns: int) -> None:
+    with pytest.raises(ArgumentError, match=f"{count} images with {captions} captions in {columns} columns"):
+        captioned(random_images(count, 3, 8, 8), [""] * captions, columns)

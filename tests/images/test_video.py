@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit.errors import ImageError
+from ddim_edit.errors import ImageError, MissingExtraError
 from ddim_edit.images import enlarge, read, read_recipe, write_animation
 
 RECIPE = {"seed": [1, 2], "model": "faces64", "é": {"t": 0.1}, "a": None, "long": ["x" * 1000] * 100}
@@ -36,21 +36,17 @@ def psnr(a: np.ndarray, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_come_back_closely(tmp_path: Path, frames: Tensor, name: str) -> None:
-    """What halving the resolution of colours leaves: the rest of the way costs less than that."""
+def test_frames_are_close(tmp_path: Path, frames: Tensor, name: str) -> None:
     assert write_animation(tmp_path / name, frames, 12) == ()
     assert psnr(decoded(tmp_path / name), frames) > 40
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_grey_frames_come_back_more_closely_still(tmp_path: Path, frames: Tensor, name: str) -> None:
+    # Grey frames are closer: most of the error is due to colours at half the resolution.
     grey = frames[:, :1].expand(-1, 3, -1, -1)
     write_animation(tmp_path / name, grey, 12)
     assert psnr(decoded(tmp_path / name), grey) > 42
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_flat_colours_are_the_very_ones(tmp_path: Path, name: str) -> None:
+def test_flat_colours_are_kept(tmp_path: Path, name: str) -> None:
     """Within the rounding of 8-bit luma and chroma: matrix and range are those that the file names."""
     for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128), (255, 255, 255), (0, 0, 0), (200, 150, 120)):
         flat = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 32, 32)
@@ -62,8 +58,8 @@ def test_flat_colours_are_the_very_ones(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("fps", [1, 2.5, 12, 24, 30, 50])
-def test_frames_come_at_their_time(tmp_path: Path, frames: Tensor, name: str, fps: float) -> None:
+@pytest.mark.parametrize("fps", [1, 2.5, 30])
+def test_frame_times(tmp_path: Path, frames: Tensor, name: str, fps: float) -> None:
     write_animation(tmp_path / name, frames[..., :32, :32], fps)
     with av.open(str(tmp_path / name)) as video:
         assert video.streams.video[0].average_rate == Fraction(fps)
@@ -72,13 +68,9 @@ def test_frames_come_at_their_time(tmp_path: Path, frames: Tensor, name: str, fp
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_recipe_comes_back_whole(tmp_path: Path, frames: Tensor, name: str) -> None:
+def test_recipe(tmp_path: Path, frames: Tensor, name: str) -> None:
     write_animation(tmp_path / name, frames[..., :16, :16], 12, RECIPE)
     assert read_recipe(tmp_path / name) == RECIPE
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_without_a_recipe_no_trace_is_left(tmp_path: Path, frames: Tensor, name: str) -> None:
     write_animation(tmp_path / name, frames[..., :16, :16], 12)
     content = (tmp_path / name).read_bytes()
     assert b"ddim" not in content
@@ -87,14 +79,14 @@ def test_without_a_recipe_no_trace_is_left(tmp_path: Path, frames: Tensor, name:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_frames_make_equal_files(tmp_path: Path, frames: Tensor, name: str) -> None:
+def test_files_are_reproducible(tmp_path: Path, frames: Tensor, name: str) -> None:
     for folder in ("one", "two"):
         write_animation(tmp_path / folder / name, frames[..., :16, :16], 12, RECIPE)
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_odd_sides_are_padded_and_said(tmp_path: Path, frames: Tensor, name: str) -> None:
+def test_odd_sides_are_padded(tmp_path: Path, frames: Tensor, name: str) -> None:
     odd = frames[..., :33, :47]
     notes = write_animation(tmp_path / name, odd, 12)
     assert notes == ("padded from 47x33 to 48x34 with edge pixels, for the video",)
@@ -104,32 +96,29 @@ def test_odd_sides_are_padded_and_said(tmp_path: Path, frames: Tensor, name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_foreign_and_broken_videos(tmp_path: Path, frames: Tensor, name: str) -> None:
+def test_truncated_videos_and_videos_as_images(tmp_path: Path, frames: Tensor, name: str) -> None:
     write_animation(tmp_path / name, frames[..., :16, :16], 12, RECIPE)
     whole = (tmp_path / name).read_bytes()
     for length in (5, 12, 40, 200):
         (tmp_path / name).write_bytes(whole[:length])
-        with pytest.raises(ImageError, match=r"cut short or damaged|without one|none of these"):
+        with pytest.raises(ImageError, match=r"truncated or damaged|there is no video in it|this is not a PNG"):
             read_recipe(tmp_path / name)
     (tmp_path / name).write_bytes(whole)
-    with pytest.raises(ImageError, match="none of these"):
+    with pytest.raises(ImageError, match="this is not a PNG"):
         read(tmp_path / name, 16)
 
 
-def test_a_video_that_names_other_files_opens_none_of_them(tmp_path: Path) -> None:
-    """Playlists are not looked for: only what begins as a container is one."""
+def test_playlists_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
-    with pytest.raises(ImageError, match="none of these"):
+    with pytest.raises(ImageError, match="this is not a PNG"):
         read_recipe(tmp_path / "a.mp4")
 
 
-def test_without_pyav_the_error_says_what_to_install(
-    tmp_path: Path, frames: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_pyav(tmp_path: Path, frames: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     write_animation(tmp_path / "there.mp4", frames[..., :16, :16], 12)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImageError, match=r"install `ddim-edit\[video\]`"):
+    with pytest.raises(MissingExtraError, match=r"ddim-edit\[video\]"):
         write_animation(tmp_path / "a.mp4", frames, 12)
-    with pytest.raises(ImageError, match=r"install `ddim-edit\[video\]`"):
+    with pytest.raises(MissingExtraError, match=r"ddim-edit\[video\]"):
         read_recipe(tmp_path / "there.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["there.mp4"]

@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 from importlib import resources
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from ddim_edit.errors import ArgumentError, ImageError
-from ddim_edit.images import read, read_recipe, write, write_animation
+from ddim_edit.images import STILL_FORMATS, find_still_format, read, read_recipe, write, write_animation
 
 PIXELS = torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SMOOTH = torch.stack([torch.arange(0, 256, 4, dtype=torch.uint8).expand(64, 64)] * 3)
@@ -33,20 +35,15 @@ def as_array(pixels: torch.Tensor) -> np.ndarray:
     return pixels.permute(1, 2, 0).numpy().astype(int)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.webp", "A.PNG"])
-def test_lossless_stills_come_back_bit_by_bit(tmp_path, name) -> None:
-    write(tmp_path / name, PIXELS, RECIPE)
-    assert torch.equal(read(tmp_path / name, (24, 32)).pixels, PIXELS)
+@pytest.mark.parametrize("name", [f"a{suffix}" for suffix in STILL_FORMATS] + ["A.PNG"])
+def test_pixels_of_stills(tmp_path, name) -> None:
+    write(tmp_path / name, SMOOTH, RECIPE)
+    error = abs(as_array(read(tmp_path / name, 64).pixels) - as_array(SMOOTH))
+    assert error.max() <= (0 if find_still_format(name).lossless else 3)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg"])
-def test_jpeg_is_close(tmp_path, name) -> None:
-    write(tmp_path / name, SMOOTH)
-    assert abs(as_array(read(tmp_path / name, 64).pixels) - as_array(SMOOTH)).max() <= 3
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
-def test_a_still_keeps_its_recipe(tmp_path, name) -> None:
+@pytest.mark.parametrize("name", [f"a{suffix}" for suffix in STILL_FORMATS])
+def test_recipe_of_stills(tmp_path, name) -> None:
     write(tmp_path / name, PIXELS, RECIPE)
     assert read_recipe(tmp_path / name) == RECIPE
     write(tmp_path / name, PIXELS)
@@ -55,7 +52,7 @@ def test_a_still_keeps_its_recipe(tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp"])
-def test_an_animation_keeps_its_recipe(tmp_path, name) -> None:
+def test_recipe_of_animations(tmp_path, name) -> None:
     write_animation(tmp_path / name, FRAMES, 10, RECIPE)
     assert read_recipe(tmp_path / name) == RECIPE
     write_animation(tmp_path / name, FRAMES, 10)
@@ -63,7 +60,7 @@ def test_an_animation_keeps_its_recipe(tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.jpg"])
-def test_equal_recipes_make_equal_files(tmp_path, name) -> None:
+def test_files_are_reproducible(tmp_path, name) -> None:
     write(tmp_path / name, PIXELS, RECIPE)
     first = (tmp_path / name).read_bytes()
     write(tmp_path / name, PIXELS, dict(reversed(RECIPE.items())))
@@ -72,7 +69,7 @@ def test_equal_recipes_make_equal_files(tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1]", "not json"])
-def test_a_foreign_text_under_our_key_is_no_recipe(tmp_path, text) -> None:
+def test_foreign_text_is_no_recipe(tmp_path, text) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()
@@ -81,38 +78,25 @@ def test_a_foreign_text_under_our_key_is_no_recipe(tmp_path, text) -> None:
     assert read_recipe(tmp_path / "a.png") is None
 
 
-def test_webp_frames_come_back_bit_by_bit(tmp_path) -> None:
-    write_animation(tmp_path / "a.webp", FRAMES, 10)
-    frames = decoded(tmp_path / "a.webp")
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_frames_of_few_colours_are_lossless(tmp_path, name) -> None:
+    write_animation(tmp_path / name, FRAMES, 10)
+    frames = decoded(tmp_path / name)
     assert len(frames) == len(FRAMES)
     assert all(np.array_equal(frame, as_array(pixels)) for frame, pixels in zip(frames, FRAMES, strict=True))
 
 
-def test_gif_frames_of_few_colours_come_back_bit_by_bit(tmp_path) -> None:
-    write_animation(tmp_path / "a.gif", FRAMES, 10)
-    frames = decoded(tmp_path / "a.gif")
-    assert len(frames) == len(FRAMES)
-    assert all(np.array_equal(frame, as_array(pixels)) for frame, pixels in zip(frames, FRAMES, strict=True))
-
-
-def test_a_gif_of_a_face_is_close_to_it(face) -> None:
-    """By less than 1 % of the range on the mean, and by no more than 12 levels anywhere."""
-    path, pixels = face
-    write_animation(path, pixels[None], 10)
-    error = abs(decoded(path)[0] - as_array(pixels))
+def test_gif_of_a_face_is_close(tmp_path) -> None:
+    pixels = read(str(resources.files("ddim_edit.assets") / "images" / "seed-0014.png"), 64).pixels
+    write_animation(tmp_path / "a.gif", pixels[None], 10)
+    error = abs(decoded(tmp_path / "a.gif")[0] - as_array(pixels))
     assert np.square(error).mean() < 255**2 / 1e4
     assert error.max() <= 12
 
 
-@pytest.fixture
-def face(tmp_path):
-    picture = resources.files("ddim_edit.assets") / "images" / "seed-0014.png"
-    return tmp_path / "a.gif", read(str(picture), 64).pixels
-
-
-@pytest.mark.parametrize("fps", [0.5, 3, 12, 24, 30, 50])
+@pytest.mark.parametrize("fps", [0.5, 24, 30])
 @pytest.mark.parametrize(("name", "tick"), [("a.gif", 10), ("a.webp", 1)])
-def test_every_frame_ends_within_half_a_tick(tmp_path, name, tick, fps) -> None:
+def test_frame_times(tmp_path, name, tick, fps) -> None:
     write_animation(tmp_path / name, FRAMES, fps)
     image = opened(tmp_path / name)
     end = 0.0
@@ -124,7 +108,7 @@ def test_every_frame_ends_within_half_a_tick(tmp_path, name, tick, fps) -> None:
 
 
 @pytest.mark.parametrize(("name", "once"), [("a.gif", None), ("a.webp", 1)])
-def test_loops_for_ever_or_once(tmp_path, name, once) -> None:
+def test_loop(tmp_path, name, once) -> None:
     write_animation(tmp_path / name, FRAMES, 10)
     assert opened(tmp_path / name).info["loop"] == 0
     write_animation(tmp_path / name, FRAMES, 10, loop=False)
@@ -132,67 +116,64 @@ def test_loops_for_ever_or_once(tmp_path, name, once) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp"])
-def test_one_frame_is_an_animation_too(tmp_path, name) -> None:
+def test_single_frame(tmp_path, name) -> None:
     write_animation(tmp_path / name, FRAMES[:1], 10)
     assert np.array_equal(decoded(tmp_path / name)[0], as_array(FRAMES[0]))
 
 
-@pytest.mark.parametrize("fps", [0, -1, 51, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0, 51, float("nan")])
 def test_impossible_rates(tmp_path, fps) -> None:
-    with pytest.raises(ArgumentError, match="at most 50 frames per second"):
+    with pytest.raises(ArgumentError, match="fps must be above 0 and at most 50"):
         write_animation(tmp_path / "a.gif", FRAMES, fps)
 
 
 @pytest.mark.parametrize("frames", [FRAMES[:0], FRAMES[0]])
 def test_impossible_frames(tmp_path, frames) -> None:
-    with pytest.raises(ArgumentError, match=r"frames of shape \[N, 3, H, W\]"):
+    with pytest.raises(ArgumentError, match=r"frames must have shape \[N, 3, H, W\]"):
         write_animation(tmp_path / "a.gif", frames, 10)
 
 
 @pytest.mark.parametrize("pixels", [PIXELS.float(), PIXELS[None], PIXELS[:1], PIXELS[:, :0]])
 def test_impossible_pixels(tmp_path, pixels) -> None:
-    with pytest.raises(ArgumentError, match=r"uint8 pixels of shape \[3, H, W\]"):
+    with pytest.raises(ArgumentError, match=r"must be uint8 \[3, H, W\]"):
         write(tmp_path / "a.png", pixels)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a.bmp", "a", "a.png.txt", "a.gif"])
+@pytest.mark.parametrize("name", ["a.bmp", "a", "a.gif"])
 def test_unknown_suffixes_of_stills(tmp_path, name) -> None:
-    with pytest.raises(ImageError, match=r"\.png or \.webp or \.jpg or \.jpeg"):
+    with pytest.raises(ImageError, match=r"are written as \.png, \.webp, \.jpg or \.jpeg\."):
         write(tmp_path / name, PIXELS)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.avi"])
 def test_unknown_suffixes_of_animations(tmp_path, name) -> None:
-    with pytest.raises(ImageError, match=r"\.webp or \.gif"):
+    with pytest.raises(ImageError, match=r"are written as \.webp, \.gif, \.mp4 or \.webm\."):
         write_animation(tmp_path / name, FRAMES, 10)
 
 
-def test_missing_folders_are_made(tmp_path) -> None:
+def test_missing_folders_are_created(tmp_path) -> None:
     write(tmp_path / "new" / "deeper" / "a.png", PIXELS)
     assert [path.name for path in (tmp_path / "new" / "deeper").iterdir()] == ["a.png"]
 
 
-def test_a_file_where_a_folder_should_be(tmp_path) -> None:
+def test_files_that_cannot_be_written(tmp_path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ImageError, match="choose another place"):
+    with pytest.raises(ImageError, match="Choose another place"):
         write(tmp_path / "file" / "a.png", PIXELS)
-
-
-def test_a_folder_where_the_file_should_be(tmp_path) -> None:
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(ImageError, match="choose another place"):
+    with pytest.raises(ImageError, match="Choose another place"):
         write(tmp_path / "a.png", PIXELS)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "file"]
 
 
-def test_a_recipe_with_no_room_leaves_nothing_behind(tmp_path) -> None:
-    with pytest.raises(ImageError, match="choose another place or format"):
+def test_recipe_too_large_for_the_format(tmp_path) -> None:
+    with pytest.raises(ImageError, match=r"a\.jpg: cannot write: .* Choose another place or format\."):
         write(tmp_path / "a.jpg", PIXELS, {"long": "x" * 70_000})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_keeps_the_old_picture_and_nothing_else(tmp_path, monkeypatch) -> None:
+def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch) -> None:
     write(tmp_path / "a.png", PIXELS, RECIPE)
 
     def fill(self, path, *_, **__):
@@ -200,9 +181,18 @@ def test_a_full_disk_keeps_the_old_picture_and_nothing_else(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fill)
-    with pytest.raises(ImageError, match="No space left on device"):
+    with pytest.raises(ImageError, match="cannot write: No space left on device"):
         write(tmp_path / "a.png", PIXELS)
-    with pytest.raises(ImageError, match="No space left on device"):
+    with pytest.raises(ImageError, match="cannot write: No space left on device"):
         write_animation(tmp_path / "b.gif", FRAMES, 10)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert read_recipe(tmp_path / "a.png") == RECIPE
+
+
+def test_formats_are_listed_without_torch_or_pillow() -> None:
+    code = (
+        "import sys; from ddim_edit.images import animation_suffixes, still_suffixes; "
+        "assert still_suffixes() and animation_suffixes(); "
+        "assert not {'torch', 'PIL', 'av'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

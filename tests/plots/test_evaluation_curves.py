@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 from ddim_edit import ArgumentError, Evaluation
 from ddim_edit.evaluation import EvaluationRow, EvaluationSetting
 from ddim_edit.plots import evaluation_curves
-from ddim_edit.plots.drawing import ticks
+from ddim_edit.plots.drawing import select_ticks
 from ddim_edit.plots.evaluations import evaluation_figure
 
 WAYS = [("dpm2m", "karras:14"), ("ddim", "karras:14"), ("diffusers", "leading")]
@@ -32,7 +32,7 @@ def found() -> Evaluation:
     return Evaluation(tuple(rows), {"model": "faces64"})
 
 
-def test_lines_are_means_against_evaluations_on_logarithmic_axes(found: Evaluation) -> None:
+def test_lines_are_means_against_evaluations(found: Evaluation) -> None:
     figure = evaluation_figure(found)
     for axes, name in zip(figure.axes, ("lpips", "mse"), strict=True):
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
@@ -53,7 +53,7 @@ def test_bands_reach_from_low_to_high(found: Evaluation) -> None:
         assert corners == {(each.nfe, round(end, 12)) for each in summaries for end in each.scores["mse"][1:]}
 
 
-def test_what_is_0_or_unknown_has_no_place_and_the_rest_has(tmp_path: Path) -> None:
+def test_errors_of_0_and_unknown_ones_are_left_out(tmp_path: Path) -> None:
     way = WAYS[0]
     rows = [row("a", way, 10, 0.0, 0.1), row("a", way, 20, None, 0.05), row("a", way, 50, 1e-9, None)]
     lpips, mse = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes
@@ -64,7 +64,7 @@ def test_what_is_0_or_unknown_has_no_place_and_the_rest_has(tmp_path: Path) -> N
     evaluation_curves(perfect, tmp_path / "perfect.png")
 
 
-def test_intervals_that_reach_0_end_at_the_bottom() -> None:
+def test_bands_that_reach_0_end_at_the_bottom() -> None:
     rows = [row("a", WAYS[0], 10, 1e-3, 0.1), row("b", WAYS[0], 10, 1e-5, 0.2)]
     axes = evaluation_figure(Evaluation(tuple(rows), {"model": "m"})).axes[1]
     (summary,) = Evaluation(tuple(rows), {}).summaries
@@ -73,19 +73,19 @@ def test_intervals_that_reach_0_end_at_the_bottom() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_one_evaluation_gives_one_file(found: Evaluation, tmp_path: Path, suffix: str) -> None:
+def test_files_are_reproducible(found: Evaluation, tmp_path: Path, suffix: str) -> None:
     for name in ("one", "other"):
         evaluation_curves(found, tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"other{suffix}").read_bytes()
 
 
-def test_what_cannot_be_drawn_is_refused(found: Evaluation, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="an evaluation with rows"):
+def test_empty_evaluation_and_unknown_suffix(found: Evaluation, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="The evaluation has no rows"):
         evaluation_curves(Evaluation((), {}), tmp_path / "a.png")
-    with pytest.raises(ArgumentError, match=r"ends in \.png or \.svg"):
+    with pytest.raises(ArgumentError, match=r"a\.gif: plots are written as \.png or \.svg\."):
         evaluation_curves(found, tmp_path / "a.gif")
 
 
-def test_ticks_have_room() -> None:
-    assert ticks([10, 11, 20, 21, 50]) == [50, 21, 11]
-    assert ticks([1, 2, 5, 10], apart=2.2) == [10, 2]
+def test_select_ticks() -> None:
+    assert select_ticks([10, 11, 20, 21, 50]) == [50, 21, 11]
+    assert select_ticks([1, 2, 5, 10], ratio=2.2) == [10, 2]

@@ -9,11 +9,11 @@ pytest.importorskip("matplotlib")
 
 import matplotlib as mpl
 
-from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.errors import ArgumentError, ImageError, MissingExtraError
 from ddim_edit.evaluation.probing import ProbeReport, ProbeRow
 from ddim_edit.images import read_recipe
 from ddim_edit.plots import probe_curves
-from ddim_edit.plots.drawing import spread
+from ddim_edit.plots.drawing import spread_heights
 from ddim_edit.plots.probes import probe_figure
 
 NAMES = ["t=373", "x_T", "pixels", "random projection"]
@@ -32,9 +32,7 @@ def report() -> ProbeReport:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_a_recipe_goes_in_and_comes_back_and_without_one_there_is_none(
-    report: ProbeReport, tmp_path: Path, suffix: str
-) -> None:
+def test_recipe(report: ProbeReport, tmp_path: Path, suffix: str) -> None:
     recipe = {"kind": "probe", "text": "</dc:description> & <b>", "letters": "ä", "numbers": list(range(400))}
     told, bare = tmp_path / f"told{suffix}", tmp_path / f"bare{suffix}"
     probe_curves(report, told, recipe=recipe)
@@ -45,7 +43,7 @@ def test_a_recipe_goes_in_and_comes_back_and_without_one_there_is_none(
         assert read_recipe(bare) is None
 
 
-def test_the_lines_are_the_rows_and_the_baselines_are_grey(report) -> None:
+def test_lines_are_the_rows_and_baselines_are_grey(report) -> None:
     (axes,) = probe_figure(report, ["pixels", "random projection"]).axes
     lines = axes.get_lines()[: len(NAMES)]
     for name, line in zip(NAMES, lines, strict=True):
@@ -58,7 +56,7 @@ def test_the_lines_are_the_rows_and_the_baselines_are_grey(report) -> None:
     assert all(any(text.startswith(name) for text in texts) for name in NAMES)
 
 
-def test_a_band_reaches_from_low_to_high(report) -> None:
+def test_bands_reach_from_low_to_high(report) -> None:
     (axes,) = probe_figure(report, []).axes
     for band, name in zip(axes.collections, NAMES, strict=True):
         corners = {(x, round(y, 9)) for x, y in band.get_paths()[0].vertices.tolist()}
@@ -67,7 +65,7 @@ def test_a_band_reaches_from_low_to_high(report) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".PNG"])
-def test_one_report_gives_one_file_whatever_the_settings(report, tmp_path: Path, suffix: str) -> None:
+def test_files_do_not_depend_on_the_settings(report, tmp_path: Path, suffix: str) -> None:
     one, other = tmp_path / f"one{suffix}", tmp_path / f"other{suffix}"
     probe_curves(report, one)
     with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "axes.facecolor": "red"}):
@@ -76,7 +74,7 @@ def test_one_report_gives_one_file_whatever_the_settings(report, tmp_path: Path,
     assert b"date" not in one.read_bytes().lower()
 
 
-def test_files_are_what_their_suffix_says(report, tmp_path: Path) -> None:
+def test_formats(report, tmp_path: Path) -> None:
     probe_curves(report, tmp_path / "new" / "curves.png")
     head = (tmp_path / "new" / "curves.png").read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
@@ -85,14 +83,14 @@ def test_files_are_what_their_suffix_says(report, tmp_path: Path) -> None:
     assert ET.parse(tmp_path / "curves.svg").getroot().tag.endswith("svg")
 
 
-def test_no_state_is_left_behind(report, tmp_path: Path) -> None:
+def test_matplotlib_settings_are_restored(report, tmp_path: Path) -> None:
     before = mpl.rcParams.copy()
     probe_curves(report, tmp_path / "curves.png")
     assert mpl.rcParams == before
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
-def test_a_single_row_and_a_dozen_lines_can_be_drawn(tmp_path: Path) -> None:
+def test_one_row_and_a_dozen_lines(tmp_path: Path) -> None:
     dozen = [row(f"level {i}", n, 0.9) for i in range(12) for n in (1000, 1125)]
     for name, rows in [("one", [row("x_T", 10, 0.45)]), ("dozen", dozen)]:
         (axes,) = probe_figure(ProbeReport(tuple(rows), 1125, 300, 0.5, 0), []).axes
@@ -101,20 +99,20 @@ def test_a_single_row_and_a_dozen_lines_can_be_drawn(tmp_path: Path) -> None:
         probe_curves(ProbeReport(tuple(rows), 1125, 300, 0.5, 0), tmp_path / f"{name}.png")
 
 
-def test_names_stay_where_they_are_until_they_touch() -> None:
-    assert spread([0.1, 0.5, 0.9], gap=0.1, top=1) == pytest.approx([0.1, 0.5, 0.9])
-    assert spread([0.1, 0.5, 0.5], gap=0.1, top=1) == pytest.approx([0.1, 0.45, 0.55])
-    assert spread([0.98, 0.99, 1.0], gap=0.1, top=1) == pytest.approx([0.8, 0.9, 1.0])
+def test_spread_heights() -> None:
+    assert spread_heights([0.1, 0.5, 0.9], gap=0.1, top=1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread_heights([0.1, 0.5, 0.5], gap=0.1, top=1) == pytest.approx([0.1, 0.45, 0.55])
+    assert spread_heights([0.98, 0.99, 1.0], gap=0.1, top=1) == pytest.approx([0.8, 0.9, 1.0])
 
 
-def test_what_cannot_be_drawn_is_refused(report, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ArgumentError, match=r"ends in \.png or \.svg, was given curves\.gif"):
+def test_reports_that_cannot_be_drawn(report, tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ArgumentError, match=r"curves\.gif: plots are written as \.png or \.svg\."):
         probe_curves(report, tmp_path / "curves.gif")
-    with pytest.raises(ArgumentError, match="a report with rows"):
+    with pytest.raises(ArgumentError, match="The report has no rows"):
         probe_curves(ProbeReport((), 1, 1, 0.5, 0), tmp_path / "curves.png")
     (tmp_path / "file").touch()
-    with pytest.raises(ImageError, match="a plot that can be written"):
+    with pytest.raises(ImageError, match=r"curves\.png: cannot write: "):
         probe_curves(report, tmp_path / "file" / "curves.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ArgumentError, match=r"run pip install 'ddim-edit\[eval\]'"):
+    with pytest.raises(MissingExtraError, match=r"ddim-edit\[eval\]"):
         probe_curves(report, tmp_path / "curves.png")

@@ -51,7 +51,7 @@ def test_bad_pictures_are_listed_and_left_out(discs: Path) -> None:
     found = ImageFolder.read(discs, SIZE)
     assert len(found) == 10
     assert list(found.failures) == ["003.png", "005.png"]
-    assert "which is empty" in found.failures["005.png"]
+    assert "the file is empty" in found.failures["005.png"]
 
 
 def test_pictures_are_made_the_size_of_the_network(discs: Path) -> None:

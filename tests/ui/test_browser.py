@@ -98,7 +98,7 @@ def test_bad_files_are_told_of_in_one_sentence_and_a_good_one_after_them_works(g
     toast = guest.page.get_by_test_id("toast-body")
     expect(toast).to_contain_text("wanted a PNG, JPEG, WebP, GIF, BMP or TIFF picture", timeout=PATIENCE)
     said = toast.inner_text()
-    assert "letter.png, which is none of these" in said
+    assert "letter.png: this is not a PNG" in said
     assert "Traceback" not in said
     assert str(Path(bad.anchor) / "tmp") not in said
     guest.complaints.clear()  # of the browser's own, which cannot show that file either

@@ -23,7 +23,7 @@ def test_two_folders_give_ones_and_zeros(tmp_path) -> None:
 
 def test_an_empty_folder_and_one_named_twice_are_refused(tmp_path) -> None:
     one = folder(tmp_path / "one", "a.png")
-    with pytest.raises(ImageError, match="which holds none"):
+    with pytest.raises(ImageError, match="there are no images in this folder"):
         from_folders(one, folder(tmp_path / "empty"))
     with pytest.raises(ArgumentError, match=r"was given 1 in both, the first of them .*a\.png"):
         from_folders(one, tmp_path / "empty" / ".." / "one")
