@@ -137,8 +137,8 @@ class Worker:
             number = getattr(error.__cause__, "errno", None)
             if (number is not None and number not in _ONES_OWN) or not root.is_dir():
                 raise error
-            # Without the folder's place: the store is the same wherever the folder is moved.
-            reasons[file] = str(error).replace(str(file), file.relative_to(root).as_posix())
+            # Without the path: the store is the same wherever the folder is moved.
+            reasons[file] = str(error).removeprefix(f"{file}: ")
 
         def read_lazily() -> Iterator[tuple[Path, InputImage | None]]:
             # A generator, so that the model is loaded only if there is an image to invert.

@@ -43,8 +43,8 @@ def evaluation_curves(
 ) -> None:
     """Draw errors against the evaluations of a round trip, one line per setting; errors of 0 are left out.
 
-    One panel for each metric that has a `plot_label`. All axes are logarithmic. Bands are 95 % intervals of the mean over the images; a single image has none. The same
-    evaluation gives the same bytes with the same matplotlib.
+    There is one panel for each metric with a `plot_label`. All axes are logarithmic. Bands are 95 % intervals of the
+    mean over the images; a single image has none. The same evaluation gives the same bytes with the same matplotlib.
 
     Args:
         evaluation: with at least one row.

@@ -42,7 +42,7 @@ class ImageFolder:
         failures: dict[str, str] = {}
 
         def note_failure(file: Path, error: ImageError) -> None:
-            failures[file.name] = str(error)
+            failures[file.name] = str(error).removeprefix(f"{file}: ")
 
         found = read_all(find([folder]), size, on_error=note_failure, ahead=_READ_AHEAD)
         good = [picture for _, picture in found if picture is not None]

@@ -141,7 +141,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
     outcome = run(command, *inputs, "-o", target, *([] if command == "decode" else ["--steps", "2"]))
     assert outcome.status == 1
     assert outcome.errors
-    assert all("(Not a directory)" in line and ", was given " in line for line in outcome.errors)
+    assert all("Not a directory" in line for line in outcome.errors)
     assert "Traceback" not in outcome.err
     assert not outcome.out
     assert (tmp_path / "file").read_text() == "in the way"

@@ -48,8 +48,7 @@ BAD: dict[str, Callable[[Path], object]] = {
 def assert_only_the_good_one(outcome: Outcome, bad: Path, folder: Path, written: list[str]) -> None:
     assert outcome.status == 1
     (error,) = outcome.errors
-    assert error.startswith(f"error: {bad}: wanted ")
-    assert ", was given " in error
+    assert error.startswith(f"error: {bad}: ")
     assert "Traceback" not in outcome.err
     assert files_in(folder) == written
 

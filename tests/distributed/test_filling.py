@@ -85,7 +85,7 @@ def test_a_bad_picture_fails_alone(filled: Fill, job: Job, tmp_path: Path) -> No
     first, second, third = filled()
     assert (first, third) == (Filled(0, 4, {}), Filled(2, 2, {}))
     assert (second.rows, list(second.failures)) == (3, ["4.png"])
-    assert second.failures["4.png"].startswith("4.png: the file is truncated or damaged")
+    assert second.failures["4.png"].startswith("the file is truncated or damaged")
     good, bad = LatentStore(tmp_path / "good.latents"), LatentStore(job.store)
     assert list(bad.names) == [name for name in NAMES if name != "4.png"]
     alike = {name: torch.equal(bad[row].x, good[int(name[0])].x) for row, name in enumerate(bad.names)}
