@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit.images import InputImage
+    from ddim_edit.latents.image_recipes import EditRecipe, TranslationRecipe
 
     Save = Callable[[Path, Tensor, Mapping[str, Any] | None], Sequence[str]]
 
@@ -119,16 +120,21 @@ def edit(
     ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/
     ddim-edit edit portrait.jpg --set old --strip -9:9:25 --animate webp -o out/
     """
+    from ddim_edit.latents.image_recipes import EditRecipe
+
     if animate and not strip:
         raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
     factors = strip.factors if strip else [1.0]
     rows = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
-    named = {"set": {_plain(name): strength for name, strength in settings.items()}, "keep": list(map(_plain, keep))}
-    recipe = {"kind": "edit", **named, "conditional": conditional, "factors": factors}
     suffix, save = _form(strip, list(settings), animate, fps, scale)
     for batch in pictures(session, images, Place(output, suffix, overwrite), crop):
         made = session.editor.edits([picture for _, picture in batch], rows, level, keep, conditional)
-        _write(session, batch, made, save, recipe)
+        model = session.editor.model.name
+        recipes = [
+            EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, picture.source)
+            for _, picture in batch
+        ]
+        _write(session, batch, made, save, recipes)
     session.leave()
 
 
@@ -137,17 +143,18 @@ def _write(
     batch: "Sequence[tuple[Job, InputImage]]",
     made: "Tensor",
     save: "Save",
-    recipe: Mapping[str, Any],
+    recipes: "Sequence[EditRecipe | TranslationRecipe]",
 ) -> None:
-    """Write each picture's row of edits, [K, 3, H, W] in [-1, 1], with the recipe."""
+    """Write each picture's row of edits, [K, 3, H, W] in [-1, 1], with its recipe."""
     from ddim_edit.images import to_uint8
 
-    told = {**recipe, "model": session.editor.model.name}
-    for (job, picture), row in zip(batch, to_uint8(made), strict=True):
+    for (job, _), row, recipe in zip(batch, to_uint8(made), recipes, strict=True):
         with session.survive(job.source):
-            for note in save(job.target, row, session.signed({**told, "source": picture.source})):
+            for note in save(job.target, row, session.signed(recipe)):
                 session.note(f"{job.target.name}: {note}")
-            session.emit({"input": str(job.source), "output": str(job.target), **told}, job.target)
+            told = {"input": str(job.source), "output": str(job.target), **recipe.to_json()}
+            del told["source"]
+            session.emit(told, job.target)
 
 
 def _form(
@@ -214,9 +221,12 @@ def translate(
 
     --model is where the pictures come from, --to where they go: two models of one size and noise schedule.
     """
+    from ddim_edit.latents.image_recipes import TranslationRecipe
+
     other = session.load(to)
-    recipe = {"kind": "translation", "to": other.model.name, **method}
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop):
         made = session.editor.translate([picture for _, picture in batch], other, make_method(method))
-        _write(session, batch, made[:, None], partial(_save_single, 1), recipe)
+        model = session.editor.model.name
+        recipes = [TranslationRecipe(other.model.name, model, picture.source, method) for _, picture in batch]
+        _write(session, batch, made[:, None], partial(_save_single, 1), recipes)
     session.leave()

@@ -178,7 +178,8 @@ def _tell(session: Session, found: "Evaluation", files: Files) -> None:
     if find_spec("matplotlib") is None:
         session.note(f"no {files.plot.name} without matplotlib: pip install 'ddim-edit[eval]'")
         return
+    from ddim_edit.latents.image_recipes import EvaluationRecipe
     from ddim_edit.plots import evaluation_curves
 
-    evaluation_curves(found, files.plot, session.signed({"kind": "evaluation", **found.recipe}))
+    evaluation_curves(found, files.plot, session.signed(EvaluationRecipe(found.recipe)))
     session.note(f"wrote {', '.join(map(str, files))}")

@@ -71,12 +71,14 @@ def interpolate(
     session: Session,
 ) -> None:
     """Walk between the codes of two or more pictures, or latent files, and write what they decode to."""
+    from ddim_edit.latents.image_recipes import InterpolationRecipe
+
     _check_use(len(inputs), output, shape)
     write = _writer(output, fps)
     target = claim(output, resolved(inputs), overwrite)
     codes = _codes(session, inputs, method, crop)
     rows = _rows(session, codes, frames, blend, loop, shape)
-    recipe = {"kind": blend, "frames": frames, "loop": loop, "ends": [code.recipe.to_json() for code in codes]}
+    recipe = InterpolationRecipe(blend, frames, loop, tuple(code.recipe for code in codes))
     notes = write([_decoded(session, row, scale) for row in rows], target, session.signed(recipe))
     for note in notes:
         session.note(f"{target.name}: {note}")

@@ -155,6 +155,8 @@ def reconstruct(
     session: Session,
 ) -> None:
     """Take every picture through its code and back, measure it, and write DIR/NAME.png and DIR/sheet.png."""
+    from ddim_edit.latents.image_recipes import ReconstructionRecipe
+
     rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", resolved(images), overwrite)
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop, {sheet_file}):
         trip = session.editor.reconstruct([picture for _, picture in batch], make_method(method))
@@ -167,8 +169,8 @@ def reconstruct(
                 rows.append({**_row(job), **{name: score[name] for name in told}})
                 session.emit(rows[-1])
     if rows:
-        recipe = {"kind": "reconstruction", "model": session.editor.model.name, **method}
-        sheet.save(sheet_file, session.signed({**recipe, "sources": sheet.sources}))
+        recipe = ReconstructionRecipe(session.editor.model.name, tuple(sheet.sources), method)
+        sheet.save(sheet_file, session.signed(recipe))
         (session.note if session.as_json else click.echo)(table(rows))
     session.leave()
 

@@ -83,9 +83,10 @@ def probe(
     report = run(columns, values, sizes, draws, seed=seed)
     click.echo(json.dumps(report.as_json(), sort_keys=True) if session.as_json else report.table())
     if target is not None:
+        from ddim_edit.latents.image_recipes import ProbeRecipe
         from ddim_edit.plots import probe_curves
 
-        recipe = {"kind": "probe", "model": session.editor.model.name, "levels": names, "seed": seed, **walk}
+        recipe = ProbeRecipe(session.editor.model.name, tuple(names), seed, walk)
         probe_curves(report, target, recipe=session.signed(recipe))
         session.note(f"wrote {target}")
     session.leave()

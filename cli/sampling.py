@@ -22,6 +22,8 @@ from .table import SHOWN
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddim_edit.latents.image_recipes import SampleRecipe
+
 CELL = 128
 """Pixels a picture on the sheet is at least wide."""
 
@@ -78,7 +80,7 @@ class Drawn(NamedTuple):
 
     picture: "Tensor"
     seed: int
-    recipe: Mapping[str, Any]
+    recipe: "SampleRecipe"
 
 
 def _draw(
@@ -86,14 +88,15 @@ def _draw(
 ) -> list[Drawn]:
     """Write every sample; returns the first ones, as many as go on a sheet."""
     from ddim_edit.images import to_uint8, write
+    from ddim_edit.latents.image_recipes import SampleRecipe
 
     drawn: list[Drawn] = []
     method = make_method(walk)
-    recipe = {"kind": "sample", "model": session.editor.model.name, **walk}
+    model = session.editor.model.name
     for batch in session.batches(targets, "pictures", len(targets)):
         pictures = session.editor.sample(len(batch), batch[0], method, eta, posterior_mean)
         for number, picture in zip(batch, to_uint8(pictures), strict=True):
-            own = recipe | {"seed": number, "eta": eta, "posterior_mean": posterior_mean}
+            own = SampleRecipe(model, number, eta, posterior_mean, walk)
             drawn += [Drawn(picture, number, own)] * (len(drawn) < SHOWN)
             with session.survive(targets[number]):
                 write(targets[number], picture, session.signed(own))
@@ -105,11 +108,13 @@ def _write_sheet(session: Session, target: Path, drawn: Sequence[Drawn]) -> None
     import torch
 
     from ddim_edit.images import captioned, enlarge, write
+    from ddim_edit.latents.image_recipes import SampleSheetRecipe
 
     pictures = torch.stack([each.picture for each in drawn])
     pictures = enlarge(pictures, -(-CELL // pictures.shape[-1]))
     seeds = [each.seed for each in drawn]
-    recipe = {**drawn[0].recipe, "kind": "samples", "seed": seeds}
+    first = drawn[0].recipe
+    recipe = SampleSheetRecipe(first.model, tuple(seeds), first.eta, first.posterior_mean, first.config)
     with session.survive(target):
         write(target, captioned(pictures, [f"seed {seed}" for seed in seeds]), session.signed(recipe))
         session.emit({"output": str(target), "seeds": seeds}, target)

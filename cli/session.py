@@ -18,7 +18,8 @@ from ddim_edit import DDIMEditError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ddim_edit import Editor, Model
+    from ddim_edit import Editor, Model, Recipe
+    from ddim_edit.latents.image_recipes import ImageRecipe
 
 Item = TypeVar("Item")
 PAYS_TO_COMPILE = 1_500_000
@@ -97,9 +98,9 @@ class Session:
 
         return suited_dtype(self.device) if self.dtype == "auto" else self.dtype
 
-    def signed(self, recipe: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """What goes into a picture of how it was made: the recipe, or under --no-metadata nothing."""
-        return recipe if self.metadata else None
+    def signed(self, recipe: "Recipe | ImageRecipe") -> Mapping[str, Any] | None:
+        """Return the recipe as it is written into an image, or None under --no-metadata."""
+        return recipe.to_json() if self.metadata else None
 
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
         """Put a result on standard output: a JSON object if so asked, else the file it was written to, if any."""
@@ -129,7 +130,9 @@ class Session:
         """Count the failure of one input and say why it failed; its name goes before what the error says."""
         self.failures += 1
         text = plainly(error)
-        self._say(f"error: {text}" if text.startswith(f"{name}: ") else f"error: {name}: {text}")
+        # Errors of files begin with their name, with or without the folder.
+        text = text.removeprefix(f"{name}: ").removeprefix(f"{Path(str(name)).name}: ")
+        self._say(f"error: {name}: {text}")
 
     def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
         """That many items in batches of the editor's size, with a bar on standard error where somebody looks."""

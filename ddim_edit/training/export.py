@@ -13,6 +13,7 @@ import torch
 from ddim_edit.editor import Editor
 from ddim_edit.images import sheet, to_uint8, write
 from ddim_edit.io.atomic import atomic
+from ddim_edit.latents.image_recipes import TrainingSheetRecipe
 from ddim_edit.models.extra import diffusers
 from ddim_edit.training.checkpoint import Row
 from ddim_edit.training.learner import TrainState
@@ -42,9 +43,7 @@ def write_sheet(folder: Path, step: int, count: int, device: str) -> Path:
     """A sheet of pictures that the model in a folder draws from the seeds 0, 1, ...; the same x_T at every step."""
     path = folder / "training" / f"samples-{step:06}.png"
     pictures = to_uint8(Editor.from_pretrained(folder, device, "float32").sample(count))
-    write(
-        path, sheet(torch.split(pictures, max(1, round(count**0.5)))), {"kind": "samples of a training", "step": step}
-    )
+    write(path, sheet(torch.split(pictures, max(1, round(count**0.5)))), TrainingSheetRecipe(step).to_json())
     return path
 
 

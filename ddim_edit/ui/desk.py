@@ -9,13 +9,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ddim_edit.directions import SUFFIX
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import enlarge, sheet, write, write_animation
-from ddim_edit.ui import commandline
-from ddim_edit.ui.commandline import FPS, SCALE
+from ddim_edit.latents.image_recipes import (
+    EditRecipe,
+    InterpolationRecipe,
+    SampleRecipe,
+    SampleSheetRecipe,
+    command_line,
+)
 from ddim_edit.ui.framing import Framing, scale_of, shape_of, view
-from ddim_edit.ui.studio import METHOD, Change, Session, Subject, Tell, Walk, silent
+from ddim_edit.ui.studio import METHOD, Change, Session, Subject, Tell, silent
 from ddim_edit.ui.verdict import verdict
 
 SHOWN = 512
@@ -24,6 +28,10 @@ SMALL = 192
 MOST = 4
 """Pictures that a walk visits."""
 SEEDS = 2**32
+FPS, SCALE = 12, 4
+"""Frames per second and size of a pixel in the strips and animations of the page."""
+DRAWN = "faces"
+"""Folder that the command line of sampled images writes to."""
 
 
 class Given(NamedTuple):
@@ -113,12 +121,19 @@ class PageController:
     def edit(self, opened: Opened, change: Change, tell: Tell = silent) -> Edited:
         """The photograph changed; errors as `Session.edit`. Nothing moved is the very photograph."""
         pixels = self.studio.edit(opened.subject, change, tell)
-        told = self._edit_recipe(opened, change)
+        strengths = change.moved or self._zero(change.level)
+        model, source = self.studio.editor.model.name, opened.subject.picture.source
+        made = EditRecipe(strengths, tuple(change.kept), False, (1.0,), model, source)
+        told = made.to_json()
         picture = self._kept(f"{Path(opened.given.name).stem}-edited.png", pixels, told)
         recipe = picture.with_suffix(".json")
         recipe.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         after = self._kept("after.png", self._large(pixels))
-        return Edited(after, picture, recipe, self._edit_command(opened, change))
+        lines = self._made_before([opened.given])
+        if strengths:
+            names, crop = self._names([opened.given]), opened.subject.crop
+            lines.append(command_line(made, names, "edited", crop=crop, options=self._flags))
+        return Edited(after, picture, recipe, "\n".join(lines))
 
     def walk(self, given: Sequence[Given], frames: int, loop: bool, suffix: str, tell: Tell = silent) -> Walked:
         """The way between two to four pictures; the suffix of the animation is .webp or .gif.
@@ -130,22 +145,34 @@ class PageController:
             raise ArgumentError(f"2 to {MOST} pictures", str(len(given)), "fill the places from the left")
         made = self.studio.walk([each.path for each in given], frames, loop, tell)
         still = enlarge(made.one_way, SCALE)
-        shown = self._kept("between.png", sheet([still], gap=still.shape[-1] // 32), _walk_recipe(made, loop=False))
+        ends = tuple(code.recipe for code in made.codes)
+        strip = InterpolationRecipe("slerp", frames, False, ends)
+        animation = InterpolationRecipe("slerp", frames, loop, ends)
+        shown = self._kept("between.png", sheet([still], gap=still.shape[-1] // 32), strip.to_json())
         moving = shown.with_suffix(suffix)
-        write_animation(moving, enlarge(made.pictures, SCALE), FPS, _walk_recipe(made, loop))
-        lines = [self._walk_command(given, name, frames, loop) for name in ("between.png", moving.name)]
-        return Walked(shown, moving, "\n".join([*self._made_before(given), *lines]))
+        write_animation(moving, enlarge(made.pictures, SCALE), FPS, animation.to_json())
+        names, flags = self._names(given), self._flags
+        lines = [
+            *self._made_before(given),
+            command_line(strip, names, shown.name, scale=SCALE, options=flags),
+            command_line(animation, names, moving.name, scale=SCALE, fps=FPS, options=flags),
+        ]
+        return Walked(shown, moving, "\n".join(lines))
 
     def draw(self, number: int, seed: int, tell: Tell = silent) -> Drawn:
         """New faces from the seeds from this one on; ArgumentError for a seed that is none."""
         if not 0 <= seed <= SEEDS - number:
             raise ArgumentError(f"a seed from 0 to {SEEDS - number}", str(seed), "choose another one")
-        pictures, line = self.studio.draw(number, seed, tell), commandline.sample_line(number, seed, self._flags)
+        pictures = self.studio.draw(number, seed, tell)
+        model, seeds = self.studio.editor.model.name, range(seed, seed + number)
+        config: dict[str, Any] = {"solver": METHOD.solver, "grid": METHOD.grid, "steps": METHOD.steps, "condition": {}}
+        all_of_them = SampleSheetRecipe(model, tuple(seeds), 0.0, False, config)
+        line = command_line(all_of_them, [], DRAWN, options=self._flags)
         folder = self._folders()
-        files = [folder / f"seed-{own:04}.png" for own in range(seed, seed + number)]
-        for own, (file, picture) in enumerate(zip(files, pictures, strict=True), start=seed):
-            write(file, picture, self._sample_recipe(own))
-            self._origins[_digest(file)] = Origin(line, f"{commandline.DRAWN}/{file.name}")
+        files = [folder / f"seed-{own:04}.png" for own in seeds]
+        for own, file, picture in zip(seeds, files, pictures, strict=True):
+            write(file, picture, SampleRecipe(model, own, 0.0, False, config).to_json())
+            self._origins[_digest(file)] = Origin(line, f"{DRAWN}/{file.name}")
         small = enlarge(pictures, _factor(pictures.shape[-1], SMALL))
         shown = [self._kept(file.name, picture) for file, picture in zip(files, small, strict=True)]
         rows = [small[start : start + 6] for start in range(0, number, 6)]
@@ -163,31 +190,6 @@ class PageController:
         """What a command line must say that moves nothing."""
         return dict.fromkeys(list(self.studio.levels.get(level, ()))[:1], 0.0)
 
-    def _edit_recipe(self, opened: Opened, change: Change) -> dict[str, Any]:
-        return {
-            "kind": "edit",
-            "set": {_plain(name): s for name, s in (change.moved or self._zero(change.level)).items()},
-            "keep": [_plain(name) for name in change.kept],
-            "conditional": False,
-            "factors": [1.0],
-            "model": self.studio.editor.model.name,
-            "source": opened.subject.picture.source,
-        }
-
-    def _edit_command(self, opened: Opened, change: Change) -> str:
-        strengths = change.moved or self._zero(change.level)
-        (name,), crop = self._names([opened.given]), opened.subject.crop
-        line = commandline.edit_line(name, strengths, change.kept, crop, self._flags) if strengths else ""
-        return "\n".join([*self._made_before([opened.given]), *filter(None, [line])])
-
-    def _walk_command(self, given: Sequence[Given], target: str, frames: int, loop: bool) -> str:
-        return commandline.walk_line(self._names(given), target, frames, loop, self._flags)
-
-    def _sample_recipe(self, seed: int) -> dict[str, Any]:
-        walk: dict[str, Any] = {"solver": METHOD.solver, "grid": METHOD.grid, "steps": METHOD.steps, "condition": {}}
-        own = {"seed": seed, "eta": 0.0, "posterior_mean": False}
-        return {"kind": "sample", "model": self.studio.editor.model.name, **walk, **own}
-
     def _made_before(self, given: Sequence[Given]) -> list[str]:
         """The command lines that make those of the pictures that were drawn here, each once."""
         origins = (self._origins.get(_digest(each.path)) for each in given)
@@ -196,16 +198,6 @@ class PageController:
     def _names(self, given: Sequence[Given]) -> list[str]:
         origins = [self._origins.get(_digest(each.path)) for each in given]
         return [origin.name if origin else each.name for origin, each in zip(origins, given, strict=True)]
-
-
-def _plain(name: str) -> str:
-    """What recipes call a direction, be it named or its file: no place of this machine."""
-    return Path(name).name.removesuffix(SUFFIX)
-
-
-def _walk_recipe(walk: Walk, loop: bool) -> dict[str, Any]:
-    ends = [code.recipe.to_json() for code in walk.codes]
-    return {"kind": "slerp", "frames": walk.frames, "loop": loop, "ends": ends}
 
 
 def _factor(width: int, wanted: int) -> int:

@@ -165,7 +165,7 @@ def test_the_recipe_tells_path_and_ends(done: Run, latents: list[Path], tmp_path
     recipe = read_recipe(tmp_path / "out.webp")
     assert recipe is not None
     assert (recipe["kind"], recipe["frames"], recipe["loop"]) == ("lerp", 3, True)
-    assert list(map(Recipe.from_dict, recipe["ends"])) == [Latent.load(path).recipe for path in latents[:2]]
+    assert list(map(Recipe.from_json, recipe["ends"])) == [Latent.load(path).recipe for path in latents[:2]]
 
 
 def test_the_row_names_inputs_and_output(done: Run, latents: list[Path], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What the page says: command lines, verdicts, the part of a photograph."""
 
-import shlex
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddim_edit.images import Box, CentreSquare, read
-from ddim_edit.ui.commandline import edit_line, sample_line, signed, walk_line
+from ddim_edit.images import CentreSquare, read
 from ddim_edit.ui.framing import Framing, scale_of, shape_of, view
 from ddim_edit.ui.verdict import verdict
 
@@ -26,23 +24,6 @@ SCORES = {
     "xt_corr": -0.01,
     "xt_kurtosis": 3.02,
 }
-
-
-@given(st.integers(-9000, 9000))
-def test_a_strength_reads_back_as_the_very_number(thousandths: int) -> None:
-    assert float(signed(round(thousandths / 1000, 3))) == round(thousandths / 1000, 3)
-
-
-def test_command_lines_quote_names_and_keep_flags() -> None:
-    line = edit_line("-my photo.png", {"old": 2.0}, ["female"], Box(1, 2, 3), ["--dtype", "fp32"])
-    assert shlex.split(line) == [
-        *("ddim-edit", "edit", "./-my photo.png", "--set", "old=+2", "--keep", "female"),
-        *("--crop", "1,2,3", "--dtype", "fp32", "-o", "edited"),
-    ]
-    assert "--crop" not in edit_line("a.png", {"old": 2.0}, [], CentreSquare(), [])
-    assert "--loop" in walk_line(["a.png", "b.png"], "between.gif", 9, True, [])
-    assert "--loop" not in walk_line(["a.png", "b.png"], "between.png", 9, True, [])
-    assert sample_line(12, 3, []) == "ddim-edit sample -n 12 --seed 3 -o faces"
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.floats(1, 100), PERCENT, PERCENT)
