@@ -28,12 +28,14 @@ class StillFormat:
     """A format of single images.
 
     Attributes:
+        name: as people know it.
         suffixes: of its files, in lower case, the usual one first.
         help: one line on what it keeps.
         lossless: whether every pixel comes back unchanged.
         save: writes an RGB image to a path, with the text of its recipe or None.
     """
 
+    name: str
     suffixes: tuple[str, ...]
     help: str
     lossless: bool
@@ -45,19 +47,23 @@ class AnimationFormat:
     """A format of animations.
 
     Attributes:
+        name: as people know it.
         suffixes: of its files, in lower case, the usual one first.
         help: one line on what it keeps.
         lossless: whether every pixel of every frame comes back unchanged.
         save: writes RGB frames of one size to a path, with the text of a recipe or None, frames per second and whether
             to loop; returns in words what had to be done to the frames.
+        is_video: whether browsers show it by a video player instead of as an image.
         package: a package that it needs and that `extra` of ddim-edit installs.
         extra: see `package`.
     """
 
+    name: str
     suffixes: tuple[str, ...]
     help: str
     lossless: bool
     save: "Callable[[list[Image.Image], Path, str | None, float, bool], tuple[str, ...]]"
+    is_video: bool = False
     package: str | None = None
     extra: str | None = None
 
@@ -138,27 +144,31 @@ def _frame_durations(count: int, fps: float, tick: int) -> list[int]:
 
 
 _STILL_FORMATS = (
-    StillFormat((".png",), "PNG, lossless", True, _save_png),
-    StillFormat((".webp",), "WebP, lossless and smaller than PNG", True, _save_webp),
-    StillFormat((".jpg", ".jpeg"), "JPEG of quality 95; recipes of up to 64 KB", False, _save_jpeg),
+    StillFormat("PNG", (".png",), "lossless", True, _save_png),
+    StillFormat("WebP", (".webp",), "lossless, and smaller than PNG", True, _save_webp),
+    StillFormat("JPEG", (".jpg", ".jpeg"), "lossy, quality 95; recipes of up to 64 KB", False, _save_jpeg),
 )
 
 _ANIMATION_FORMATS = (
-    AnimationFormat((".webp",), "animated WebP, lossless", True, _save_animated_webp),
-    AnimationFormat((".gif",), "GIF, 256 colours per frame", False, _save_gif),
+    AnimationFormat("WebP", (".webp",), "lossless", True, _save_animated_webp),
+    AnimationFormat("GIF", (".gif",), "256 colours per frame", False, _save_gif),
     AnimationFormat(
+        "MP4",
         (".mp4",),
-        "H.264 video with colours at half the resolution",
+        "H.264 video, colours at half the resolution",
         False,
         VideoCodec("libx264", {"crf": "10", "preset": "slow"}, {"movflags": "+faststart"}).save,
+        is_video=True,
         package="av",
         extra="video",
     ),
     AnimationFormat(
+        "WebM",
         (".webm",),
-        "VP9 video with colours at half the resolution",
+        "VP9 video, colours at half the resolution",
         False,
         VideoCodec("libvpx-vp9", {"crf": "12", "b": "0"}, {}).save,
+        is_video=True,
         package="av",
         extra="video",
     ),

@@ -2,10 +2,13 @@
 
 import gradio as gr
 
+from ddim_edit.images import ANIMATION_FORMATS
 from ddim_edit.ui.desk import MOST, PageController
 from ddim_edit.ui.widgets import Values, command_line, download, in_turn, photo, ready, telling
 
 PROGRESS = gr.Progress()
+# Videos cannot be shown in the place of an image.
+FORMATS = [(each.name, suffix) for suffix, each in ANIMATION_FORMATS.items() if not each.is_video]
 LEAD = "Two to four pictures. Each becomes its noise x_T; the way leads over the sphere on which noise lies."
 
 
@@ -21,7 +24,7 @@ class WalkingTab:
             self._frames = gr.Slider(
                 3, 25, 9, step=1, label="Frames from each to the next", buttons=[], elem_id="frames"
             )
-            self._suffix = gr.Radio([("WebP", ".webp"), ("GIF", ".gif")], value=".webp", label="Animation")
+            self._suffix = gr.Radio(FORMATS, value=".webp", label="Animation")
             self._loop = gr.Checkbox(True, label="And back again")
             self._go = gr.Button("Walk", variant="primary", scale=0, min_width=160, elem_id="walk")
         self._strip = gr.Image(show_label=False, interactive=False, buttons=[], elem_id="strip", elem_classes="crisp")

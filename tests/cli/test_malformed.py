@@ -13,9 +13,9 @@ from ..fuzz import (
     bad_files,
     bad_folders,
     bad_foreign,
+    bad_images,
     bad_labels,
     bad_latents,
-    bad_pictures,
     bad_stores,
 )
 from ..fuzz.kit import DIRECTION, LATENT, Kit, Line, Make
@@ -48,7 +48,7 @@ def config(text: str | bytes) -> Make:
 
 
 SOURCES = (
-    bad_pictures.picture_cases,
+    bad_images.image_cases,
     bad_latents.latent_cases,
     bad_directions.direction_cases,
     bad_stores.store_cases,

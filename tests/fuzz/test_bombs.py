@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from .. import tiny
-from . import pictures
+from . import bad_images
 from .kit import WEIGHTS
 from .spoiling import TENSORS, with_header
 from .test_mutations import CODE
@@ -104,7 +104,7 @@ def models(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def others(folder: Path) -> Iterator[tuple[str, list[str]]]:
     model = ["--model", str(folder / "good")]
     for suffix in ("png", "bmp", "gif", "ppm", "jpg"):
-        name, content = next(each for each in pictures.malformed() if each[0] == f"a.{suffix} a bomb")
+        name, content = next(each for each in bad_images.malformed() if each[0] == f"a.{suffix} a bomb")
         (folder / f"a.{suffix}").write_bytes(content())
         yield name, ["reconstruct", str(folder / f"a.{suffix}"), "-o", str(folder / "out"), *model]
     CODE.save(folder / "code")

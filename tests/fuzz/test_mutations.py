@@ -22,7 +22,7 @@ from ddim_edit.latents.store.stacking import stack
 from ddim_edit.models.single_file.reading import read_states
 
 from .. import tiny
-from . import pictures
+from . import bad_images
 
 Read = Callable[[Path], object]
 # What a mutation does: (where, as a share of the file; how many bytes go; which bytes come in their place).
@@ -97,11 +97,11 @@ def test_labels(tmp_path: Path, mutations: list[tuple[float, int, bytes]], posit
     survives(tmp_path / "a.csv", mutated(good, mutations), lambda file: read_csv(file, "age", tmp_path, positive))
 
 
-@pytest.mark.parametrize("suffix", pictures.SUFFIXES)
+@pytest.mark.parametrize("suffix", bad_images.SUFFIXES)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations=MUTATIONS)
-def test_pictures(tmp_path: Path, suffix: str, mutations: list[tuple[float, int, bytes]]) -> None:
-    blob = mutated(pictures.good(suffix), mutations)
+def test_images(tmp_path: Path, suffix: str, mutations: list[tuple[float, int, bytes]]) -> None:
+    blob = mutated(bad_images.good(suffix), mutations)
     survives(tmp_path / f"a.{suffix}", blob, lambda file: read(file, 16))
     survives(tmp_path / f"a.{suffix}", blob, read_recipe)
 

@@ -1,14 +1,18 @@
-"""Malformed pictures in every format that the tool reads."""
+"""Images that no command takes, in every format that the tool reads."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
+from itertools import cycle
+from pathlib import Path
 
 from PIL import Image
 
 from .. import tiny
+from .kit import Kit, Line, Make
 from .spoiling import BYTES
 
 SUFFIXES = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF", "ppm": "PPM"}
@@ -18,7 +22,7 @@ BOMB = 60_000
 
 @cache
 def good(suffix: str) -> bytes:
-    """A small picture as a file."""
+    """A small image as a file."""
     file = BytesIO()
     Image.fromarray(tiny.pixels(0)).save(file, SUFFIXES[suffix])
     return file.getvalue()
@@ -26,8 +30,10 @@ def good(suffix: str) -> bytes:
 
 def malformed() -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Names, of which the first word is that of the file, and contents."""
+    # Every damage once and every format with two: readers tell formats apart by their first bytes.
+    damages = cycle(BYTES.items())
     for suffix in SUFFIXES:
-        for name, spoil in BYTES.items():
+        for name, spoil in (next(damages), next(damages)):
             yield f"a.{suffix} {name}", lambda suffix=suffix, spoil=spoil: spoil(good(suffix))
     yield "a.png a bomb", lambda: png(BOMB, BOMB)
     yield "a.png of no width", lambda: png(0, 16)
@@ -67,3 +73,31 @@ def jpeg_of_size(width: int, height: int) -> bytes:
     blob = good("jpg")
     start = blob.index(b"\xff\xc0") + 5
     return blob[:start] + struct.pack(">HH", height, width) + blob[start + 4 :]
+
+
+def image_file(name: str, content: Callable[[], bytes]) -> Make:
+    def make(kit: Kit, folder: Path) -> Line:
+        (folder / name).write_bytes(content())
+        return ["invert", folder / name, "-o", folder / "out", "--steps", "2"]
+
+    return make
+
+
+def odd_image(prepare: Callable[[Path], object]) -> Make:
+    def make(kit: Kit, folder: Path) -> Line:
+        prepare(folder / "a.png")
+        return ["reconstruct", folder / "a.png", "-o", folder / "out", "--steps", "2"]
+
+    return make
+
+
+def image_cases() -> Iterator[tuple[str, Make]]:
+    for name, content in malformed():
+        yield f"image {name}", image_file(name.partition(" ")[0], content)
+    yield "image a folder without any", odd_image(Path.mkdir)
+    yield "image absent", odd_image(lambda path: None)
+    yield "image a link to itself", odd_image(lambda path: path.symlink_to(path))
+    yield "image a link to nothing", odd_image(lambda path: path.symlink_to("nothing.png"))
+    yield "image a pipe", odd_image(os.mkfifo)
+    yield "image of a very long name", lambda kit, folder: ["invert", folder / ("a" * 300), "-o", folder / "out"]
+    yield "image without a recipe", lambda kit, folder: ["show", tiny.save_picture(folder / "a.png")]
