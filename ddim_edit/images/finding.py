@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddim_edit.errors import ImageError
 
-SUFFIXES = frozenset(
+READABLE_SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp"}
     | {".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm", ".avif", ".jp2"}
 )
@@ -35,7 +35,7 @@ def _list_images(folder: Path) -> list[Path]:
         found = [
             file
             for file in folder.iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+            if file.suffix.lower() in READABLE_SUFFIXES and not file.name.startswith(".") and file.is_file()
         ]
     except OSError as error:
         raise ImageError(f"{folder}: cannot list: {error.strerror}. Check its permissions.") from error

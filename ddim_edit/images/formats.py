@@ -211,7 +211,7 @@ def find_still_format(path: str | PathLike[str]) -> StillFormat:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in STILL_FORMATS:
-        raise ImageError(f"{path}: images are written as {_listed(still_suffixes())}. Change the suffix.")
+        raise ImageError(f"{path}: images are written as {_join_or(still_suffixes())}. Change the suffix.")
     return STILL_FORMATS[suffix]
 
 
@@ -224,12 +224,12 @@ def find_animation_format(path: str | PathLike[str]) -> AnimationFormat:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ANIMATION_FORMATS:
-        raise ImageError(f"{path}: animations are written as {_listed(animation_suffixes())}. Change the suffix.")
+        raise ImageError(f"{path}: animations are written as {_join_or(animation_suffixes())}. Change the suffix.")
     found = ANIMATION_FORMATS[suffix]
     if found.package and found.extra:
         import_extra(found.package, found.extra, f"Writing {suffix} files")
     return found
 
 
-def _listed(suffixes: tuple[str, ...]) -> str:
+def _join_or(suffixes: tuple[str, ...]) -> str:
     return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"

@@ -13,7 +13,7 @@ Save = Callable[..., Path]
 def save(tmp_path: Path) -> Save:
     """Saves a Pillow image or an array under a name and returns the path."""
 
-    def saved(content: Image.Image | np.ndarray, name: str = "picture.png", **options: Any) -> Path:
+    def saved(content: Image.Image | np.ndarray, name: str = "image.png", **options: Any) -> Path:
         image = content if isinstance(content, Image.Image) else Image.fromarray(content)
         image.save(tmp_path / name, **options)
         return tmp_path / name
@@ -23,10 +23,10 @@ def save(tmp_path: Path) -> Save:
 
 @pytest.fixture
 def coordinates() -> Callable[[int, int], np.ndarray]:
-    """A picture [H, W, 3] whose pixel at (x, y) is (x, y, 7), so that every pixel tells its place."""
+    """An image [H, W, 3] whose pixel at (x, y) is (x, y, 7), so that every pixel tells its place."""
 
-    def picture(width: int, height: int) -> np.ndarray:
+    def image(width: int, height: int) -> np.ndarray:
         y, x = np.mgrid[:height, :width]
         return np.stack([x, y, np.full_like(x, 7)], axis=-1).astype(np.uint8)
 
-    return picture
+    return image

@@ -10,7 +10,17 @@ import torch
 from PIL import Image
 
 from ddim_edit.errors import ArgumentError, ImageError
-from ddim_edit.images import STILL_FORMATS, find_still_format, read, read_recipe, write, write_animation
+from ddim_edit.images import (
+    STILL_FORMATS,
+    StillFormat,
+    find_still_format,
+    read,
+    read_recipe,
+    still_suffixes,
+    write,
+    write_animation,
+)
+from ddim_edit.images.recipe import text_to_exif
 
 PIXELS = torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SMOOTH = torch.stack([torch.arange(0, 256, 4, dtype=torch.uint8).expand(64, 64)] * 3)
@@ -196,3 +206,14 @@ def test_formats_are_listed_without_torch_or_pillow() -> None:
         "assert not {'torch', 'PIL', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_new_format_is_one_entry(tmp_path, monkeypatch) -> None:
+    def save_tiff(image, path, text) -> None:
+        image.save(path, "TIFF", exif=text_to_exif(text))
+
+    monkeypatch.setitem(STILL_FORMATS, ".tif", StillFormat("TIFF", (".tif",), "lossless", True, save_tiff))
+    assert ".tif" in still_suffixes()
+    write(tmp_path / "a.tif", PIXELS, RECIPE)
+    assert torch.equal(read(tmp_path / "a.tif", (24, 32)).pixels, PIXELS)
+    assert read_recipe(tmp_path / "a.tif") == RECIPE
