@@ -96,7 +96,7 @@ def test_bad_files_are_told_of_in_one_sentence_and_a_good_one_after_them_works(g
     bad.write_text("dear model")
     guest.upload("photo", bad)
     toast = guest.page.get_by_test_id("toast-body")
-    expect(toast).to_contain_text("wanted a PNG, JPEG, WebP, GIF, BMP or TIFF picture", timeout=PATIENCE)
+    expect(toast).to_contain_text("this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image", timeout=PATIENCE)
     said = toast.inner_text()
     assert "letter.png: this is not a PNG" in said
     assert "Traceback" not in said
