@@ -62,7 +62,7 @@ def main() -> None:
         row = {"attribute": attribute, "level": direction.level, **direction.report, "method": "packaged"}
         _report(row | trial.run(direction, arguments.strengths), arguments.json)
     for level in arguments.levels:
-        (codes,) = editor.codes(files, [level], InversionConfig(), shelf=LatentCache(arguments.cache))
+        (codes,) = editor.latents_at(files, [level], InversionConfig(), cache=LatentCache(arguments.cache))
         light = [_of_light(name, codes, train, row) for name, row in LIGHT.items()] if level != "h" else []
         for attribute in arguments.attributes:
             faces = _labelled(test, ATTRIBUTES.index(attribute), arguments.test)

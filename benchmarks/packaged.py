@@ -73,7 +73,7 @@ def main() -> None:
     arguments = _arguments()
     editor = Editor.from_pretrained(dtype=arguments.dtype, batch_size=16)
     files = images.find([arguments.data / "train"])
-    (codes,) = editor.codes(files, [arguments.level], InversionConfig(), shelf=LatentCache(arguments.cache))
+    (codes,) = editor.latents_at(files, [arguments.level], InversionConfig(), cache=LatentCache(arguments.cache))
     pixels = torch.stack([images.read(file, (64, 64)).tensor for file in files])
     recipes = _recipes(arguments.data / "train.csv", pixels)
     directions = [_fitted(name, codes, recipe) for name, recipe in recipes.items()]

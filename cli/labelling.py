@@ -172,6 +172,6 @@ def read_codes(
     """Their codes at several levels, with a bar of evaluations where somebody looks."""
     from ddim_edit.latents.cache import LatentCache
 
-    shelf = None if cache is None else LatentCache(cache)
+    kept = None if cache is None else LatentCache(cache)
     with session.watching():
-        return session.editor.codes(pictures, levels, make_method(walk), shelf=shelf)
+        return session.editor.latents_at(pictures, levels, make_method(walk), cache=kept)

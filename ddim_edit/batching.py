@@ -24,7 +24,7 @@ from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
-from ddim_edit.latents.spaces import Space, Trace, find_space
+from ddim_edit.latents.spaces import Space, Trajectory, find_space
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec
@@ -94,16 +94,16 @@ class BatchRunner:
             ]
             yield trip, trip.latents(recipes)
 
-    def codes(
-        self, images: Images, levels: Sequence[str | float], method: InversionConfig, crop: Crop, shelf: Cache
+    def latents_at(
+        self, images: Images, levels: Sequence[str | float], method: InversionConfig, crop: Crop, cache: Cache
     ) -> list[LatentArray]:
-        """Read the codes of pictures at several levels, from one walk each; what the shelf holds is skipped."""
+        """Return the latents of images at several levels, from one inversion each, past a cache."""
         schedule = self.model.schedule
         grid = method.make_grid(schedule)
         spaces = [find_space(level, grid, schedule.T) for level in levels]
         origin = LatentArrayOrigin(method.dequantise, method.refine)
         recipe = replace(self.recipe(method, grid), origin=origin)
-        reader = _Reader(self, method, spaces, recipe, shelf)
+        reader = _Reader(self, method, spaces, recipe, cache)
         rows = list(chain.from_iterable(self.batches(reader, prepare_images(images, self.model.size, crop))))
         if not rows:
             raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
@@ -128,7 +128,7 @@ class BatchRunner:
         """The codes of one batch in several spaces, [B, ...] each."""
         batch, grid = self._batch(pictures, method), method.make_grid(self.model.schedule)
         spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
-        passed, denoiser = Trace({}, {}), self.model.conditioned_on(method.condition)
+        passed, denoiser = Trajectory({}, {}), self.model.conditioned_on(method.condition)
         if any(space.times for space in spaces):
             denoiser = BottleneckReader(denoiser, passed.bottlenecks)
         invert(
@@ -217,24 +217,24 @@ class BatchRunner:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the codes of one batch after another, past a shelf."""
+    """Reads the latents of one batch after another, through a cache."""
 
     walker: BatchRunner
     method: InversionConfig
     spaces: Sequence[Space]
     recipe: Recipe
-    shelf: Cache
+    cache: Cache
 
     def __call__(self, pictures: Sequence[PreparedImage]) -> list[list[Tensor]]:
         keys = [[cache_key(self.recipe, space, picture.origin) for space in self.spaces] for picture in pictures]
-        kept = [[self.shelf.get(key) for key in row] for row in keys]
+        kept = [[self.cache.get(key) for key in row] for row in keys]
         rows = {index: [code for code in row if code is not None] for index, row in enumerate(kept)}
         absent = [index for index, row in rows.items() if len(row) < len(self.spaces)]
         if absent:
             found = self.walker.trace([pictures[index] for index in absent], self.method, self.spaces)
             rows |= {index: list(codes) for index, codes in zip(absent, zip(*found, strict=True), strict=True)}
         for index in absent:
-            self.shelf.update(zip(keys[index], rows[index], strict=True))
+            self.cache.update(zip(keys[index], rows[index], strict=True))
         return list(rows.values())
 
 

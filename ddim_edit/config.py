@@ -7,6 +7,7 @@ from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.diffusion.solvers.base import CheckedSolver, ExactSolver, Solver
 from ddim_edit.diffusion.solvers.registry import FOR_EXACT, find_solver
 from ddim_edit.errors import ArgumentError
+from ddim_edit.latents.spaces import parse_level
 from ddim_edit.models.condition import NOTHING, Condition
 
 EIGHT_BIT = 0.45 * 2 / 255
@@ -25,7 +26,8 @@ class InversionConfig:
         tol: largest error of x_0 accepted by `exact`; the default returns every 8-bit pixel of a pixel-space model.
         check: decode what was inverted and report the error, without iterating.
         dequantise: seed from which each image gets its own noise of the first level, or None for no such noise.
-        level: the time at which to stop, moved to the nearest one of the grid; None walks all of it, to x_T.
+        level: where to stop, as `parse_level` reads it: 400, "0.4T", "xT"; moved to the nearest time of the grid. None
+            and the levels of the bottleneck ("h", "h:0.2T") go all the way to x_T.
         condition: the prompt or class to walk under, for models that follow one.
         refine: how to better the x_0 that an autoencoder finds, one of `codec.REFINERS`; None leaves it.
     """
@@ -37,7 +39,7 @@ class InversionConfig:
     tol: float = EIGHT_BIT
     check: bool = False
     dequantise: int | None = 0
-    level: float | None = None
+    level: str | float | None = None
     condition: Condition = NOTHING
     refine: str | None = None
 
@@ -50,9 +52,7 @@ class InversionConfig:
         grid = self.grid if isinstance(self.grid, Grid) else make_grid(self.grid, schedule, self.steps)
         if self.level is None:
             return grid
-        if not 0 < self.level <= schedule.T:
-            raise ArgumentError(f"a level above 0 and up to {schedule.T}", f"{self.level:g}", "0.4 T is a good start")
-        return grid.until(grid.nearest(self.level))
+        return grid.until(grid.nearest(parse_level(self.level, schedule.T).stop(schedule.T)))
 
     def make_solver(self) -> Solver:
         """The solver that this method names, wrapped as it asks.

@@ -22,7 +22,7 @@ from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import Images
 from ddim_edit.latents.cache import Cache, LatentArray
-from ddim_edit.latents.interpolation import path
+from ddim_edit.latents.interpolation import plan_path
 from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.metrics.reconstruction import Reconstruction, score_batch
@@ -165,7 +165,7 @@ class Editor:
             ArgumentError: too few latents or frames, or an unknown method.
         """
         require_compatible(latents)
-        stops = path(len(latents), frames, loop)
+        stops = plan_path(len(latents), frames, loop)
         made = {stop: interpolate(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops}
         return Latents(made[stop] for stop in stops)
 
@@ -179,22 +179,22 @@ class Editor:
         left, right = (self.interpolate([corners[i], corners[i + 2]], rows, method) for i in (0, 1))
         return [self.interpolate(ends, columns, method) for ends in zip(left, right, strict=True)]
 
-    def codes(
+    def latents_at(
         self,
         images: Images,
         levels: Sequence[str | float],
         method: InversionConfig = DEFAULT,
         crop: Crop = CENTRE,
-        shelf: Cache | None = None,
+        cache: Cache | None = None,
     ) -> list[LatentArray]:
         """The codes of many pictures at several levels, for fitting and probing; not to be decoded one by one.
 
         Args:
             images: as for `invert`.
-            levels: times or texts, as `find_space` reads them: 400, "0.4T", "xT", "h", "h:0.2T".
+            levels: times or texts, as `parse_level` reads them: 400, "0.4T", "xT", "h", "h:0.2T".
             method: how to invert, by a solver with one state; one walk serves all levels.
             crop: as for `invert`.
-            shelf: keeps codes between calls, for example a `LatentCache`.
+            cache: keeps latents between calls, for example a `LatentCache`.
 
         Raises:
             ArgumentError: no levels, an unknown one, or a solver with two states; ImageError: as `invert`.
@@ -202,7 +202,7 @@ class Editor:
         """
         if not levels:
             raise ArgumentError("at least one level", "none", "0.4T is a good start")
-        return self._walker.codes(images, levels, method, crop, {} if shelf is None else shelf)
+        return self._walker.latents_at(images, levels, method, crop, {} if cache is None else cache)
 
     def edit(
         self,
@@ -280,7 +280,8 @@ class Editor:
         """
         from ddim_edit.directions import MeanDifference, fit_direction  # scikit-learn takes seconds to load
 
-        (with_,), (without,) = (self.codes(images, [level], method, crop) for images in (images_with, images_without))
+        (with_,) = self.latents_at(images_with, [level], method, crop)
+        (without,) = self.latents_at(images_without, [level], method, crop)
         labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
         both = with_._replace(values=torch.cat([with_.values, without.values]))
         return fit_direction(name, both, labels, MeanDifference())
@@ -346,7 +347,7 @@ class Editor:
 
     def _down_to_clean(self, method: InversionConfig) -> Grid:
         if method.level is not None:
-            raise ArgumentError("a method that goes to x_T", f"one to level {method.level:g}", "leave the level out")
+            raise ArgumentError("a method that goes to x_T", f"one to level {method.level}", "leave the level out")
         return method.make_grid(self.model.schedule).to_clean()
 
     def _anchored(self, images: Editable, method: InversionConfig, crop: Crop) -> tuple[Latents, Tensor | float]:

@@ -16,7 +16,7 @@ from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
-from ddim_edit.latents.spaces import parse_time
+from ddim_edit.latents.spaces import parse_level
 
 SUFFIX = ".direction.safetensors"
 HOME = ("model", "weights", "schedule", "prediction", "condition", "times")
@@ -123,7 +123,7 @@ class Direction:
                 raise DirectionMismatchError(wanted, f"ones of {_described(name, recipe)}", remedy)
 
     def require_level(self, level: str | float | None) -> None:
-        """Insist on a level as `find_space` reads it: the one it was fitted for, or a twentieth of T from where it is.
+        """Insist on a level as `parse_level` reads it: the one it was fitted for, or a twentieth of T from where it is.
 
         None asks for nothing.
 
@@ -132,11 +132,11 @@ class Direction:
         """
         if level is None or str(level) == self._origin.level:
             return
-        T, text = int(self.recipe.schedule.get("T", self.t)), str(level)
-        in_h, time = text.partition(":")[0] == "h", text.removeprefix("h:")
-        times = self.times if in_h else (self.t,)
-        far = time != "h" and any(abs(parse_time(time, T) - t) > T / 20 for t in times)
-        if in_h != bool(self.times) or far:
+        T = int(self.recipe.schedule.get("T", self.t))
+        asked = parse_level(level, T)
+        times = self.times if asked.bottleneck else (self.t,)
+        far = asked.t is not None and any(abs(asked.t - t) > T / 20 for t in times)
+        if asked.bottleneck != bool(self.times) or far:
             remedy = "leave the level out, or fit it there"
             raise DirectionMismatchError(f"a direction of level {level}", f"{self.name} of level {self.level}", remedy)
 

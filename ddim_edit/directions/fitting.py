@@ -84,7 +84,7 @@ def fit_direction(
 
     Args:
         name: of the attribute.
-        codes: of n pictures, from `Editor.codes`, or on disk.
+        codes: of n pictures, from `Editor.latents_at`, or on disk.
         labels: [n], 0 and 1, or numbers for an estimator that regresses.
         estimator: one with a `direction_`; logistic regression when left out.
         folds: at most so many, fewer where a class is smaller.

@@ -45,7 +45,7 @@ def stored_codes(store: LatentStore, labels: Mapping[str, float]) -> tuple[Laten
 
 
 def _recipe(store: LatentStore) -> Recipe:
-    """As the recipe of codes that `Editor.codes` reads at this level, so that pictures are inverted there alike."""
+    """As the recipe of `Editor.latents_at` at this level, so that images are inverted there alike."""
     settings = read_settings(Layout(store.path).settings)
     if settings is None:
         raise LatentError("a store with its settings", f"{store.path}, which has none", "make the store anew")

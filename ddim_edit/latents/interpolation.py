@@ -1,105 +1,161 @@
-"""Ways between two latents, and the stops of a path through several."""
+"""Interpolations between two latents, and the points of a path through several.
+
+Importing this module does not import torch, so that the command line can list the interpolations quickly. To add one,
+write its function and its entry here.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ddim_edit.errors import ArgumentError
 
-Interpolation = Callable[[Tensor, Tensor, float], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Interpolation: TypeAlias = "Callable[[Tensor, Tensor, float], Tensor]"
+
+
+def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
+    """Interpolate on the great circle between directions, and linearly between lengths.
+
+        r (cos(w theta) u + sin(w theta) v)
+
+    u = a / ||a||, v the unit part of b orthogonal to u, theta the angle from a to b, r = (1 - w) ||a|| + w ||b||. The
+    ends come back bit by bit. For opposite vectors, whose great circle is not unique, v is one fixed direction
+    orthogonal to u.
+
+    Args:
+        a: the latents [..., C, H, W] at w = 0; norms are over the last three dimensions.
+        b: the latents at w = 1, of the same shape.
+        w: in [0, 1].
+
+    References:
+        Shoemake: Animating Rotation with Quaternion Curves. SIGGRAPH 1985.
+        Song, Meng, Ermon: Denoising Diffusion Implicit Models. ICLR 2021. arXiv:2010.02502, appendix D.5.
+    """
+    length_a, length_b = _length(a), _length(b)
+    u, target = a / _nonzero(length_a), b / _nonzero(length_b)
+    cosine = _dot(u, target)
+    across = target - cosine * u
+    sine = _length(across)
+    v = (across / _nonzero(sine)).where(sine > 1e-9, _orthogonal(u))
+    # atan2 is exact for small angles, where acos of the cosine loses half of the digits.
+    angle = w * sine.atan2(cosine)
+    return _exact_at_ends(length_a.lerp(length_b, w) * (angle.cos() * u + angle.sin() * v), a, b, w)
 
 
 def lerp(a: Tensor, b: Tensor, w: float) -> Tensor:
-    """Straight line; its middle is too short for a Gaussian latent, so decoded pictures lose detail there.
+    """Interpolate on the straight line (1 - w) a + w b.
 
-    (1 - w) a + w b, shapes [..., C, H, W] alike, w in [0, 1].
+    Its middle is too short for a Gaussian latent, so images decoded there lose detail.
+
+    Args:
+        a: the latents [..., C, H, W] at w = 0.
+        b: the latents at w = 1, of the same shape.
+        w: in [0, 1].
     """
-    return torch.lerp(a, b, w)
+    return a.lerp(b, w)
 
 
 def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
-    """Straight line pushed out to the radius between its ends; undefined where the ends cancel.
+    """Interpolate on the straight line, scaled to the length between those of its ends.
 
-    r d / ||d||, d = (1 - w) a + w b, r = (1 - w) ||a|| + w ||b||, norms over the last three dimensions.
+        r d / ||d||, d = (1 - w) a + w b, r = (1 - w) ||a|| + w ||b||
+
+    Args:
+        a: the latents [..., C, H, W] at w = 0; norms are over the last three dimensions.
+        b: the latents at w = 1, of the same shape.
+        w: in [0, 1].
 
     Raises:
         ArgumentError: the line passes through zero.
 
-    Bodin, Stere, Margineantu, Ek, Moss (2024), for latents that may be correlated.
+    References:
+        Bodin, Stere, Margineantu, Ek, Moss: Linear Combinations of Gaussian Latents in Generative Models: Interpolation
+        and Beyond. 2024. arXiv:2408.08558. It also covers latents that are correlated.
     """
-    line, radius = torch.lerp(a, b, w), torch.lerp(_length(a), _length(b), w)
+    line, wanted = a.lerp(b, w), _length(a).lerp(_length(b), w)
     length = _length(line)
-    if (length <= 1e-9 * radius).any():
-        raise ArgumentError("latents that are not opposite", "two that cancel", "use slerp")
-    return _pinned(line * (radius / length), a, b, w)
+    if (length <= 1e-9 * wanted).any():
+        raise ArgumentError("the interpolation norm is not defined for opposite latents, which cancel. Use slerp.")
+    return _exact_at_ends(line * (wanted / length), a, b, w)
 
 
-def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
-    """Great circle between directions, straight line between radii; image by image, safe for any two vectors.
+class InterpolationEntry(NamedTuple):
+    """A registered interpolation.
 
-    r (cos(w theta) u + sin(w theta) v), u = a / ||a||, v the unit part of b orthogonal to u, theta the angle from a to
-    b, r = (1 - w) ||a|| + w ||b||, norms over the last three dimensions, w in [0, 1]. The ends come back bit by bit;
-    for opposite vectors v is one fixed direction orthogonal to u.
-
-    Shoemake (1985); for noise latents Song, Meng, Ermon (2021), appendix D.5.
+    Attributes:
+        name: for `interpolation=` and `--interpolation`.
+        help: one line for the command line and the reference.
+        function: (a, b, w) -> the latents a fraction w of the way from a to b.
     """
-    radius_a, radius_b = _length(a), _length(b)
-    u, target = a / _nonzero(radius_a), b / _nonzero(radius_b)
-    cosine = _dot(u, target)
-    across = target - cosine * u
-    sine = _length(across)
-    v = torch.where(sine > 1e-9, across / _nonzero(sine), _orthogonal(u))
-    angle = w * torch.atan2(sine, cosine)
-    return _pinned(torch.lerp(radius_a, radius_b, w) * (angle.cos() * u + angle.sin() * v), a, b, w)
+
+    name: str
+    help: str
+    function: Interpolation
 
 
-INTERPOLATIONS: Mapping[str, Interpolation] = {"slerp": slerp, "lerp": lerp, "norm": norm}
+INTERPOLATION_ENTRIES: Mapping[str, InterpolationEntry] = {
+    entry.name: entry
+    for entry in (
+        InterpolationEntry("slerp", "great circle between directions, straight line between lengths", slerp),
+        InterpolationEntry("lerp", "straight line; loses detail in the middle", lerp),
+        InterpolationEntry("norm", "straight line, scaled to the length between its ends", norm),
+    )
+}
+INTERPOLATIONS: Mapping[str, Interpolation] = {name: entry.function for name, entry in INTERPOLATION_ENTRIES.items()}
 
 
 def find_interpolation(name: str) -> Interpolation:
-    """The blend of a name in `INTERPOLATIONS`.
+    """Return the interpolation of a name in `INTERPOLATIONS`.
 
     Raises:
         ArgumentError: an unknown name.
     """
     if name not in INTERPOLATIONS:
-        raise ArgumentError(f"an interpolation out of {', '.join(INTERPOLATIONS)}", name, "choose one of these")
+        raise ArgumentError(f"there is no interpolation {name!r}. Use {', '.join(INTERPOLATIONS)}.")
     return INTERPOLATIONS[name]
 
 
-class Stop(NamedTuple):
-    """A point on a path: between which two ends, and how far from the first to the second."""
+class PathPoint(NamedTuple):
+    """A point on a path: a fraction w of the way from one of its ends to another, by their indices."""
 
     start: int
     end: int
     w: float
 
 
-def path(ends: int, frames: int, loop: bool = False) -> list[Stop]:
-    """The stops of a path through several ends: `frames` from each to the next with both of them, shared ones once.
+def plan_path(ends: int, frames: int, loop: bool = False) -> list[PathPoint]:
+    """Return the points of a path through several latents.
 
     Args:
-        ends: how many pictures the path visits, at least 2.
-        frames: at least 2.
+        ends: number of latents that the path visits, at least 2.
+        frames: number of points from each to the next, with both of them, at least 2. Shared ones occur once.
         loop: whether it goes back to the first, which then is not repeated at the end.
 
     Raises:
         ArgumentError: too few ends or frames.
+
+    Examples:
+        >>> [point.w for point in plan_path(2, 3)]
+        [0.0, 0.5, 1.0]
     """
     if ends < 2 or frames < 2:
-        given = f"{ends} pictures and {frames} frames"
-        raise ArgumentError("at least 2 pictures and 2 frames", given, "add what is missing")
-    legs = list(pairwise([*range(ends), 0] if loop else range(ends)))
-    stops = [_stop(a, b, i, frames - 1) for a, b in legs for i in range(frames - 1)]
-    return stops if loop else [*stops, _stop(*legs[-1], frames - 1, frames - 1)]
+        raise ArgumentError(f"a path needs at least 2 images and 2 frames, not {ends} images and {frames} frames.")
+    indices = [*range(ends), 0] if loop else [*range(ends)]
+    steps = frames - 1
+    points = [_point(a, b, i, steps) for a, b in pairwise(indices) for i in range(steps)]
+    if not loop:
+        points.append(_point(ends - 2, ends - 1, steps, steps))
+    return points
 
 
-def _stop(a: int, b: int, i: int, n: int) -> Stop:
-    # Named from the lower end, a way there and back is the same stops twice, and is decoded once.
-    return Stop(a, b, i / n) if a < b else Stop(b, a, (n - i) / n)
+def _point(a: int, b: int, i: int, n: int) -> PathPoint:
+    # Counted from the lower index, a way there and back has the same points twice, which are decoded once.
+    return PathPoint(a, b, i / n) if a < b else PathPoint(b, a, (n - i) / n)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -111,16 +167,24 @@ def _length(x: Tensor) -> Tensor:
 
 
 def _nonzero(length: Tensor) -> Tensor:
+    import torch
+
     return length.clamp_min(torch.finfo(length.dtype).tiny)
 
 
 def _orthogonal(u: Tensor) -> Tensor:
-    """A fixed unit vector orthogonal to u: a quarter turn of its first half of entries into its second."""
+    """Return a fixed unit vector orthogonal to u: a quarter turn of its first half of entries into its second."""
+    import torch
+
     flat = u.flatten(-3)
     half = flat.shape[-1] // 2
+    # An entry that is left over where their number is odd is multiplied by 0, which keeps it orthogonal.
     turned = torch.cat([-flat[..., half : 2 * half], flat[..., :half], 0 * flat[..., 2 * half :]], -1).view_as(u)
     return turned / _nonzero(_length(turned))
 
 
-def _pinned(x: Tensor, a: Tensor, b: Tensor, w: float) -> Tensor:
-    return {0.0: a, 1.0: b}.get(float(w), x)
+def _exact_at_ends(x: Tensor, a: Tensor, b: Tensor, w: float) -> Tensor:
+    """Return x, but the very ends at w = 0 and 1, from which rounding would depart."""
+    if w == 0:
+        return a
+    return b if w == 1 else x

@@ -1,4 +1,4 @@
-"""Spaces: where along an inversion, and where in the network, the code of a picture is read."""
+"""Levels and spaces: where along an inversion, and where in the network, the latents of images are read."""
 
 import re
 from collections.abc import MutableMapping
@@ -15,24 +15,78 @@ H_FROM = 0.35
 """The part of T below which "h" leaves the bottleneck alone: there the network only paints detail."""
 
 
-class Trace(NamedTuple):
-    """What an inversion passes through: x [B, ...] and bottlenecks h [B, C, h, w], each by its time."""
+class ParsedLevel(NamedTuple):
+    """Where latents are read or edited.
+
+    Attributes:
+        t: the time in (0, T]; None for all bottlenecks from 0.35 T on.
+        bottleneck: whether the bottleneck of the network is meant (h-space), not the state x.
+    """
+
+    t: float | None
+    bottleneck: bool
+
+    def stop(self, T: int) -> float:
+        """Return the time up to which an image is inverted: an edit in the bottleneck decodes from x_T."""
+        return T if self.bottleneck or self.t is None else self.t
+
+
+def parse_level(level: str | float, T: int) -> ParsedLevel:
+    """Return what a level means, in the one syntax that is accepted everywhere.
+
+    Args:
+        level: a time in (0, T] as a number or text (400, "400"), a part of T ("0.4T"), "xT" for the noise end, "h" for
+            the bottlenecks from 0.35 T on, or "h:LEVEL" for the bottleneck at one time ("h:0.2T").
+        T: number of trained times of the noise schedule.
+
+    Raises:
+        ArgumentError: a text of another form, or a time outside (0, T].
+
+    Examples:
+        >>> parse_level("0.4T", 1000)
+        ParsedLevel(t=400.0, bottleneck=False)
+        >>> parse_level("h:200", 1000)
+        ParsedLevel(t=200.0, bottleneck=True)
+    """
+    if level == "h":
+        return ParsedLevel(None, True)
+    text = str(level)
+    time = text.removeprefix("h:")
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)( ?T)?", time)
+    if time == "xT":
+        t = float(T)
+    elif isinstance(level, int | float):
+        t = float(level)
+    elif found:
+        t = float(found[1]) * (T if found[2] else 1)
+    else:
+        t = 0.0
+    if not 0 < t <= T:
+        raise ArgumentError(
+            f"{text!r:.40} is not a level. Give a time above 0 and up to {T}, a part of T such as 0.4T, xT,"
+            " h or h:0.2T."
+        )
+    return ParsedLevel(t, text.startswith("h:"))
+
+
+class Trajectory(NamedTuple):
+    """What an inversion passes through: states x [B, ...] and bottlenecks h [B, C, h, w], each by its time."""
 
     states: MutableMapping[float, Tensor]
     bottlenecks: MutableMapping[float, Tensor]
 
 
 class Space(Protocol):
-    """A place to read codes at, once the grid of the inversion is known."""
+    """A place to read latents at, once the grid of the inversion is known."""
 
     @property
     def name(self) -> str:
-        """What to call it in tables and files."""
+        """The name in tables and cache keys."""
         ...
 
     @property
     def times(self) -> tuple[float, ...]:
-        """The times of the bottlenecks that it reads; none where it reads x."""
+        """The times of the bottlenecks that it reads; empty where it reads x."""
         ...
 
     @property
@@ -40,42 +94,51 @@ class Space(Protocol):
         """The time up to which one must invert to read it."""
         ...
 
-    def read(self, trace: Trace) -> Tensor:
-        """Its codes [B, ...]."""
+    def read(self, trajectory: Trajectory) -> Tensor:
+        """Return its latents [B, ...]."""
         ...
 
 
 @dataclass(frozen=True)
 class StateSpace:
-    """The state x at one time of the grid: x_T where t = T, a half-noised picture before."""
+    """The state x at one time of the grid: x_T where t = T, a partly noised image before.
+
+    Args:
+        t: the time.
+    """
 
     t: float
 
     @property
     def name(self) -> str:
-        """The time, in full."""
+        """The kind of space and its time, in full."""
         return f"x t={self.t!r}"
 
     @property
     def times(self) -> tuple[float, ...]:
-        """None."""
+        """Empty: no bottleneck is read."""
         return ()
 
     @property
     def last(self) -> float:
-        """Its time."""
+        """The time up to which one must invert to read it."""
         return self.t
 
-    def read(self, trace: Trace) -> Tensor:
-        """Codes [B, C, H, W]."""
-        return trace.states[self.t]
+    def read(self, trajectory: Trajectory) -> Tensor:
+        """Return the states [B, C, H, W]."""
+        return trajectory.states[self.t]
 
 
 @dataclass(frozen=True)
 class BottleneckSpace:
-    """The bottlenecks h of the network at several times of the grid, one below the other; not for every network.
+    """The bottlenecks h of the network at several times of the grid, stacked (h-space).
 
-    Kwon, Jeong, Uh (2023).
+    Args:
+        times: of the bottlenecks.
+        last: the time up to which one must invert to read them.
+
+    References:
+        Kwon, Jeong, Uh: Diffusion Models Already Have a Semantic Latent Space. ICLR 2023. arXiv:2210.10960.
     """
 
     times: tuple[float, ...]
@@ -83,60 +146,48 @@ class BottleneckSpace:
 
     @property
     def name(self) -> str:
-        """The times, in full."""
+        """The kind of space and its times, in full."""
         return f"h t={','.join(map(repr, self.times))}"
 
-    def read(self, trace: Trace) -> Tensor:
-        """Codes [B, K, C, h, w] at K times.
+    def read(self, trajectory: Trajectory) -> Tensor:
+        """Return the bottlenecks [B, K, C, h, w] at K times.
 
         Raises:
-            ArgumentError: the trace of a solver that asks the network between the times of its grid.
+            ArgumentError: the trajectory of a solver that evaluates the network between the times of its grid.
         """
-        if any(t not in trace.bottlenecks for t in self.times):
-            wanted = "a solver that asks the network at the times of its grid"
-            raise ArgumentError(wanted, "one that asks in between", "use dpm2m, ddim or heun")
-        return torch.stack([trace.bottlenecks[t] for t in self.times], 1)
+        if any(t not in trajectory.bottlenecks for t in self.times):
+            raise ArgumentError(
+                "this solver evaluates the network between the times of its grid, where no bottleneck can be read."
+                " Use dpm2m, ddim or heun."
+            )
+        return torch.stack([trajectory.bottlenecks[t] for t in self.times], 1)
 
 
 def find_space(level: str | float, grid: Grid, T: int) -> Space:
-    """The space that a level names, on a grid; times are moved to the nearest one of the grid.
+    """Return the space that a level names on a grid; times are moved to the nearest one of the grid.
 
-    A level is a time in (0, T] as a number or text ("400"), a part of T ("0.4T"), "xT" for the end of the grid, "h" for
-    the bottlenecks from 0.35 T on, or "h:LEVEL" for the bottleneck at one time.
+    Args:
+        level: as for `parse_level`. "xT" is the end of the grid, wherever that is.
+        grid: the grid of the inversion.
+        T: number of trained times of the noise schedule.
 
     Raises:
-        ArgumentError: a text of another form, or a time outside (0, T].
+        ArgumentError: no level, or a bottleneck on a grid without times inside.
     """
-    text, inner = str(level), grid.times[1:-1]
-    if text == "h":
-        return _bottlenecks(grid, *(t for t in inner if t >= H_FROM * T))
-    kind, colon, time = text.rpartition(":")
-    if colon and kind == "h":
-        asked = parse_time(time, T)
-        return _bottlenecks(grid, *sorted(inner, key=lambda t: abs(t - asked))[:1])
-    t = grid.times[-1] if text == "xT" else grid.nearest(parse_time(text, T))
-    return StateSpace(t)
-
-
-def _bottlenecks(grid: Grid, *times: float) -> BottleneckSpace:
+    parsed = parse_level(level, T)
+    # No step of an inversion starts at the last time, and at the first one the image is clean.
+    inner = grid.times[1:-1]
+    if not parsed.bottleneck:
+        return StateSpace(grid.times[-1] if level == "xT" or parsed.t is None else grid.nearest(parsed.t))
+    if parsed.t is None:
+        times = tuple(t for t in inner if t >= H_FROM * T)
+    else:
+        asked = parsed.t
+        times = tuple(sorted(inner, key=lambda t: abs(t - asked))[:1])
     if not times:
-        wanted = "a grid that has times inside to read bottlenecks at"
         raise ArgumentError(
-            wanted, f"one of {grid.steps} steps up to {grid.times[-1]:g}", "take more steps, or a state"
+            f"a grid of {grid.steps} steps up to t = {grid.times[-1]:g} has no times inside to read bottlenecks at."
+            " Take more steps, or read the state x."
         )
-    # The network is asked at a time on the way to the next one, so that is how far one must go.
+    # The network is evaluated at a time on the way to the next one, so that is how far one must invert.
     return BottleneckSpace(times, min(t for t in grid.times if t > times[-1]))
-
-
-def parse_time(text: str, T: int) -> float:
-    """The time in (0, T] of a text such as "400", "0.4T" or "xT".
-
-    Raises:
-        ArgumentError: another text, or a time outside.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)( ?T)?", text)
-    t = T if text == "xT" else float(found[1]) * (T if found[2] else 1) if found else 0
-    if not 0 < t <= T:
-        wanted = f"a level above 0 and up to {T}, a part of T such as 0.4T, xT, h or h:LEVEL"
-        raise ArgumentError(wanted, text or "nothing", "0.4T is a good start")
-    return float(t)

@@ -13,7 +13,7 @@ from ddim_edit.config import InversionConfig
 from ddim_edit.directions import Direction, directions_in, packaged_directions
 from ddim_edit.editor import Editor
 from ddim_edit.images import CentreSquare, Crop, InputImage, read, read_all, to_uint8
-from ddim_edit.latents.interpolation import path
+from ddim_edit.latents.interpolation import plan_path
 from ddim_edit.latents.latent import Latents
 from ddim_edit.metrics.reconstruction import Reconstruction
 
@@ -141,7 +141,7 @@ class Session:
         Raises:
             ArgumentError: fewer than two pictures or frames; ImageError as `images.read`.
         """
-        key, coming = tuple(paths), len(set(path(len(paths), frames, loop)))
+        key, coming = tuple(paths), len(set(plan_path(len(paths), frames, loop)))
         fresh = 0 if key in self._codes else len(set(paths))
         with self._ticks.towards(METHOD.steps * (fresh + coming), tell):
             if fresh:

@@ -39,7 +39,7 @@ def test_a_csv_with_conditions_gives_the_direction_of_the_library(
     )
     assert outcome.out == f"{target}\n"
     old, young = ([faces / n for n, age in AGES.items() if low <= age <= high] for low, high in ((50, 99), (10, 25)))
-    (codes,) = Editor(load_model(model)).codes([*young, *old], ["0.4T"], InversionConfig(steps=4))
+    (codes,) = Editor(load_model(model)).latents_at([*young, *old], ["0.4T"], InversionConfig(steps=4))
     labels = np.repeat([0.0, 1.0], [len(young), len(old)])
     wanted, found = fit_direction("old", codes, labels, MeanDifference()), Direction.load(target)
     assert float((found.vector - wanted.vector).abs().max()) < 1e-5
@@ -92,7 +92,7 @@ def test_ages_themselves_are_fitted_by_ridge_alone(
     assert "labels of two classes" in outcome.errors[0]
     assert not target.exists()
     done("fit", "age", *of_csv(faces), "--method", "ridge", "-o", target)
-    (codes,) = Editor(load_model(model)).codes([faces / name for name in AGES], ["0.4T"], InversionConfig(steps=4))
+    (codes,) = Editor(load_model(model)).latents_at([faces / name for name in AGES], ["0.4T"], InversionConfig(steps=4))
     wanted = fit_direction("age", codes, np.array(list(AGES.values()), float), RidgeDirection())
     assert float((Direction.load(target).vector - wanted.vector).abs().max()) < 1e-4
 

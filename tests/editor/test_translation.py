@@ -50,7 +50,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Editor:
 
 def test_an_attribute_of_two_pictures_is_the_way_between_their_codes(editor: Editor, files: list[Path]) -> None:
     direction = editor.attribute_from(files[0], files[1], "one", "0.6T", QUICK)
-    (codes,) = editor.codes(files[:2], ["0.6T"], QUICK)
+    (codes,) = editor.latents_at(files[:2], ["0.6T"], QUICK)
     way = (codes.values[0] - codes.values[1]).double()
     assert max_error(direction.vector, unit(way)) < 1e-6
     assert direction.sd == pytest.approx(float(way.norm()) / 2, rel=1e-6)
@@ -66,7 +66,7 @@ def test_any_handful_of_pictures_is_enough(editor: Editor, tmp_path: Path, n: in
     """Too few for every class to be in every fold of shuffled labels by chance."""
     pictures = [tiny.save_picture(tmp_path / f"{seed}.png", seed) for seed in range(n + m)]
     direction = editor.attribute_from(pictures[:n], pictures[n:], level="0.6T", method=PLAIN)
-    (codes,) = editor.codes(pictures, ["0.6T"], PLAIN)
+    (codes,) = editor.latents_at(pictures, ["0.6T"], PLAIN)
     way = codes.values[:n].double().mean(0) - codes.values[n:].double().mean(0)
     assert max_error(direction.vector, unit(way)) < 1e-6
     assert direction.report["gap"] == pytest.approx(float(way.norm()), rel=1e-5)
@@ -77,7 +77,7 @@ def test_any_handful_of_pictures_is_enough(editor: Editor, tmp_path: Path, n: in
 def test_an_attribute_in_h_is_the_difference_of_means_at_each_time(editor: Editor, files: list[Path]) -> None:
     method = InversionConfig(steps=8)
     direction = editor.attribute_from(files[:2], files[2:5], level="h", method=method)
-    with_, without = (editor.codes(part, ["h"], method)[0] for part in (files[:2], files[2:5]))
+    with_, without = (editor.latents_at(part, ["h"], method)[0] for part in (files[:2], files[2:5]))
     assert direction.times == with_.times
     assert len(direction.times) >= 3
     for index in range(len(direction.times)):

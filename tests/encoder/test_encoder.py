@@ -51,7 +51,7 @@ def as_tensor(files: list[Path]) -> torch.Tensor:
 
 @pytest.mark.parametrize("level", ["0.4T", 700, "xT", "h", "h:0.2T"])
 def test_it_gives_the_codes_of_the_editor_as_rows(model: Path, files: list[Path], level: str | float) -> None:
-    (codes,) = Editor(load_model(model)).codes(files, [level], InversionConfig("ddim", "uniform", 6, dequantise=3))
+    (codes,) = Editor(load_model(model)).latents_at(files, [level], InversionConfig("ddim", "uniform", 6, dequantise=3))
     options = {"solver": "ddim", "grid": "uniform", "steps": 6, "dequantise": 3}
     rows = LatentEncoder(model, level, **options).fit_transform(files)
     assert rows.dtype == np.float32

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.latents.interpolation import INTERPOLATIONS, Stop, find_interpolation, lerp, norm, path, slerp
+from ddim_edit.latents.interpolation import INTERPOLATIONS, PathPoint, find_interpolation, lerp, norm, plan_path, slerp
 
 SHAPE = (2, 3, 4)
 SEEDS, W, SCALES = st.integers(0, 2**31), st.floats(0, 1), st.floats(1e-3, 1e3)
@@ -147,25 +149,33 @@ def test_every_picture_is_blended_by_itself(name: str, seed: int, w: float) -> N
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_norm_refuses_a_line_through_zero(scale: float) -> None:
     a = randn()
-    with pytest.raises(ArgumentError, match="wanted latents that are not opposite, was given two that cancel: use sl"):
+    with pytest.raises(ArgumentError, match="not defined for opposite latents"):
         norm(a, -scale * a, 1 / (1 + scale))
 
 
 def test_blends_are_found_by_name() -> None:
     assert [find_interpolation(name) for name in INTERPOLATIONS] == [slerp, lerp, norm]
-    message = "wanted an interpolation out of slerp, lerp, norm, was given cubic: choose one of these"
-    with pytest.raises(ArgumentError, match=message):
+    with pytest.raises(ArgumentError, match=r"there is no interpolation 'cubic'\. Use slerp, lerp, norm\."):
         find_interpolation("cubic")
 
 
-def places(stops: list[Stop]) -> list[float]:
+def test_the_registry_needs_no_torch() -> None:
+    code = (
+        "import sys; from ddim_edit.latents.interpolation import INTERPOLATION_ENTRIES as entries;"
+        "assert list(entries) == ['slerp', 'lerp', 'norm'] and all(e.help for e in entries.values());"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def places(stops: list[PathPoint]) -> list[float]:
     """Where stops lie on a line with the ends at 0, 1, 2, ..."""
     return [(1 - stop.w) * stop.start + stop.w * stop.end for stop in stops]
 
 
 @given(st.integers(2, 6), st.integers(2, 12))
 def test_a_path_visits_every_end_once_and_evenly(ends: int, frames: int) -> None:
-    stops = path(ends, frames)
+    stops = plan_path(ends, frames)
     legs = ends - 1
     assert len(stops) == legs * (frames - 1) + 1
     assert places(stops) == pytest.approx([i / (frames - 1) for i in range(len(stops))])
@@ -174,9 +184,9 @@ def test_a_path_visits_every_end_once_and_evenly(ends: int, frames: int) -> None
 
 @given(st.integers(2, 6), st.integers(2, 12))
 def test_a_loop_returns_without_repeating_its_beginning(ends: int, frames: int) -> None:
-    stops = path(ends, frames, loop=True)
+    stops = plan_path(ends, frames, loop=True)
     assert len(stops) == ends * (frames - 1)
-    assert stops[: (ends - 1) * (frames - 1)] == path(ends, frames)[:-1]
+    assert stops[: (ends - 1) * (frames - 1)] == plan_path(ends, frames)[:-1]
     back = stops[(ends - 1) * (frames - 1) :]
     expected = [(ends - 1) * (1 - i / (frames - 1)) for i in range(frames - 1)]
     assert places(back) == pytest.approx(expected)
@@ -184,17 +194,16 @@ def test_a_loop_returns_without_repeating_its_beginning(ends: int, frames: int) 
 
 @given(st.integers(2, 12))
 def test_there_and_back_is_the_same_stops_twice(frames: int) -> None:
-    stops = path(2, frames, loop=True)
+    stops = plan_path(2, frames, loop=True)
     assert stops[frames:] == stops[1 : frames - 1][::-1]
 
 
 def test_the_ends_of_legs_are_exact() -> None:
-    assert [stop.w for stop in path(3, 4)] == [0, 1 / 3, 2 / 3, 0, 1 / 3, 2 / 3, 1]
-    assert path(2, 2) == [Stop(0, 1, 0.0), Stop(0, 1, 1.0)]
+    assert [stop.w for stop in plan_path(3, 4)] == [0, 1 / 3, 2 / 3, 0, 1 / 3, 2 / 3, 1]
+    assert plan_path(2, 2) == [PathPoint(0, 1, 0.0), PathPoint(0, 1, 1.0)]
 
 
 @pytest.mark.parametrize(("ends", "frames"), [(1, 5), (0, 5), (3, 1)])
 def test_a_path_needs_two_pictures_and_two_frames(ends: int, frames: int) -> None:
-    message = f"wanted at least 2 pictures and 2 frames, was given {ends} pictures and {frames} frames: add what"
-    with pytest.raises(ArgumentError, match=message):
-        path(ends, frames)
+    with pytest.raises(ArgumentError, match=f"not {ends} images and {frames} frames"):
+        plan_path(ends, frames)

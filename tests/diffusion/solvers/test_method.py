@@ -96,6 +96,12 @@ def test_a_grid_of_ones_own_is_taken_as_it_is() -> None:
     assert InversionConfig(grid=own, level=50).make_grid(LINEAR) == Grid("mine", (0.0, 3.5, 77.0))
 
 
+@pytest.mark.parametrize(("level", "time"), [("0.4T", 400), ("xT", 1000), ("h", 1000), ("h:0.2T", 1000), ("250", 250)])
+def test_levels_have_one_syntax(level: str, time: float) -> None:
+    grid = InversionConfig(grid="uniform", level=level).make_grid(LINEAR)
+    assert grid == InversionConfig(grid="uniform", level=time).make_grid(LINEAR)
+
+
 @given(st.sampled_from(list(GRIDS)), st.integers(2, 40), st.floats(0.001, 1000))
 def test_a_level_ends_the_grid_at_its_nearest_time(name: str, steps: int, level: float) -> None:
     whole, part = (InversionConfig(grid=name, steps=steps, level=each).make_grid(LINEAR) for each in (None, level))
@@ -107,7 +113,7 @@ def test_a_level_ends_the_grid_at_its_nearest_time(name: str, steps: int, level:
 
 @pytest.mark.parametrize("level", [0.0, -1.0, 1000.1, math.inf, math.nan])
 def test_a_level_outside_the_schedule_is_refused(level: float) -> None:
-    with pytest.raises(ArgumentError, match=r"wanted a level above 0 and up to 1000, was given \S+: 0.4 T is"):
+    with pytest.raises(ArgumentError, match=r"is not a level\. Give a time above 0 and up to 1000"):
         InversionConfig(level=level).make_grid(LINEAR)
 
 

@@ -129,7 +129,7 @@ def test_codes_of_two_conditions_are_not_mixed(editors: Editors, family: str) ->
 @families
 def test_a_direction_is_fitted_and_edits_under_its_condition(editors: Editors, family: str) -> None:
     editor, shown = editors(family), pictures(0, 1, 2, 3)
-    (codes,) = editor.codes(shown, ["0.4T"], method(family))
+    (codes,) = editor.latents_at(shown, ["0.4T"], method(family))
     direction = fit_direction("bright", codes, np.array([0.0, 0.0, 1.0, 1.0]), MeanDifference(), folds=2)
     assert direction.method.condition == CONDITIONS[family][0]
     assert max_error(editor.edit(shown[:2], {direction: 0.0}), shown[:2]) < 1e-12
@@ -153,7 +153,7 @@ def test_codes_at_several_levels_can_be_probed(editors: Editors, family: str) ->
     editor = editors(family)
     noisy = pictures(*[0, 1] * 8) + 0.01 * noise(16, 3, pipelines.SIZE, pipelines.SIZE)
     levels = ["0.2T", "xT"]
-    codes = editor.codes(noisy, levels, method(family, dequantise=None))
+    codes = editor.latents_at(noisy, levels, method(family, dequantise=None))
     assert [each.values.shape for each in codes] == 2 * [(16, *editor.model.shape)]
     named = {level: each.values.flatten(1).numpy() for level, each in zip(levels, codes, strict=True)}
     report = probe(named, np.tile([0.0, 1.0], 8), sizes=[None], draws=1)
@@ -168,7 +168,7 @@ def test_a_bottleneck_edits_every_unet(editors: Editors, family: str) -> None:
     """Ours or diffusers', under a prompt or class, without guidance."""
     editor, shown = editors(family), pictures(0, 1, 2, 3)
     condition = replace(CONDITIONS[family][0], negative_prompt="", guidance_scale=1.0)
-    (codes,) = editor.codes(shown, ["h"], replace(method(family), condition=condition))
+    (codes,) = editor.latents_at(shown, ["h"], replace(method(family), condition=condition))
     assert codes.times
     direction = fit_direction("bright", codes, np.array([0.0, 0.0, 1.0, 1.0]), MeanDifference(), folds=2)
     assert max_error(editor.edit(shown[:1], {direction: 0.0}), shown[:1]) < 1e-12
@@ -179,14 +179,14 @@ def test_a_bottleneck_edits_every_unet(editors: Editors, family: str) -> None:
 def test_a_transformer_has_no_bottleneck_and_says_so(editors: Editors, family: str) -> None:
     condition = replace(CONDITIONS[family][0], negative_prompt="", guidance_scale=1.0)
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
-        editors(family).codes(pictures(0), ["h"], replace(method(family), condition=condition))
+        editors(family).latents_at(pictures(0), ["h"], replace(method(family), condition=condition))
     assert "wanted a network that shows its bottleneck" in str(caught.value)
 
 
 @pytest.mark.parametrize("family", [family for family in CONDITIONED if family not in ("classes", "flux dev")])
 def test_guidance_has_no_one_bottleneck_and_says_so(editors: Editors, family: str) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
-        editors(family).codes(pictures(0), ["h"], method(family))
+        editors(family).latents_at(pictures(0), ["h"], method(family))
     assert re.search("bottleneck.*Guided.*leave guidance out", str(caught.value))
 
 

@@ -142,7 +142,7 @@ def test_latents_are_kept_mixed_and_decoded(kind: Kind, editor: Editor, tmp_path
 @pytest.mark.parametrize("level", ["0.4T", "h"])
 def test_a_direction_fitted_on_its_codes_moves_pictures(kind: Kind, editor: Editor, level: str) -> None:
     images = torch.cat([pictures(kind, 4), (pictures(kind, 4, 10) + 0.3).clamp(-1, 1)])
-    (codes,) = editor.codes(images, [level], InversionConfig(steps=8, condition=kind.condition))
+    (codes,) = editor.latents_at(images, [level], InversionConfig(steps=8, condition=kind.condition))
     direction: Direction = fit_direction("light", codes, np.repeat([0.0, 1.0], 4), MeanDifference())
     edits = editor.edits(images[:2], [{direction: 0.0}, {direction: 3.0}])
     assert float((edits[:, 0] - images[:2]).abs().max()) < 1e-9
