@@ -193,7 +193,7 @@ def test_models_of_other_shapes_are_refused_before_anything_is_inverted(
 
 @pytest.mark.parametrize("level", [200, 1000.0])
 def test_a_method_with_a_level_is_refused(editor: Editor, other: Editor, files: list[Path], level: float) -> None:
-    with pytest.raises(ArgumentError, match=rf"wanted a method that goes to x_T, was given one to level {level:g}: "):
+    with pytest.raises(ArgumentError, match=rf"wanted a method that goes to x_T, was given one to level {level}: "):
         editor.translate(files, other, replace(QUICK, level=level))
 
 
