@@ -38,7 +38,7 @@ def export_command(
     """Write the x of every latent file as DIR/NAME with the suffix of another program's tensors, without the recipe."""
     import torch
 
-    from ddim_edit.latents.exchange.files import FORMATS, export_latents
+    from ddim_edit.latents.exchange import FORMATS, export_latents
 
     work = jobs(session, latent_files(session, latents), Place(output, SUFFIXES[form], overwrite))
     loaded = load_latents(session, [job.source for job in work])
@@ -108,7 +108,7 @@ def _pattern(session: Session, file: Path, like: Path | None, walk: Mapping[str,
 
 
 def _read(session: Session, file: Path, pattern: "Latent", form: str | None) -> "Latents":
-    from ddim_edit.latents.exchange.files import import_latents
+    from ddim_edit.latents.exchange import import_latents
 
     return import_latents(file, pattern, form, session.editor.model)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ddim_edit import Editor, InversionConfig, Latent
 from ddim_edit.cli import converting
-from ddim_edit.latents.exchange.files import FORMATS
+from ddim_edit.latents.exchange import FORMATS
 
 from .. import tiny
 from .conftest import Outcome, Run, files_in, pixels_of
@@ -34,7 +34,7 @@ def convert(run: Run, model: Path) -> Callable[..., Outcome]:
 
 
 def test_the_command_line_knows_the_formats() -> None:
-    assert {name: form.container.suffix for name, form in FORMATS.items()} == converting.SUFFIXES
+    assert {name: form.suffix for name, form in FORMATS.items()} == converting.SUFFIXES
 
 
 def test_exported_files_hold_the_x_of_the_latents(convert: Run, latents: list[Path], tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_one_bad_file_does_not_end_a_batch(run: Run, model: Path, tmp_path: Path
     assert outcome.status == 1
     assert outcome.out.splitlines() == [str(tmp_path / "out" / f"good{LATENT}")]
     assert [line.split(": ")[1] for line in outcome.errors] == list(map(str, bad))
-    assert "wanted a tensor of shape [3, 16, 16] or [B, 3, 16, 16], was given [3, 4, 4]" in outcome.errors[0]
+    assert "has the shape [3, 4, 4], and the model takes [3, 16, 16] or [B, 3, 16, 16]" in outcome.errors[0]
 
 
 def test_a_latent_of_another_model_is_not_put_into_its_units(
@@ -136,7 +136,7 @@ def test_like_a_latent_of_another_model_is_refused(
 def test_comfyui_is_told_to_want_an_autoencoder(run: Run, latents: list[Path], model: Path, tmp_path: Path) -> None:
     outcome = run("export", latents[0], "--to", "comfy", "--model", model, "-o", tmp_path / "out")
     assert outcome.status == 1
-    assert "wanted a model with an autoencoder for ComfyUI, was given tiny" in outcome.errors[0]
+    assert "ComfyUI takes models with an autoencoder, and tiny has none" in outcome.errors[0]
 
 
 def test_nothing_is_replaced_unasked(run: Run, convert: Run, model: Path, latents: list[Path], tmp_path: Path) -> None:

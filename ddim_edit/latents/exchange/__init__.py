@@ -1,1 +1,0 @@
-"""Latents in the file formats of other programs."""
