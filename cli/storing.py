@@ -154,12 +154,12 @@ def _rank(filling: Mapping[str, Any]) -> "Rank":
 
 
 def _clear(output: Path, rank: "Rank") -> None:
-    from ddim_edit.latents.store.layout import Layout
+    from ddim_edit.latents.store.files import StoreFiles
 
     if rank.count > 1:
         wanted = "one process that overwrites a store"
         raise ArgumentError(wanted, f"{rank.count} of them", "remove it first, or use another name")
-    Layout(output).clear()
+    StoreFiles(output).remove()
 
 
 def _job(session: Session, output: Path, found: "Listing", rank: "Rank", **how: Any) -> "Job":
@@ -201,9 +201,9 @@ def _run(session: Session, job: "Job", mine: Sequence[int], filling: Mapping[str
 
 
 def _tell(session: Session, output: Path, filled: "Filled") -> None:
-    from ddim_edit.latents.store.layout import Layout
+    from ddim_edit.latents.store.files import StoreFiles
 
-    file = Layout(output).shard(filled.index)
+    file = StoreFiles(output).shard(filled.index)
     if filled.unconverged:
         session.warn(f"{file.name}: {filled.unconverged:,} pictures did not converge, so their best codes were kept")
     session.emit({"shard": filled.index, "rows": filled.rows, "failures": dict(filled.failures)}, file)
@@ -245,10 +245,9 @@ def _progress(session: Session, job: "Job", mine: Sequence[int]) -> Iterator[_Pr
     from tqdm import tqdm
 
     from ddim_edit.distributed.running import finished
-    from ddim_edit.latents.store.layout import Layout
-    from ddim_edit.latents.store.plan import Plan
+    from ddim_edit.latents.store.files import ShardPlan, StoreFiles
 
-    plan, there = Plan(Layout(job.store).plan), set(finished(job, mine))
+    plan, there = ShardPlan(StoreFiles(job.store).plan), set(finished(job, mine))
     counts = {index: len(plan[index]) for index in mine if index not in there}
     hidden = session.quiet or not sys.stderr.isatty()
     with tqdm(total=sum(counts.values()), unit=" pictures", disable=hidden, leave=False) as bar:

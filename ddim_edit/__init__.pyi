@@ -46,8 +46,7 @@ from .evaluation.report import Evaluation
 from .latents.cache import LatentArray, LatentCache
 from .latents.latent import Latent, Latents
 from .latents.provenance import Recipe
-from .latents.store.rows import StoreRows
-from .latents.store.store import LatentStore
+from .latents.store.store import LatentStore, StoreRows
 from .metrics.reconstruction import Reconstruction
 from .models.codec.autoencoder import Autoencoder, AutoencoderCodec
 from .models.codec.pixels import Codec

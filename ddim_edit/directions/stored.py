@@ -12,8 +12,7 @@ from ddim_edit.directions.rows import Picked
 from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.latents.cache import LatentArray
 from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
-from ddim_edit.latents.store.layout import Layout
-from ddim_edit.latents.store.settings import read_settings
+from ddim_edit.latents.store.files import StoreFiles, read_settings
 from ddim_edit.latents.store.store import LatentStore
 
 
@@ -46,7 +45,7 @@ def stored_codes(store: LatentStore, labels: Mapping[str, float]) -> tuple[Laten
 
 def _recipe(store: LatentStore) -> Recipe:
     """As the recipe of `Editor.latents_at` at this level, so that images are inverted there alike."""
-    settings = read_settings(Layout(store.path).settings)
+    settings = read_settings(StoreFiles(store.path).settings)
     if settings is None:
         raise LatentError("a store with its settings", f"{store.path}, which has none", "make the store anew")
     method: Mapping[str, Any] = settings["method"]

@@ -10,9 +10,7 @@ import torch
 from ddim_edit.distributed.job import Engine, Filled, Job
 from ddim_edit.distributed.ranks import Rank
 from ddim_edit.distributed.worker import Worker, filled
-from ddim_edit.latents.store.layout import Layout
-from ddim_edit.latents.store.plan import Plan
-from ddim_edit.latents.store.settings import agree, read_settings, require_same
+from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings, read_settings, require_settings
 from ddim_edit.models.loading import DEFAULT_MODEL
 from ddim_edit.models.placement import dtype_name, find_device
 
@@ -30,7 +28,7 @@ class Sizes(NamedTuple):
 
 def sizes(store: Path, device: str, batch: int | None = None, shard: int | None = None) -> Sizes:
     """The sizes that are asked for, else those that the store has, else what suits the device."""
-    kept = read_settings(Layout(store).settings) or {}
+    kept = read_settings(StoreFiles(store).settings) or {}
     usual = Sizes(threads=torch.get_num_threads()) if find_device(device).type == "cpu" else Sizes(batch=64)
     return Sizes(
         batch or kept.get("batch_size", usual.batch),
@@ -54,20 +52,20 @@ def begin(job: Job, names: Iterable[str], shard_size: int = Sizes().shard, rank:
     Raises:
         ArgumentError: a folder that is not a store; LatentMismatchError: a store that was begun by other settings.
     """
-    layout, settings = Layout(job.store), {"shard_size": shard_size, **job.settings}
+    layout, settings = StoreFiles(job.store), {"shard_size": shard_size, **job.settings}
     layout.require_usable()
-    if layout.is_hollow and not _agrees(layout, settings):
-        layout.clear()
-    agree(layout.settings, settings)
+    if layout.is_empty and not _agrees(layout, settings):
+        layout.remove()
+    ensure_settings(layout.settings, settings)
     _require_model(layout, job)
     # Of several processes another one may be writing now, which takes seconds.
-    layout.sweep(0 if rank.count == 1 else _HOUR)
-    return list(range(rank.index, len(Plan(layout.plan).grow(names, shard_size)), rank.count))
+    layout.remove_temporaries(0 if rank.count == 1 else _HOUR)
+    return list(range(rank.index, len(ShardPlan(layout.plan).extend(names, shard_size)), rank.count))
 
 
 def finished(job: Job, indices: Sequence[int]) -> list[int]:
     """Those of the shards that are there."""
-    return [index for index in indices if Layout(job.store).shard(index).exists()]
+    return [index for index in indices if StoreFiles(job.store).shard(index).exists()]
 
 
 def fill(job: Job, indices: Sequence[int], engine: Engine) -> Iterator[Filled]:
@@ -76,7 +74,7 @@ def fill(job: Job, indices: Sequence[int], engine: Engine) -> Iterator[Filled]:
     yield from (filled(job, index) for index in there)
     if left := sorted(set(indices) - set(there)):
         yield from engine(job, left)
-    plan = Plan(Layout(job.store).plan)
+    plan = ShardPlan(StoreFiles(job.store).plan)
     if len(finished(job, range(len(plan)))) == len(plan):
         with suppress(OSError):  # another process is still at it
             (job.store / "parts").rmdir()
@@ -92,20 +90,20 @@ def local(
     return Worker(job, on_evaluation, on_batch).fill_all(indices)
 
 
-def _agrees(layout: Layout, settings: dict[str, Any]) -> bool:
+def _agrees(layout: StoreFiles, settings: dict[str, Any]) -> bool:
     kept = read_settings(layout.settings)
     return kept is None or settings.items() <= kept.items()
 
 
-def _require_model(layout: Layout, job: Job) -> None:
+def _require_model(layout: StoreFiles, job: Job) -> None:
     """Refuse early what can be told without the model; workers look at all of it."""
     kept = read_settings(layout.model)
-    if kept is None or layout.is_hollow:
+    if kept is None or layout.is_empty:
         return
     asked: dict[str, Any] = {"name": _title(job.model or DEFAULT_MODEL)}
     asked |= {} if job.dtype == "auto" else {"dtype": dtype_name(job.dtype)}
     asked |= {} if job.size is None else {"size": list(job.size)}
-    require_same(layout.model, kept, asked)
+    require_settings(layout.model, kept, asked)
 
 
 def _title(model: str) -> str:

@@ -16,11 +16,8 @@ from ddim_edit.errors import ImageError, LatentError
 from ddim_edit.images import InputImage, read_all
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.latent import Latent
-from ddim_edit.latents.store.layout import TEMPORARY, Layout
-from ddim_edit.latents.store.plan import Plan
-from ddim_edit.latents.store.settings import agree
-from ddim_edit.latents.store.shard import Shard
-from ddim_edit.latents.store.stacking import join, stack
+from ddim_edit.latents.store.files import TEMPORARY, ShardPlan, StoreFiles, ensure_settings
+from ddim_edit.latents.store.shard import Shard, join_shards, write_shard
 from ddim_edit.models.model import Model
 
 # What is wrong with one picture; any other trouble of the system is wrong with the disk, and would fail them all.
@@ -60,7 +57,7 @@ class Worker:
         on_batch: Callable[[int], object] | None = None,
     ) -> None:
         self.job = job
-        self._layout = Layout(job.store)
+        self._layout = StoreFiles(job.store)
         self._on_evaluation, self._on_batch = on_evaluation, on_batch
 
     @cached_property
@@ -81,7 +78,7 @@ class Worker:
             batch_size=job.batch_size,
             on_evaluation=self._on_evaluation,
         )
-        agree(self._layout.model, _facts(editor.model))
+        ensure_settings(self._layout.model, _facts(editor.model))
         return editor
 
     def fill(self, index: int) -> Filled:
@@ -124,8 +121,8 @@ class Worker:
         return self._layout.batch(batch.shard, batch.number)
 
     @cached_property
-    def _plan(self) -> Plan:
-        return Plan(self._layout.plan)
+    def _plan(self) -> ShardPlan:
+        return ShardPlan(self._layout.plan)
 
     def _inverted(self, batches: Iterable[_Batch]) -> Iterator[_Found]:
         batches, batches_to_read = tee(batches)
@@ -161,21 +158,21 @@ class Worker:
         """Write a batch, or close the shard behind its last one."""
         if not found.batch.names:
             return self._close(found.batch.shard)
-        stack(self._file(found.batch), found.latents, found.failures, self.editor.model.shape)
+        write_shard(self._file(found.batch), found.latents, found.failures, self.editor.model.shape)
         return None
 
     def _close(self, index: int) -> Filled:
         if not self._layout.shard(index).exists():
             # Not straight to its place, so that what a killed process leaves lies where only this shard's makers look.
             whole = self._layout.parts(index) / "whole.safetensors"
-            join(whole, [self._file(batch) for batch in self._batches(index)])
+            join_shards(whole, [self._file(batch) for batch in self._batches(index)])
             whole.replace(self._layout.shard(index))
         return filled(self.job, index)
 
 
 def filled(job: Job, index: int) -> Filled:
     """What a finished shard says of itself; what was left over from making it is removed."""
-    layout = Layout(job.store)
+    layout = StoreFiles(job.store)
     shutil.rmtree(layout.parts(index), ignore_errors=True)
     header = Shard(layout.shard(index)).header
     return Filled(index, header.rows, header.failures, header.unconverged)

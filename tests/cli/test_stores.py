@@ -126,7 +126,7 @@ def test_other_settings_are_refused_in_one_sentence(
     before = contents(tmp_path / "s.latents")
     outcome = run("invert", many, "-o", tmp_path / "s.latents", "--steps", "3", *options)
     assert outcome.status == 1
-    assert outcome.err.startswith(f"error: wanted {named}, by which s.latents was begun, was given")
+    assert outcome.err.startswith(f"error: s.latents was begun with {named}, not ")
     assert "--overwrite" in outcome.err
     assert contents(tmp_path / "s.latents") == before
 
@@ -142,7 +142,7 @@ def test_overwriting_begins_anew_and_never_removes_what_is_no_store(
     for options in ([], ["--overwrite"]):
         outcome = run("invert", many, "-o", tmp_path / "mine.latents", *options)
         assert outcome.status == 1
-        assert outcome.err.startswith("error: wanted a store of latents or a free name, was given")
+        assert "exists and is not a store of latents" in outcome.err
     assert files_in(tmp_path / "mine.latents") == ["diary.txt"]
     outcome = run("invert", many, "-o", tmp_path / "s.latents", "--overwrite", "--shard", "0/2")
     assert outcome.status == 1

@@ -18,7 +18,7 @@ from ddim_edit.directions.labels import read_csv
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.images import read, read_recipe
 from ddim_edit.latents.provenance import Recipe
-from ddim_edit.latents.store.stacking import stack
+from ddim_edit.latents.store.shard import write_shard
 from ddim_edit.models.single_file.reading import read_states
 
 from .. import tiny
@@ -83,7 +83,7 @@ def all_of(store: Path) -> None:
 def test_stores(tmp_path: Path, mutations: list[tuple[float, int, bytes]], file: str) -> None:
     (tmp_path / "store.json").write_text('{"format": 1}')
     (tmp_path / "pictures.jsonl").write_text('["a.png", "b.png"]\n')
-    stack(tmp_path / "shard-00000.safetensors", {"a.png": CODE, "b.png": replace(CODE, t=30.5)}, {}, (3, 4, 4))
+    write_shard(tmp_path / "shard-00000.safetensors", {"a.png": CODE, "b.png": replace(CODE, t=30.5)}, {}, (3, 4, 4))
     blob = mutated((tmp_path / file).read_bytes(), mutations)
     survives(tmp_path / file, blob, lambda path: all_of(tmp_path))
 

@@ -1,7 +1,13 @@
-"""One shard of a store: many latents in one memory-mapped file."""
+"""Shards of a store: many latents in one memory-mapped safetensors file.
 
-from collections.abc import Iterator, Mapping
+A shard has the tensors x [N, C, H, W] and, for two-state solvers, delta in float64, the JSON records of its latents as
+bytes, one after the other, and the offsets [N + 1] at which they begin. What their recipes share is in the header.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,36 +18,40 @@ from torch import Tensor
 
 from ddim_edit.errors import LatentError
 from ddim_edit.io import schema
-from ddim_edit.io.schema import find_problem, parse_json
+from ddim_edit.io.atomic import atomic
+from ddim_edit.io.schema import parse_json
 from ddim_edit.latents.latent import Latent
 from ddim_edit.latents.provenance import Recipe
-from ddim_edit.latents.store.layout import FORMAT
+from ddim_edit.latents.store.files import FORMAT
 
 KEY = "ddim-edit store"
 OWN = ("dequantise", "origin")
-"""What a latent's recipe has of its own; the rest is the same in all of a store."""
-
-
-_ENTRIES = {
+"""The entries of a recipe that each latent has for itself; the others are the same in all of a store."""
+_REMEDY = "Delete it and run the same command again."
+_HEADER = {
+    "format": schema.one_of(FORMAT),
     "recipe": schema.optional(schema.table),
     "failures": schema.map_of(schema.text),
     "unconverged": schema.count,
 }
 _RECORD = {"t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
-_KINDS = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8"}
+_DTYPES = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8"}
+_BYTES = {"F64": 8, "I64": 8, "U8": 1}
+
+Blocks = Iterable[npt.NDArray[Any]]
 
 
-class Header(NamedTuple):
+class ShardHeader(NamedTuple):
     """What a shard says of itself.
 
     Attributes:
-        rows: how many latents.
-        shape: of one x.
-        paired: whether they have a delta.
-        extent: bytes of all records.
+        rows: number of latents.
+        shape: of one x, (C, H, W).
+        paired: whether the latents have a delta.
+        extent: number of bytes of all records.
         recipe: what their recipes share, or None without a latent.
-        failures: why pictures are missing, by name.
-        unconverged: how many inversions did not meet their tolerance.
+        failures: why images are missing, by name.
+        unconverged: number of inversions that did not meet their tolerance.
     """
 
     rows: int
@@ -54,10 +64,10 @@ class Header(NamedTuple):
 
 
 class Shard:
-    """The latents of one file, each read when asked for; opening it reads the header alone.
+    """The latents of one file, each read on access; opening it reads the header alone.
 
     Args:
-        path: a file that `stack` or `join` wrote.
+        path: a file that `write_shard` or `join_shards` wrote.
 
     Raises:
         LatentError: another kind of file, or one that is cut short.
@@ -67,10 +77,11 @@ class Shard:
         self.path = path
         try:
             with safe_open(path, "pt") as file:
-                self.header = _header(file)
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-            given = f"{path} ({'no such file' if isinstance(error, FileNotFoundError) else str(error).rstrip('.')})"
-            raise LatentError("a whole shard of a store", given, "delete it and run the same command again") from error
+                self.header = _read_header(file)
+        except FileNotFoundError as error:
+            raise LatentError(f"{path}: no such file. {_REMEDY}") from error
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, LatentError) as error:
+            raise LatentError(f"{path}: not a shard of a store: {str(error).rstrip('.')}. {_REMEDY}") from error
 
     def __len__(self) -> int:
         return self.header.rows
@@ -81,46 +92,41 @@ class Shard:
         return self.header.shape
 
     def __getitem__(self, row: int) -> Latent:
-        """The latent of a row, 0 <= row < len."""
+        """Return the latent of a row, 0 <= row < len."""
         record = self.record(row)
         recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
         # Copied, so that a latent neither keeps the whole file mapped nor can change in it.
+        x = self._file.get_slice("x")[row].clone()
         delta = self._file.get_slice("delta")[row].clone() if self.header.paired else None
-        return Latent(self._file.get_slice("x")[row].clone(), record["t"], recipe, delta, record["report"])
+        return Latent(x, record["t"], recipe, delta, record["report"])
 
     def __iter__(self) -> Iterator[Latent]:
         return (self[row] for row in range(len(self)))
 
     def record(self, row: int) -> dict[str, Any]:
-        """What a latent says of itself: name, t, report, and its part of the recipe.
+        """Return the record of a latent: name, t, report, and its part of the recipe.
 
         Raises:
             LatentError: it is damaged.
         """
         start, end = self._file.get_slice("offsets")[row : row + 2].tolist()
+        content = b""
+        if 0 <= start <= end <= self.header.extent:
+            found: Tensor = self._file.get_slice("records")[start:end]
+            content = found.numpy().tobytes()
         try:
-            record = parse_json(self._bytes(start, end))
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or find_problem(record, _RECORD):
-            remedy = "delete it and run the same command again"
-            raise LatentError("the record of a latent", f"{self.path}, whose row {row} has none", remedy)
-        return record
-
-    def _bytes(self, start: int, end: int) -> bytes:
-        """Part of the records; nothing where there is no such part."""
-        if not 0 <= start <= end <= self.header.extent:
-            return b""
-        found: Tensor = self._file.get_slice("records")[start:end]
-        return found.numpy().tobytes()
+            record = parse_json(content)
+        except ValueError as error:
+            raise LatentError(f"{self.path}: the record of row {row} is damaged. {_REMEDY}") from error
+        return schema.validate(record, _RECORD, f"{self.path}: row {row}", LatentError, _REMEDY)
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """All of x, delta, offsets or records, as a view of the memory-mapped file."""
+        """Return all of x, delta, offsets or records, as a view of the memory-mapped file."""
         tensor: Tensor = self._file.get_tensor(name)
         return tensor.numpy()
 
     def rows(self, rows: slice) -> npt.NDArray[np.float32]:
-        """The x of some rows, flat, as float32 [m, d]."""
+        """Return the x of some rows, flat, as float32 [m, d]."""
         x: Tensor = self._file.get_slice("x")[rows]
         return x.flatten(1).float().numpy()
 
@@ -129,19 +135,118 @@ class Shard:
         return safe_open(self.path, "pt")
 
 
-def _header(file: Any) -> Header:
-    record, names = parse_json(file.metadata()[KEY]), set(file.keys())
-    if record["format"] != FORMAT:
-        given = f"one of format {record['format']}"
-        raise LatentError(f"a shard of format {FORMAT}", given, "use the version of ddim-edit that wrote it")
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    kinds = {name: file.get_slice(name).get_dtype() for name in names}
+def _read_header(file: Any) -> ShardHeader:
+    record = schema.validate(parse_json(file.metadata()[KEY]), _HEADER, "its header", LatentError)
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    for name in shapes:
+        if _DTYPES.get(name) != file.get_slice(name).get_dtype():
+            raise LatentError(f"it has a tensor {name} of another kind")
     count, *shape = shapes["x"]
     (extent,) = shapes["records"]
-    same = shapes.get("delta", shapes["x"]) == shapes["x"] and shapes["offsets"] == (count + 1,)
-    wrong = find_problem(record, _ENTRIES)
-    if wrong or not same or any(_KINDS.get(name) != kind for name, kind in kinds.items()):
-        given = f"one with {wrong or 'tensors of other kinds or shapes'}"
-        raise LatentError("a shard as this program writes them", given, "delete it and run the same command again")
-    told = record["recipe"], record["failures"], record["unconverged"]
-    return Header(count, tuple(shape), "delta" in names, extent, *told)
+    if shapes.get("delta", shapes["x"]) != shapes["x"] or shapes["offsets"] != (count + 1,):
+        raise LatentError("its tensors are of different lengths")
+    return ShardHeader(
+        rows=count,
+        shape=tuple(shape),
+        paired="delta" in shapes,
+        extent=extent,
+        recipe=record["recipe"],
+        failures=record["failures"],
+        unconverged=record["unconverged"],
+    )
+
+
+def write_shard(path: Path, latents: Mapping[str, Latent], failures: Mapping[str, str], shape: Sequence[int]) -> None:
+    """Write latents of one recipe to one file, whole or not at all; they read back bit by bit.
+
+    Args:
+        path: the file.
+        latents: by the names of their images.
+        failures: why other images have none, by name.
+        shape: of one x, for a file without any.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    rows = list(latents.values())
+    recipes = [latent.recipe.to_json() for latent in rows]
+    records: list[bytes] = []
+    for (name, latent), recipe in zip(latents.items(), recipes, strict=True):
+        own = {entry: recipe[entry] for entry in OWN}
+        record = {"name": name, "t": latent.t, "report": dict(latent.report), **own}
+        records.append(json.dumps(record, sort_keys=True).encode())
+    lengths = [len(record) for record in records]
+    header = ShardHeader(
+        rows=len(rows),
+        shape=tuple(shape),
+        paired=any(latent.delta is not None for latent in rows),
+        extent=sum(lengths),
+        recipe={name: value for name, value in recipes[0].items() if name not in OWN} if recipes else None,
+        failures=dict(failures),
+        unconverged=sum(not latent.report.get("converged", True) for latent in rows),
+    )
+    blocks: dict[str, Blocks] = {
+        "x": (latent.x.cpu().numpy() for latent in rows),
+        "delta": (latent.delta.cpu().numpy() for latent in rows if latent.delta is not None),
+        "offsets": [_offsets(lengths)],
+        "records": (np.frombuffer(record, np.uint8) for record in records),
+    }
+    _write(path, header, blocks)
+
+
+def join_shards(path: Path, parts: Sequence[Path]) -> ShardHeader:
+    """Write the latents of several files, in order, to one; one of them at a time is in memory.
+
+    Returns:
+        The header of the joined file.
+
+    Raises:
+        LatentError: a part is broken.
+        OSError: the file cannot be written.
+    """
+    headers = [Shard(part).header for part in parts]
+    full = [part for part, header in zip(parts, headers, strict=True) if header.rows]
+
+    def column(name: str) -> Iterator[npt.NDArray[Any]]:
+        return (Shard(part).array(name) for part in full)
+
+    joined = ShardHeader(
+        rows=sum(header.rows for header in headers),
+        shape=headers[0].shape,
+        paired=any(header.paired for header in headers),
+        extent=sum(header.extent for header in headers),
+        recipe=next((header.recipe for header in headers if header.recipe is not None), None),
+        failures={name: reason for header in headers for name, reason in header.failures.items()},
+        unconverged=sum(header.unconverged for header in headers),
+    )
+    lengths = [length for offsets in column("offsets") for length in np.diff(offsets)]
+    blocks: dict[str, Blocks] = {name: column(name) for name in ("x", "delta", "records")}
+    _write(path, joined, {**blocks, "offsets": [_offsets(lengths)]})
+    return joined
+
+
+def _offsets(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _write(path: Path, header: ShardHeader, blocks: Mapping[str, Blocks]) -> None:
+    """Write a safetensors file block by block: the writers of that package want all tensors in memory at once."""
+    shapes: dict[str, tuple[int, ...]] = {"x": (header.rows, *header.shape)}
+    if header.paired:
+        shapes["delta"] = shapes["x"]
+    shapes["offsets"] = (header.rows + 1,)
+    shapes["records"] = (header.extent,)
+    entries = {"recipe": header.recipe, "failures": header.failures, "unconverged": header.unconverged}
+    metadata = json.dumps({"format": FORMAT, **entries}, sort_keys=True)
+    table: dict[str, Any] = {"__metadata__": {KEY: metadata}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + _BYTES[_DTYPES[name]] * prod(shape)
+        table[name] = {"dtype": _DTYPES[name], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(table).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned when the file is mapped
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            for block in blocks[name]:
+                file.write(np.ascontiguousarray(block).tobytes())

@@ -9,10 +9,8 @@ import torch
 
 from ddim_edit import Latent, Recipe
 from ddim_edit.latents.provenance import InversionOrigin
-from ddim_edit.latents.store.layout import Layout
-from ddim_edit.latents.store.plan import Plan
-from ddim_edit.latents.store.settings import agree
-from ddim_edit.latents.store.stacking import stack
+from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings
+from ddim_edit.latents.store.shard import write_shard
 
 SHAPE = (3, 4, 5)
 RECIPE = Recipe(
@@ -49,11 +47,11 @@ def save_store(
     folder: Path, shards: Sequence[Mapping[str, Latent]], failures: Mapping[int, Mapping[str, str]] | None = None
 ) -> Path:
     """Write a store of these shards, each a latent by the name of its picture, and pictures that failed by shard."""
-    layout, failed = Layout(folder), failures or {}
-    agree(layout.settings, {"shard_size": max(map(len, shards), default=1), "batch_size": 2})
-    plan = Plan(layout.plan)
+    layout, failed = StoreFiles(folder), failures or {}
+    ensure_settings(layout.settings, {"shard_size": max(map(len, shards), default=1), "batch_size": 2})
+    plan = ShardPlan(layout.plan)
     for index, latents in enumerate(shards):
         bad = failed.get(index, {})
-        plan = plan.grow(sorted([*latents, *bad]), len(latents) + len(bad))
-        stack(layout.shard(index), latents, bad, SHAPE)
+        plan = plan.extend(sorted([*latents, *bad]), len(latents) + len(bad))
+        write_shard(layout.shard(index), latents, bad, SHAPE)
     return folder

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ddim_edit import ArgumentError, LatentError, LatentStore
 from ddim_edit.latents.store.shard import Shard
-from ddim_edit.latents.store.store import Picked
+from ddim_edit.latents.store.store import SequenceView
 
 from .samples import RECIPE, SHAPE, latent, same, save_store
 
@@ -41,7 +41,7 @@ def test_it_is_a_sequence_of_all_its_latents(store: LatentStore) -> None:
 @given(start=st.none() | st.integers(-9, 9), stop=st.none() | st.integers(-9, 9), step=st.sampled_from([1, 2, -1, -3]))
 def test_slices_are_views_like_those_of_a_list(start: int | None, stop: int | None, step: int) -> None:
     rows, letters = slice(start, stop, step), "abcdefg"
-    view = Picked(letters, range(7)[rows])
+    view = SequenceView(letters, range(7)[rows])
     assert list(view) == list(letters[rows])
     assert list(view[1:]) == list(letters[rows][1:])
 
@@ -111,7 +111,7 @@ def test_rows_are_the_matrix_of_all_x(
 
 
 def test_rows_come_in_runs(store: LatentStore) -> None:
-    with pytest.raises(ArgumentError, match="wanted a slice of neighbouring rows, was given one with step 2"):
+    with pytest.raises(ArgumentError, match="in slices of step 1, not 2"):
         store.x_rows[::2]
 
 
@@ -123,7 +123,7 @@ def test_it_can_be_sent_to_another_process(store: LatentStore) -> None:
 
 def test_a_folder_that_is_no_store_says_so(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(LatentError, match="wanted a store of latents"):
+        with pytest.raises(LatentError, match="is not a store of latents"):
             LatentStore(path)
 
 
@@ -131,12 +131,12 @@ def test_a_broken_shard_is_found_when_the_store_is_opened(tmp_path: Path) -> Non
     folder = save_store(tmp_path / "some.latents", SHARDS, FAILURES)
     file = folder / "shard-00003.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(LatentError, match=r"wanted a whole shard of a store, was given .*shard-00003"):
+    with pytest.raises(LatentError, match=r"shard-00003\.safetensors: not a shard of a store"):
         LatentStore(folder)
 
 
 def test_an_empty_store_has_no_recipe(tmp_path: Path) -> None:
     store = LatentStore(save_store(tmp_path / "some.latents", []))
     assert (len(store), list(store), list(store.names), store.complete) == (0, [], [], True)
-    with pytest.raises(LatentError, match="wanted a store with a latent in it"):
+    with pytest.raises(LatentError, match="has no latent yet"):
         _ = store.recipe
