@@ -153,7 +153,7 @@ class Trial:
             some = Latents([latent for latent, take in zip(self.latents, side.tolist(), strict=True) if take])
             if len(some):
                 sign = -1 if bool(self.before[side][0] > 0) else 1
-                edited[side] = self.editor.edit(some, {direction: sign * strength}, preserve=held)
+                edited[side] = self.editor.edit(some, {direction: sign * strength}, keep=held)
         return edited
 
     def _says(self, pictures: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def invert(
     was interrupted goes on where it stopped, new pictures are added, and several processes may share the work.
     """
     if output.suffix == STORE:
-        how = {"method": make_method(method), "crop": make_crop(crop)}
+        how = {"config": make_method(method), "crop": make_crop(crop)}
         fill_store(session, images, output, overwrite, filling, **how)
     else:
         _invert_to_files(session, images, Place(output, LATENT, overwrite), method, crop)

@@ -88,7 +88,7 @@ def fill_store(
     if not found.names:
         return
     size = sizes(output, session.device, session.batch_size, filling.get("shard_size"))
-    session.expect(len(found.names) * 2 * how["method"].steps)
+    session.expect(len(found.names) * 2 * how["config"].steps)
     job = _job(session, output, found, rank, batch_size=size.batch, threads=size.threads, **how)
     _run(session, job, begin(job, found.names, size.shard, rank), filling, output)
     if rank.launched:

@@ -1,6 +1,7 @@
 """The request object of an inversion: everything that is chosen about it, as plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypedDict, cast
 
 from ddim_edit.diffusion.grids import Grid, make_grid
 from ddim_edit.diffusion.schedules import NoiseSchedule
@@ -16,53 +17,119 @@ EIGHT_BIT = 0.45 * 2 / 255
 
 @dataclass(frozen=True)
 class InversionConfig:
-    """How to invert: a solver, a grid and their options, by name; what a recipe records.
+    """Options of an inversion: solver, grid, exactness, level and conditioning.
+
+    The methods of `Editor` take these fields as keywords too, so that most users never need this class.
 
     Args:
-        solver: one of `SOLVERS`.
-        grid: one of `GRIDS`, "karras:RHO", or a `Grid` of your own.
-        steps: number of steps of a grid by name.
-        exact: iterate until the solver's own decode gives the image back to `tol`.
-        tol: largest error of x_0 accepted by `exact`; the default returns every 8-bit pixel of a pixel-space model.
-        check: decode what was inverted and report the error, without iterating.
+        solver: name in `SOLVERS`, or a `Solver` object.
+        grid: name of a grid, as `make_grid` takes it, or a `Grid`.
+        steps: number of steps of a grid given by name.
+        exact: iterate until the solver's own decode returns the image to `tol`.
+        tol: largest error of x_0 that `exact` accepts; the default returns every 8-bit pixel of a pixel-space model.
+        check: decode the latent once and report the error, without iterating.
         dequantise: seed from which each image gets its own noise of the first level, or None for no such noise.
-        level: where to stop, as `parse_level` reads it: 400, "0.4T", "xT"; moved to the nearest time of the grid. None
-            and the levels of the bottleneck ("h", "h:0.2T") go all the way to x_T.
-        condition: the prompt or class to walk under, for models that follow one.
-        refine: how to better the x_0 that an autoencoder finds, one of `codec.REFINERS`; None leaves it.
+        level: where to stop, moved to the nearest time of the grid: a time (400), a part of T ("0.4T") or "xT". At "h"
+            and "h:LEVEL", the levels of bottleneck directions, latents stand at x_T. None is x_T.
+        condition: the prompt or class to invert under, for models that follow one.
+        refine: how to refine the x_0 of an autoencoder, one of `REFINERS`; None does not.
+
+    Examples:
+        >>> from ddim_edit import Editor
+        >>> editor = Editor.from_pretrained()
+        >>> latents = editor.invert("portrait.jpg", steps=50, exact=True)  # doctest: +SKIP
     """
 
-    solver: str = "dpm2m"
-    grid: str | Grid = "karras:14"
-    steps: int = 20
-    exact: bool = False
-    tol: float = EIGHT_BIT
-    check: bool = False
-    dequantise: int | None = 0
-    level: str | float | None = None
-    condition: Condition = NOTHING
-    refine: str | None = None
+    solver: str | Solver = field(default="dpm2m", metadata={"help": "Solver of the diffusion ODE."})
+    grid: str | Grid = field(default="karras:14", metadata={"help": "Grid of timesteps."})
+    steps: int = field(default=20, metadata={"help": "Number of steps."})
+    exact: bool = field(
+        default=False, metadata={"help": "Iterate until the decoded image is the same, and certify that it is."}
+    )
+    tol: float = field(
+        default=EIGHT_BIT, metadata={"help": "Largest error that --exact accepts. [every 8-bit pixel is the same]"}
+    )
+    check: bool = field(default=False, metadata={"help": "Decode once and report the error of the round trip."})
+    dequantise: int | None = field(
+        default=0, metadata={"help": "Add the seeded noise of the first level; decoding takes it off again."}
+    )
+    level: str | float | None = field(
+        default=None, metadata={"help": "Where to stop: a time (400), a part of T (0.4T), xT, h or h:LEVEL. [xT]"}
+    )
+    condition: Condition = field(default=NOTHING, metadata={"help": "Prompt or class to invert under."})
+    refine: str | None = field(
+        default=None, metadata={"help": "Refine the latent of an autoencoder until it decodes closer to the image."}
+    )
 
-    def make_grid(self, schedule: NoiseSchedule) -> Grid:
-        """The grid that this method names, up to its level.
+    @property
+    def solver_name(self) -> str:
+        """Name of the solver, for recipes: its registered name, or that of its class."""
+        return self.solver if isinstance(self.solver, str) else type(self.solver).__name__
+
+    def full_grid(self, schedule: NoiseSchedule) -> Grid:
+        """Return the grid up to its last time, whatever the level.
 
         Raises:
-            ArgumentError: an unknown grid, steps outside 1..10,000, or a level outside (0, T].
+            ArgumentError: an unknown grid, or steps outside 1 to 10,000.
         """
-        grid = self.grid if isinstance(self.grid, Grid) else make_grid(self.grid, schedule, self.steps)
+        return self.grid if isinstance(self.grid, Grid) else make_grid(self.grid, schedule, self.steps)
+
+    def make_grid(self, schedule: NoiseSchedule) -> Grid:
+        """Return the grid up to the level.
+
+        Raises:
+            ArgumentError: an unknown grid, steps outside 1 to 10,000, or a level that does not exist.
+        """
+        grid = self.full_grid(schedule)
         if self.level is None:
             return grid
         return grid.until(grid.nearest(parse_level(self.level, schedule.T).stop(schedule.T)))
 
+    def plain_solver(self) -> Solver:
+        """Return the solver itself, which neither checks nor iterates.
+
+        Raises:
+            ArgumentError: an unknown name.
+        """
+        return find_solver(self.solver) if isinstance(self.solver, str) else self.solver
+
     def make_solver(self) -> Solver:
-        """The solver that this method names, wrapped as it asks.
+        """Return the solver, wrapped to check or to iterate as the config asks.
 
         Raises:
             ArgumentError: an unknown name, or a tolerance that is not positive.
         """
         if not self.tol > 0:
-            raise ArgumentError("a tolerance above 0", f"{self.tol:g}", f"{EIGHT_BIT:.2g} returns every pixel")
-        if self.exact:
+            raise ArgumentError(f"tol must be above 0, not {self.tol:g}. {EIGHT_BIT:.2g} returns every 8-bit pixel.")
+        if self.exact and isinstance(self.solver, str):
             return ExactSolver(find_solver(self.solver, FOR_EXACT), self.tol)
-        solver = find_solver(self.solver)
+        solver = self.plain_solver()
+        if self.exact:
+            return ExactSolver(solver, self.tol)
         return CheckedSolver(solver) if self.check else solver
+
+
+class SolverOptions(TypedDict, total=False):
+    """Fields of `InversionConfig` but the level, as keywords."""
+
+    solver: str | Solver
+    grid: str | Grid
+    steps: int
+    exact: bool
+    tol: float
+    check: bool
+    dequantise: int | None
+    condition: Condition
+    refine: str | None
+
+
+class InversionOptions(SolverOptions, total=False):
+    """Fields of `InversionConfig` as keywords."""
+
+    level: str | float | None
+
+
+def make_config(config: InversionConfig | None, options: SolverOptions) -> InversionConfig:
+    """Return a config, by default `InversionConfig()`, with some fields replaced by keywords."""
+    base = InversionConfig() if config is None else config
+    return replace(base, **cast(dict[str, object], options)) if options else base  # type: ignore[arg-type]

@@ -1,23 +1,23 @@
-"""The editor: a model with its hands on pictures. Every method is a few lines; the mathematics is below."""
+"""High-level API: invert, decode, interpolate, edit and sample images with one model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ddim_edit.batching import BatchRunner
-from ddim_edit.config import InversionConfig
+from ddim_edit.config import InversionConfig, InversionOptions, SolverOptions, make_config
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.solvers.base import SamplingOnlySolver, Solver
 from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
-from ddim_edit.directions import Direction, Edit, find_direction, make_edit
+from ddim_edit.directions import Direction, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import Images
@@ -30,28 +30,45 @@ from ddim_edit.metrics.registry import ImageScorer
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 
-DEFAULT, CENTRE = InversionConfig(), CentreSquare()
-Named = str | Path | Direction
+DEFAULT = InversionConfig()
+CENTRE = CentreSquare()
+DirectionLike = str | Path | Direction
+"""The name of a packaged direction, a direction file, or a `Direction`."""
 Editable = Images | Latent | Latents
-Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[Named, float]
+Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[DirectionLike, float]
 """How far to move along each direction, in standard deviations of its training projections."""
+
+_NO_IMAGES = "There are no images. Pass a file, a folder or a tensor."
 
 
 class Editor:
-    """Inverts, decodes, interpolates, edits and samples pictures with one model; does not train.
+    """Inverts, decodes, interpolates, edits and samples images with one model.
+
+    Methods that invert take an `InversionConfig`, or its fields as keywords, or both: keywords replace fields.
 
     Args:
-        model: what to walk with.
-        batch_size: how many pictures go through the network at once, changes no result beyond 1e-5; None is what
-            suits the device. Where memory runs out it is halved.
-        on_evaluation: called after every network evaluation with the number of pictures it was for.
+        model: the model.
+        batch_size: images per forward pass, which changes no result beyond 1e-5; None is the default of the device. It
+            is halved where memory runs out.
+        on_evaluation: called after every network evaluation with the number of images in it.
+
+    Examples:
+        >>> from importlib import resources
+        >>> from ddim_edit import Editor
+        >>> image = resources.files("ddim_edit.assets") / "images" / "astronaut_face.png"
+        >>> editor = Editor.from_pretrained(device="cpu", dtype="float32")
+        >>> (latent,) = editor.invert(str(image), steps=2)
+        >>> list(latent.x.shape), latent.t, latent.report["nfe"]
+        ([3, 64, 64], 1000.0, 2)
+        >>> list(editor.decode([latent]).shape)
+        [1, 3, 64, 64]
     """
 
     def __init__(
         self, model: Model, batch_size: int | None = None, on_evaluation: Callable[[int], object] | None = None
     ) -> None:
         self.model = model
-        self._walker = BatchRunner(model, batch_size, on_evaluation)
+        self._runner = BatchRunner(model, batch_size, on_evaluation)
 
     @classmethod
     def from_pretrained(
@@ -62,207 +79,297 @@ class Editor:
         size: int | tuple[int, int] | None = None,
         offline: bool = False,
         compiled: bool = False,
-        **options: Any,
+        batch_size: int | None = None,
+        on_evaluation: Callable[[int], object] | None = None,
     ) -> "Editor":
-        """An editor on a packaged model, a folder, a checkpoint file or a hub id; see `load_model` and `Editor`."""
-        return cls(load_model(name_or_path, device, dtype, size, offline, compiled), **options)
+        """Return an editor on a packaged model, a diffusers folder, a checkpoint file or a hub id.
 
-    def invert(self, images: Images, method: InversionConfig = DEFAULT, crop: Crop = CENTRE) -> Latents:
-        """The codes of pictures; each knows its recipe and reports how well it was found.
+        Arguments as `load_model` and `Editor`.
+        """
+        model = load_model(name_or_path, device, dtype, size, offline, compiled)
+        return cls(model, batch_size, on_evaluation)
+
+    def invert(
+        self,
+        images: Images,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop = CENTRE,
+        **options: Unpack[InversionOptions],
+    ) -> Latents:
+        """Invert images to latents; each has its recipe, and reports how accurate it is.
 
         Args:
             images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1] of the model's size.
-            method: solver, grid, steps and so on.
-            crop: what to keep of a file whose shape is not the model's.
+            config: solver, grid, steps and so on.
+            crop: the part of a file of another shape to keep.
+            **options: fields of `InversionConfig`.
 
         Raises:
             ImageError: a file that cannot be used.
-            ArgumentError: a tensor of another size, or a method that does not exist.
+            ArgumentError: a tensor of another size, or a config that does not exist.
         """
-        return Latents(chain.from_iterable(latents for _, latents in self._walker.invert_batches(images, method, crop)))
+        batches = self._runner.invert(images, make_config(config, options), crop)
+        return Latents(chain.from_iterable(latents for _, latents in batches))
 
-    def reconstruct(self, images: Images, method: InversionConfig = DEFAULT, crop: Crop = CENTRE) -> Reconstruction:
-        """Pictures through their codes and back, measured; arguments and errors as `invert`."""
-        trips = list(self._walker.invert_batches(images, replace(method, check=True), crop))
-        if not trips:
-            raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
-        measured = chain.from_iterable(score_batch(trip, self._scorer) for trip, _ in trips)
-        latents = Latents(chain.from_iterable(latents for _, latents in trips))
+    def reconstruct(
+        self,
+        images: Images,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop = CENTRE,
+        **options: Unpack[InversionOptions],
+    ) -> Reconstruction:
+        """Invert images, decode their latents, and measure what comes back. Arguments and errors as `invert`."""
+        config = replace(make_config(config, options), check=True)
+        batches = list(self._runner.invert(images, config, crop))
+        if not batches:
+            raise ArgumentError(_NO_IMAGES)
+        latents = Latents(chain.from_iterable(latents for _, latents in batches))
+        scores = chain.from_iterable(score_batch(batch, self._scorer) for batch, _ in batches)
         return Reconstruction(
-            originals=torch.cat([trip.originals for trip, _ in trips]),
-            pictures=torch.cat([trip.decoded for trip, _ in trips if trip.decoded is not None]),
+            originals=torch.cat([batch.originals for batch, _ in batches]),
+            pictures=torch.cat([batch.decoded for batch, _ in batches if batch.decoded is not None]),
             latents=latents,
-            scores=tuple({**latent.report, **score} for latent, score in zip(latents, measured, strict=True)),
+            scores=tuple({**latent.report, **score} for latent, score in zip(latents, scores, strict=True)),
         )
 
-    def decode(self, latents: Sequence[Latent], force: bool = False) -> Tensor:
-        """The pictures of codes, float64 [B, 3, H, W], by their own recipes; not clamped to [-1, 1].
+    def decode(self, latents: Sequence[Latent], force: bool = False, solver: Solver | None = None) -> Tensor:
+        """Decode latents by their own recipes.
 
         Args:
-            latents: from `invert`, `noise`, `interpolate` or files; `Latent.under` gives them another prompt or class.
-            force: decode even what belongs to another model.
+            latents: from `invert`, `noise`, `interpolate` or files; `Latent.with_condition` gives them another prompt
+                or class.
+            force: decode even latents of another model.
+            solver: decodes latents that were inverted with a `Solver` object, which has no registered name.
+
+        Returns:
+            images, float64 [B, 3, H, W], not clamped to [-1, 1].
 
         Raises:
             LatentMismatchError: a latent of another model or weights, without `force`, or of another shape.
-            LatentError: one that is not finite.
+            LatentError: a latent that is not finite.
             ArgumentError: no latents.
         """
         if not latents:
-            raise ArgumentError("at least one latent", "none", "invert a picture first")
+            raise ArgumentError("There are no latents to decode. Invert an image first.")
         for latent in latents:
             self.require_own(latent, force)
-        return self._walker.decode(latents)
+        return self._runner.decode(latents, solver=solver)
 
-    def noise(self, seeds: Sequence[int], method: InversionConfig = DEFAULT) -> Latents:
-        """Fresh codes, one standard normal x_T per seed, that decode all the way down to t = 0."""
-        grid = self._down_to_clean(method)
-        recipe = self._walker.recipe(method, grid)
+    def noise(
+        self, seeds: Sequence[int], config: InversionConfig | None = None, **options: Unpack[SolverOptions]
+    ) -> Latents:
+        """Return latents of standard normal noise, one x_T per seed, which decode to t = 0.
+
+        Args:
+            seeds: one per latent.
+            config: the solver and grid that decode it.
+            **options: fields of `InversionConfig`.
+        """
+        config = make_config(config, options)
+        grid = self._grid_to_clean(config)
+        recipe = self._runner.recipe(config, grid)
         x = SeededNoise(seeds).draw(self.model.shape)
-        return Latents(
-            Latent(row, grid.times[-1], replace(recipe, origin=NoiseOrigin(seed)))
-            for row, seed in zip(x, seeds, strict=True)
-        )
+        latents = []
+        for row, seed in zip(x, seeds, strict=True):
+            latents.append(Latent(row, grid.times[-1], replace(recipe, origin=NoiseOrigin(seed))))
+        return Latents(latents)
 
     def sample(
-        self, n: int, seed: int = 0, method: InversionConfig = DEFAULT, eta: float = 0.0, posterior_mean: bool = False
+        self,
+        n: int,
+        seed: int = 0,
+        config: InversionConfig | None = None,
+        eta: float = 0.0,
+        posterior_mean: bool = False,
+        **options: Unpack[SolverOptions],
     ) -> Tensor:
-        """New pictures from the seeds seed, seed + 1, ...: float64 [n, 3, H, W], not clamped.
+        """Sample new images from the seeds seed, seed + 1, ...
 
         Args:
             n: how many, at least 1.
-            seed: of the first; a picture depends on its own seed alone.
-            method: grid, steps and, for eta = 0, solver.
-            eta: 0 walks the ODE; up to 1 is the family from DDIM to DDPM.
-            posterior_mean: DDPM (eta = 1) with its noise left out; it looks bad, and is here to be seen.
+            seed: of the first; an image depends on its own seed alone.
+            config: grid, steps and, for eta = 0, solver.
+            eta: 0 solves the ODE (DDIM); up to 1 is the family from DDIM to DDPM.
+            posterior_mean: take the posterior mean at every step of DDPM and leave its noise out. This is not DDIM and
+                looks bad; it is offered so that this can be seen.
+            **options: fields of `InversionConfig`.
+
+        Returns:
+            images, float64 [n, 3, H, W], not clamped to [-1, 1].
 
         Raises:
-            ArgumentError: n below 1 or eta outside [0, 1].
+            ArgumentError: n below 1, or eta outside [0, 1].
         """
+        config = make_config(config, options)
         if n < 1 or not 0 <= eta <= 1:
-            raise ArgumentError("n of at least 1, eta from 0 to 1", f"n {n}, eta {eta:g}", "correct that")
+            raise ArgumentError(f"n must be at least 1 and eta from 0 to 1, not {n} and {eta:g}.")
         seeds = range(seed, seed + n)
         if not eta and not posterior_mean:
-            return self.decode(self.noise(seeds, method))
+            return self.decode(self.noise(seeds, config))
 
-        def solver(noise: SeededNoise) -> Solver:
+        def make_solver(noise: SeededNoise) -> Solver:
             return SamplingOnlySolver(AncestralStep(1.0, no_noise) if posterior_mean else AncestralStep(eta, noise))
 
-        return self._walker.sample(seeds, method, self._down_to_clean(method), solver)
+        return self._runner.sample(seeds, config, self._grid_to_clean(config), make_solver)
 
     def interpolate(
-        self, latents: Sequence[Latent], frames: int = 9, method: str = "slerp", loop: bool = False
+        self, latents: Sequence[Latent], frames: int = 9, interpolation: str = "slerp", loop: bool = False
     ) -> Latents:
-        """Codes on a path through codes, ends included; decode them to see it.
+        """Return latents on a path through latents, ends included.
 
         Args:
             latents: at least two, of one model, solver and grid.
-            frames: from each to the next, with both.
-            method: one of `INTERPOLATIONS`.
-            loop: whether the path returns to its beginning.
+            frames: from each latent to the next, both included.
+            interpolation: one of `INTERPOLATIONS`.
+            loop: whether the path returns to its start.
 
         Raises:
-            LatentMismatchError: latents of different walks.
-            ArgumentError: too few latents or frames, or an unknown method.
+            LatentMismatchError: latents that cannot be mixed.
+            ArgumentError: too few latents or frames, or an unknown interpolation.
         """
         require_compatible(latents)
-        stops = plan_path(len(latents), frames, loop)
-        made = {stop: interpolate(latents[stop.start], latents[stop.end], method, stop.w) for stop in stops}
-        return Latents(made[stop] for stop in stops)
+        points = plan_path(len(latents), frames, loop)
+        # A point that is passed twice, as on the way back of a loop, is one object, and is decoded once.
+        made = {
+            point: interpolate(latents[point.start], latents[point.end], interpolation, point.w) for point in points
+        }
+        return Latents(made[point] for point in points)
 
-    def sheet(self, corners: Sequence[Latent], rows: int = 7, columns: int = 7, method: str = "slerp") -> list[Latents]:
-        """Codes between four corners (top left, top right, bottom left, bottom right), one `Latents` a row.
+    def sheet(
+        self, corners: Sequence[Latent], rows: int = 7, columns: int = 7, interpolation: str = "slerp"
+    ) -> list[Latents]:
+        """Return latents between four corners (top left, top right, bottom left, bottom right), one `Latents` per row.
 
-        Errors as `interpolate`; ArgumentError also for another number of corners.
+        Arguments and errors as `interpolate`.
+
+        Raises:
+            ArgumentError: another number of corners.
         """
         if len(corners) != 4:
-            raise ArgumentError("4 latents for a sheet", str(len(corners)), "give one for each corner")
-        left, right = (self.interpolate([corners[i], corners[i + 2]], rows, method) for i in (0, 1))
-        return [self.interpolate(ends, columns, method) for ends in zip(left, right, strict=True)]
+            raise ArgumentError(f"A sheet has 4 corners, not {len(corners)}. Pass one latent for each.")
+        left = self.interpolate([corners[0], corners[2]], rows, interpolation)
+        right = self.interpolate([corners[1], corners[3]], rows, interpolation)
+        return [self.interpolate(ends, columns, interpolation) for ends in zip(left, right, strict=True)]
 
     def latents_at(
         self,
         images: Images,
         levels: Sequence[str | float],
-        method: InversionConfig = DEFAULT,
+        config: InversionConfig | None = None,
+        *,
         crop: Crop = CENTRE,
         cache: Cache | None = None,
+        **options: Unpack[SolverOptions],
     ) -> list[LatentArray]:
-        """The codes of many pictures at several levels, for fitting and probing; not to be decoded one by one.
+        """Return the latents of many images at several levels, from one inversion each, for fitting and probing.
 
         Args:
             images: as for `invert`.
-            levels: times or texts, as `parse_level` reads them: 400, "0.4T", "xT", "h", "h:0.2T".
-            method: how to invert, by a solver with one state; one walk serves all levels.
+            levels: as for `InversionConfig`: 400, "0.4T", "xT", "h", "h:0.2T".
+            config: how to invert, by a single-state solver.
             crop: as for `invert`.
             cache: keeps latents between calls, for example a `LatentCache`.
+            **options: fields of `InversionConfig`.
 
         Raises:
-            ArgumentError: no levels, an unknown one, or a solver with two states; ImageError: as `invert`.
-            ModelError: bottlenecks of a network that shows none.
+            ArgumentError: no levels, an unknown one, or a two-state solver.
+            ImageError: as `invert`.
+            ModelError: bottlenecks of a network that does not expose its own.
         """
         if not levels:
-            raise ArgumentError("at least one level", "none", "0.4T is a good start")
-        return self._walker.latents_at(images, levels, method, crop, {} if cache is None else cache)
+            raise ArgumentError("There are no levels. 0.4T is a good start.")
+        return self._runner.latents_at(
+            images, levels, make_config(config, options), crop, {} if cache is None else cache
+        )
 
     def edit(
         self,
         images: Editable,
         strengths: Strengths,
         level: str | float | None = None,
-        preserve: Sequence[Named] = (),
+        keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
         crop: Crop = CENTRE,
     ) -> Tensor:
-        """Pictures with attributes moved, float64 [B, 3, H, W], not clamped; may move what goes along with them too.
+        """Edit attributes of images along directions.
 
-        Pictures are inverted to the level of the directions, moved by strength x sd on their own shell, and decoded;
-        what the round trip alone loses is given back, so that strength 0 returns the picture.
+        Images are inverted to the level of the directions, moved by strength x standard deviation on their own shell,
+        and decoded. What the round trip alone loses is given back, so that strength 0 returns the image. What
+        correlates with an attribute in the training data may change with it.
 
         Args:
             images: as for `invert`, or a `Latent` or `Latents` that stand at the directions' level.
-            strengths: standard deviations to move, by name of a packaged direction, file, or `Direction`.
+            strengths: standard deviations to move, by the name of a packaged direction, file, or `Direction`.
             level: where to edit, if you want to be sure: it must be the directions' own.
-            preserve: directions whose scores stay as they are.
+            keep: directions whose scores stay as they are.
             conditional: move along each direction only as far as it is orthogonal to the others.
             crop: as for `invert`.
 
-        Raises:
-            DirectionError: no such direction; DirectionMismatchError: one of another level, grid or model.
-            ArgumentError: directions of several spaces, or inside each other's span.
+        Returns:
+            images, float64 [B, 3, H, W], not clamped to [-1, 1].
 
-        White (2016); conditional: Shen, Gu, Tang, Zhou (2020); in h-space: Kwon, Jeong, Uh (2023).
+        Raises:
+            DirectionError: no such direction.
+            DirectionMismatchError: a direction of another level, grid or model.
+            ArgumentError: directions of several levels, or linearly dependent ones.
+
+        References:
+            White, "Sampling Generative Networks", 2016, arXiv:1609.04468.
+            Shen, Gu, Tang, Zhou, "Interpreting the Latent Space of GANs for Semantic Face Editing", CVPR 2020,
+            arXiv:1907.10786 (conditional).
+            Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960
+            (bottleneck).
         """
-        return self.edits(images, [strengths], level, preserve, conditional, crop)[:, 0]
+        return self.edits(images, [strengths], level, keep, conditional, crop)[:, 0]
 
     def edits(
         self,
         images: Editable,
         settings: Sequence[Strengths],
         level: str | float | None = None,
-        preserve: Sequence[Named] = (),
+        keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
         crop: Crop = CENTRE,
     ) -> Tensor:
-        """One row of edits per picture from a single inversion: float64 [B, K, 3, H, W] for K settings; as `edit`."""
-        keep = [self.direction(name) for name in preserve]
-        named = {name: self.direction(name) for name in dict.fromkeys(chain.from_iterable(settings))}
-        found = [{named[name]: s for name, s in strengths.items()} for strengths in settings]
-        if not found:
-            raise ArgumentError("at least one setting", "none", "name a direction and a strength")
-        edits = [make_edit(strengths, keep, conditional) for strengths in found]
-        home = next(iter(found[0]))
-        # Before the pictures are inverted, which takes long.
-        home.require_fits(self._walker.recipe(home.method, Grid(home.recipe.grid, home.recipe.times)))
-        for each in named.values():
-            each.require_level(level)
-            each.require_fits(home.recipe)
-        latents, lost = self._anchored(images, home.method, crop)
-        if not latents:
-            raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")
-        return torch.stack([self._edited(latents, edit) + lost for edit in edits], 1)
+        """Return K edits of each image from a single inversion, float64 [B, K, 3, H, W], for K settings; as `edit`."""
+        if not settings or not any(settings):
+            raise ArgumentError("There is nothing to edit. Name a direction and a strength.")
+        kept = [self.direction(name) for name in keep]
+        directions = {name: self.direction(name) for name in dict.fromkeys(chain.from_iterable(settings))}
+        edits = []
+        for strengths in settings:
+            by_direction = {directions[name]: strength for name, strength in strengths.items()}
+            edits.append(make_edit(by_direction, kept, conditional))
+        # Everything is checked before the images are inverted, which takes long.
+        first = next(iter(directions.values()))
+        first.require_fits(self._runner.recipe(first.config, Grid(first.recipe.grid, first.recipe.times)))
+        for direction in directions.values():
+            direction.require_level(level)
+            direction.require_fits(first.recipe)
 
-    def direction(self, name: Named) -> Direction:
-        """The direction of that name packaged for this model, or in that file; a `Direction` is itself."""
+        lost: Tensor | float = 0.0
+        if isinstance(images, Latent | Latents):
+            latents = Latents([images] if isinstance(images, Latent) else images)
+        else:
+            batches = list(self._runner.invert(images, replace(first.config, check=True), crop))
+            latents = Latents(chain.from_iterable(latents for _, latents in batches))
+            if batches:
+                lost = torch.cat([batch.originals - batch.decoded for batch, _ in batches if batch.decoded is not None])
+        if not latents:
+            raise ArgumentError(_NO_IMAGES)
+
+        results = []
+        for edit in edits:
+            moved, denoiser = edit(latents, self.model.conditioned_on(latents[0].recipe.condition))
+            for latent in moved:
+                self.require_own(latent)
+            results.append(self._runner.decode(moved, denoiser) + lost)
+        return torch.stack(results, 1)
+
+    def direction(self, name: DirectionLike) -> Direction:
+        """Return the direction of that name packaged for this model, or in that file; a `Direction` as it is."""
         return name if isinstance(name, Direction) else find_direction(name, self.model.name)
 
     def attribute_from(
@@ -271,17 +378,21 @@ class Editor:
         images_without: Images,
         name: str = "attribute",
         level: str | float = "0.4T",
-        method: InversionConfig = DEFAULT,
+        config: InversionConfig | None = None,
+        *,
         crop: Crop = CENTRE,
+        **options: Unpack[SolverOptions],
     ) -> Direction:
-        """A direction by example, the difference of two means; of a handful it also holds what else differs.
+        """Return a direction by example: the difference of two means.
 
-        Its unit is half the way from one mean to the other where each side is of one kind. Arguments as `codes`.
+        Of a handful of images it also holds what else differs between the two sides. Its unit is half the distance
+        between the means where each side is of one kind. Arguments as `latents_at`.
         """
-        from ddim_edit.directions import MeanDifference, fit_direction  # scikit-learn takes seconds to load
+        from ddim_edit.directions import MeanDifference, fit_direction  # scikit-learn takes seconds to import
 
-        (with_,) = self.latents_at(images_with, [level], method, crop)
-        (without,) = self.latents_at(images_without, [level], method, crop)
+        config = make_config(config, options)
+        (with_,) = self.latents_at(images_with, [level], config, crop=crop)
+        (without,) = self.latents_at(images_without, [level], config, crop=crop)
         labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
         both = with_._replace(values=torch.cat([with_.values, without.values]))
         return fit_direction(name, both, labels, MeanDifference())
@@ -293,73 +404,84 @@ class Editor:
         c: Images,
         weight: float = 1.0,
         level: str | float = "0.4T",
-        method: InversionConfig = DEFAULT,
+        config: InversionConfig | None = None,
+        *,
         crop: Crop = CENTRE,
+        **options: Unpack[SolverOptions],
     ) -> Tensor:
-        """Every picture of c with what a has over b, float64 [B, 3, H, W], not clamped; a and b must differ.
+        """Give every image of c what a has over b: c + weight (mean a - mean b) in latents of one level.
 
-        c + weight (mean a - mean b) in codes of one level, on the shells of c. Arguments as `attribute_from`; several
-        pictures for each of a and b leave less of their own noise in the difference.
+        a and b must differ. Several images for each of them leave less of their own noise in the difference. Arguments
+        as `attribute_from`.
 
-        Mikolov et al. (2013), on codes as in White (2016).
+        Returns:
+            images, float64 [B, 3, H, W], not clamped to [-1, 1].
+
+        References:
+            White, "Sampling Generative Networks", 2016, arXiv:1609.04468.
+            Mikolov et al., "Distributed Representations of Words and Phrases and their Compositionality", NeurIPS 2013,
+            arXiv:1310.4546.
         """
-        direction = self.attribute_from(a, b, "a - b", level, method, crop)
+        direction = self.attribute_from(a, b, "a - b", level, make_config(config, options), crop=crop)
         return self.edit(c, {direction: weight * direction.report["gap"] / direction.sd}, crop=crop)
 
-    def translate(self, images: Images, to: "Editor", method: InversionConfig = DEFAULT, crop: Crop = CENTRE) -> Tensor:
-        """Pictures of this model's domain in another's, by a shared x_T: float64 [B, 3, H, W], not clamped.
+    def translate(
+        self,
+        images: Images,
+        to: "Editor",
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop = CENTRE,
+        **options: Unpack[SolverOptions],
+    ) -> Tensor:
+        """Translate images from this model's domain to another's by a shared x_T.
 
-        Inverted with this model, decoded to t = 0 with the other one on the same kind of grid. Two models of one
-        schedule and size are needed, and no pairs of pictures; what the domains share is not known to either.
+        Images are inverted with this model and decoded to t = 0 with the other one on the same kind of grid. The two
+        models must have one schedule and size; no image pairs are needed.
+
+        Returns:
+            images, float64 [B, 3, H, W], not clamped to [-1, 1].
 
         Raises:
-            ArgumentError: a method with a level; LatentMismatchError: models of other shapes.
+            ArgumentError: a config with a level.
+            LatentMismatchError: models of other shapes.
 
-        Su, Song, Meng, Ermon (2023), dual diffusion implicit bridges.
+        References:
+            Su, Song, Meng, Ermon, "Dual Diffusion Implicit Bridges for Image-to-Image Translation", ICLR 2023,
+            arXiv:2203.08382.
         """
+        config = make_config(config, options)
         if self.model.shape != to.model.shape:
-            wanted = f"a model of shape {list(self.model.shape)}, as {self.model.name} is"
-            given = f"{to.model.name} of shape {list(to.model.shape)}"
-            raise LatentMismatchError(wanted, given, "translate between models of one size")
-        grid = to._down_to_clean(method)
-        recipe = to._walker.recipe(method, grid)
-        latents = self.invert(images, method, crop)
-        return to.decode(
-            [Latent(latent.x, latent.t, replace(recipe, origin=TranslationOrigin(latent.recipe))) for latent in latents]
-        )
+            raise LatentMismatchError(
+                f"{self.model.name} has latents of shape {list(self.model.shape)}, {to.model.name} of "
+                f"{list(to.model.shape)}. Translate between models of one size."
+            )
+        grid = to._grid_to_clean(config)
+        recipe = to._runner.recipe(config, grid)
+        moved = []
+        for latent in self.invert(images, config, crop=crop):
+            moved.append(Latent(latent.x, latent.t, replace(recipe, origin=TranslationOrigin(latent.recipe))))
+        return to.decode(moved)
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
-        """Insist that a latent belongs to this model, its weights, schedule and dtype; with `force`, that it fits.
+        """Refuse a latent of another model, weights, schedule or dtype; with `force`, only one that does not fit.
 
         Raises:
-            LatentMismatchError: it does not; the message names both. LatentError: it is not finite.
+            LatentMismatchError: it belongs to another model, or has another shape.
+            LatentError: it is not finite.
         """
-        self._walker.require_own(latent, force)
+        self._runner.require_own(latent, force)
 
     @property
     def batch_size(self) -> int:
-        """How many pictures go through the network at once now."""
-        return self._walker.batches.size
+        """Images per forward pass at present."""
+        return self._runner.batches.size
 
     @cached_property
     def _scorer(self) -> ImageScorer:
         return ImageScorer()
 
-    def _down_to_clean(self, method: InversionConfig) -> Grid:
-        if method.level is not None:
-            raise ArgumentError("a method that goes to x_T", f"one to level {method.level}", "leave the level out")
-        return method.make_grid(self.model.schedule).to_clean()
-
-    def _anchored(self, images: Editable, method: InversionConfig, crop: Crop) -> tuple[Latents, Tensor | float]:
-        """Codes, and what a round trip through them loses of the pictures."""
-        if isinstance(images, Latent | Latents):
-            return Latents([images] if isinstance(images, Latent) else images), 0.0
-        trips = list(self._walker.invert_batches(images, replace(method, check=True), crop))
-        lost = [trip.originals - trip.decoded for trip, _ in trips if trip.decoded is not None]
-        return Latents(chain.from_iterable(latents for _, latents in trips)), torch.cat(lost) if lost else 0.0
-
-    def _edited(self, latents: Latents, edit: Edit) -> Tensor:
-        moved, denoiser = edit(latents, self.model.conditioned_on(latents[0].recipe.condition))
-        for latent in moved:
-            self.require_own(latent)
-        return self._walker.decode(moved, denoiser)
+    def _grid_to_clean(self, config: InversionConfig) -> Grid:
+        if config.level is not None:
+            raise ArgumentError(f"This goes to x_T and takes no level, but the config has level {config.level}.")
+        return config.make_grid(self.model.schedule).to_clean()

@@ -24,7 +24,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         model: a packaged model's name, a diffusers folder or a hub id; faces64 when left out.
-        level: a time (400), a part of T ("0.4T"), "xT", "h" or "h:LEVEL", as `Editor.latents_at` reads it.
+        level: a time (400), a part of T ("0.4T"), "xT", "h" or "h:LEVEL", as `Editor.codes` reads it.
         solver: one of one state; grid, steps, dequantise: as for `InversionConfig`.
         crop: what to keep of a file whose shape is not the model's; the centre square when left out.
         device: "auto", "cuda", "mps" or "cpu".
@@ -72,10 +72,11 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """The codes [n, d] of files, folders, `InputImage`s, or floats [n, 3, H, W] in [-1, 1] as tensor or array."""
-        method = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
+        config = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
         cache = None if self.cache is None else LatentCache(self.cache)
-        (codes,) = self._editor.latents_at(_images(X), [self.level], method, self.crop or CentreSquare(), cache)
-        return codes.values.flatten(1).numpy()
+        crop = self.crop or CentreSquare()
+        (latents,) = self._editor.latents_at(_images(X), [self.level], config, crop=crop, cache=cache)
+        return latents.values.flatten(1).numpy()
 
     @cached_property
     def _editor(self) -> Editor:

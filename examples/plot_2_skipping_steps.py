@@ -102,7 +102,7 @@ for t in (800, 400, 200, 100, 0):
 
 editor = Editor.from_pretrained()
 steps = [4, 8, 16, 24]
-rows = [editor.sample(3, seed=55, method=InversionConfig("ddim", "uniform", n)) for n in steps]
+rows = [editor.sample(3, seed=55, config=InversionConfig("ddim", "uniform", n)) for n in steps]
 faces(rows, [f"{n} steps" for n in steps])
 for n, row in zip(steps[:-1], rows, strict=False):
     print(f"{n:2} steps against 24: PSNR {metrics.psnr(row, rows[-1]).mean():.1f} dB")

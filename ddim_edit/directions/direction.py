@@ -88,7 +88,7 @@ class Direction:
         return "h" if self.times else f"{self.t:g}"
 
     @property
-    def method(self) -> InversionConfig:
+    def config(self) -> InversionConfig:
         """How to invert a picture to where this direction moves codes."""
         recipe = self.recipe
         origin = self._origin

@@ -20,7 +20,7 @@ class Job:
         store: the folder of the store.
         model, device, dtype, size, offline, compiled: as for `load_model`.
         batch_size: how many pictures go through the network at once.
-        method: how to invert.
+        config: how to invert.
         crop: what to keep of a picture whose shape is not the model's.
         threads: of the network on a CPU, which decide the last bits there; None for as many as the process has.
     """
@@ -34,21 +34,21 @@ class Job:
     offline: bool = False
     compiled: bool = False
     batch_size: int = 8
-    method: InversionConfig = PLAIN
+    config: InversionConfig = PLAIN
     crop: Crop = CENTRE
     threads: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What of it decides the bytes of the store, whatever the model turns out to be, as JSON types."""
-        grid = self.method.grid
+        grid = self.config.grid
         plain = {
             "grid": grid if isinstance(grid, str) else {"name": grid.name, "times": list(grid.times)},
-            "condition": self.method.condition.as_dict(),
+            "condition": self.config.condition.as_dict(),
         }
         told = {} if self.threads is None else {"threads": self.threads}
         crop = self.crop.as_dict()
-        return {"batch_size": self.batch_size, "crop": crop, "method": asdict(self.method) | plain, **told}
+        return {"batch_size": self.batch_size, "crop": crop, "method": asdict(self.config) | plain, **told}
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ class Worker:
                     failures[name] = reasons.pop(file)
                 else:
                     good[name] = image
-            latents = self.editor.invert(list(good.values()), self.job.method) if good else ()
+            latents = self.editor.invert(list(good.values()), self.job.config) if good else ()
             yield _Found(batch, dict(zip(good, latents, strict=True)), failures)
 
     def _write(self, found: _Found) -> Filled | None:

@@ -128,11 +128,11 @@ class Session:
             return subject.picture.pixels
         here = self.levels[change.level]
         home = next(here[name] for name in change.moved)
-        walks = 1 if home.method in subject.anchors else 3
+        walks = 1 if home.config in subject.anchors else 3
         with self._ticks.towards(walks * (len(home.recipe.times) - 1), tell):
-            anchor = self._anchored(subject, home.method)
+            anchor = self._anchored(subject, home.config)
             strengths = {here[name]: strength for name, strength in change.moved.items()}
-            made = self.editor.edit(anchor.latents, strengths, preserve=[here[name] for name in change.kept])
+            made = self.editor.edit(anchor.latents, strengths, keep=[here[name] for name in change.kept])
         return to_uint8(made + anchor.lost)[0]
 
     def walk(self, paths: Sequence[Path], frames: int, loop: bool, tell: Tell = silent) -> "Walk":

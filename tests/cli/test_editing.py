@@ -76,7 +76,7 @@ def test_an_edit_is_that_of_the_library(
         "set": (["--set", f"{old}=+2"], editor.edit(pictures, {old: 2.0})),
         "bare": (["--set", old], editor.edit(pictures, {old: 1.0})),
         "two": (["--set", f"{old}=2", "--set", f"{wide}=-.5"], editor.edit(pictures, {old: 2.0, wide: -0.5})),
-        "keep": (["--set", f"{old}=2", "--keep", wide], editor.edit(pictures, {old: 2.0}, preserve=[wide])),
+        "keep": (["--set", f"{old}=2", "--keep", wide], editor.edit(pictures, {old: 2.0}, keep=[wide])),
         "conditional": (
             ["--set", f"{old}=2", "--set", f"{wide}=-1", "--conditional"],
             editor.edit(pictures, {old: 2.0, wide: -1.0}, conditional=True),

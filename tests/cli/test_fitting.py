@@ -71,7 +71,7 @@ def test_two_folders_give_a_direction(done: Run, model: Path, faces: Path, tmp_p
         tiny.save_picture(tmp_path / "more" / f"{seed}.png", 50 + seed)
     target = tmp_path / f"a{SUFFIX}"
     done("fit", "a", "--with", tmp_path / "more", "--without", faces, "--steps", 4, "--method", "mean", "-o", target)
-    wanted = Editor(load_model(model)).attribute_from(tmp_path / "more", faces, method=InversionConfig(steps=4))
+    wanted = Editor(load_model(model)).attribute_from(tmp_path / "more", faces, config=InversionConfig(steps=4))
     assert float((Direction.load(target).vector - wanted.vector).abs().max()) < 1e-5
 
 
@@ -153,7 +153,7 @@ def test_the_codes_of_a_store_give_the_direction_of_its_pictures(
     assert float((found.vector - wanted.vector).abs().max()) < 1e-5
     assert (found.mean, found.sd) == pytest.approx((wanted.mean, wanted.sd), rel=1e-4)
     assert {**found.report, "gap": 0} == {**wanted.report, "gap": 0}
-    assert found.method == wanted.method
+    assert found.config == wanted.config
     found.require_fits(wanted.recipe)
     found.require_level("xT")
 

@@ -62,7 +62,7 @@ def test_they_move_a_portrait_as_their_names_say_and_0_leaves_it_alone(editor: E
     assert torch.equal(images.to_uint8(same)[0], images.read(FACE, (64, 64)).pixels)
     assert luma(darker) + 0.1 < luma(same) < luma(lighter) - 0.1
     assert (warmer - same)[:, 0].mean() > (warmer - same)[:, 2].mean() + 0.1
-    code, moved = (editor.invert(x.clamp(-1, 1), editor.direction("old").method).x for x in (same, older))
+    code, moved = (editor.invert(x.clamp(-1, 1), editor.direction("old").config).x for x in (same, older))
     age, light = editor.direction("age"), editor.direction("light")
     assert age.score(moved) > age.score(code) + 2
     assert (light.score(moved) - light.score(code)).abs() < 0.5

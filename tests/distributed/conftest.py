@@ -31,7 +31,7 @@ def pictures(tmp_path: Path) -> Path:
 def job(model: Path, pictures: Path, tmp_path: Path) -> Job:
     """Batches of two, on the CPU, in few steps."""
     method = InversionConfig(solver="ddim", steps=3)
-    return Job(pictures, tmp_path / "out.latents", str(model), device="cpu", batch_size=2, method=method)
+    return Job(pictures, tmp_path / "out.latents", str(model), device="cpu", batch_size=2, config=method)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ NAMES = [f"{seed}.png" for seed in range(10)]
 def test_a_store_holds_what_the_editor_finds(filled: Fill, job: Job, model: Path) -> None:
     assert filled() == [Filled(0, 4, {}), Filled(1, 4, {}), Filled(2, 2, {})]
     store = LatentStore(job.store)
-    wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root / name for name in NAMES], job.method)
+    wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root / name for name in NAMES], job.config)
     assert list(store.names) == NAMES
     for read_, found in zip(store, wanted, strict=True):
         assert torch.equal(read_.x, found.x)
@@ -42,7 +42,7 @@ def test_a_store_holds_what_the_editor_finds(filled: Fill, job: Job, model: Path
 
 
 def test_pairs_are_kept_whole(filled: Fill, job: Job, model: Path) -> None:
-    filled(method=InversionConfig(solver="bdia", steps=3))
+    filled(config=InversionConfig(solver="bdia", steps=3))
     wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root], InversionConfig(solver="bdia", steps=3))
     for read_, found in zip(LatentStore(job.store), wanted, strict=True):
         assert read_.delta is not None
@@ -266,7 +266,7 @@ def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
 def test_a_store_in_which_nothing_was_made_takes_other_settings(filled: Fill, job: Job) -> None:
     unfit = InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))
     with pytest.raises(ArgumentError, match="unconditional"):
-        filled(method=unfit)
+        filled(config=unfit)
     assert [each.rows for each in filled(shard_size=5)] == [5, 5]
 
 
@@ -342,7 +342,7 @@ def test_names_are_relative_to_what_all_paths_share(tmp_path: Path) -> None:
 
 
 def test_settings_hold_all_of_the_method(job: Job) -> None:
-    grid = job.method.make_grid(Editor.from_pretrained(job.model).model.schedule)
-    by_name, by_times = job.settings["method"], replace(job, method=InversionConfig(grid=grid)).settings["method"]
+    grid = job.config.make_grid(Editor.from_pretrained(job.model).model.schedule)
+    by_name, by_times = job.settings["method"], replace(job, config=InversionConfig(grid=grid)).settings["method"]
     assert by_name.keys() == set(InversionConfig.__dataclass_fields__)
     assert by_times["grid"] == {"name": grid.name, "times": list(grid.times)}

@@ -17,11 +17,11 @@ def made(
     name: str,
     seed: int,
     level: str = "0.4T",
-    method: InversionConfig = QUICK,
+    config: InversionConfig = QUICK,
     vector: Tensor | None = None,
 ) -> Direction:
     """A random direction, or that of a vector, fitted at a level as far as anybody can tell; a strength is 3 long."""
-    (codes,) = editor.latents_at(GREY, [level], method)
+    (codes,) = editor.latents_at(GREY, [level], config)
     draw = torch.randn(codes.values.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     vector = unit(draw if vector is None else vector)
     return Direction(name, vector, 0.0, 0.0, 3.0, codes.recipe, codes.times)

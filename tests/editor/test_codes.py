@@ -94,7 +94,7 @@ def test_no_global_randomness_is_used_or_moved(editor: Editor, files: list[Path]
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first = editor.reconstruct(files[:1], QUICK).pictures
-    editor.sample(1, eta=1.0, method=QUICK)
+    editor.sample(1, eta=1.0, config=QUICK)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(6)
     assert torch.equal(editor.reconstruct(files[:1], QUICK).pictures, first)

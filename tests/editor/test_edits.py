@@ -52,7 +52,7 @@ def c(editor: Editor) -> Direction:
 
 @pytest.fixture(scope="module")
 def latents(editor: Editor, files: list[Path], a: Direction) -> Latents:
-    return editor.invert(files, a.method)
+    return editor.invert(files, a.config)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -97,10 +97,10 @@ def test_pictures_come_back_from_an_edit_and_its_opposite_as_well_as_from_a_roun
     """Both shrink together with the steps; the way back starts from another picture than the way there led to."""
     errors = []
     for steps in (10, 40):
-        direction = made(editor, "a", 1, method=InversionConfig(steps=steps, dequantise=None))
+        direction = made(editor, "a", 1, config=InversionConfig(steps=steps, dequantise=None))
         there = editor.edit(files[:2], {direction: 1.0})
         back = editor.edit(there, {direction: -1.0})
-        walks = (editor.invert(x, replace(direction.method, check=True)) for x in (files[:2], there))
+        walks = (editor.invert(x, replace(direction.config, check=True)) for x in (files[:2], there))
         trip = max(latent.report["error"] for latents in walks for latent in latents)
         assert max_error(there, as_tensor(files[:2])) > 0.1
         assert max_error(back, as_tensor(files[:2])) < 2 * trip
@@ -157,9 +157,9 @@ def test_edits_of_codes_and_of_pictures_differ_by_what_the_round_trip_loses(
     editor: Editor, files: list[Path], level: str
 ) -> None:
     direction = made(editor, "a", 1, level)
-    trip = editor.reconstruct(files, direction.method)
+    trip = editor.reconstruct(files, direction.config)
     lost = trip.originals - trip.pictures
-    of_codes = editor.edit(editor.invert(files, direction.method), {direction: 1.5})
+    of_codes = editor.edit(editor.invert(files, direction.config), {direction: 1.5})
     assert max_error(editor.edit(files, {direction: 1.5}), of_codes + lost) < 1e-12
     assert max_error(of_codes, trip.pictures) > 1e-2
 
@@ -176,7 +176,7 @@ def test_an_edited_code_says_what_was_done_to_it(latents: Latents, a: Direction,
 
 
 def test_two_state_codes_are_edited_in_x_alone(editor: Editor, files: list[Path], a: Direction) -> None:
-    pairs = editor.invert(files, replace(a.method, solver="bdia"))
+    pairs = editor.invert(files, replace(a.config, solver="bdia"))
     there = moved(pairs, {a: 1.0})
     assert torch.equal(there.parts[1], pairs.parts[1])
     assert max_error(editor.edit(pairs, {a: 0.0}), as_tensor(files)) < 1e-12
@@ -189,7 +189,7 @@ def test_directions_may_come_as_files(editor: Editor, files: list[Path], a: Dire
     for named in (path, str(path)):
         assert max_error(editor.edit(files, {named: 2.0}), wanted) < 1e-4
     with pytest.raises(ArgumentError, match="inside it"):
-        editor.edit(files, {a: 2.0}, preserve=[path])
+        editor.edit(files, {a: 2.0}, keep=[path])
 
 
 def test_what_an_edit_costs_is_told(model: Model, files: list[Path]) -> None:
@@ -243,7 +243,7 @@ def test_codes_of_another_level_or_grid_are_refused_by_both_names(
         assert f" of {len(times) - 1} steps" in str(caught.value)
     assert f"a grid {strangers[0].recipe.grid} of" in str(caught.value)
     foreign = replace(a, recipe=strangers[0].recipe)
-    for refused in ({"strengths": {a: 1.0, foreign: 1.0}}, {"strengths": {a: 1.0}, "preserve": [foreign]}):
+    for refused in ({"strengths": {a: 1.0, foreign: 1.0}}, {"strengths": {a: 1.0}, "keep": [foreign]}):
         with pytest.raises(DirectionMismatchError, match=SENTENCE):
             editor.edit(files, **refused)
     with pytest.raises(DirectionMismatchError, match=SENTENCE):
@@ -253,10 +253,10 @@ def test_codes_of_another_level_or_grid_are_refused_by_both_names(
 def test_codes_of_another_model_are_refused(editor: Editor, files: list[Path], a: Direction, tmp_path: Path) -> None:
     twin = Editor(load_model(tiny.save_model(tmp_path / "tiny", seed=1)))
     with pytest.raises(DirectionMismatchError, match=SENTENCE):
-        editor.edit(twin.invert(files, a.method), {a: 1.0})
-    theirs = replace(a, recipe=twin.invert(files[:1], a.method)[0].recipe)
+        editor.edit(twin.invert(files, a.config), {a: 1.0})
+    theirs = replace(a, recipe=twin.invert(files[:1], a.config)[0].recipe)
     with pytest.raises(DirectionMismatchError, match=SENTENCE):
-        editor.edit(twin.invert(files, a.method), {theirs: 1.0})
+        editor.edit(twin.invert(files, a.config), {theirs: 1.0})
 
 
 def test_a_vector_of_another_shape_is_refused_by_both(editor: Editor, files: list[Path], a: Direction) -> None:
@@ -297,7 +297,7 @@ def test_another_level_than_the_directions_own_is_refused_by_both_names(editor: 
 
 def test_directions_of_several_spaces_are_refused(editor: Editor, files: list[Path]) -> None:
     at_end, in_h = made(editor, "x", 1, "xT"), made(editor, "y", 1, "h")
-    for refused in ({"strengths": {at_end: 1.0, in_h: 1.0}}, {"strengths": {in_h: 1.0}, "preserve": [at_end]}):
+    for refused in ({"strengths": {at_end: 1.0, in_h: 1.0}}, {"strengths": {in_h: 1.0}, "keep": [at_end]}):
         with pytest.raises(ArgumentError, match=r"wanted directions of one space, was given .*level h"):
             editor.edit(files, **refused)
     some, others = made(editor, "y", 1, "h:0.4T"), made(editor, "z", 2, "h")
@@ -311,10 +311,10 @@ def test_directions_that_follow_from_one_another_are_refused(
     same, opposite = replace(a, name="same"), replace(a, vector=-a.vector)
     between = replace(a, vector=unit(a.vector + b.vector))
     refusals = [
-        {"strengths": {a: 1.0}, "preserve": [a]},
-        {"strengths": {a: 1.0}, "preserve": [opposite]},
-        {"strengths": {between: 1.0}, "preserve": [a, b]},
-        {"strengths": {b: 1.0}, "preserve": [a, same]},
+        {"strengths": {a: 1.0}, "keep": [a]},
+        {"strengths": {a: 1.0}, "keep": [opposite]},
+        {"strengths": {between: 1.0}, "keep": [a, b]},
+        {"strengths": {b: 1.0}, "keep": [a, same]},
         {"strengths": {a: 1.0, same: 1.0}, "conditional": True},
         {"strengths": {a: 1.0, b: 1.0, between: 1.0}, "conditional": True},
     ]
@@ -348,10 +348,10 @@ def test_an_unknown_direction_is_refused_with_what_is_known(editor: Editor, file
 
 def test_an_edit_in_h_is_decoding_with_the_summed_shifts(editor: Editor, files: list[Path]) -> None:
     model, (y, z) = editor.model, (made(editor, name, seed, "h") for name, seed in (("y", 1), ("z", 2)))
-    latents = editor.invert(files, y.method)
+    latents = editor.invert(files, y.config)
     shifts = {t: 3 * (2 * y.vector[i] - z.vector[i]) for i, t in enumerate(y.times)}
     noise = editor._walker._noise([latent.recipe.dequantise for latent in latents])
-    spans = model.schedule.spans(y.method.make_grid(model.schedule))
+    spans = model.schedule.spans(y.config.make_grid(model.schedule))
     by_hand = sample(ShiftedDenoiser(model.denoiser, shifts), (latents.x,), spans, find_solver("dpm2m"), noise).x0
     assert max_error(editor.edit(latents, {y: 2.0, z: -1.0}), by_hand) < 1e-5
     assert max_error(by_hand, editor.decode(latents)) > 1e-2
@@ -359,7 +359,7 @@ def test_an_edit_in_h_is_decoding_with_the_summed_shifts(editor: Editor, files: 
 
 def test_an_edit_in_h_leaves_codes_alone_and_minds_what_is_preserved(editor: Editor, files: list[Path]) -> None:
     y, z = (made(editor, name, seed, "h") for name, seed in (("y", 1), ("z", 2)))
-    latents = editor.invert(files[:1], y.method)
+    latents = editor.invert(files[:1], y.config)
     same, shifted = make_edit({y: 2.0}, [z])(latents, editor.model.denoiser)
     assert same is latents
     assert isinstance(shifted, ShiftedDenoiser)
@@ -372,7 +372,7 @@ def test_an_edit_in_h_leaves_codes_alone_and_minds_what_is_preserved(editor: Edi
 def test_codes_that_a_shift_of_h_would_not_reach_are_refused(editor: Editor, files: list[Path], solver: str) -> None:
     """Their steps ask for eps alone, which an asymmetric shift leaves as it is: the picture would not change."""
     direction = made(editor, "y", 1, "h")
-    latents = editor.invert(files[:1], replace(direction.method, solver=solver))
+    latents = editor.invert(files[:1], replace(direction.config, solver=solver))
     with pytest.raises(ArgumentError, match=rf"wanted codes of dpm2m or ddim, .* was given ones of {solver}: "):
         editor.edit(latents, {direction: 1.0})
     if solver == "heun":

@@ -14,7 +14,7 @@ from .measures import QUICK, max_error
 
 def test_noise_is_a_code_like_any_other(editor: Editor) -> None:
     latents = editor.noise(range(64), QUICK)
-    assert torch.equal(editor.decode(latents[3:5]), editor.sample(2, seed=3, method=QUICK))
+    assert torch.equal(editor.decode(latents[3:5]), editor.sample(2, seed=3, config=QUICK))
     assert all(latent.recipe.times[0] == 0 for latent in latents)
     assert float(latents.x.std()) == pytest.approx(1, abs=0.02)
     assert float(latents.x.mean()) == pytest.approx(0, abs=0.02)
@@ -23,9 +23,9 @@ def test_noise_is_a_code_like_any_other(editor: Editor) -> None:
 def test_samples_of_a_gaussian_model_are_gaussian(editor: Editor) -> None:
     """The small model is nearly that of unit Gaussians: DDIM and DDPM both keep their variance."""
     for eta in (0.0, 0.5, 1.0):
-        pictures = editor.sample(8, method=InversionConfig("ddim", steps=50), eta=eta)
+        pictures = editor.sample(8, config=InversionConfig("ddim", steps=50), eta=eta)
         assert float(pictures.std()) == pytest.approx(1, abs=0.1)
-    mean_path = editor.sample(8, method=InversionConfig("ddim", steps=50), posterior_mean=True)
+    mean_path = editor.sample(8, config=InversionConfig("ddim", steps=50), posterior_mean=True)
     assert float(mean_path.std()) < 0.5
 
 

@@ -76,7 +76,7 @@ def test_any_handful_of_pictures_is_enough(editor: Editor, tmp_path: Path, n: in
 
 def test_an_attribute_in_h_is_the_difference_of_means_at_each_time(editor: Editor, files: list[Path]) -> None:
     method = InversionConfig(steps=8)
-    direction = editor.attribute_from(files[:2], files[2:5], level="h", method=method)
+    direction = editor.attribute_from(files[:2], files[2:5], level="h", config=method)
     with_, without = (editor.latents_at(part, ["h"], method)[0] for part in (files[:2], files[2:5]))
     assert direction.times == with_.times
     assert len(direction.times) >= 3
@@ -89,14 +89,14 @@ def test_an_attribute_in_h_is_the_difference_of_means_at_each_time(editor: Edito
 def test_an_analogy_is_the_edit_by_the_difference_of_the_codes(editor: Editor, files: list[Path], level: str) -> None:
     method = InversionConfig(steps=6)
     a, b, c = files[0], files[1], files[2:4]
-    direction = editor.attribute_from(a, b, level=level, method=method)
+    direction = editor.attribute_from(a, b, level=level, config=method)
     made = editor.analogy(a, b, c, 0.5, level, method)
     assert max_error(made, editor.edit(c, {direction: 1.0})) < 1e-5  # half of a - b, which is two units apart
     assert max_error(made, as_tensor(c)) > 1e-2
 
 
 def test_an_analogy_of_no_weight_gives_c_back(editor: Editor, files: list[Path]) -> None:
-    assert max_error(editor.analogy(files[0], files[1], files[2:], 0.0, method=QUICK), as_tensor(files[2:])) < 1e-12
+    assert max_error(editor.analogy(files[0], files[1], files[2:], 0.0, config=QUICK), as_tensor(files[2:])) < 1e-12
 
 
 def test_the_closer_a_is_to_b_the_closer_an_analogy_is_to_c(editor: Editor, files: list[Path]) -> None:
@@ -114,7 +114,7 @@ def test_an_analogy_on_gaussian_data_is_the_sum_on_the_shell() -> None:
     editor, method = gaussian("g", 0.0, 1.0, 0), InversionConfig(steps=60, dequantise=None)
     draw = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     b, c, small = draw[:1], draw[1:2], 1e-3 * draw[2:]
-    made = editor.analogy(b + small, b, c, level="0.6T", method=method)
+    made = editor.analogy(b + small, b, c, level="0.6T", config=method)
     latents = editor.invert(c, replace(method, level=600))
     level = LINEAR.level(latents[0].t)
     x = latents.x / level.alpha
@@ -193,7 +193,7 @@ def test_models_of_other_shapes_are_refused_before_anything_is_inverted(
 
 @pytest.mark.parametrize("level", [200, 1000.0])
 def test_a_method_with_a_level_is_refused(editor: Editor, other: Editor, files: list[Path], level: float) -> None:
-    with pytest.raises(ArgumentError, match=rf"wanted a method that goes to x_T, was given one to level {level}: "):
+    with pytest.raises(ArgumentError, match=rf"wanted a method that goes to x_T, was given one to level {level:g}: "):
         editor.translate(files, other, replace(QUICK, level=level))
 
 
@@ -202,7 +202,7 @@ def test_no_pictures_are_refused(editor: Editor, other: Editor) -> None:
         editor.translate([], other, QUICK)
     for images in (([], torch.zeros(1, 3, 16, 16)), (torch.zeros(1, 3, 16, 16), [])):
         with pytest.raises(ArgumentError, match="was given none"):
-            editor.attribute_from(*images, method=QUICK)
+            editor.attribute_from(*images, config=QUICK)
 
 
 @pytest.mark.slow

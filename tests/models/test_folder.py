@@ -20,7 +20,7 @@ from ddim_edit.models.model import Model
 from .. import tiny
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
-ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
+ONE_SENTENCE = r"^[^\n]+$"
 GREY = {"in_channels": 1, "out_channels": 1}
 
 

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from ddim_edit.errors import ModelError
 from ddim_edit.models.hub import TIMEOUT, fetch
 
-ONE_SENTENCE = r"^wanted [^\n]+, was given [^\n]+: [^\n]+$"
+ONE_SENTENCE = r"^[^\n]+$"
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 # What these repositories hold, folder by folder: + is to be fetched, - is not.

@@ -54,7 +54,7 @@ def job_in(folder: Path, name: str, **changes: object) -> Job:
         str(folder / "tiny"),
         "cpu",
         batch_size=BATCH,
-        method=InversionConfig(steps=6),
+        config=InversionConfig(steps=6),
     )
     return replace(job, **changes)  # type: ignore[arg-type]
 
@@ -184,7 +184,7 @@ STEPS = 60
 @pytest.fixture(scope="module")
 def slowly_alone(here: Path) -> dict[str, bytes]:
     """What one process makes in more steps, which take long enough to be disturbed."""
-    job = job_in(here, "slowly.latents", method=InversionConfig(steps=STEPS), threads=1)
+    job = job_in(here, "slowly.latents", config=InversionConfig(steps=STEPS), threads=1)
     list(fill(job, begin(job, NAMES, SHARD), local))
     return bytes_of(job.store)
 
@@ -215,7 +215,7 @@ def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray
     _, err = command.process.communicate(timeout=120)
     assert command.process.returncode == 130, err
     wait_until_gone(started)
-    job = job_in(here, "interrupted.latents", method=InversionConfig(steps=STEPS), threads=1)
+    job = job_in(here, "interrupted.latents", config=InversionConfig(steps=STEPS), threads=1)
     assert bytes_of(command.store) != slowly_alone
     list(fill(job, begin(job, NAMES, SHARD), local))
     assert bytes_of(command.store) == slowly_alone
