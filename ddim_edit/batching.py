@@ -92,7 +92,7 @@ class BatchRunner:
     ) -> list[LatentArray]:
         """Return the latents of images at several levels, from one inversion of each image that is not in the cache."""
         schedule = self.model.schedule
-        grid = config.full_grid(schedule)
+        grid = config.make_grid(schedule)
         spaces = [find_space(level, grid, schedule.T) for level in levels]
         origin = LatentArrayOrigin(config.dequantise, config.refine)
         recipe = replace(self.recipe(config, grid), origin=origin)

@@ -66,21 +66,13 @@ class InversionConfig:
         """Name of the solver, for recipes: its registered name, or that of its class."""
         return self.solver if isinstance(self.solver, str) else type(self.solver).__name__
 
-    def full_grid(self, schedule: NoiseSchedule) -> Grid:
-        """Return the grid up to its last time, whatever the level.
-
-        Raises:
-            ArgumentError: an unknown grid, or steps outside 1 to 10,000.
-        """
-        return self.grid if isinstance(self.grid, Grid) else make_grid(self.grid, schedule, self.steps)
-
     def make_grid(self, schedule: NoiseSchedule) -> Grid:
         """Return the grid up to the level.
 
         Raises:
             ArgumentError: an unknown grid, steps outside 1 to 10,000, or a level that does not exist.
         """
-        grid = self.full_grid(schedule)
+        grid = self.grid if isinstance(self.grid, Grid) else make_grid(self.grid, schedule, self.steps)
         if self.level is None:
             return grid
         return grid.until(grid.nearest(parse_level(self.level, schedule.T).stop(schedule.T)))

@@ -29,7 +29,7 @@ def test_the_promised_ones_are_there() -> None:
 def test_each_is_at_home_in_faces64_with_the_default_method(editor: Editor, name: str) -> None:
     direction = Direction.load(PACKAGED[name])
     grid = InversionConfig(level=400).make_grid(editor.model.schedule)
-    direction.require_fits(editor._walker.recipe(InversionConfig(), grid))
+    direction.require_fits(editor._runner.recipe(InversionConfig(), grid))
     direction.require_level("0.4T")
     assert direction.name == name
     assert direction.vector.shape == editor.model.shape

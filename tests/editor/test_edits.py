@@ -21,6 +21,7 @@ from ddim_edit import (
 )
 from ddim_edit.diffusion.bottleneck import ShiftedDenoiser
 from ddim_edit.diffusion.integration import sample
+from ddim_edit.diffusion.noise import draw_mixed_noise
 from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.directions import BottleneckEdit, make_edit, unit
 from ddim_edit.images import to_uint8
@@ -350,7 +351,7 @@ def test_an_edit_in_h_is_decoding_with_the_summed_shifts(editor: Editor, files: 
     model, (y, z) = editor.model, (made(editor, name, seed, "h") for name, seed in (("y", 1), ("z", 2)))
     latents = editor.invert(files, y.config)
     shifts = {t: 3 * (2 * y.vector[i] - z.vector[i]) for i, t in enumerate(y.times)}
-    noise = editor._walker._noise([latent.recipe.dequantise for latent in latents])
+    noise = draw_mixed_noise([latent.recipe.dequantise for latent in latents], model.shape)
     spans = model.schedule.spans(y.config.make_grid(model.schedule))
     by_hand = sample(ShiftedDenoiser(model.denoiser, shifts), (latents.x,), spans, find_solver("dpm2m"), noise).x0
     assert max_error(editor.edit(latents, {y: 2.0, z: -1.0}), by_hand) < 1e-5
@@ -377,4 +378,4 @@ def test_codes_that_a_shift_of_h_would_not_reach_are_refused(editor: Editor, fil
         editor.edit(latents, {direction: 1.0})
     if solver == "heun":
         plainly, shifted = BottleneckEdit({direction: 1.0}, "plain")(latents, editor.model.denoiser)
-        assert max_error(editor._walker.decode(plainly, shifted), editor.decode(latents)) > 1e-3
+        assert max_error(editor._runner.decode(plainly, shifted), editor.decode(latents)) > 1e-3

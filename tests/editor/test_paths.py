@@ -31,7 +31,7 @@ def test_samples_of_a_gaussian_model_are_gaussian(editor: Editor) -> None:
 
 @pytest.mark.parametrize(("n", "eta"), [(0, 0.0), (1, -0.1), (1, 1.1), (1, float("nan"))])
 def test_impossible_samples_are_refused(editor: Editor, n: int, eta: float) -> None:
-    with pytest.raises(ArgumentError, match="n of at least 1, eta from 0 to 1"):
+    with pytest.raises(ArgumentError, match="n must be at least 1 and eta from 0 to 1"):
         editor.sample(n, eta=eta)
 
 
@@ -70,7 +70,7 @@ def test_a_sheet_has_its_corners_and_straight_sides(editor: Editor, files: list[
     assert torch.equal(torch.stack([rows[0][0].x, rows[0][2].x, rows[1][0].x, rows[1][2].x]), corners.x)
     assert torch.equal(rows[0].x, editor.interpolate(corners[:2], 3).x)
     assert torch.equal(rows[1].x, editor.interpolate(corners[2:], 3).x)
-    with pytest.raises(ArgumentError, match="4 latents"):
+    with pytest.raises(ArgumentError, match="A sheet has 4 corners"):
         editor.sheet(corners[:3])
 
 
