@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear whole or not at all."""
 
 import secrets
 from collections.abc import Iterator
@@ -8,14 +8,18 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends well, and is removed when it fails.
+    """Yield a temporary path that becomes `path` when the block ends well, and is removed when it fails.
 
-    A file that stood at `path` before survives a failure. The temporary is a hidden file beside `path`, so
-    that the final rename never crosses a file system. Missing parent folders are made first, and stay.
+    A file that stood at `path` before survives a failure. Missing parent folders are made first, and stay.
 
-    Errors: OSError as the system raised it; the caller knows what kind of file it was writing.
+    Args:
+        path: the file to write.
+
+    Raises:
+        OSError: as the system raises it; the caller knows what kind of file it was writing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the file, so that the final rename never crosses a file system, where it would copy.
     temporary = path.parent / f".ddim-edit-{secrets.token_hex(8)}{path.suffix}"
     try:
         yield temporary

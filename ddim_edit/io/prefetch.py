@@ -1,4 +1,4 @@
-"""Work that is done in threads before it is asked for, so that a device never waits for a file."""
+"""Do work in threads before it is asked for, so that a device never waits for a file."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +14,14 @@ THREADS = 4
 def prefetch_map(
     work: Callable[[Item], Value], items: Iterable[Item], depth: int, threads: int = THREADS
 ) -> Iterator[tuple[Item, Callable[[], Value]]]:
-    """Each item in order with a call that waits for what `work` made of it, or raises what it raised.
+    """Yield each item in order, with a function that waits for `work(item)` and returns or raises what it did.
+
+    The function comes in place of the value so that the caller can handle the failure of one item and go on.
 
     Args:
-        work: called in threads; for work that leaves Python's lock alone, such as reading and decoding files.
+        work: called in threads; for work that releases Python's lock, such as reading and decoding files.
         items: drawn only as far as `depth`.
-        depth: at most so many results are made and not yet handed out, so that memory stays bounded.
+        depth: largest number of results that are computed and not yet handed out, which bounds the memory.
         threads: how many work at once.
     """
     waiting = deque[tuple[Item, Callable[[], Value]]]()
@@ -31,6 +33,6 @@ def prefetch_map(
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()
-        except BaseException:  # whoever asked has gone, or the items have failed
+        except BaseException:  # the caller stopped iterating, or the items failed: nobody waits for the rest
             pool.shutdown(cancel_futures=True)
             raise

@@ -1,4 +1,4 @@
-"""Codes of many pictures, read in several spaces during one walk, and a folder that keeps them."""
+"""Latents of many images at one level, and a folder that keeps them between runs."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.spaces import Space
 
 Cache = MutableMapping[str, Tensor]
-"""Where codes are kept by their key: a `LatentCache`, or any mapping."""
+"""Where latents are kept by their key: a `LatentCache`, or any mapping."""
 _SUFFIX = ".safetensors"
 _CACHED_FILE = TensorFormat(
     kind="cached latent",
@@ -27,7 +27,13 @@ _CACHED_FILE = TensorFormat(
 
 
 class LatentArray(NamedTuple):
-    """The codes of pictures in one space, float32 [B, ...], the recipe of that inversion, and times of bottlenecks."""
+    """Values at one level for many images, to fit and probe on; not to be decoded one by one.
+
+    Attributes:
+        values: float32 [B, ...]: states [B, C, H, W], or bottlenecks [B, K, C, h, w] at K times.
+        recipe: of the inversion, up to that level.
+        times: of the bottlenecks; empty for states.
+    """
 
     values: Tensor
     recipe: Recipe
@@ -35,8 +41,14 @@ class LatentArray(NamedTuple):
 
 
 def cache_key(recipe: Recipe, space: Space, origin: object) -> str:
-    """A name for one picture's code in one space: walk / picture / space, each a digest of all that matters."""
-    return "/".join(map(_digest, (recipe.to_json(), origin, space.name)))
+    """Return the name of one image's latent in one space: inversion / image / space, each a digest.
+
+    Args:
+        recipe: of the inversion; whatever changes a latent is in it.
+        space: where it is read.
+        origin: digest and preprocessing of the image, as JSON types.
+    """
+    return "/".join(_digest(part) for part in (recipe.to_json(), origin, space.name))
 
 
 def _digest(record: object) -> str:
@@ -44,19 +56,16 @@ def _digest(record: object) -> str:
 
 
 class LatentCache(MutableMapping[str, Tensor]):
-    """Codes on disk, one safetensors file each, written whole or not at all; several processes may share it.
+    """Latents on disk by key, one safetensors file each; several processes may share it.
 
-    What cannot be read counts as absent and is written again.
+    Files are written whole or not at all. One that cannot be read counts as absent, and is written again.
 
     Args:
-        folder: where; made when first written to.
+        folder: the folder, made when it is first written to.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
 
     def __getitem__(self, key: str) -> Tensor:
         try:
@@ -64,15 +73,18 @@ class LatentCache(MutableMapping[str, Tensor]):
         except LatentError as error:
             raise KeyError(key) from error
 
-    def __setitem__(self, key: str, code: Tensor) -> None:
-        _CACHED_FILE.save(self._path(key), {"code": code}, {"key": key})
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        _CACHED_FILE.save(self._path(key), {"code": value}, {"key": key})
 
     def __delitem__(self, key: str) -> None:
         self._path(key).unlink()
 
     def __iter__(self) -> Iterator[str]:
-        files = self.folder.glob(f"*/*/*{_SUFFIX}")
-        return (str(file.relative_to(self.folder).with_suffix("")) for file in sorted(files))
+        files = sorted(self.folder.glob(f"*/*/*{_SUFFIX}"))
+        return (str(file.relative_to(self.folder).with_suffix("")) for file in files)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"

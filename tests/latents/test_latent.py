@@ -1,5 +1,4 @@
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -86,7 +85,7 @@ def assert_refused(path: Path, wanted: str) -> None:
 
 @settings(max_examples=60)
 @given(x=ANY_FLOATS)
-def test_numbers_come_back_bit_by_bit(place: Path, x: np.ndarray) -> None:
+def test_numbers_read_back_bit_by_bit(place: Path, x: np.ndarray) -> None:
     one = Latent(torch.from_numpy(x), 1000.0, RECIPE, torch.from_numpy(-x))
     one.save(place)
     back = Latent.load(place)
@@ -97,16 +96,10 @@ def test_numbers_come_back_bit_by_bit(place: Path, x: np.ndarray) -> None:
         assert read.numpy().tobytes() == written.tobytes()
 
 
-@pytest.mark.parametrize("value", [-0.0, 5e-324, -2.2e-308, 1.7976931348623157e308, float("nan"), float("inf")])
-def test_odd_numbers_come_back_bit_by_bit(place: Path, value: float) -> None:
-    Latent(torch.full((1, 1, 1), value, dtype=torch.float64), 1.0, RECIPE).save(place)
-    assert struct.pack("<d", Latent.load(place).x.item()) == struct.pack("<d", value)
-
-
 @pytest.mark.parametrize(
     "one", [latent(), replace(latent(), delta=None, report={}), latent(dequantise=(), origin=UnknownOrigin())]
 )
-def test_everything_else_comes_back_equal(place: Path, one: Latent) -> None:
+def test_everything_else_reads_back_equal(place: Path, one: Latent) -> None:
     one.save(place)
     back = Latent.load(place)
     assert back.recipe == one.recipe
@@ -118,7 +111,7 @@ def test_everything_else_comes_back_equal(place: Path, one: Latent) -> None:
     require_compatible([one, back])
 
 
-def test_rows_and_transposes_of_larger_tensors_are_saved_as_what_they_are(place: Path) -> None:
+def test_views_of_tensors_are_saved(place: Path) -> None:
     batch = torch.stack([randn(0), randn(1), randn(2)])
     Latent(batch[1], 1000.0, RECIPE, batch[2].transpose(1, 2)).save(place)
     back = Latent.load(place)
@@ -127,7 +120,7 @@ def test_rows_and_transposes_of_larger_tensors_are_saved_as_what_they_are(place:
     assert torch.equal(back.delta, batch[2].transpose(1, 2))
 
 
-def test_equal_latents_are_equal_files(tmp_path: Path) -> None:
+def test_equal_latents_make_equal_files(tmp_path: Path) -> None:
     paths = [tmp_path / "a" / "one.safetensors", tmp_path / "another-name.safetensors"]
     shuffled = dict(reversed(list(RECIPE.schedule.items())))
     for path, one in zip(paths, (latent(), latent(schedule=shuffled)), strict=True):
@@ -138,7 +131,7 @@ def test_equal_latents_are_equal_files(tmp_path: Path) -> None:
     assert paths[0].read_bytes() != second
 
 
-def test_the_header_is_sorted_json_and_names_no_place_or_time(place: Path) -> None:
+def test_header_is_sorted_json_without_paths(place: Path) -> None:
     latent().save(place)
     with safe_open(place, "pt") as file:
         assert list(file.metadata()) == ["ddim-edit"]
@@ -152,17 +145,17 @@ def test_the_header_is_sorted_json_and_names_no_place_or_time(place: Path) -> No
     assert place.name.encode() not in place.read_bytes()
 
 
-def test_saving_leaves_nothing_else_behind(tmp_path: Path) -> None:
+def test_save_leaves_no_temporary_files(tmp_path: Path) -> None:
     latent().save(tmp_path / "one.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["one.safetensors"]
 
 
-def test_a_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
+def test_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "gone.safetensors"
     assert_refused(path, "gone.safetensors: no such file.")
 
 
-def test_a_folder_is_no_latent(tmp_path: Path) -> None:
+def test_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert_refused(tmp_path / "folder", "folder: not a latent file: ")
 
@@ -181,21 +174,18 @@ def test_any_other_file_is_refused(place: Path, content: bytes) -> None:
     assert_refused(place, "not a latent file")
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_a_foreign_safetensors_file_is_refused(place: Path, metadata: dict[str, str] | None) -> None:
     save_file({"x": randn()}, place, metadata)
     assert_refused(place, "it has no 'ddim-edit' header. Invert the image again.")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"x"', "{}", '{"recipe": 3, "report": {}, "t": 1}'])
+HEADERS = ["{", "[]", "7", "{}", '{"recipe": 3, "report": {}, "t": 1}', '{"recipe": {}, "t": 1}']
+
+
+@pytest.mark.parametrize("text", HEADERS)
 def test_a_foreign_header_is_refused(place: Path, text: str) -> None:
     save_file({"x": randn()}, place, {"ddim-edit": text})
-    assert_refused(place, "not a latent file")
-
-
-@pytest.mark.parametrize("name", ["recipe", "report", "t"])
-def test_a_header_without_one_of_its_parts_is_refused(place: Path, name: str) -> None:
-    rewrite(place, lambda record: record.pop(name))
     assert_refused(place, "not a latent file")
 
 
@@ -205,7 +195,7 @@ def test_a_file_without_x_is_refused(place: Path) -> None:
     assert_refused(place, "not a latent file")
 
 
-def test_a_latent_of_the_format_before_conditions_has_none(place: Path) -> None:
+def test_format_1_reads_as_unconditional(place: Path) -> None:
     def grow_old(record: dict[str, Any]) -> None:
         assert record["recipe"].pop("condition") == {}
         record["recipe"]["format"] = 1
@@ -221,7 +211,7 @@ def test_the_condition_is_kept_with_the_latent(place: Path) -> None:
     assert header(place)["recipe"]["condition"] == condition.as_dict()
 
 
-def test_a_latent_under_another_condition_is_the_same_code(place: Path) -> None:
+def test_with_condition_changes_the_recipe_alone(place: Path) -> None:
     plain, dog = latent(), Condition(prompt="a dog")
     moved = plain.with_condition(dog)
     assert moved.recipe == replace(plain.recipe, condition=dog)
@@ -231,7 +221,7 @@ def test_a_latent_under_another_condition_is_the_same_code(place: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", [{"mood": "sad"}, {"label": -1}, {"guidance_scale": "much"}, 3])
-def test_conditions_that_are_none_are_refused(place: Path, condition: object) -> None:
+def test_malformed_conditions_are_refused(place: Path, condition: object) -> None:
     rewrite(place, lambda record: record["recipe"].update(condition=condition))
     assert_refused(place, "the recipe: condition")
 
@@ -292,17 +282,17 @@ def test_incompatible_latents_are_refused_naming_both(name: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"origin": UnknownOrigin()}, {"dequantise": ()}, {"grid": "other"}, {"schedule": dict(RECIPE.schedule)}]
 )
-def test_what_does_not_matter_to_decoding_does_not_part_latents(changes: dict[str, Any]) -> None:
+def test_compatibility_ignores_what_decoding_ignores(changes: dict[str, Any]) -> None:
     require_compatible([latent(), latent(1, **changes)])
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_few_latents_are_always_alike(count: int) -> None:
+def test_few_latents_are_always_compatible(count: int) -> None:
     require_compatible([latent()] * count)
 
 
 @given(st.floats(0, 1))
-def test_between_blends_x_delta_and_noise_each_in_its_own_way(w: float) -> None:
+def test_interpolate_mixes_x_delta_noise_and_origin(w: float) -> None:
     a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
     made = interpolate(a, b, "slerp", w)
     assert a.delta is not None
@@ -317,7 +307,7 @@ def test_between_blends_x_delta_and_noise_each_in_its_own_way(w: float) -> None:
 
 
 @pytest.mark.parametrize("method", ["slerp", "lerp", "norm"])
-def test_the_ends_of_a_blend_decode_alike(method: str) -> None:
+def test_interpolation_is_exact_at_its_ends(method: str) -> None:
     a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
     for w, end in ((0.0, a), (1.0, b)):
         made = interpolate(a, b, method, w)
@@ -325,7 +315,7 @@ def test_the_ends_of_a_blend_decode_alike(method: str) -> None:
         assert made.recipe.dequantise == end.recipe.dequantise
 
 
-def test_a_blend_can_be_saved_and_blended_again(place: Path) -> None:
+def test_interpolated_latents_can_be_saved_and_interpolated_again(place: Path) -> None:
     once = interpolate(latent(0), latent(5), "slerp", 0.25)
     once.save(place)
     twice = interpolate(Latent.load(place), latent(9), "lerp", 0.5)
@@ -334,7 +324,7 @@ def test_a_blend_can_be_saved_and_blended_again(place: Path) -> None:
 
 
 @given(st.floats(0, 1))
-def test_a_missing_delta_is_a_delta_of_zero(w: float) -> None:
+def test_missing_delta_counts_as_zero(w: float) -> None:
     bare, paired = replace(latent(0), delta=None), latent(3)
     made = interpolate(bare, paired, "slerp", w)
     assert made.delta is not None

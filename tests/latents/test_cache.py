@@ -19,7 +19,7 @@ KEY, OTHER = "a/b/c", "a/b/d"
 
 @settings(max_examples=20)
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 2**31))
-def test_codes_come_back_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, shape: list[int], seed: int) -> None:
+def test_latents_read_back_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, shape: list[int], seed: int) -> None:
     code = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     folder = LatentCache(tmp_path_factory.mktemp("codes"))
     folder[KEY] = code
@@ -27,7 +27,7 @@ def test_codes_come_back_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, sh
     assert folder[KEY].dtype == torch.float32
 
 
-def test_it_is_a_mapping_like_any_other(tmp_path: Path) -> None:
+def test_cache_is_a_mutable_mapping(tmp_path: Path) -> None:
     folder = LatentCache(tmp_path / "made" / "when needed")
     assert (len(folder), list(folder), KEY in folder) == (0, [], False)
     assert not folder.folder.exists()
@@ -51,7 +51,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_cannot_be_read_counts_as_absent(tmp_path: Path, name: str) -> None:
+def test_broken_files_count_as_absent(tmp_path: Path, name: str) -> None:
     folder = LatentCache(tmp_path)
     folder[KEY] = torch.ones(2)
     BROKEN[name](tmp_path / f"{KEY}.safetensors")
@@ -60,7 +60,7 @@ def test_what_cannot_be_read_counts_as_absent(tmp_path: Path, name: str) -> None
         folder[KEY]
 
 
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
@@ -72,7 +72,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_every_choice_that_matters_changes_the_key() -> None:
+def test_every_setting_changes_the_key() -> None:
     origin, space = {"source": "s", "preprocessing": {"crop": "centre"}}, StateSpace(400.0)
     changes = {
         "model": "other",
