@@ -68,7 +68,7 @@ class Flux(DiffusersNetwork):
         output: Tensor = self.inner(
             patches.flatten(2).mT,
             timestep=index / 1000,
-            img_ids=_places(rows, columns).to(x),
+            img_ids=_places(rows, columns, x.device).to(x.dtype),
             txt_ids=text.new_zeros(text.shape[1], 3),
             **self.arrange(given),
             return_dict=False,
@@ -82,9 +82,11 @@ class Flux(DiffusersNetwork):
         return Described(tokens.in_channels // 4, (tokens.out_channels or tokens.in_channels) // 4, 128)
 
 
-def _places(rows: int, columns: int) -> Tensor:
+def _places(rows: int, columns: int, device: torch.device) -> Tensor:
     """Row and column of every token, [rows x columns, 3]; the first number tells pictures apart."""
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    # Made on the device itself: a copy from the host cannot be captured in a CUDA graph.
+    down, along = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    row, column = torch.meshgrid(down, along, indexing="ij")
     return torch.stack([torch.zeros_like(row), row, column], -1).flatten(0, 1)
 
 

@@ -1,38 +1,95 @@
 """Faster ways to a network's own answer: its kernels replayed from CUDA graphs, or compiled ones."""
 
+import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
+from ddim_edit.diffusion.bottleneck import require_bottleneck
 from ddim_edit.errors import ModelError
-from ddim_edit.models.memory import is_out_of_memory
+from ddim_edit.models.memory import is_out_of_memory, register_cache
 
 Call = Callable[..., Tensor]
 """A network as it is called: x [B, C, H, W], indices [B] and what is given by keyword, to one tensor."""
 Executor = Callable[[Call], Call]
 """From a network to a call that answers alike."""
+Inputs = Mapping[str, Tensor]
+"""What a network is called with, by keyword; x [B, ...] among it."""
+Answers = tuple[Tensor, ...]
+Work = Callable[..., Answers]
+"""A network, or another thing that it can do, with everything that it answers, [B, ...] each."""
+
+_LOCK = threading.RLock()
+"""Held while a graph is captured or replayed: a process may capture one at a time, and all graphs of a device work in
+the same memory. What is done meanwhile only queues work on the device, captures aside."""
+
+
+class CaptureError(RuntimeError):
+    """A call that runs but cannot be captured; its cause, if it has one, says why."""
 
 
 class Replay(Protocol):
-    """A captured call: inputs of the captured shapes in, an answer out that the next replay may overwrite."""
+    """A captured call: inputs of the captured shapes in, answers out that the next replay may overwrite."""
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The answer for these inputs."""
+    def __call__(self, inputs: Inputs) -> Answers:
+        """Return the answers for these inputs."""
         ...
 
 
+class _Pool:
+    """What the graphs of one device share: the memory they work in, and the streams they are made on.
+
+    The memory is about as much as the largest of them needs. Each overwrites what the others have left there, so they
+    may only run in turn. To be made and used with its device selected.
+    """
+
+    def __init__(self) -> None:
+        # Two, as cuBLAS keeps a workspace for each stream: the one that graphs use must be made in their own memory.
+        self.warm_up, self.capture = torch.cuda.Stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.graphs: WeakSet[CUDAGraph] = WeakSet()
+        self._handle: Any = None
+        self._last: torch.cuda.Stream | None = None
+
+    def take(self) -> Any:
+        """Return the handle of the memory for one capture, and forget it: a capture that fails leaves it unusable."""
+        # torch frees memory that no graph uses any more, and its handle may not be used again.
+        handle = self._handle if self.graphs and self._handle else torch.cuda.graph_pool_handle()
+        self._handle = None
+        return handle
+
+    def give_back(self, handle: Any) -> None:
+        """Let later graphs work in this memory too, after a capture in it has succeeded."""
+        self._handle = handle
+
+    def await_turn(self) -> None:
+        """Make the current stream wait for the last replay, if that was on another stream."""
+        current = torch.cuda.current_stream()
+        if self._last is not None and self._last != current:
+            current.wait_stream(self._last)
+        self._last = current
+
+
+@cache
+def _pool(device: torch.device) -> _Pool:
+    return _Pool()
+
+
 class CUDAGraph:
-    """One call of a network, captured on the current CUDA device; replays on equal shapes, and launches nothing else.
+    """One call of a network, captured on the device of its inputs; replays on equal shapes, and launches nothing else.
 
     Args:
-        network: what to capture; it must not wait for the device, or read anything but its inputs.
-        inputs: an example of them, by keyword.
+        work: what to capture; it must not wait for the device, or read anything but its inputs.
+        inputs: an example of them.
 
     Raises:
-        RuntimeError: CUDA's own, where the network cannot be captured.
+        CaptureError: work that runs but cannot be captured.
+        RuntimeError: CUDA's own, where it does not even run.
 
     Gray (2019), "Getting Started with CUDA Graphs"; Nguyen, Carilli et al. (2021) for PyTorch.
     """
@@ -40,71 +97,209 @@ class CUDAGraph:
     WARM_UP = 3
     """Calls before the capture, in which libraries choose their kernels and make their workspaces."""
 
-    def __init__(self, network: Call, inputs: Mapping[str, Tensor]) -> None:
-        self._inputs = {name: value.clone() for name, value in inputs.items()}
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
+    def __init__(self, work: Work, inputs: Inputs) -> None:
+        self._device = inputs["x"].device
+        # A stream belongs to one device: those that torch makes by itself are on the current one, whichever that is.
+        with torch.cuda.device(self._device):
+            self._pool = _pool(self._device)
+            self._inputs = {name: value.clone() for name, value in inputs.items()}
+            self._warm_up(work)
+            self._graph, self._answers = self._captured(work)
+            self._require_work()
+            self._pool.graphs.add(self)
+
+    def __call__(self, inputs: Inputs) -> Answers:
+        """Return the answers for inputs of the same shapes."""
+        with torch.cuda.device(self._device):
+            self._pool.await_turn()
+            for name, value in self._inputs.items():
+                value.copy_(inputs[name], non_blocking=True)
+            self._graph.replay()
+        return self._answers
+
+    def _warm_up(self, work: Work) -> None:
+        side, current = self._pool.warm_up, torch.cuda.current_stream()
+        side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(self.WARM_UP):
-                network(**self._inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = network(**self._inputs)
+                work(**self._inputs)
+        current.wait_stream(side)
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The answer for inputs of the same shapes."""
-        for name, value in self._inputs.items():
-            value.copy_(inputs[name], non_blocking=True)
+    def _captured(self, work: Work) -> tuple[torch.cuda.CUDAGraph, Answers]:
+        graph, handle, side = torch.cuda.CUDAGraph(), self._pool.take(), self._pool.capture
+        reason: RuntimeError | None = None
+        try:
+            # Where a capture fails, torch.cuda.graph leaves its stream selected. Other threads may go on meanwhile.
+            with (
+                torch.cuda.stream(side),
+                torch.cuda.graph(graph, pool=handle, stream=side, capture_error_mode="thread_local"),
+            ):
+                try:
+                    answers = work(**self._inputs)
+                except RuntimeError as error:
+                    reason = error  # ending the capture then raises another error, which says less
+                    raise
+        except RuntimeError as error:
+            raise CaptureError("the call runs, but not while it is captured") from reason or error
+        finally:
+            del reason  # it holds the frames, and so the memory, of the attempt
+        self._pool.give_back(handle)
+        return graph, answers
+
+    def _require_work(self) -> None:
+        """Insist that a replay writes every answer; an empty graph would return the first ones for ever."""
+        self._pool.await_turn()
+        marks = [torch.finfo(answer.dtype).max for answer in self._answers]
+        for answer, mark in zip(self._answers, marks, strict=True):
+            answer.fill_(mark)
         self._graph.replay()
-        return self._output
+        if any(bool((answer == mark).all()) for answer, mark in zip(self._answers, marks, strict=True)):
+            raise CaptureError("the graph is empty, as the work was done elsewhere")
+
+
+class _Shape(NamedTuple):
+    """What calls must have in common to be answered by the same replay, but for the number of their rows."""
+
+    kind: str
+    device: torch.device
+    inputs: tuple[tuple[str, bool, torch.Size, torch.dtype], ...]
+
+
+class _Kept(NamedTuple):
+    """How calls of a shape are answered: by a replay of so many rows, or, where there is none, by the network."""
+
+    rows: int
+    replay: Replay | None
 
 
 class GraphedNetwork:
-    """A network that is captured once for each shape of its inputs, and replayed from then on; its answers are copies.
+    """A network that is captured for a few sizes of a batch, and replayed from then on; its answers are copies.
 
-    The loop around it stays in Python: what a step of a solver launches besides is done before a replay ends.
+    A batch is filled up to the next power of two with copies of its last row, but not beyond the largest batch so far,
+    so that fixed points, which lose rows as they converge, need few graphs. The loop around the network stays in
+    Python: what a step of a solver launches besides is done before a replay ends. May be called from several threads.
 
     Args:
-        network: what to capture. One that cannot be captured is called as it is.
-        capture: makes a `Replay` of a network and example inputs.
-        limit: so many shapes are kept, the latest ones, as each holds the memory of its activations.
+        network: what to capture; a `Bottleneck`, if that is to be read or shifted. What cannot be captured is called as
+            it is, which is said once in a RuntimeWarning.
+        capture: makes a `Replay` of some work and example inputs, or raises a `CaptureError`.
+        limit: so many replays are kept, the latest ones. They share the memory of their activations, but each holds its
+            inputs and answers. All are dropped where memory runs out.
     """
 
-    def __init__(
-        self, network: Call, capture: Callable[[Call, Mapping[str, Tensor]], Replay] = CUDAGraph, limit: int = 4
-    ) -> None:
+    def __init__(self, network: Call, capture: Callable[[Work, Inputs], Replay] = CUDAGraph, limit: int = 32) -> None:
         self._network, self._capture, self._limit = network, capture, limit
-        self._replays: OrderedDict[tuple[Any, ...], Replay] = OrderedDict()
-        self._possible = True
+        self._kept: OrderedDict[tuple[_Shape, int], _Kept] = OrderedDict()
+        self._largest: dict[_Shape, int] = {}
+        self._refused: set[str] = set()
+        register_cache(self)
 
     def __call__(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
-        """The network's output."""
-        inputs = {"x": x, "index": index, **given}
-        shapes = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
-        replay = self._replays.get(shapes) or self._captured(shapes, inputs)
-        if replay is None:
-            return self._network(**inputs)
-        self._replays.move_to_end(shapes)
-        return replay(inputs).clone()
+        """Return the network's output."""
+        (output,) = self._answers("output", self._output, {"x": x, "index": index, **given})
+        return output
 
-    def _captured(self, shapes: tuple[Any, ...], inputs: Mapping[str, Tensor]) -> Replay | None:
-        if not self._possible:
-            return None
-        while len(self._replays) >= self._limit:
-            self._replays.popitem(last=False)
+    def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's output and its bottleneck."""
+        work = require_bottleneck(self._network).read
+        output, h = self._answers("bottleneck", work, {"x": x, "index": index, **given})
+        return output, h
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's output, and the one with the shift added to its bottleneck."""
+        work = require_bottleneck(self._network).shifted
+        # One shift for all images must not be taken for one of as many rows as it has channels.
+        rows = shift if shift.ndim == x.ndim else shift[None]
+        own, shifted = self._answers("shifted output", work, {"x": x, "index": index, "shift": rows, **given})
+        return own, shifted
+
+    def release(self) -> bool:
+        """Drop all replays with their memory, and return whether there were any."""
+        with _LOCK:
+            held = any(kept.replay for kept in self._kept.values())
+            self._kept.clear()
+            self._largest.clear()  # batches may be smaller from now on
+        return held
+
+    def _output(self, **inputs: Tensor) -> Answers:
+        return (self._network(**inputs),)
+
+    def _answers(self, kind: str, work: Work, inputs: Inputs) -> Answers:
+        n = len(inputs["x"])
+        if n and kind not in self._refused:
+            with _LOCK:
+                rows, replay = self._kept_for(kind, work, inputs)
+                if replay:
+                    return tuple(answer[:n].clone() for answer in replay(_filled(inputs, rows)))
+        return work(**inputs)
+
+    def _kept_for(self, kind: str, work: Work, inputs: Inputs) -> _Kept:
+        shape, n = _shape(kind, inputs), len(inputs["x"])
+        largest = self._largest[shape] = max(n, self._largest.get(shape, 0))
+        rows = min(1 << (n - 1).bit_length(), largest)
+        if (shape, rows) not in self._kept:
+            kept = self._made(shape, rows, work, inputs)
+            while len(self._kept) >= self._limit:
+                self._kept.popitem(last=False)
+            self._kept[shape, rows] = kept
+        self._kept.move_to_end((shape, rows))
+        return self._kept[shape, rows]
+
+    def _made(self, shape: _Shape, rows: int, work: Work, inputs: Inputs) -> _Kept:
+        """Make a replay; where memory does not suffice, return that of a larger batch, or none if there is no such."""
+        alike = [kept for (other, _), kept in self._kept.items() if other == shape and kept.replay]
+        larger = min((kept for kept in alike if kept.rows > rows), key=lambda kept: kept.rows, default=None)
         try:
-            self._replays[shapes] = self._capture(self._network, inputs)
+            return _Kept(rows, self._capture(work, _filled(inputs, rows)))
+        except CaptureError as error:
+            # The call itself has run, so memory suffices for it, though not for a graph.
+            if not is_out_of_memory(error.__cause__ or error):
+                self._refuse(shape.kind, error.__cause__ or error)
         except RuntimeError as error:
-            if is_out_of_memory(error):
+            if larger is None or not is_out_of_memory(error):
                 raise
-            self._possible = False
-            return None
-        return self._replays[shapes]
+        return larger or _Kept(rows, None)
+
+    def _refuse(self, kind: str, error: BaseException) -> None:
+        self._refused.add(kind)
+        reason = str(error).strip().partition("\n")[0][:200]
+        warnings.warn(
+            f"the {kind} of this network is computed without CUDA graphs, which is slower for small batches, as it "
+            f"cannot be captured: {reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _has_rows(value: Tensor, n: int) -> bool:
+    """Return whether an input has a row for each of n images; other inputs are for all of them."""
+    return value.ndim > 0 and len(value) == n
+
+
+def _shape(kind: str, inputs: Inputs) -> _Shape:
+    x, parts = inputs["x"], []
+    for name, value in inputs.items():
+        by_row = _has_rows(value, len(x))
+        parts.append((name, by_row, value.shape[1:] if by_row else value.shape, value.dtype))
+    return _Shape(kind, x.device, tuple(parts))
+
+
+def _filled(inputs: Inputs, rows: int) -> Inputs:
+    """Return the inputs with copies of their last rows behind them; they change nothing in the other rows' answers."""
+    missing = rows - len(inputs["x"])
+    if not missing:
+        return inputs
+    return {
+        # Not expanded, which would lose the memory layout that kernels are chosen by.
+        name: torch.cat([value, *[value[-1:]] * missing]) if _has_rows(value, len(inputs["x"])) else value
+        for name, value in inputs.items()
+    }
 
 
 class CompiledNetwork:
     """A network compiled by TorchInductor at its first call for each shape, which takes a minute or so.
+
+    Its bottleneck is read and shifted by the network as it is.
 
     Raises:
         ModelError: when called, on a machine without a compiler, or for a network that cannot be compiled.
@@ -113,10 +308,10 @@ class CompiledNetwork:
     """
 
     def __init__(self, network: Call) -> None:
-        self._compiled = torch.compile(network, dynamic=False)
+        self._network, self._compiled = network, torch.compile(network, dynamic=False)
 
     def __call__(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
-        """The network's output."""
+        """Return the network's output."""
         from torch._dynamo.exc import TorchDynamoException
 
         try:
@@ -125,14 +320,22 @@ class CompiledNetwork:
             given_ = str(error).strip().splitlines()[0][:120]
             raise ModelError("a network that can be compiled here", given_, "leave --compile out") from error
 
+    def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's output and its bottleneck."""
+        return require_bottleneck(self._network).read(x, index, **given)
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's output, and the one with the shift added to its bottleneck."""
+        return require_bottleneck(self._network).shifted(x, index, shift, **given)
+
 
 def executor_for(device: torch.device, compiled: bool) -> Executor:
-    """How a network runs best on a device: in graphs on CUDA, as it is elsewhere, compiled first where asked to."""
+    """Return how a network runs best on a device: in graphs on CUDA, as it is elsewhere; compiled first if asked to."""
     if device.type != "cuda":
         return CompiledNetwork if compiled else eager
     return (lambda network: GraphedNetwork(CompiledNetwork(network))) if compiled else GraphedNetwork
 
 
 def eager(network: Call) -> Call:
-    """The network itself."""
+    """Return the network itself."""
     return network

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.bottleneck import require_bottleneck
+from ddim_edit.diffusion.bottleneck import Bottleneck, require_bottleneck
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.executors import Call
 
@@ -106,7 +106,7 @@ class DeviceNetwork:
         device: where its weights are.
         precision: what they are.
         given: tensors [n, ...] by keyword, each row for an equal share of the pictures, in order.
-        run: a faster way to the network's output, if there is one.
+        run: a faster way to the network's output, if there is one; where it is a `Bottleneck`, to that as well.
     """
 
     network: Call
@@ -135,7 +135,7 @@ class DeviceNetwork:
         Raises:
             ModelError: a network without a bottleneck.
         """
-        bottleneck = require_bottleneck(self.network)
+        bottleneck = self._bottleneck()
         with self._running():
             output, h = bottleneck.read(*self._fed(x, index), **self._given(len(x)))
         # Unlike the output, h is kept: copied out here it is an ordinary tensor, which may track gradients.
@@ -148,11 +148,15 @@ class DeviceNetwork:
             ModelError: a network without a bottleneck.
             ArgumentError: a shift of another shape than the bottleneck's.
         """
-        bottleneck = require_bottleneck(self.network)
+        bottleneck = self._bottleneck()
         with self._running():
             shift = shift.to(self.device, self.precision.dtype)
             own, shifted = bottleneck.shifted(*self._fed(x, index), shift, **self._given(len(x)))
         return _answer(own, x), _answer(shifted, x)
+
+    def _bottleneck(self) -> Bottleneck:
+        network = require_bottleneck(self.network)
+        return self.run if isinstance(self.run, Bottleneck) else network
 
     def _fed(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         return x.to(self.device, self.precision.dtype), index.to(self.device)

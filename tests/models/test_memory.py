@@ -1,4 +1,6 @@
 from collections.abc import Sequence
+from itertools import pairwise
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -6,20 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.models.memory import Batches, is_out_of_memory
+from ddim_edit.models.memory import Batches, is_out_of_memory, register_cache, release_caches
+
+
+@pytest.fixture(autouse=True)
+def no_other_caches() -> None:
+    """What other tests have left behind must not be released in these."""
+    release_caches()
 
 
 class Machine:
     """Work that runs out of memory above so many items at once."""
 
     def __init__(self, room: int, error: BaseException | None = None) -> None:
-        self.room, self.error, self.done = (
-            room,
-            error or torch.OutOfMemoryError("CUDA out of memory"),
-            list[int](),
-        )
+        self.room, self.error, self.done = room, error or torch.OutOfMemoryError("CUDA out of memory"), list[int]()
+        self.tried = list[int]()
 
     def __call__(self, items: Sequence[int]) -> list[int]:
+        self.tried.append(len(items))
         if len(items) > self.room:
             raise self.error
         self.done.append(len(items))
@@ -41,12 +47,128 @@ def test_batches_that_fit_are_full_but_for_the_last(n: int, size: int) -> None:
     assert machine.done == [size] * (n // size) + [n % size] * (n % size > 0)
 
 
-def test_what_did_not_fit_is_not_tried_again() -> None:
+def test_what_did_not_fit_is_not_tried_again_soon() -> None:
     batches, machine = Batches(16), Machine(5)
-    list(batches(machine, range(30)))
+    list(batches(machine, range(4 * Batches.PATIENCE - 1)))
+    assert machine.tried[:3] == [16, 8, 4]
+    assert machine.done == machine.tried[2:]
     assert batches.size == 4
+
+
+def test_batches_grow_again_once_there_is_memory() -> None:
+    batches, machine = Batches(16), Machine(5)
+    list(batches(machine, range(16)))
+    machine.room = 16
+    list(batches(machine, range(16 * 4 * Batches.PATIENCE)))
+    assert batches.size == 16
+    assert machine.done[-1] == 16
+    assert machine.tried[2:] == machine.done  # nothing failed any more
+    assert max(machine.done) == 16
+
+
+def test_each_time_that_batches_grew_too_early_twice_as_many_are_waited_for() -> None:
+    machine, patience = Machine(5), Batches.PATIENCE
+    list(Batches(8)(machine, range(4 * 8 * patience)))
+    failures = [place for place, size in enumerate(machine.tried) if size > 5]
+    between = [later - earlier - 1 for earlier, later in pairwise(failures)]
+    assert between == [patience, 2 * patience, 4 * patience]
+
+
+def test_batches_that_fitted_before_memory_ran_out_do_not_count() -> None:
+    batches, machine, patience = Batches(16), Machine(16), Batches.PATIENCE
+    list(batches(machine, range(16 * (patience - 1))))
+    machine.room = 8
+    list(batches(machine, range(8 * patience)))
+    assert machine.tried == [16] * patience + [8] * patience
+
+
+def test_batches_that_were_not_full_do_not_count() -> None:
+    batches, machine = Batches(8), Machine(5)
     list(batches(machine, range(8)))
-    assert machine.done[-2:] == [4, 4]
+    machine.room = 8
+    for _ in range(2 * Batches.PATIENCE):
+        list(batches(machine, range(3)))
+    assert batches.size == 4
+
+
+class Cache:
+    """Takes room on a machine until it is released; work fills it again, if it is told to."""
+
+    def __init__(self, machine: Machine, takes: int) -> None:
+        self.machine, self.takes, self.held = machine, takes, 0
+        register_cache(self)
+
+    def fill(self) -> None:
+        self.machine.room -= self.takes - self.held
+        self.held = self.takes
+
+    def release(self) -> bool:
+        held, self.held = self.held, 0
+        self.machine.room += held
+        return held > 0
+
+
+def test_caches_are_released_before_a_batch_is_halved() -> None:
+    machine = Machine(20)
+    cache = Cache(machine, 8)
+    cache.fill()
+    batches = Batches(16)
+    assert [len(result) for result in batches(machine, range(16))] == [16]
+    assert machine.tried == [16, 16]
+    assert batches.size == 16
+
+
+def test_a_batch_that_fills_a_cache_and_then_does_not_fit_is_halved() -> None:
+    """Releasing it again and again would not end."""
+    machine = Machine(20)
+    cache = Cache(machine, 8)
+
+    def work(items: Sequence[int]) -> list[int]:
+        cache.fill()
+        return machine(items)
+
+    batches = Batches(16)
+    assert [len(result) for result in batches(work, range(16))] == [8, 8]
+    assert machine.tried == [16, 16, 8, 8]
+
+
+def test_one_picture_is_tried_again_without_caches_before_it_is_refused() -> None:
+    machine = Machine(1)
+    cache = Cache(machine, 1)
+    cache.fill()
+    assert list(Batches(1)(machine, range(1))) == [[0]]
+    cache.fill()
+    machine.room = -1
+    with pytest.raises(ArgumentError, match=r"^wanted memory for one picture"):
+        list(Batches(1)(machine, range(1)))
+
+
+def test_caches_are_released_for_as_long_as_they_live() -> None:
+    machine = Machine(9)
+    cache = Cache(machine, 3)
+    cache.fill()
+    assert release_caches()
+    assert not release_caches()
+    cache.fill()
+    del cache
+    assert not release_caches()
+
+
+def test_a_result_is_not_held_while_the_next_batch_is_done() -> None:
+    class Result:
+        pass
+
+    alive = WeakSet[Result]()
+
+    def work(items: Sequence[int]) -> Result:
+        assert not alive
+        result = Result()
+        alive.add(result)
+        return result
+
+    stream = Batches(2)(work, range(6))
+    for _ in range(3):
+        next(stream)
 
 
 def test_items_are_drawn_as_they_are_needed() -> None:
@@ -78,4 +200,48 @@ def test_the_allocators_own_words_are_known() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(torch.OutOfMemoryError())
-    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+class AcceleratorError(RuntimeError):
+    """As torch.AcceleratorError, which is later than torch 2.6."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 7.64 GiB, other allocations: 1.91 GiB)"),
+        RuntimeError("Invalid buffer size: 42.00 GiB"),
+        RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"),
+    ],
+    ids=str,
+)
+def test_other_ways_to_say_that_memory_ran_out_are_known(error: RuntimeError) -> None:
+    assert is_out_of_memory(error)
+    batches = Batches(8)
+    list(batches(Machine(4, error), range(8)))
+    assert batches.size == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shape mismatch"),
+        AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+        ArgumentError("memory for one picture", "a card that is out of memory", "choose another"),
+    ],
+    ids=str,
+)
+def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this torch raises RuntimeErrors instead")
+def test_torch_s_own_error_of_accelerators_is_known() -> None:
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))

@@ -13,6 +13,7 @@ from ddim_edit.errors import ArgumentError
 from ddim_edit.models.unet.checkpoint import load_unet
 from ddim_edit.models.unet.config import UNetConfig
 
+from .host_tensors import HostTensors, on_meta
 from .twins import CIFAR10, CLASSES, LAYERS, SMALL, TIMES, Config, Diffusers, assert_same_answers, images, twins
 
 FACES64 = Path(__file__).parents[2] / "assets" / "models" / "faces64" / "unet"
@@ -26,6 +27,19 @@ def test_it_answers_as_diffusers_does(config: Config) -> None:
 @pytest.mark.parametrize(("config", "label"), CLASSES.values(), ids=CLASSES)
 def test_it_answers_for_a_label_as_diffusers_does(config: Config, label: Tensor) -> None:
     assert_same_answers(*twins(config), label)
+
+
+@pytest.mark.parametrize(
+    ("config", "label"), [*((config, None) for config in LAYERS.values()), *CLASSES.values()], ids=[*LAYERS, *CLASSES]
+)
+def test_it_keeps_to_its_device_so_that_it_can_be_captured(config: Config, label: Tensor | None) -> None:
+    unet, _ = twins(config)
+    inputs = on_meta(x=images(unet.config), index=TIMES, **({} if label is None else {"label": label}))
+    unet.to("meta")
+    with torch.inference_mode(), HostTensors() as host:
+        _, h = unet.read(**inputs)
+        unet.shifted(**inputs, shift=h)
+    assert not host.made_by
 
 
 @st.composite

@@ -6,6 +6,7 @@ bound, and the path also compared from diffusers' own second state on, where no 
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import ArgumentError, Model, find_solver, load_model, sample
-from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.diffusers_network import DiffusersNetwork, DiffusersUNet, Flux
@@ -22,6 +23,7 @@ from ddim_edit.models.placement import DeviceNetwork
 from ddim_edit.models.unet.network import UNet
 
 from ... import pipelines
+from ..host_tensors import HostTensors, on_meta
 from .originals import CASES, ORIGINALS, PROMPT, Original, Run, by_prompt, flow, noise, walked
 
 Runs = Callable[[str, Condition], tuple[Original, Run]]
@@ -173,3 +175,21 @@ def test_a_folder_of_the_float16_variant_alone_is_read(
     x, level = torch.ones(1, *half.shape, dtype=torch.float64), half.schedule.level(400)
     assert torch.equal(half.denoiser(x, level).eps, whole.denoiser(x, level).eps)
     assert torch.equal(half.codec.decode(x), whole.codec.decode(x))
+
+
+@pytest.mark.parametrize("family", [family for family in ORIGINALS if family not in OWN])
+def test_a_network_keeps_to_its_device_so_that_it_can_be_captured(models: Callable[[str], Model], family: str) -> None:
+    model = models(family)
+    told = model.conditioned_on(ORIGINALS[family].conditions[-1])
+    assert isinstance(told, NetworkDenoiser)
+    placed = told.network.network if isinstance(told.network, GuidedNetwork) else told.network
+    assert isinstance(placed, DeviceNetwork)
+    network = deepcopy(placed.network).to("meta")
+    rows = {name: value.repeat_interleave(2 // len(value), 0) for name, value in placed.given.items()}
+    inputs = on_meta(x=torch.zeros(2, *model.shape), index=torch.zeros(2), **rows)
+    with torch.inference_mode(), HostTensors() as host:
+        network(**inputs)
+        if isinstance(network, DiffusersUNet):
+            _, h = network.read(**inputs)
+            network.shifted(**inputs, shift=h)
+    assert not host.made_by
