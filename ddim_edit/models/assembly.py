@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ddim_edit.backends.blocks import prepare_blocks
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.reading import PIXEL_LIMIT
@@ -17,7 +18,6 @@ from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
 from ddim_edit.models.executors import executor_for
 from ddim_edit.models.model import Model
-from ddim_edit.models.packing import packed
 from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, Precision, is_native, state_device
 from ddim_edit.models.unet.base import UNetBase
 
@@ -25,12 +25,13 @@ Size = tuple[int, int]
 
 
 class LoadOptions(NamedTuple):
-    """What a user wants of a model: where, how precisely, compiled or not, pictures of which size, if not its own."""
+    """What a user wants of a model: where, how precisely, run in which way, pictures of which size, if not its own."""
 
     device: torch.device
     dtype: str
     size: Size | None = None
     compiled: bool = False
+    blocks: str = "eager"
 
 
 class CheckpointBundle(NamedTuple):
@@ -76,7 +77,7 @@ def _placed(network: nn.Module, wish: LoadOptions, precision: Precision) -> Devi
     """A network where it is wanted, run as fast as we know how to there."""
     module = network.to(wish.device, precision.dtype).to(memory_format=torch.channels_last)
     if isinstance(module, UNetBase) and not wish.compiled:  # whose layers we know; a compiler packs for itself
-        module = packed(module)
+        module = prepare_blocks(module, wish.blocks)
     run = executor_for(wish.device, wish.compiled)(module)
     return DeviceNetwork(module, wish.device, precision, run=run)
 

@@ -3,6 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
+from ddim_edit.backends.blocks import require_blocks
 from ddim_edit.errors import ModelError
 from ddim_edit.models.assembly import CheckpointBundle, LoadOptions, assemble, fingerprint
 from ddim_edit.models.codec.pixels import codec_for
@@ -28,6 +29,7 @@ def load_model(
     size: int | tuple[int, int] | None = None,
     offline: bool = False,
     compiled: bool = False,
+    blocks: str = "eager",
 ) -> Model:
     """Load a checkpoint of any family in docs/models.md; what it is is read from its files.
 
@@ -40,15 +42,18 @@ def load_model(
         size: height and width of the pictures, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 says so too.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
+        blocks: how the blocks of a pixel-space UNet run: "eager"; "fused", with Triton kernels for group norm,
+            embedding and SiLU on CUDA devices where these work, and as "eager" elsewhere; or "compiled" one by one by
+            TorchInductor. Networks of diffusers run as they are.
 
     Raises:
         ModelError: no such model, or one that cannot be run as it claims.
-        ArgumentError: a device, dtype or size that cannot be had.
+        ArgumentError: a device, dtype or size that cannot be had, an unknown `blocks`, or both ways of compiling.
     """
     name = str(name_or_path or DEFAULT_MODEL)
-    wish = LoadOptions(
-        find_device(device), dtype_name(dtype), (size, size) if isinstance(size, int) else size, compiled
-    )
+    require_blocks(blocks, compiled)
+    pair = (size, size) if isinstance(size, int) else size
+    wish = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks)
     path = _locate(name, offline)
     title = path.resolve().stem if path.is_file() else path.resolve().name if Path(name).is_dir() else name
     loaded = _load_file(path) if path.is_file() else load_folder(path, title, wish)

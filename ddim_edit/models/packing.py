@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.layers import GroupNormAct
+
 _FEW_PIXELS = 1024
 """PyTorch normalises bfloat16 maps of fewer pixels up to ten times slower than float32 ones."""
 _WIDE, _TILES = 128, 16
@@ -34,7 +36,7 @@ def packed(network: nn.Module) -> nn.Module:
 def _pack_children(module: nn.Module) -> None:
     # What doubles a map is registered right before the convolution that it is called right before.
     for (before, double), (name, child) in pairwise([("", nn.Identity()), *module.named_children()]):
-        if type(child) is nn.GroupNorm and child.weight.dtype == torch.bfloat16:
+        if isinstance(child, nn.GroupNorm) and child.weight.dtype == torch.bfloat16:
             setattr(module, name, _Norm(child))
         elif type(child) is nn.Conv2d and _is_wide(child) and _doubles(double):
             setattr(module, before, nn.Identity())
@@ -190,16 +192,17 @@ class Winograd(nn.Module):
         torch.add((self.write @ products.flatten(1)).view(out.shape), self.bias, out=out)
 
 
-class _Norm(nn.Module):
+class _Norm(GroupNormAct):
     """A group norm of bfloat16 maps, in float32 where they are small."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        self.norm = norm
-        self.weight, self.bias = (parameter.detach().float() for parameter in (norm.weight, norm.bias))
+        activation = norm.activation if isinstance(norm, GroupNormAct) else nn.Identity()
+        scale_shift = isinstance(norm, GroupNormAct) and norm.scale_shift
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, activation, scale_shift)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.weight32, self.bias32 = norm.weight.detach().float(), norm.bias.detach().float()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         if x[0, 0].numel() >= _FEW_PIXELS:
-            normed: Tensor = self.norm(x)
-            return normed
-        return F.group_norm(x.float(), self.norm.num_groups, self.weight, self.bias, self.norm.eps).to(x.dtype)
+            return super().normalize(x)
+        return F.group_norm(x.float(), self.num_groups, self.weight32, self.bias32, self.eps).to(x.dtype)

@@ -1,8 +1,7 @@
-"""What UNets of ours have in common: they open at their bottleneck h, and their blocks are told the time alike."""
+"""What UNets of ours have in common: they open at their bottleneck h."""
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError
@@ -75,15 +74,3 @@ def require_label(label: Tensor | None, classes: bool) -> None:
         raise ArgumentError("no label", "one", "this network has no classes, so leave it out")
     if label is None and classes:
         raise ArgumentError("a label per image", "none", "this network has classes, so choose one")
-
-
-def shift_then_norm(h: Tensor, told: Tensor, norm: nn.Module) -> Tensor:
-    """A block's features after it was told the time [B, C, 1, 1] by a shift; overwrites h [B, C, H, W]."""
-    shifted: Tensor = norm(h.add_(told))
-    return shifted
-
-
-def norm_then_scale_and_shift(h: Tensor, told: Tensor, norm: nn.Module) -> Tensor:
-    """A block's features after it was told the time [B, 2 C, 1, 1] by a scale and a shift."""
-    scale, shift = told.chunk(2, dim=1)
-    return torch.addcmul(shift, norm(h), 1 + scale)

@@ -6,20 +6,19 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Self
 
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
 from ddim_edit.errors import ModelError
 
 ONLY_DDPM = "only DDPM-style UNet2DModel networks can be run, so use another checkpoint"
 
 # In place where torch can: what is activated here was made on the line before, and nobody else holds it.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": partial(F.silu, inplace=True),
-    "swish": partial(F.silu, inplace=True),
-    "mish": partial(F.mish, inplace=True),
-    "relu": partial(F.relu, inplace=True),
-    "gelu": F.gelu,
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": partial(nn.SiLU, inplace=True),
+    "swish": partial(nn.SiLU, inplace=True),
+    "mish": partial(nn.Mish, inplace=True),
+    "relu": partial(nn.ReLU, inplace=True),
+    "gelu": nn.GELU,
 }
 
 

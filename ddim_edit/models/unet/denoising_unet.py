@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.layers import ResidualBlock
 from ddim_edit.errors import ModelError
 from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.time_features import TimeFeatures
@@ -187,7 +188,7 @@ class _Block(nn.Module):
         return F.silu(h)
 
 
-class _ResnetBlock(nn.Module):
+class _ResnetBlock(ResidualBlock):
     """Two blocks, the first one told the time, plus a shortcut: inputs -> outputs channels."""
 
     def __init__(self, layout: Layout, inputs: int, outputs: int) -> None:

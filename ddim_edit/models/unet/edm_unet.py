@@ -10,14 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.unet.base import (
-    Opened,
-    UNetBase,
-    norm_then_scale_and_shift,
-    require_images,
-    require_label,
-    shift_then_norm,
-)
+from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
+from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.time_features import TimeFeatures
 
 Resize = Callable[[Tensor, Tensor], Tensor]
@@ -43,20 +37,19 @@ class Style(NamedTuple):
     """How the blocks of one of EDM's two code bases are made.
 
     Fields: channels of an attention head (None is one head of all), what sums with a shortcut are multiplied by, eps
-    of the norms, whether every shortcut that resizes has weights, how a block is told the noise, in how many numbers
-    a channel.
+    of the norms, whether every shortcut that resizes has weights, whether the noise scales and shifts what a block has
+    normalized or is added before.
     """
 
     head: int | None
     skip_scale: float
     eps: float
     projects: bool
-    norm_told: Callable[[Tensor, Tensor, nn.Module], Tensor]
-    told: int
+    scale_shift: bool
 
 
-SONG = Style(None, math.sqrt(0.5), 1e-6, True, shift_then_norm, 1)
-DHARIWAL = Style(64, 1.0, 1e-5, False, norm_then_scale_and_shift, 2)
+SONG = Style(None, math.sqrt(0.5), 1e-6, True, False)
+DHARIWAL = Style(64, 1.0, 1e-5, False, True)
 
 
 class Side(Protocol):
@@ -174,11 +167,15 @@ class _Input(nn.Conv2d):
         return super().forward(x)
 
 
-def _norm(width: int, eps: float) -> nn.GroupNorm:
-    return nn.GroupNorm(min(32, width // 4), width, eps)
+def _groups(width: int) -> int:
+    return min(32, width // 4)
 
 
-class _Block(nn.Module):
+def _activated_norm(width: int, eps: float, scale_shift: bool = False) -> GroupNormAct:
+    return GroupNormAct(_groups(width), width, eps, nn.SiLU(inplace=True), scale_shift)
+
+
+class _Block(ResidualBlock):
     """Two convolutions, the second one told the noise, plus a shortcut: inputs -> outputs channels."""
 
     def __init__(
@@ -186,10 +183,10 @@ class _Block(nn.Module):
     ) -> None:
         super().__init__()
         self.style = style
-        self.norm0 = _norm(inputs, style.eps)
+        self.norm0 = _activated_norm(inputs, style.eps)
         self.conv0 = _conv(config, inputs, outputs, 3, resize)
-        self.affine = nn.Linear(config.emb, outputs * style.told)
-        self.norm1 = _norm(outputs, style.eps)
+        self.affine = nn.Linear(config.emb, 2 * outputs if style.scale_shift else outputs)
+        self.norm1 = _activated_norm(outputs, style.eps, style.scale_shift)
         self.conv1 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = self._shortcut(config, inputs, outputs, resize)
 
@@ -199,9 +196,9 @@ class _Block(nn.Module):
         return _Resized(config.taps, resize) if resize else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(F.silu(self.norm0(x)))
-        h = self.style.norm_told(h, self.affine(emb)[:, :, None, None], self.norm1)
-        out: Tensor = (self.conv1(F.silu(h)) + self.skip(x)) * self.style.skip_scale
+        h = self.conv0(self.norm0(x))
+        h = self.conv1(self.norm1(h, self.affine(emb)))
+        out: Tensor = (h + self.skip(x)) * self.style.skip_scale
         return out
 
 
@@ -213,7 +210,7 @@ class _AttendingBlock(_Block):
     ) -> None:
         super().__init__(style, config, inputs, outputs, resize)
         self.heads = max(outputs // (style.head or outputs), 1)
-        self.norm2 = _norm(outputs, style.eps)
+        self.norm2 = nn.GroupNorm(_groups(outputs), outputs, style.eps)
         self.qkv = nn.Conv2d(outputs, 3 * outputs, 1)
         self.proj = nn.Conv2d(outputs, outputs, 1)
 
@@ -443,13 +440,12 @@ class SongUNet(EDMUNet):
         self.map_noise = _FourierNoise(config.noise) if config.fourier else _PositionalNoise(config.noise, half - 1)
         self.map_label = nn.Linear(config.classes, config.noise) if config.classes else None
         answering = range(len(config.names))[::-1] if config.pyramid else range(1)
-        self._answers = tuple(self._answering(config.names[level], config.widths[level]) for level in answering)
+        self._answering = tuple(config.names[level] for level in answering)
+        for level in answering:
+            name, width = config.names[level], config.widths[level]
+            self.dec[f"{name}_aux_norm"] = _activated_norm(width, self.style.eps)
+            self.dec[f"{name}_aux_conv"] = nn.Conv2d(width, config.outputs, 3, padding=1)
         self._doubled = tuple(self._doubling(config.names[level]) for level in answering[1:])
-
-    def _answering(self, name: str, width: int) -> nn.Sequential:
-        norm = self.dec[f"{name}_aux_norm"] = _norm(width, self.style.eps)
-        conv = self.dec[f"{name}_aux_conv"] = nn.Conv2d(width, self.config.outputs, 3, padding=1)
-        return nn.Sequential(norm, nn.SiLU(), conv)
 
     def _doubling(self, name: str) -> nn.Module:
         up = self.dec[f"{name}_aux_up"] = _Resized(self.config.taps, double)
@@ -465,7 +461,11 @@ class SongUNet(EDMUNet):
 
     def answer(self, features: Sequence[Tensor]) -> Tensor:
         """The answers of the levels that give one, each doubled until the next can be added."""
-        first, *others = (answer(h) for answer, h in zip(self._answers, features[-len(self._answers) :], strict=True))
+        first, *others = (
+            # Looked up here, where a rewritten network has other layers under these names.
+            self.dec[f"{name}_aux_conv"](self.dec[f"{name}_aux_norm"](h))
+            for name, h in zip(self._answering, features[-len(self._answering) :], strict=True)
+        )
         output: Tensor = first
         for up, finer in zip(self._doubled, others, strict=True):
             output = up(output) + finer
@@ -484,7 +484,7 @@ class DhariwalUNet(EDMUNet):
         super().__init__(config)
         self.map_noise = _PositionalNoise(config.noise, config.noise // 2)
         self.map_label = nn.Linear(config.classes, config.emb, bias=False) if config.classes else None
-        self.out_norm = _norm(config.widths[0], self.style.eps)
+        self.out_norm = _activated_norm(config.widths[0], self.style.eps)
         self.out_conv = nn.Conv2d(config.widths[0], config.outputs, 3, padding=1)
 
     def embed(self, index: Tensor, classes: Tensor | None) -> Tensor:
@@ -497,5 +497,5 @@ class DhariwalUNet(EDMUNet):
 
     def answer(self, features: Sequence[Tensor]) -> Tensor:
         """Norm and convolution of the finest features."""
-        output: Tensor = self.out_conv(F.silu(self.out_norm(features[-1])))
+        output: Tensor = self.out_conv(self.out_norm(features[-1]))
         return output

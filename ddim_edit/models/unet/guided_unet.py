@@ -9,15 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
 from ddim_edit.errors import ModelError
-from ddim_edit.models.unet.base import (
-    Opened,
-    UNetBase,
-    norm_then_scale_and_shift,
-    require_images,
-    require_label,
-    shift_then_norm,
-)
+from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.time_features import TimeFeatures
 
 _GROUPS = 32
@@ -122,46 +116,44 @@ class _PositionalTime(TimeFeatures):
         return torch.cat((angle.cos(), angle.sin()), dim=1)
 
 
-def _norm(width: int) -> nn.Module:
-    return nn.GroupNorm(_GROUPS, width)
-
-
-def _activation() -> nn.Module:
-    """In place: what is activated was made on the line before, and nobody else holds it."""
-    return nn.SiLU(inplace=True)
+def _activated_norm(width: int, scale_shift: bool = False) -> nn.Module:
+    # Epsilon is torch's own; in place, as nobody else holds what was normalized.
+    return GroupNormAct(_GROUPS, width, 1e-5, nn.SiLU(inplace=True), scale_shift)
 
 
 def _doubled() -> nn.Module:
     return nn.Upsample(scale_factor=2.0, mode="nearest")
 
 
-class _ResBlock(nn.Module):
+class _ResBlock(ResidualBlock):
     """Two convolutions, the second one told the time, plus a shortcut; `resample` acts on both before the first."""
 
     def __init__(self, layers: Layers, inputs: int, outputs: int, resample: nn.Module | None = None) -> None:
         super().__init__()
         scaled = layers.use_scale_shift_norm
-        self.in_layers = nn.Sequential(_norm(inputs), _activation(), nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            _activated_norm(inputs),
+            nn.Identity(),  # the activation, done by the layer before
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+        )
         self.emb_layers = nn.Sequential(
             nn.SiLU(),
             nn.Linear(layers.time_width, 2 * outputs if scaled else outputs),
         )
         self.out_layers = nn.Sequential(
-            _norm(outputs),
-            _activation(),
+            _activated_norm(outputs, scaled),
+            nn.Identity(),  # the activation
             nn.Identity(),  # dropout
             nn.Conv2d(outputs, outputs, 3, padding=1),
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        self.norm_with_time = norm_then_scale_and_shift if scaled else shift_then_norm
         self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        norm, activate, conv = self.in_layers
-        h = conv(self.resample(activate(norm(x))))
-        norm, activate, _, conv = self.out_layers
-        h = self.norm_with_time(h, self.emb_layers(emb)[:, :, None, None], norm)
-        out: Tensor = conv(activate(h))
+        norm, _, conv = self.in_layers
+        h = conv(self.resample(norm(x)))
+        norm, _, _, conv = self.out_layers
+        out: Tensor = conv(norm(h, self.emb_layers(emb)))
         return out.add_(self.skip_connection(self.resample(x)))
 
 
@@ -171,7 +163,7 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: Heads) -> None:
         super().__init__()
         self.heads, self.order = heads.of(width), heads.order
-        self.norm = _norm(width)
+        self.norm = nn.GroupNorm(_GROUPS, width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
         self.proj_out = nn.Conv1d(width, width, 1)
 
@@ -283,7 +275,9 @@ class GuidedUNet(UNetBase):
         )
         self.output_blocks = _output_blocks(layers, heads, answered)
         self.out = nn.Sequential(
-            _norm(widths[0]), _activation(), nn.Conv2d(widths[0], layers.out_channels, 3, padding=1)
+            _activated_norm(widths[0]),
+            nn.Identity(),  # the activation
+            nn.Conv2d(widths[0], layers.out_channels, 3, padding=1),
         )
         self.to(memory_format=torch.channels_last)
 

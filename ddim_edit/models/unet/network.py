@@ -8,14 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.unet.base import (
-    Opened,
-    UNetBase,
-    norm_then_scale_and_shift,
-    require_images,
-    require_label,
-    shift_then_norm,
-)
+from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
+from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.config import ACTIVATIONS, UNetConfig
 from ddim_edit.models.unet.time_features import TimeFeatures
 
@@ -74,7 +68,7 @@ def _divide_by(scale: float) -> Callable[[Tensor], Tensor]:
     return nn.Identity() if scale == 1 else partial(torch.div, other=scale)
 
 
-class _ResnetBlock(nn.Module):
+class _ResnetBlock(ResidualBlock):
     """Two convolutions, the second one told the time, plus a shortcut: inputs -> outputs channels."""
 
     def __init__(
@@ -87,21 +81,19 @@ class _ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         scaled = config.resnet_time_scale_shift == "scale_shift"
-        self.norm1 = nn.GroupNorm(config.norm_num_groups, inputs, config.norm_eps)
+        groups, eps, activation = config.norm_num_groups, config.norm_eps, ACTIVATIONS[config.act_fn]
+        self.norm1 = GroupNormAct(groups, inputs, eps, activation())
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time_emb_proj = nn.Linear(config.time_width, 2 * outputs if scaled else outputs)
-        self.norm2 = nn.GroupNorm(config.norm_num_groups, outputs, config.norm_eps)
+        self.norm2 = GroupNormAct(groups, outputs, eps, activation(), scaled)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        self.norm_with_time = norm_then_scale_and_shift if scaled else shift_then_norm
-        self.activate = ACTIVATIONS[config.act_fn]
         self.resample = resample or nn.Identity()
         self.rescale = _divide_by(scale)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv1(self.resample(self.activate(self.norm1(x))))
-        h = self.norm_with_time(h, self.time_emb_proj(emb)[:, :, None, None], self.norm2)
-        h = self.conv2(self.activate(h))
+        h = self.conv1(self.resample(self.norm1(x)))
+        h = self.conv2(self.norm2(h, self.time_emb_proj(emb)))
         return self.rescale(h.add_(self.conv_shortcut(self.resample(x))))
 
 
@@ -245,12 +237,12 @@ class UNet(UNetBase):
         self.time_embedding = _Embedding(config, self.time_proj.width)
         self.class_embedding = self._class_embedding()
         self.label_is_time = config.class_embed_type == "timestep"
-        self.activate = ACTIVATIONS[config.act_fn]
+        self.activate = ACTIVATIONS[config.act_fn]()
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(_DownBlock(config, level) for level in levels)
         self.mid_block = _MidBlock(config) if config.mid_block_type else None
         self.up_blocks = nn.ModuleList(_UpBlock(config, level) for level in levels)
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
+        self.conv_norm_out = GroupNormAct(config.norm_num_groups, widths[0], config.norm_eps, nn.SiLU(inplace=True))
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)
 
@@ -275,7 +267,8 @@ class UNet(UNetBase):
         if label is not None and self.class_embedding is not None:
             features = self.time_proj(label) if self.label_is_time else label
             emb = emb + self.class_embedding(features).to(emb.dtype)
-        return self.activate(emb)
+        activated: Tensor = self.activate(emb)
+        return activated
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The bottleneck [B, C, H / stride, W / stride] of x, and the skips, of which it is the last."""
@@ -296,5 +289,5 @@ class UNet(UNetBase):
         skips = list(skips)
         for block in self.up_blocks:
             h = block(h, skips, emb)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h), inplace=True))
+        out: Tensor = self.conv_out(self.conv_norm_out(h))
         return out

@@ -19,7 +19,7 @@ import pytest
 import torch
 from diffusers import EDMEulerScheduler
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_edit.diffusion.bottleneck import Bottleneck
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
@@ -290,6 +290,30 @@ def test_a_shift_of_the_bottleneck_is_a_shift_of_the_last_bias_before_it(case: C
     moved = case.state | {lowest: case.state[lowest] + by_channel / network.style.skip_scale}
     torch.testing.assert_close(own, case.told["output"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(shifted, EDM.build(moved, {}).network(x, index, *label), rtol=1e-5, atol=1e-5)
+
+
+class _Counted(nn.Module):
+    """A layer, and how often it was called."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.calls = layer, 0
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(*inputs)
+
+
+def test_a_norm_that_is_replaced_by_another_layer_is_not_run_any_more(case: Case) -> None:
+    network: Any = case.build().network
+    counted = []
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.GroupNorm):
+                counted.append(_Counted(child))
+                setattr(module, name, counted[-1])
+    torch.testing.assert_close(network(*case.inputs), case.told["output"], rtol=1e-5, atol=1e-5)
+    assert [layer.calls for layer in counted] == len(counted) * [1]
 
 
 def test_a_shift_of_another_shape_is_refused(skips: Case) -> None:

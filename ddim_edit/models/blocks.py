@@ -1,0 +1,136 @@
+"""The ways to run the residual blocks of a network: as they are, with fused norms, or compiled.
+
+The choice rewrites the layers of a loaded network, whose forward passes stay as they are, and works on whatever runs
+the network: CUDA graphs capture each of them. `load_model(..., blocks=...)` takes it by name:
+
+    load_model("faces64", "cuda", "bfloat16")                     # eager, the default
+    load_model("faces64", "cuda", "bfloat16", blocks="fused")     # Triton kernels for group norm, embedding and SiLU
+    load_model("faces64", "cuda", "bfloat16", blocks="compiled")  # TorchInductor, block by block
+
+`fusion_obstacle(device, dtype)` tells whether "fused" does anything there. For one network without a `Model` around it
+call `prepare_blocks(network, blocks)` once, after the network was moved and cast.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
+from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.models.packing import packed
+
+BLOCKS = ("eager", "fused", "compiled")
+"""The ways, by name."""
+_GRAPHS = 256
+"""Shapes of blocks for which compiled code is kept. Blocks of one class share one limit, by default of 8."""
+
+
+def prepare_blocks(network: nn.Module, blocks: str) -> nn.Module:
+    """Rewrite a network so that its blocks run as named, and its other layers as fast as they can on its device.
+
+    Where norms cannot be fused, "fused" runs as "eager" does.
+
+    Args:
+        network: a network in its final device, dtype and memory format; it is changed in place.
+        blocks: one of `BLOCKS`.
+
+    Returns:
+        The network.
+    """
+    if blocks == "compiled":
+        compile_blocks(network)
+        return network
+    norm = next((module for module in network.modules() if isinstance(module, nn.GroupNorm)), None)
+    if blocks == "fused" and norm is not None and fusion_obstacle(norm.weight.device, norm.weight.dtype) is None:
+        fuse_norms(network)
+    return packed(network)
+
+
+def require_blocks(blocks: str, compiled: bool) -> None:
+    """Check the name of a way to run blocks, for a network that is compiled as a whole or not.
+
+    Raises:
+        ArgumentError: an unknown name, or one other than "eager" where the whole network is compiled.
+    """
+    if blocks not in BLOCKS:
+        raise ArgumentError(f"blocks out of {', '.join(BLOCKS)}", blocks, "choose one of these")
+    if compiled and blocks != "eager":
+        raise ArgumentError("either compiled=True or blocks", f"both, with blocks={blocks!r}", "leave one of them out")
+
+
+@cache
+def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why norms cannot be fused on a device and in a dtype, or None where they can.
+
+    On a CUDA device the kernels are tried: they need Triton, a compiler for its launchers, and a card that both know.
+    """
+    if device.type != "cuda":
+        return f"the kernels need a CUDA device, and this one is {device}"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        norm = GroupNormAct(2, 6, 1e-5, nn.SiLU()).to(device, dtype)
+        network = nn.Sequential(norm)
+        fuse_norms(network)
+        x = torch.linspace(-2, 3, 6 * 35, device=device).view(1, 6, 5, 7).to(dtype)
+        with torch.inference_mode():
+            difference = (network(x) - norm(x)).abs().max().item()
+    except Exception as error:  # Triton's compiler, the C compiler and the driver fail in many ways.
+        given = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        return f"the kernels fail with {type(error).__name__}: {given}"
+    return None if difference < 16 * torch.finfo(dtype).eps else f"the kernels are wrong by {difference:.1e}"
+
+
+def fuse_norms(network: nn.Module) -> None:
+    """Replace every group norm of a network, with its embedding and activation, by `group_norm.FusedGroupNorm`.
+
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    from ddim_edit.models.group_norm import FusedGroupNorm
+
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.GroupNorm):
+                setattr(module, name, FusedGroupNorm(child))
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile every residual block of a network, and every group norm outside of them, each as one region.
+
+    TorchInductor compiles a block when it is first called for a shape; blocks of one class, layers and shape share the
+    code. It fuses what lies between the convolutions, which it leaves to cuDNN or oneDNN, in less time than it takes
+    to compile the whole network.
+
+    References:
+        Ansel et al., "PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
+        Compilation", ASPLOS 2024.
+    """
+    import torch._dynamo
+
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, _GRAPHS)
+    for child in network.children():
+        if isinstance(child, ResidualBlock | nn.GroupNorm):
+            child.forward = _compiled(child.forward)  # type: ignore[method-assign]
+        else:
+            compile_blocks(child)
+
+
+def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    compiled = torch.compile(forward, dynamic=False)
+
+    def call(*inputs: Tensor) -> Tensor:
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            return compiled(*inputs)
+        except TorchDynamoException as error:
+            given = str(error).strip().splitlines()[0][:120]
+            remedy = "load the model with blocks='eager' or 'fused'"
+            raise ModelError("blocks that can be compiled here", given, remedy) from error
+
+    return call
