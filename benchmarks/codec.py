@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import images, metrics
+from ddim_edit import hardware, images
+from ddim_edit.metrics import pixels as metrics
 from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import FixedPointRefiner, GradientRefiner, Refiner
@@ -94,7 +95,7 @@ def _train(pictures: Tensor, steps: int, folder: Path, batch: int = 16) -> None:
 
 
 def _refining(codec: AutoencoderCodec, pictures: Tensor) -> None:
-    print(f"{len(pictures)} pictures, refining\n\n{HEADER}")
+    print(f"{hardware()}\n{len(pictures)} pictures, refining\n\n{HEADER}")
     x0 = codec.encode(pictures)
     print(_line("as encoded", codec, pictures, x0, x0), flush=True)
     for refiner in REFINERS:

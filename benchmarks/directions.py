@@ -20,7 +20,7 @@ import torch
 from judge import ATTRIBUTES, Faces, load_judge, read_faces, verdicts
 from torch import Tensor, nn
 
-from ddim_edit import Editor, InversionConfig, LatentCache, Latents, images, metrics
+from ddim_edit import Editor, InversionConfig, LatentCache, Latents, hardware, images
 from ddim_edit.directions import (
     Direction,
     DirectionEstimator,
@@ -31,6 +31,7 @@ from ddim_edit.directions import (
     fit_direction,
 )
 from ddim_edit.latents.cache import LatentArray
+from ddim_edit.metrics import pixels as metrics
 
 ESTIMATORS: Mapping[str, DirectionEstimator] = {
     "mean": MeanDifference(),
@@ -54,7 +55,8 @@ def main() -> None:
     judge, lpips = load_judge(arguments.judge), metrics.LPIPS()
     train, test = read_faces(arguments.data, "train", arguments.train), read_faces(arguments.data, "test")
     files = images.find([arguments.data / "train"])[: arguments.train]
-    print(f"{editor.model.name}, {editor.model.dtype}, {len(files)} training faces\n\n{HEADER}", flush=True)
+    print(f"{editor.model.name}, {editor.model.dtype}, {len(files)} training faces", flush=True)
+    print(f"{hardware(editor.model.device)}\n\n{HEADER}", flush=True)
     for attribute in arguments.attributes if arguments.packaged else ():
         column = ATTRIBUTES.index(attribute)
         trial = Trial(editor, judge, lpips, _labelled(test, column, arguments.test), column, "0.4T")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ddim_edit import hardware
 from ddim_edit.directions import METHODS, DirectionEstimator, PrincipalDirections
 
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[500, 6000], help="pictures")
     parser.add_argument("--d", type=int, default=12288, help="numbers of a code")
     arguments = parser.parse_args()
+    print(f"{hardware()}\n")
     print(f"{'estimator':<12}{'n':>7}{'d':>8}{'wall s':>9}{'CPU s':>9}{'cosine':>9}")
     for n in arguments.n:
         X, y, planted = _planted(n, arguments.d)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct, idct
 from torch import Tensor
 
-from ddim_edit import LatentArray, Recipe, fit_direction, principal_directions
+from ddim_edit import LatentArray, Recipe, fit_direction, hardware, principal_directions
 from ddim_edit.directions import METHODS
 
 RECIPE = Recipe("synthetic", "0" * 64, {"T": 1000}, "epsilon", "float32", "dpm2m", "karras:9", (1.0, 1000.0))
@@ -78,6 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         rows = FileRows(Path(folder) / "codes", (arguments.n, arguments.d))
         _write(rows)
+        print(f"{hardware()}\n")
         print("".join(f"{name:{form.split('.')[0]}}" for name, form in COLUMNS.items()))
         results = [_measured(method, rows) for method in arguments.methods]
     print(json.dumps(results))

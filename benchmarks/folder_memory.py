@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from ddim_edit import hardware
 from ddim_edit.models.unet.config import UNetConfig
 from ddim_edit.models.unet.network import UNet
 
@@ -91,6 +92,7 @@ def main() -> None:
             pictures = make_pictures(Path(place) / str(count), count)
             rows.append({"pictures": count, **measure(model, pictures, Path(place) / f"{count}.latents")})
     print(json.dumps(rows))
+    print(f"\n{hardware()}")
     print("\n| pictures | peak MB | to the first | wall s | CPU s |\n|---:|---:|---:|---:|---:|")
     for row in rows:
         ratio = row["peak_mb"] / rows[0]["peak_mb"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddim_edit import images
+from ddim_edit import hardware, images
 
 OLD, YOUNG = 55, (18, 32)
 ATTRIBUTES = ("old", "female")
@@ -129,6 +129,7 @@ def main() -> None:
     judge = train_judge(read_faces(arguments.data, "train"))
     test = read_faces(arguments.data, "test")
     logits = verdicts(judge, test.pictures)
+    print(hardware())
     for column, name in enumerate(ATTRIBUTES):
         accuracy = balanced_accuracy(logits[:, column], test.labels[:, column])
         print(f"{name}: balanced accuracy {accuracy:.3f} on {len(test.pictures)} test faces")

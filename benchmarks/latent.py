@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import Condition, Editor, InversionConfig, Model, images, load_model
+from ddim_edit import Condition, Editor, InversionConfig, Model, hardware, images, load_model
 from ddim_edit.metrics.reconstruction import Reconstruction
 from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.checkpoint import Classes
@@ -140,7 +140,7 @@ def _with_null_class(model: Model) -> Model:
 
 
 def _walks(editor: Editor, pictures: Tensor, condition: Condition) -> None:
-    print(f"\n{len(pictures)} pictures, a class, no guidance\n{'':<32}{HEADER}")
+    print(f"\n{hardware(editor.model.device)}\n{len(pictures)} pictures, a class, no guidance\n{'':<32}{HEADER}")
     for name, method in METHODS.items():
         trip = editor.reconstruct(pictures, replace(method, condition=condition))
         print(f"{name:<32}{_line(trip)}", flush=True)

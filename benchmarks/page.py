@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
-from ddim_edit import Editor, suited_dtype
+from ddim_edit import Editor, hardware, suited_dtype
 from ddim_edit.ui.desk import Given, PageController
 from ddim_edit.ui.studio import Change, Session, Ticks, levels_of
 
@@ -40,7 +40,8 @@ def main() -> None:
         work()
         print(f"| {name} | {ticks.total - before} | {perf_counter() - start:.1f} |")
 
-    print(f"{editor.model.name}, {editor.model.dtype}\n\n| | evaluations | seconds |\n|---|---|---|")
+    print(f"{editor.model.name}, {editor.model.dtype}, {hardware(editor.model.device)}")
+    print("\n| | evaluations | seconds |\n|---|---|---|")
     timed("open a photo", lambda: desk.open(other))
     timed("its first edit", lambda: desk.edit(opened, Change(level, {"old": 3.0})))
     timed("every further edit", lambda: desk.edit(opened, Change(level, {"old": 3.0, "female": 1.0})))

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import SOLVERS, Editor, InversionConfig, images, metrics
+from ddim_edit import SOLVERS, Editor, InversionConfig, hardware, images
+from ddim_edit.metrics import pixels as metrics
 from ddim_edit.models.inverse_scheduler import InverseScheduler
 
 GRIDS = ("karras:14", "karras", "logsnr", "uniform")
@@ -37,7 +38,8 @@ def main() -> None:
     arguments = _arguments()
     editor = Editor.from_pretrained(arguments.model)
     pictures = _pictures(arguments.images, arguments.count, editor.model.size)
-    print(f"{len(pictures)} pictures, {editor.model.name}, {editor.model.dtype} network, float64 state\n\n{HEADER}")
+    print(f"{len(pictures)} pictures, {editor.model.name}, {editor.model.dtype} network, float64 state")
+    print(f"{hardware(editor.model.device)}\n\n{HEADER}")
     for steps in arguments.steps:
         for method in _methods(arguments.solvers, arguments.grids, steps):
             print(_line(_name(method), _ours(editor, pictures, method)), flush=True)

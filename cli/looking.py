@@ -134,15 +134,15 @@ def env(as_json: bool) -> None:
     """Print the versions and devices that results depend on."""
     import torch
 
-    from ddim_edit import suited_dtype
+    from ddim_edit import hardware, suited_dtype
 
-    devices = ["cpu"]
-    devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
+    named = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    devices = [*named, "mps"] if torch.backends.mps.is_available() else named
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": ", ".join(devices),
+        **{device: hardware(device) for device in named},
         "threads": str(torch.get_num_threads()),
         "dtype": suited_dtype("auto"),
         **{name: _version(name) for name in PACKAGES},

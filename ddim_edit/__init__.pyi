@@ -47,6 +47,7 @@ from .latents.cache import LatentArray, LatentCache
 from .latents.latent import Latent, Latents
 from .latents.provenance import Recipe
 from .latents.store.store import LatentStore, StoreRows
+from .machine import hardware
 from .metrics.reconstruction import Reconstruction
 from .models.codec.autoencoder import Autoencoder, AutoencoderCodec
 from .models.codec.pixels import Codec
@@ -124,6 +125,7 @@ __all__ = [
     "find_direction",
     "find_solver",
     "fit_direction",
+    "hardware",
     "images",
     "invert",
     "latents",

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_edit import metrics
-from timing.bench import Bench, Row, Scale, Section
+from ddim_edit.metrics import pixels as metrics
+from timing.bench import Bench, Scale, Section
+from timing.cells import Row
 from timing.spread import Spread, interleaved, ratio, rounds_in, spread
 from timing.ways import THEIRS, Lap, WayIn, lap
 

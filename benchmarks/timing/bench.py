@@ -8,13 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from timing.cells import Row
 from timing.pictures import gather
 from timing.place import Place
-from timing.spread import Spread
 from timing.ways import WayIn, all_ways
-
-Cell = str | int | float | Spread | None
-Row = Mapping[str, Cell]
 
 
 class Scale(NamedTuple):

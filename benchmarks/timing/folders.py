@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from timing.bench import Bench, Row, Section
+from timing.bench import Bench, Section
+from timing.cells import Row
 from timing.pictures import fill
 from timing.process import Cost, run
 from timing.startup import COMMAND

@@ -4,42 +4,29 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
+from ddim_edit import hardware
 from timing.place import Place
+
+PACKAGES = ("torch", "diffusers")
 
 
 def describe(place: Place) -> Mapping[str, str]:
-    """What one needs to know of it to judge a figure."""
+    """Return what one needs to know of it to judge a figure."""
     return {
-        "processor": f"{processor()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "processor": hardware("cpu"),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "threads": str(torch.get_num_threads()),
-        "device": _device(place.device),
+        "device": hardware(place.device) if place.device.type == "cuda" else place.device.type,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "packages": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers")),
+        "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     }
 
 
-def processor() -> str:
-    """The processor by the name that its maker gave it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _device(device: torch.device) -> str:
-    if device.type != "cuda":
-        return device.type
-    card = torch.cuda.get_device_properties(device)
-    memory = f"{card.total_memory / 2**30:.0f} GiB"
-    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return f"{card.name}, {memory}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

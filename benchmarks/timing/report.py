@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from math import isfinite, log10
 
-from timing.bench import Cell, Row
+from timing.cells import Cell, Row
 from timing.spread import Spread
 
 Page = Mapping[str, str]

@@ -14,7 +14,8 @@ from ddim_edit import Editor, InversionConfig, Model, load_model
 from ddim_edit.diffusion.denoisers import Network, NetworkDenoiser
 from ddim_edit.models.placement import PRECISIONS
 from ddim_edit.models.unet.checkpoint import load_unet
-from timing.bench import Bench, Row, Section
+from timing.bench import Bench, Section
+from timing.cells import Row
 from timing.pictures import fill
 from timing.place import Place, Watched
 from timing.spread import Spread, rounds_in, spread
@@ -68,10 +69,12 @@ def _invert_files(bench: Bench, model: Model, folder: Path, batch: int) -> tuple
 
 
 def watched(model: Model, place: Place) -> tuple[Model, Watched]:
-    """The model with a watch on its network, and that watch."""
-    assert isinstance(model.denoiser, NetworkDenoiser)
-    network = place.watch(model.denoiser.network)
-    return replace(model, denoiser=replace(model.denoiser, network=network)), network
+    """The model with one watch on its network and on the one for low noise, if there is one, and that watch."""
+    denoiser = model.denoiser
+    assert isinstance(denoiser, NetworkDenoiser)
+    network = place.watch(denoiser.network)
+    low = None if denoiser.low is None else replace(network, network=denoiser.low)
+    return replace(model, denoiser=replace(denoiser, network=network, low=low)), network
 
 
 def flops(network: Network, picture: Tensor) -> int:

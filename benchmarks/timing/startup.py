@@ -10,7 +10,8 @@ from statistics import median
 from typing import NamedTuple
 
 from ddim_edit import images
-from timing.bench import Bench, Row, Section
+from timing.bench import Bench, Section
+from timing.cells import Row
 from timing.pictures import gather
 from timing.process import Cost, run
 

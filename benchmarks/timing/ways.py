@@ -14,6 +14,8 @@ from ddim_edit.models.inverse_scheduler import InverseScheduler
 from timing.place import Place
 
 THEIRS = "diffusers"
+Loop = InverseScheduler
+"""Diffusers' inverse scheduler up and its scheduler down."""
 
 
 class Way(Protocol):
@@ -52,7 +54,7 @@ class Theirs:
     """
 
     network: Any
-    loop: InverseScheduler
+    loop: Loop
     steps: int
 
     def __call__(self, pictures: Tensor) -> Callable[[], Tensor]:
@@ -69,12 +71,22 @@ def ours(folder: Path, place: Place, dtype: str, compiled: bool = False) -> WayI
 
 def theirs(folder: Path, place: Place) -> WayIn:
     """Diffusers' way, once its network is loaded from the same folder."""
+    network = their_network(folder, place)
+    loop = their_loop(folder, lambda x, time: network(x, time).sample)
+    return lambda steps: Theirs(network, loop, steps)
+
+
+def their_network(folder: Path, place: Place) -> Any:
+    """Return diffusers' network of a model folder, in float32 on the device."""
+    return _diffusers().UNet2DModel.from_pretrained(folder / "unet").eval().to(place.device)
+
+
+def their_loop(folder: Path, ask: Callable[[Tensor, Tensor], Tensor]) -> Loop:
+    """Return diffusers' two schedulers of a model folder, without clipping, around a network."""
     diffusers = _diffusers()
-    network = diffusers.UNet2DModel.from_pretrained(folder / "unet").eval().to(place.device)
     down = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", clip_sample=False)
     up = diffusers.DDIMInverseScheduler.from_config(down.config, clip_sample=False)
-    loop = InverseScheduler(lambda x, time: network(x, time).sample, up, down)
-    return lambda steps: Theirs(network, loop, steps)
+    return InverseScheduler(ask, up, down)
 
 
 def _diffusers() -> Any:

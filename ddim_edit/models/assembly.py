@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ddim_edit.backends.blocks import prepare_blocks
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.reading import PIXEL_LIMIT
+from ddim_edit.models.blocks import prepare_blocks
 from ddim_edit.models.checkpoint import Checkpoint
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner

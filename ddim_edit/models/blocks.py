@@ -18,8 +18,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
 from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock
 from ddim_edit.models.packing import packed
 
 BLOCKS = ("eager", "fused", "compiled")

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from ddim_edit.backends.layers import GroupNormAct
+from ddim_edit.models.layers import GroupNormAct
 
 _TILE = 4096
 """Elements of a map that one program holds at a time."""

@@ -3,9 +3,9 @@
 from importlib import resources
 from pathlib import Path
 
-from ddim_edit.backends.blocks import require_blocks
 from ddim_edit.errors import ModelError
 from ddim_edit.models.assembly import CheckpointBundle, LoadOptions, assemble, fingerprint
+from ddim_edit.models.blocks import require_blocks
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.layers import GroupNormAct
+from ddim_edit.models.layers import GroupNormAct
 
 _FEW_PIXELS = 1024
 """PyTorch normalises bfloat16 maps of fewer pixels up to ten times slower than float32 ones."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Latent, suited_dtype
+from ddim_edit import Latent, hardware, suited_dtype
 
 from .. import tiny
 from .conftest import Run
@@ -81,5 +81,6 @@ def test_env_tells_versions_and_devices(done: Run) -> None:
     assert facts["threads"] == str(torch.get_num_threads())
     assert facts["dtype"] == suited_dtype("auto")
     assert facts["devices"].startswith("cpu")
+    assert facts["cpu"] == hardware("cpu")
     lines = [line.split(maxsplit=1) for line in done("env").out.splitlines()]
     assert dict(lines) == facts

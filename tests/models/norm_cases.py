@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.blocks import fuse_norms
-from ddim_edit.backends.layers import GroupNormAct
+from ddim_edit.models.blocks import fuse_norms
 from ddim_edit.models.group_norm import FusedGroupNorm
+from ddim_edit.models.layers import GroupNormAct
 from ddim_edit.models.unet.config import UNetConfig
 from ddim_edit.models.unet.network import UNet
 

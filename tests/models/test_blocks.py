@@ -10,9 +10,9 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from ddim_edit import load_model
-from ddim_edit.backends.blocks import BLOCKS, compile_blocks, fusion_obstacle, prepare_blocks
-from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
 from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.models.blocks import BLOCKS, compile_blocks, fusion_obstacle, prepare_blocks
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock
 from ddim_edit.models.unet.config import UNetConfig
 from ddim_edit.models.unet.network import UNet
 

@@ -15,8 +15,8 @@ triton = pytest.importorskip("triton", reason="Triton comes with PyTorch on Linu
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from ddim_edit.backends.layers import GroupNormAct  # noqa: E402
 from ddim_edit.models import group_norm  # noqa: E402
+from ddim_edit.models.layers import GroupNormAct  # noqa: E402
 
 from . import norm_cases  # noqa: E402
 

@@ -439,7 +439,7 @@ import json, socket, sys
 connected = []
 connect = socket.socket.connect
 socket.socket.connect = lambda self, *where: connected.append(where) or connect(self, *where)
-from ddim_edit.backends.hub import fetch
+from ddim_edit.models.hub import fetch
 from ddim_edit.errors import ModelError
 for name in sys.argv[1:]:
     del connected[:]

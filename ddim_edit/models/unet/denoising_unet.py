@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.layers import ResidualBlock
 from ddim_edit.errors import ModelError
+from ddim_edit.models.layers import ResidualBlock
 from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.time_features import TimeFeatures
 

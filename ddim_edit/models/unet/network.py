@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.backends.layers import GroupNormAct, ResidualBlock
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock
 from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
 from ddim_edit.models.unet.config import ACTIVATIONS, UNetConfig
 from ddim_edit.models.unet.time_features import TimeFeatures

@@ -1,0 +1,243 @@
+"""Whether what a device computes is right: tests, `make demo`, certificates, and the same bits twice."""
+
+import re
+import shlex
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timing.pictures import SHELF
+from torch import Tensor
+
+from ddim_edit import Editor, InversionConfig, Latent, Latents, images
+from ddim_edit.cli import main
+from gpu.material import relative
+from gpu.plan import ROOT, Case, Row, Setting
+
+MAKEFILE = ROOT / "Makefile"
+OUTCOME = re.compile(r"^(?P<test>\S+::.+?) (?P<outcome>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
+LATENT = ".latent.safetensors"
+DTYPES = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16", "fp16": "float16"}
+"""By the name that the command line takes."""
+METHODS: Mapping[str, tuple[str, InversionConfig]] = {
+    "exact-dpm2m": ("fp32", InversionConfig(exact=True)),
+    "exact-ddim": ("fp32", InversionConfig("ddim", steps=50, exact=True)),
+    "exact-heun": ("fp32", InversionConfig("heun", exact=True)),
+    "exact-midpoint": ("fp32", InversionConfig("midpoint", exact=True)),
+    "lossless-bdia": ("fp32", InversionConfig("bdia")),
+    "lossless-belm": ("fp32", InversionConfig("belm")),
+    "lossless-bdia-tf32": ("tf32", InversionConfig("bdia")),
+    "lossless-bdia-bf16": ("bf16", InversionConfig("bdia")),
+    "lossless-bdia-fp16": ("fp16", InversionConfig("bdia")),
+}
+"""The dtype, and how to invert."""
+
+
+def tests(setting: Setting) -> list[Case]:
+    """Return the one case that runs pytest."""
+    return [Case("pytest -m gpu", partial(_tests, setting))]
+
+
+def _tests(setting: Setting) -> Iterator[Row]:
+    """The outcome of each test, as it comes; only files that have the mark are read, as others need more packages."""
+    marked = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in file.read_text()]
+    names = [str(file.relative_to(ROOT)) for file in marked]
+    words = [sys.executable, "-P", "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-collection-errors"]
+    words += ["-p", "no:cacheprovider", "-o", "filterwarnings=default", *names]
+    lines = []
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if found := OUTCOME.match(line):
+                yield {"test": found["test"], "outcome": found["outcome"].lower()}
+    if process.returncode not in (0, 5):  # 5: no test was chosen
+        raise RuntimeError("".join(lines)[-5000:])
+
+
+def demo_commands(folder: Path) -> list[list[str]]:
+    """Return the arguments of the commands of `make demo`, writing to a folder in place of out/."""
+    text = MAKEFILE.read_text(encoding="utf-8")
+    faces = re.search(r"^FACES\s*:=\s*(\S+)", text, re.MULTILINE)
+    recipe = text[text.index("\ndemo:") :].partition("\n\n")[0]
+    lines = [line.partition("ddim-edit ")[2] for line in recipe.splitlines() if line.startswith("\t$(BIN)/ddim-edit ")]
+    if faces is None or not lines:
+        raise LookupError("the Makefile names no FACES, or no commands for `make demo`")
+    return [[_settled(word, faces[1], folder) for word in shlex.split(line)] for line in lines]
+
+
+def _settled(word: str, faces: str, folder: Path) -> str:
+    """A word of the Makefile with its variable replaced, and its out/ by the folder."""
+    if word == "out" or word.startswith("out/"):
+        return str(folder / word.removeprefix("out").lstrip("/"))
+    return word.replace("$(FACES)", str(ROOT / faces))
+
+
+def demo(setting: Setting) -> list[Case]:
+    """Return a case for each dtype, behind the one that makes the reference."""
+    dtypes = {"bf16": "bfloat16"} if setting.tiny else DTYPES
+    reference = Case("float32 on the CPU", partial(_demo, setting, "cpu", "fp32"))
+    return [reference, *(Case(name, partial(_demo, setting, setting.device, dtype)) for dtype, name in dtypes.items())]
+
+
+def _demo(setting: Setting, device: str, dtype: str) -> Iterator[Row]:
+    folder = setting.folder("demo") / f"{device}-{dtype}"
+    start = monotonic()
+    options = ["--device", device, "--dtype", dtype]
+    failures = [failure for words in demo_commands(folder) if (failure := _failure([*words, *options]))]
+    row: dict[str, object] = {"dtype": DTYPES[dtype], "on": device, "seconds": monotonic() - start}
+    decoded = _decoded_images(folder, device, dtype)
+    torch.save(decoded, folder / "decoded.pt")
+    reference = setting.folder("demo") / "cpu-fp32"
+    yield row if folder == reference else {**row, **_compared(folder, reference)}
+    if failures:
+        raise RuntimeError("\n".join(failures))
+
+
+def _failure(words: list[str]) -> str | None:
+    """Run `ddim-edit` with these words, in this process; return what it said if it ended with a status but 0."""
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            main(words)
+    except SystemExit as end:
+        return f"ddim-edit {shlex.join(words)} ended with status {end.code}: {said.getvalue()}" if end.code else None
+    except Exception:
+        return f"ddim-edit {shlex.join(words)} failed: {said.getvalue()}{traceback.format_exc()}"
+    return None
+
+
+def _decoded_images(folder: Path, device: str, dtype: str) -> Tensor:
+    """The images of the latents that a run of the demo wrote, before they are rounded to 8 bit."""
+    editor = Editor.from_pretrained(device=device, dtype=dtype)
+    return editor.decode(Latents(Latent.load(file) for file in sorted(folder.glob(f"*{LATENT}"))))
+
+
+def _compared(folder: Path, reference: Path) -> Row:
+    """How far the latents, their images and the written files are from the reference's."""
+    latents = [
+        relative(Latent.load(folder / file.name).x, Latent.load(file).x) for file in reference.glob(f"*{LATENT}")
+    ]
+    own, other = (torch.load(each / "decoded.pt") for each in (folder, reference))
+    names = [
+        name for file in sorted(reference.rglob("*.png")) if (folder / (name := file.relative_to(reference))).exists()
+    ]
+    pairs = [(pixels(folder / name), pixels(reference / name)) for name in names]
+    return {
+        "latents": max(latents),
+        "images": max(relative(mine, theirs) for mine, theirs in zip(own, other, strict=True)),
+        "same 8-bit values": min(float((a == b).mean()) for a, b in pairs),
+        "largest difference": max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs),
+        "files": len(pairs),
+    }
+
+
+def pixels(file: Path) -> NDArray[np.uint8]:
+    """Return the 8-bit values of an image file."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def certificates(setting: Setting) -> list[Case]:
+    """Return a case for each way to invert exactly, and the one that decodes them all in other processes."""
+    names = ["lossless-bdia"] if setting.tiny else list(METHODS)
+    made = [Case(name, partial(_certificate, setting, name)) for name in names]
+    return [*made, Case("decoded anew", partial(_decoded_anew, setting))]
+
+
+def _certificate(setting: Setting, name: str) -> Iterator[Row]:
+    """Invert the images of the package, and keep their latents by names that no other method has."""
+    dtype, method = METHODS[name]
+    files = images.find([SHELF])[: 2 if setting.tiny else None]
+    editor = Editor.from_pretrained(device=setting.device, dtype=dtype)
+    start = monotonic()
+    latents = editor.invert(files, method)
+    spent = monotonic() - start
+    folder = setting.folder("certificates") / dtype
+    folder.mkdir(exist_ok=True)
+    for file, latent in zip(files, latents, strict=True):
+        latent.save(folder / f"{name}--{file.stem}{LATENT}")
+    converged = sum(bool(latent.report["converged"]) for latent in latents)
+    nfe = sum(latent.report["nfe"] for latent in latents) / len(latents)
+    yield {
+        "method": name,
+        "images": len(latents),
+        "certified": converged,
+        "evaluations": nfe,
+        "seconds": spent,
+    }
+
+
+def _decoded_anew(setting: Setting) -> Iterator[Row]:
+    """Decode every latent that was written, by `ddim-edit decode`, and compare with the images in 8 bit."""
+    size = Editor.from_pretrained(device="cpu").model.size
+    originals = {file.stem: images.to_uint8(images.read(file, size).tensor) for file in images.find([SHELF])}
+    for folder in sorted(setting.folder("certificates").iterdir()):
+        back = setting.folder("decoded-anew") / folder.name
+        latents = sorted(folder.glob(f"*{LATENT}"))
+        words = ["decode", *map(str, latents), "-o", str(back), "--device", setting.device, "--dtype", folder.name]
+        command = [sys.executable, "-m", "ddim_edit", *words, "--overwrite", "-q"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        for name in dict.fromkeys(latent.name.partition("--")[0] for latent in latents):
+            stems = [file.name.partition("--")[2].removesuffix(LATENT) for file in folder.glob(f"{name}--*")]
+            found = {stem: torch.from_numpy(pixels(back / f"{name}--{stem}.png").copy()) for stem in stems}
+            wrong = [int((pixel.permute(2, 0, 1) != originals[stem]).any(0).sum()) for stem, pixel in found.items()]
+            certified = [bool(Latent.load(folder / f"{name}--{stem}{LATENT}").report["converged"]) for stem in stems]
+            broken = sum(bad > 0 for bad, sure in zip(wrong, certified, strict=True) if sure)
+            yield {
+                "method": f"{name}, decoded anew",
+                "images": len(stems),
+                "certified": sum(certified),
+                "identical": sum(not bad for bad in wrong),
+                "wrong pixels": sum(wrong),
+                "holds": "yes" if not broken and any(certified) else "NO",
+            }
+
+
+def determinism(setting: Setting) -> list[Case]:
+    """Return the cases: the same images inverted twice, here and in two processes at once."""
+    dtypes = ["fp32"] if setting.tiny else list(DTYPES)
+    here = [Case(f"one process, {DTYPES[dtype]}", partial(_twice_here, setting, dtype)) for dtype in dtypes]
+    return [*here, Case("two processes", partial(_twice_apart, setting))]
+
+
+def _twice_here(setting: Setting, dtype: str) -> Iterator[Row]:
+    """One editor, and then another one on the model loaded anew."""
+    method = InversionConfig(steps=setting.scale.steps)
+    files = images.find([SHELF])
+    editors = [Editor.from_pretrained(setting.model, setting.device, dtype) for _ in range(2)]
+    first, again, anew = (editor.invert(files, method) for editor in (editors[0], *editors))
+    for name, other in (("the same model again", again), ("the model loaded anew", anew)):
+        same = all(torch.equal(a.x, b.x) for a, b in zip(first, other, strict=True))
+        worst = max(relative(b.x, a.x) for a, b in zip(first, other, strict=True))
+        row = {"what": name, "dtype": DTYPES[dtype], "images": len(first), "largest relative difference": worst}
+        # On a CPU, memory that is aligned otherwise may give other last bits.
+        yield {**row, "same bits": "yes" if same else "NO"}
+
+
+def _twice_apart(setting: Setting) -> Iterator[Row]:
+    """Two processes of `ddim-edit invert`, one after the other, and the bytes of what they write."""
+    made = []
+    for name in ("one", "other"):
+        folder = setting.folder("determinism") / name
+        words = ["invert", str(SHELF), "-o", str(folder), "--device", setting.device, "--dtype", "fp32", "--overwrite"]
+        command = [sys.executable, "-m", "ddim_edit", *words, "--steps", str(setting.scale.steps), "-q"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        made.append({file.name: file.read_bytes() for file in sorted(folder.glob(f"*{LATENT}"))})
+    same = made[0] == made[1]
+    yield {
+        "what": "two processes",
+        "dtype": "float32",
+        "images": len(made[0]),
+        "same bits": "yes" if same else "NO",
+    }

@@ -1,0 +1,287 @@
+"""How long an evaluation and a whole inversion take, and what they consist of."""
+
+import gc
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+
+import torch
+from timing.pictures import fill
+from timing.place import Place
+from timing.share import flops, peak, watched
+from timing.spread import spread
+from timing.ways import lap, ours
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from ddim_edit import Editor, InversionConfig, NetworkDenoiser, load_model
+from ddim_edit.metrics import pixels as metrics
+from ddim_edit.models.placement import PRECISIONS
+from ddim_edit.models.unet.checkpoint import load_unet
+from gpu.material import gather, image_size, portrait, relative
+from gpu.plan import Case, Row, Setting, Skipped
+from gpu.targets import HALF, PLAIN
+from gpu.variants import VARIANTS, CheckpointBundle, Runner, Variant, load
+
+GOAL = 50.0
+"""PSNR in dB at which a round trip counts as good."""
+MOST = 7
+"""Repetitions of one measurement, at most."""
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+REPLAY = "cudaGraphLaunch"
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+PROFILED = (PLAIN, HALF, "ours, bfloat16, no graphs", "ours, bfloat16", "ours, bfloat16, fused", "ours, float32")
+
+
+@dataclass
+class _Lane:
+    """A variant whose network is loaded when it is first needed, and freed with the lane."""
+
+    variant: Variant
+    setting: Setting
+    missing: bool = False
+
+    @cached_property
+    def loaded(self) -> CheckpointBundle:
+        """The network on its device.
+
+        Raises:
+            Skipped: it cannot be had here.
+        """
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            return load(self.variant, self.setting)
+        except Skipped:
+            self.missing = True
+            raise
+
+
+def speed(setting: Setting) -> Iterator[Case]:
+    """Yield a case for each variant that is not compiled and each batch; a variant that is not there yields one."""
+    for variant in VARIANTS:
+        if not variant.is_compiled:
+            yield from _cases(variant, setting, setting.scale.batches)
+
+
+def compiled(setting: Setting) -> Iterator[Case]:
+    """Yield a case for each batch and each variant that is compiled, as far as that is done."""
+    for batch in setting.scale.batches:
+        for variant in _compiled_ones(setting):
+            yield from _cases(variant, setting, (batch,))
+
+
+def _cases(variant: Variant, setting: Setting, batches: Sequence[int]) -> Iterator[Case]:
+    lane = _Lane(variant, setting)
+    for batch in batches:
+        if not lane.missing and (setting.tiny or variant.batches is None or batch in variant.batches):
+            yield Case(f"{variant.name}, batch {batch}", partial(_inversions, lane, batch))
+
+
+def _compiled_ones(setting: Setting) -> list[Variant]:
+    """The variants that are compiled; in a rehearsal blocks alone, as a whole network takes a processor minutes."""
+    return [variant for variant in VARIANTS if variant.is_compiled and not (setting.tiny and variant.compiled)]
+
+
+def _inversions(lane: _Lane, batch: int) -> Iterator[Row]:
+    """Invert once to warm up, and then again and again until the time of one measurement is over."""
+    setting, place, loaded = lane.setting, Place(lane.setting.device), lane.loaded
+    images, steps = gather(setting, batch), setting.scale.steps
+    if place.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    first, _ = place.timed(lambda: loaded.runner().invert(images, 2))
+    walls, calls, shares = list[float](), list[float](), list[float]()
+    while not walls or (sum(walls) < setting.scale.seconds and len(walls) < MOST):
+        runner = loaded.runner()
+        wall, _ = place.timed(partial(runner.invert, images, steps))
+        evaluations = runner.network.seconds()
+        walls.append(wall)
+        calls += evaluations
+        shares.append(100 * (1 - sum(evaluations) / wall))
+    seconds = spread(calls).median
+    yield {
+        "variant": lane.variant.name,
+        "batch": batch,
+        "evaluation ms": 1000 * seconds,
+        "inversion ms": 1000 * spread(walls).median,
+        "outside the network %": spread(shares).median,
+        "evaluation error": _error(loaded.runner(), setting, batch),
+        **_rates(lane, place, batch / seconds),
+        "memory GiB": _peak_memory(place),
+        "SM MHz": _clock(place),
+        "first call s": first,
+        "rounds": len(walls),
+    }
+
+
+def _error(runner: Runner, setting: Setting, batch: int) -> float:
+    """The relative error of one evaluation against float32 on the processor."""
+    x, index, reference = _question(setting.model)
+    rows, indices = (value.expand(batch, *value.shape[1:]).contiguous().to(setting.device) for value in (x, index))
+    with torch.no_grad():
+        return relative(runner.network.network(rows, indices)[-1:], reference)
+
+
+@cache
+def _question(model: str) -> tuple[Tensor, Tensor, Tensor]:
+    """One noisy image [1, 3, H, W] and its index [1] to ask a network for, and what it answers in float32."""
+    x = torch.randn(1, 3, *image_size(model), generator=torch.Generator().manual_seed(0))
+    index, denoiser = torch.full((1,), 500.0), load_model(model).denoiser
+    assert isinstance(denoiser, NetworkDenoiser)
+    return x, index, denoiser.network(x, index)
+
+
+def _peak_memory(place: Place) -> float | None:
+    return torch.cuda.max_memory_allocated() / 2**30 if place.device.type == "cuda" else None
+
+
+def _clock(place: Place) -> int | None:
+    """The clock of the card right behind a measurement, where that can be asked."""
+    with suppress(ModuleNotFoundError, RuntimeError):
+        return torch.cuda.clock_rate() if place.device.type == "cuda" else None
+    return None
+
+
+def _rates(lane: _Lane, place: Place, images_per_second: float) -> Row:
+    """The rate of the arithmetic in evaluations alone, and its share of the device's peak in the same dtype."""
+    setting, variant = lane.setting, lane.variant
+    rate = _work(setting.model) * images_per_second
+    dtype = "tf32" if variant.name == PLAIN else variant.dtype  # torch lets cuDNN round, if it is not told otherwise
+    if PRECISIONS[dtype].low is not None:
+        return {"TFLOP/s": rate / 1e12}  # two networks, of two peaks
+    return {"TFLOP/s": rate / 1e12, "of the peak %": 100 * rate / peak(place, dtype, setting.scale.matrix)}
+
+
+@cache
+def _work(model: str) -> int:
+    """Floating point operations of one evaluation of one image."""
+    return flops(load_unet(Path(model) / "unet"), torch.zeros(1, 3, *image_size(model)))
+
+
+def compile_ahead(setting: Setting) -> Iterator[Case]:
+    """Yield a case for each variant that is compiled and each of its batches, the most telling batches first."""
+    for batch in setting.scale.batches:
+        for variant in _compiled_ones(setting):
+            yield Case(f"{variant.name}, batch {batch}", partial(_compile, variant, setting, batch))
+
+
+def _compile(variant: Variant, setting: Setting, batch: int) -> Iterator[Row]:
+    place, images, runner = Place(setting.device), gather(setting, batch), load(variant, setting).runner()
+    seconds, _ = place.timed(lambda: runner.invert(images, 1))
+    yield {"variant": variant.name, "batch": batch, "seconds": seconds}
+
+
+def round_trip(setting: Setting) -> list[Case]:
+    """Return a case for each dtype."""
+    dtypes = Place(setting.device).dtypes
+    return [Case(dtype, partial(_round_trip, setting, dtype)) for dtype in reversed(dtypes)]
+
+
+def _round_trip(setting: Setting, dtype: str) -> Iterator[Row]:
+    """Raise the steps until the portrait comes back well enough, and take the time of that."""
+    place, image = Place(setting.device), portrait(setting)
+    way = ours(Path(setting.model), place, dtype)
+    psnr, steps = 0.0, 0
+    for steps in setting.scale.ladder:
+        psnr = float(metrics.psnr(image, lap(way(steps), image, place).back))
+        if psnr >= GOAL:
+            break
+    row = {"dtype": dtype, "steps": steps, "PSNR dB": psnr}
+    if psnr < GOAL:
+        yield {**row, "seconds": None}
+        return
+    laps = [lap(way(steps), image, place) for _ in range(MOST)]
+    trips = spread([each.trip for each in laps])
+    yield {**row, "seconds": trips.median, "inverting s": spread([each.up for each in laps]).median}
+
+
+def launches(setting: Setting) -> list[Case]:
+    """Return a case for each variant that is profiled."""
+    variants = [variant for variant in VARIANTS if variant.name in PROFILED]
+    if setting.tiny:
+        variants = [variant for variant in variants if not variant.theirs][:1]
+    return [Case(variant.name, partial(_launches, variant, setting)) for variant in variants]
+
+
+def _launches(variant: Variant, setting: Setting) -> Iterator[Row]:
+    """Profile one evaluation, and one inversion with all that its steps do besides."""
+    place, steps, batch = Place(setting.device), 4, min(setting.scale.batches)
+    runner, images = load(variant, setting).runner(), gather(setting, batch)
+    x, index = images.to(place.device), torch.zeros(batch, device=place.device)
+    runner.invert(images, steps)  # graphs, workspaces and buffers are made here
+    alone = _profiled(place, lambda: _evaluate(runner, x, index))
+    whole = _profiled(place, lambda: runner.invert(images, steps))
+    yield {
+        "variant": variant.name,
+        **{f"{name} an evaluation": count for name, count in alone.items()},
+        **{f"{name} a step": count / steps for name, count in whole.items()},
+    }
+
+
+def _evaluate(runner: Runner, x: Tensor, index: Tensor) -> None:
+    with torch.no_grad():
+        runner.network.network(x, index)
+
+
+def _profiled(place: Place, work: Callable[[], object]) -> dict[str, int]:
+    """How many kernels ran, and how often the processor launched some, replayed a graph and waited."""
+    on_card = [ProfilerActivity.CUDA] if place.device.type == "cuda" else []
+    with profile(activities=[ProfilerActivity.CPU, *on_card]) as found:
+        work()
+        place.wait()
+    names = Counter(event.name for event in found.events() if event.device_type.name == "CPU")
+    ran = Counter(_kind(event.name) for event in found.events() if event.device_type.name == "CUDA")
+    return {
+        "kernels": ran["kernel"],
+        "copies": ran["copy"],
+        "operators": sum(count for name, count in names.items() if name.startswith("aten::")),
+        "launches": sum(names[name] for name in LAUNCHES),
+        "replays": names[REPLAY],
+        "waits": sum(names[name] for name in WAITS),
+    }
+
+
+def _kind(name: str) -> str:
+    return "copy" if name.startswith(("Memcpy", "Memset")) else "kernel"
+
+
+def outside(setting: Setting) -> list[Case]:
+    """Return a case for each dtype."""
+    dtypes = ("bfloat16",) if setting.tiny else ("bfloat16", "float16", "tf32", "float32")
+    return [Case(dtype, partial(_outside, setting, dtype)) for dtype in dtypes]
+
+
+def _outside(setting: Setting, dtype: str) -> Iterator[Row]:
+    """Invert one batch from files to files, once to warm up and then a few times."""
+    place, batch, method = Place(setting.device), setting.scale.folder_batch, InversionConfig(steps=setting.scale.steps)
+    model = load_model(setting.model, setting.device, dtype)
+    with tempfile.TemporaryDirectory(dir=setting.folder("outside")) as scratch:
+        folder = Path(scratch)
+        fill(folder, gather(setting, batch), batch)
+        found = [_from_files(Editor(own, batch), network.seconds, folder, method, place)
+                 for own, network in (watched(model, place) for _ in range(1 if setting.tiny else 4))]  # fmt: skip
+    kept = found[1:] or found
+    yield {
+        "dtype": dtype,
+        "batch": batch,
+        "wall ms": 1000 * spread([wall for wall, _ in kept]).median,
+        "outside the network %": spread([100 * (1 - spent / wall) for wall, spent in kept]).median,
+    }
+
+
+def _from_files(
+    editor: Editor, calls: Callable[[], list[float]], folder: Path, method: InversionConfig, place: Place
+) -> tuple[float, float]:
+    """Wall seconds from image files to latent files, and those of the network among them."""
+
+    def work() -> None:
+        for index, latent in enumerate(editor.invert(folder, method)):
+            latent.save(folder / f"{index}.latent.safetensors")
+
+    wall, _ = place.timed(work)
+    return wall, sum(calls())

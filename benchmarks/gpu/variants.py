@@ -1,0 +1,196 @@
+"""The ways to run the network that are compared: a table, and what makes each of its lines runnable."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from inspect import getmodule, signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from timing.place import Place, Watched
+from timing.share import watched
+from timing.ways import Loop, their_loop, their_network
+from torch import Tensor
+
+from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, load_model
+from ddim_edit.models.placement import DeviceNetwork
+from gpu.plan import Setting, Skipped
+from gpu.targets import COMPILED, HALF, PLAIN
+
+FEW = (64, 1)
+"""The most telling batches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the network.
+
+    Attributes:
+        name: in the tables.
+        dtype: of the network, as `load_model` takes it.
+        theirs: whether it is diffusers' network in diffusers' loop.
+        channels_last: of theirs, whether it is laid out so.
+        compiled: whether TorchInductor compiles the whole network; of theirs with mode="max-autotune".
+        graphs: of ours, whether it may be replayed from CUDA graphs.
+        options: of ours, what else is asked for when the model is loaded.
+        batches: the only ones to measure, or None for all.
+    """
+
+    name: str
+    dtype: str
+    theirs: bool = False
+    channels_last: bool = False
+    compiled: bool = False
+    graphs: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+    batches: tuple[int, ...] | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether anything has to be compiled before it runs."""
+        return self.compiled or self.options.get("blocks") == "compiled"
+
+
+NCHW: Mapping[str, Any] = {"memory_format": torch.contiguous_format}
+FUSED: Mapping[str, Any] = {"blocks": "fused"}
+# ----------------------------------------------------------------------------------------------------------------------
+# The table of variants. One whose options this checkout does not know is skipped, and the page says so.
+# What the targets are about comes first.
+# ----------------------------------------------------------------------------------------------------------------------
+VARIANTS = (
+    Variant(PLAIN, "float32", theirs=True),
+    Variant(HALF, "bfloat16", theirs=True, channels_last=True),
+    Variant("ours, bfloat16", "bfloat16"),
+    Variant("ours, bfloat16, fused", "bfloat16", options=FUSED),
+    Variant("ours, float16", "float16"),
+    Variant("ours, float16, fused", "float16", options=FUSED),
+    Variant("ours, tf32", "tf32"),
+    Variant("ours, float32", "float32"),
+    Variant("ours, bfloat16, NCHW", "bfloat16", options=NCHW),
+    Variant("ours, bfloat16, fused, NCHW", "bfloat16", options={**FUSED, **NCHW}),
+    Variant("ours, tf32, fused", "tf32", options=FUSED),
+    Variant("ours, mixed", "mixed"),
+    Variant("ours, bfloat16, no graphs", "bfloat16", graphs=False, batches=(64, 1, 8)),
+    Variant("ours, float16, no graphs", "float16", graphs=False, batches=FEW),
+    Variant("ours, tf32, no graphs", "tf32", graphs=False, batches=FEW),
+    Variant("ours, float32, no graphs", "float32", graphs=False, batches=FEW),
+    Variant("ours, tf32, NCHW", "tf32", options=NCHW, batches=FEW),
+    Variant("ours, float32, fused", "float32", options=FUSED, batches=FEW),
+    Variant(COMPILED, "bfloat16", theirs=True, channels_last=True, compiled=True),
+    Variant("ours, bfloat16, compiled blocks", "bfloat16", options={"blocks": "compiled"}),
+    Variant("ours, bfloat16, compiled", "bfloat16", compiled=True),
+)
+
+
+class Runner(NamedTuple):
+    """A variant that runs: what inverts images [B, 3, H, W] in so many steps, and the watch on its network."""
+
+    invert: Callable[[Tensor, int], object]
+    network: Watched
+
+
+@dataclass(frozen=True)
+class CheckpointBundle:
+    """A variant with its network on the device, which `runner` puts a fresh watch on."""
+
+    runner: Callable[[], Runner]
+
+
+def load(variant: Variant, setting: Setting) -> CheckpointBundle:
+    """Load the network of a variant.
+
+    Raises:
+        Skipped: without diffusers, or where `load_model` knows no such option.
+    """
+    place = Place(setting.device)
+    if variant.theirs:
+        network = _theirs(variant, Path(setting.model), place)
+        return CheckpointBundle(lambda: _their_runner(network, variant, Path(setting.model), place))
+    model = load_ours(variant, setting)
+    return CheckpointBundle(lambda: _our_runner(model, place))
+
+
+def load_ours(variant: Variant, setting: Setting) -> Model:
+    """Load the model of one of our variants.
+
+    Raises:
+        Skipped: this checkout knows no such option, or the device cannot do as asked.
+    """
+    loading: Any = getmodule(load_model)
+    keywords, wishes = signature(load_model).parameters, getattr(getattr(loading, "LoadOptions", None), "_fields", ())
+    if all(name in keywords for name in variant.options):
+        options = {"compiled": variant.compiled, **variant.options}
+        model = load_model(setting.model, setting.device, variant.dtype, **options)
+    elif hasattr(loading, "load_as") and all(name in wishes for name in variant.options):
+        wish = loading.LoadOptions(
+            torch.device(setting.device), variant.dtype, compiled=variant.compiled, **variant.options
+        )
+        model = loading.load_as(setting.model, wish)
+    else:
+        raise Skipped(f"this checkout cannot load a model with {', '.join(variant.options)}")
+    if variant.options.get("blocks") == "fused" and not _is_fused(model):
+        raise Skipped("the kernels for fused norms do not run here")
+    return model if variant.graphs else _without_graphs(model)
+
+
+def _placed(model: Model) -> DeviceNetwork:
+    """The network of a model."""
+    assert isinstance(model.denoiser, NetworkDenoiser)
+    assert isinstance(model.denoiser.network, DeviceNetwork)
+    return model.denoiser.network
+
+
+def _is_fused(model: Model) -> bool:
+    """Whether the norms are fused, as they fall back to torch's where the kernels do not run."""
+    network = _placed(model).network
+    return isinstance(network, torch.nn.Module) and any("Fused" in type(each).__name__ for each in network.modules())
+
+
+def _without_graphs(model: Model) -> Model:
+    """The model whose network is called as it is, kernel by kernel."""
+    assert isinstance(model.denoiser, NetworkDenoiser)
+    return replace(model, denoiser=replace(model.denoiser, network=replace(_placed(model), run=None)))
+
+
+def _our_runner(model: Model, place: Place) -> Runner:
+    model, watch = watched(model, place)
+
+    def invert(images: Tensor, steps: int) -> object:
+        return Editor(model, batch_size=len(images)).invert(images, InversionConfig(steps=steps))
+
+    return Runner(invert, watch)
+
+
+def _theirs(variant: Variant, model: Path, place: Place) -> Any:
+    try:
+        network = their_network(model, place).to(dtype=_torch_dtype(variant))
+    except ImportError as error:
+        raise Skipped("diffusers is not installed, so this was not measured") from error
+    if variant.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return torch.compile(network, mode="max-autotune", dynamic=False) if variant.compiled else network
+
+
+def _torch_dtype(variant: Variant) -> torch.dtype:
+    return torch.bfloat16 if variant.dtype == "bfloat16" else torch.float32
+
+
+def _their_runner(network: Any, variant: Variant, model: Path, place: Place) -> Runner:
+    """Diffusers' loop in float32 around its network in its dtype."""
+    layout = torch.channels_last if variant.channels_last else torch.preserve_format
+    dtype = _torch_dtype(variant)
+
+    def ask(x: Tensor, index: Tensor) -> Tensor:
+        if variant.compiled:  # graphs take no inputs of the processor's, and the scheduler's times are
+            index = index.to(x.device).expand(len(x))
+        answer: Tensor = network(x.to(dtype, memory_format=layout), index).sample
+        return answer.float()
+
+    watch = place.watch(ask)
+    loop: Loop = their_loop(model, watch)
+    return Runner(partial(_their_inversion, loop, place), watch)
+
+
+def _their_inversion(loop: Loop, place: Place, images: Tensor, steps: int) -> object:
+    return loop.encode(images.to(place.device, torch.float32), steps)
