@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import hardware, images
-from ddim_edit.metrics import pixels as metrics
+from ddim_edit import hardware, images, metrics
 from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import FixedPointRefiner, GradientRefiner, Refiner

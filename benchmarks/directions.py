@@ -20,7 +20,7 @@ import torch
 from judge import ATTRIBUTES, Faces, load_judge, read_faces, verdicts
 from torch import Tensor, nn
 
-from ddim_edit import Editor, InversionConfig, LatentCache, Latents, hardware, images
+from ddim_edit import Editor, InversionConfig, LatentCache, Latents, hardware, images, metrics
 from ddim_edit.directions import (
     Direction,
     DirectionEstimator,
@@ -31,7 +31,6 @@ from ddim_edit.directions import (
     fit_direction,
 )
 from ddim_edit.latents.cache import LatentArray
-from ddim_edit.metrics import pixels as metrics
 
 ESTIMATORS: Mapping[str, DirectionEstimator] = {
     "mean": MeanDifference(),

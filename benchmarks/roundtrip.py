@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim_edit import SOLVERS, Editor, InversionConfig, hardware, images
-from ddim_edit.metrics import pixels as metrics
+from ddim_edit import SOLVERS, Editor, InversionConfig, hardware, images, metrics
 from ddim_edit.models.inverse_scheduler import InverseScheduler
 
 GRIDS = ("karras:14", "karras", "logsnr", "uniform")

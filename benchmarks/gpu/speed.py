@@ -18,8 +18,7 @@ from timing.ways import lap, ours
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ddim_edit import Editor, InversionConfig, NetworkDenoiser, load_model
-from ddim_edit.metrics import pixels as metrics
+from ddim_edit import Editor, InversionConfig, NetworkDenoiser, load_model, metrics
 from ddim_edit.models.placement import PRECISIONS
 from ddim_edit.models.unet.checkpoint import load_unet
 from gpu.material import gather, image_size, portrait, relative

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_edit.metrics import pixels as metrics
+from ddim_edit import metrics
 from timing.bench import Bench, Scale, Section
 from timing.cells import Row
 from timing.spread import Spread, interleaved, ratio, rounds_in, spread
