@@ -1,9 +1,10 @@
 """Run images and latents through one model, in batches that fit in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, groupby
-from typing import NamedTuple
+from functools import partial
+from itertools import chain, groupby, islice
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from ddim_edit.diffusion.solvers.recording import recording
 from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.images import Crop
-from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
+from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
+from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
@@ -30,14 +32,26 @@ from ddim_edit.models.codec.refinement import REFINERS
 from ddim_edit.models.memory import Batches
 from ddim_edit.models.model import Model
 
+Chunk = TypeVar("Chunk")
+InvertedBatches = Iterator[tuple[InversionBatch, list[Latent]]]
 
-class EncodedImages(NamedTuple):
-    """A batch of images, encoded: images [B, 3, H, W], x_0, the noise of each as seeds and weights, and that noise."""
 
+class PreparedBatch(NamedTuple):
+    """Images with all that can be made of them without the device.
+
+    Fields: images; originals, the same as a tensor [B, 3, H, W] in pinned memory; mixes, the dequantisation noise of
+    each as seeds and weights; noise, the same as a tensor [B, C, H, W] in pinned memory, if there is any.
+    """
+
+    images: Sequence[PreparedImage]
     originals: Tensor
-    x0: Tensor
     mixes: Sequence[NoiseMix]
     noise: Tensor | None
+
+    def rows(self, start: int, end: int) -> "PreparedBatch":
+        """Return some of its images."""
+        noise = None if self.noise is None else self.noise[start:end]
+        return PreparedBatch(self.images[start:end], self.originals[start:end], self.mixes[start:end], noise)
 
 
 class BatchRunner:
@@ -60,10 +74,23 @@ class BatchRunner:
         self.batches = Batches(model.default_batch_size if batch_size is None else batch_size)
         self._on_evaluation = on_evaluation
 
-    def invert(
-        self, images: Images, config: InversionConfig, crop: Crop
-    ) -> Iterator[tuple[InversionBatch, list[Latent]]]:
+    def invert(self, images: Images, config: InversionConfig, crop: Crop) -> InvertedBatches:
         """Yield inverted batches, each with the latents of its images."""
+        size = self.batches.size
+        prepared = prepare_images(images, self.model.size, crop, ahead=max(READ_AHEAD, size))
+        chunks = iter(lambda: list(islice(prepared, size)), [])
+        return chain.from_iterable(self.invert_chunks(chunks, list, config))
+
+    def invert_chunks(
+        self, chunks: Iterable[Chunk], read: Callable[[Chunk], Sequence[PreparedImage]], config: InversionConfig
+    ) -> Iterator[InvertedBatches]:
+        """Invert one chunk of images after another; while one is in the network, a thread prepares the next one.
+
+        Args:
+            chunks: of images; drawn one ahead.
+            read: returns the images of a chunk, called in that thread.
+            config: how to invert.
+        """
         model = self.model
         grid = config.make_grid(model.schedule)
         spans = model.schedule.spans(grid)
@@ -71,21 +98,27 @@ class BatchRunner:
         recipe = self.recipe(config, grid)
         denoiser = self._report_progress(model.conditioned_on(config.condition))
 
-        def invert_batch(prepared: Sequence[PreparedImage]) -> tuple[InversionBatch, list[Latent]]:
-            encoded = self.encode(prepared, config)
-            found = invert(denoiser, encoded.x0, spans, solver, encoded.noise)
+        def invert_rows(chunk: PreparedBatch, rows: Sequence[int]) -> tuple[InversionBatch, list[Latent]]:
+            batch = chunk.rows(rows[0], rows[-1] + 1)
+            x0 = self._encode(batch, config)
+            found = invert(denoiser, x0, spans, solver, self._to_device(batch.noise))
             decoded = coded = None
             if found.trip is not None:
                 decoded = model.codec.decode(found.trip.decoded).cpu()
-                coded = model.codec.decode(encoded.x0).cpu() if model.codec.lossy else None
+                coded = model.codec.decode(x0).cpu() if model.codec.lossy else None
             recipes = []
-            for image, mix in zip(prepared, encoded.mixes, strict=True):
+            for image, mix in zip(batch.images, batch.mixes, strict=True):
                 origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
                 recipes.append(replace(recipe, dequantise=mix, origin=origin))
-            batch = InversionBatch(encoded.originals, found, decoded, coded)
-            return batch, batch.latents(recipes)
+            inverted = InversionBatch(batch.originals, found, decoded, coded)
+            return inverted, inverted.latents(recipes)
 
-        yield from self.batches(invert_batch, prepare_images(images, model.size, crop))
+        def prepare(chunk: Chunk) -> PreparedBatch:
+            return self._prepare(read(chunk), config)
+
+        for _, prepared in prefetch_map(prepare, chunks, depth=1, threads=1):
+            chunk = prepared()
+            yield self.batches(partial(invert_rows, chunk), range(len(chunk.images)))
 
     def latents_at(
         self, images: Images, levels: Sequence[str | float], config: InversionConfig, crop: Crop, cache: Cache
@@ -125,14 +158,15 @@ class BatchRunner:
         self, prepared: Sequence[PreparedImage], config: InversionConfig, grid: Grid, spaces: Sequence[Space]
     ) -> list[Tensor]:
         """Invert a batch and return its latents in several spaces, [B, ...] each."""
-        encoded = self.encode(prepared, config)
+        batch = self._prepare(prepared, config)
         spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
         trajectory = Trajectory({}, {})
         denoiser = self.model.conditioned_on(config.condition)
         if any(space.times for space in spaces):
             denoiser = BottleneckReader(denoiser, trajectory.bottlenecks)
         solver = recording(config.plain_solver(), trajectory.states)
-        invert(self._report_progress(denoiser), encoded.x0, spans, solver, encoded.noise)
+        x0 = self._encode(batch, config)
+        invert(self._report_progress(denoiser), x0, spans, solver, self._to_device(batch.noise))
         return [space.read(trajectory).float().cpu() for space in spaces]
 
     def decode(
@@ -144,7 +178,8 @@ class BatchRunner:
             recipe = alike[0].recipe
             spans = self.model.schedule.spans(Grid(recipe.grid, recipe.times))
             parts = tuple(self.model.to_state_device(part) for part in Latents(alike).parts)
-            noise = self._draw_noise([latent.recipe.dequantise for latent in alike])
+            mixes = [latent.recipe.dequantise for latent in alike]
+            noise = self._to_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
             own = denoiser or self.model.conditioned_on(recipe.condition)
             x0 = sample(self._report_progress(own), parts, spans, solver or find_solver(recipe.solver), noise).x0
             return self.model.codec.decode(x0).cpu()
@@ -169,27 +204,36 @@ class BatchRunner:
 
         return torch.cat(list(self.batches(sample_batch, seeds)))
 
-    def encode(self, prepared: Sequence[PreparedImage], config: InversionConfig) -> EncodedImages:
-        """Return the x_0 of a batch of images, refined if the config asks for it, and their dequantisation noise.
+    def _prepare(self, images: Sequence[PreparedImage], config: InversionConfig) -> PreparedBatch:
+        """Stack images and draw their dequantisation noise, in memory that a device copies from without blocking."""
+        originals = torch.empty(0, 3, *self.model.size, dtype=torch.float64)
+        if images:
+            originals = torch.stack([image.pixels for image in images])
+        mixes: list[NoiseMix] = []
+        for image in images:
+            if config.dequantise is None:
+                mixes.append(())
+            else:
+                mixes.append(((derive_seed(config.dequantise, image.origin["source"]), 1.0),))
+        noise = self.model.pinned(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
+        return PreparedBatch(images, self.model.pinned(originals), mixes, noise)
+
+    def _encode(self, batch: PreparedBatch, config: InversionConfig) -> Tensor:
+        """Return the x_0 of a batch of images, refined if the config asks for it.
 
         Raises:
             ArgumentError: an unknown refinement, or one for a model without an autoencoder.
         """
-        originals = torch.stack([image.pixels for image in prepared])
-        images = self.model.to_state_device(originals)
+        images = self.model.to_state_device(batch.originals)
         x0 = self.model.codec.encode(images)
-        if config.refine is not None:
-            if config.refine not in REFINERS:
-                known = ", ".join(REFINERS)
-                raise ArgumentError(f"There is no refinement {config.refine!r}. Choose one of {known}.")
-            if not isinstance(self.model.codec, AutoencoderCodec):
-                raise ArgumentError(f"{self.model.name} has no autoencoder to refine. Leave the refinement out.")
-            x0 = REFINERS[config.refine](self.model.codec, images, x0)
-        mixes: list[NoiseMix] = []
-        for image in prepared:
-            seeded = config.dequantise is not None
-            mixes.append(((derive_seed(config.dequantise, image.origin["source"]), 1.0),) if seeded else ())  # type: ignore[arg-type]
-        return EncodedImages(originals, x0, mixes, self._draw_noise(mixes))
+        if config.refine is None:
+            return x0
+        if config.refine not in REFINERS:
+            known = ", ".join(REFINERS)
+            raise ArgumentError(f"There is no refinement {config.refine!r}. Choose one of {known}.")
+        if not isinstance(self.model.codec, AutoencoderCodec):
+            raise ArgumentError(f"{self.model.name} has no autoencoder to refine. Leave the refinement out.")
+        return REFINERS[config.refine](self.model.codec, images, x0)
 
     def recipe(self, config: InversionConfig, grid: Grid) -> Recipe:
         """Return what a latent of this model says of itself."""
@@ -236,5 +280,5 @@ class BatchRunner:
     def _report_progress(self, denoiser: Denoiser) -> Denoiser:
         return denoiser if self._on_evaluation is None else ProgressDenoiser(denoiser, self._on_evaluation)
 
-    def _draw_noise(self, mixes: Sequence[NoiseMix]) -> Tensor | None:
-        return self.model.to_state_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
+    def _to_device(self, noise: Tensor | None) -> Tensor | None:
+        return None if noise is None else self.model.to_state_device(noise)

@@ -1,6 +1,6 @@
 """High-level API: invert, decode, interpolate, edit and sample images with one model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -20,7 +20,8 @@ from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
 from ddim_edit.directions import Direction, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.images.prepare import Images
+from ddim_edit.images.prepare import ImageItem, Images, PreparedImage, prepare_images
+from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import plan_path
 from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
@@ -112,6 +113,36 @@ class Editor:
         batches = self._runner.invert(images, make_config(config, options), crop)
         return Latents(chain.from_iterable(latents for _, latents in batches))
 
+    def invert_batches(
+        self,
+        batches: Iterable[Sequence[ImageItem]],
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop = CENTRE,
+        **options: Unpack[InversionOptions],
+    ) -> Iterator[Latents]:
+        """Yield the latents of one batch of images after another, as `invert` returns them.
+
+        While one batch is in the network, a thread prepares the next one: its pixels, the noise of its first level, and
+        their copy in memory that the device copies from without blocking.
+
+        Args:
+            batches: each of files, folders or `InputImage`s, which may be none; drawn one ahead.
+            config: solver, grid, steps and so on.
+            crop: the part of a file of another shape to keep.
+            **options: fields of `InversionConfig`.
+
+        Raises:
+            ImageError: a file that cannot be used.
+            ArgumentError: a config that does not exist.
+        """
+
+        def read(batch: Sequence[ImageItem]) -> list[PreparedImage]:
+            return list(prepare_images(batch, self.model.size, crop))
+
+        for inverted in self._runner.invert_chunks(batches, read, make_config(config, options)):
+            yield Latents(chain.from_iterable(latents for _, latents in inverted))
+
     def reconstruct(
         self,
         images: Images,
@@ -122,11 +153,21 @@ class Editor:
     ) -> Reconstruction:
         """Invert images, decode their latents, and measure what comes back. Arguments and errors as `invert`."""
         config = replace(make_config(config, options), check=True)
-        batches = list(self._runner.invert(images, config, crop))
-        if not batches:
+        scorer = self._scorer  # made here, before the thread that uses it
+        # Scores are computed in a thread, while the next batch is in the network.
+        scored = list(
+            prefetch_map(
+                lambda batch: score_batch(batch[0], scorer),
+                self._runner.invert(images, config, crop),
+                depth=1,
+                threads=1,
+            )
+        )
+        if not scored:
             raise ArgumentError(_NO_IMAGES)
+        batches = [batch for batch, _ in scored]
         latents = Latents(chain.from_iterable(latents for _, latents in batches))
-        scores = chain.from_iterable(score_batch(batch, self._scorer) for batch, _ in batches)
+        scores = chain.from_iterable(score() for _, score in scored)
         return Reconstruction(
             originals=torch.cat([batch.originals for batch, _ in batches]),
             pictures=torch.cat([batch.decoded for batch, _ in batches if batch.decoded is not None]),
@@ -479,7 +520,7 @@ class Editor:
 
     @cached_property
     def _scorer(self) -> ImageScorer:
-        return ImageScorer()
+        return ImageScorer(self.model.device)
 
     def _grid_to_clean(self, config: InversionConfig) -> Grid:
         if config.level is not None:

@@ -122,11 +122,11 @@ def load_ours(variant: Variant, setting: Setting) -> Model:
     if all(name in keywords for name in variant.options):
         options = {"compiled": variant.compiled, **variant.options}
         model = load_model(setting.model, setting.device, variant.dtype, **options)
-    elif hasattr(loading, "load_as") and all(name in wishes for name in variant.options):
+    elif hasattr(loading, "load_with_options") and all(name in wishes for name in variant.options):
         wish = loading.LoadOptions(
             torch.device(setting.device), variant.dtype, compiled=variant.compiled, **variant.options
         )
-        model = loading.load_as(setting.model, wish)
+        model = loading.load_with_options(setting.model, wish)
     else:
         raise Skipped(f"this checkout cannot load a model with {', '.join(variant.options)}")
     if variant.options.get("blocks") == "fused" and not _is_fused(model):

@@ -14,6 +14,7 @@ from ddim_edit import Editor, InversionConfig, Model, load_model
 from ddim_edit.diffusion.denoisers import Network, NetworkDenoiser
 from ddim_edit.models.placement import PRECISIONS
 from ddim_edit.models.unet.checkpoint import load_unet
+from ddim_edit.precision import float32_precision
 from timing.bench import Bench, Section
 from timing.cells import Row
 from timing.pictures import fill
@@ -101,12 +102,8 @@ def peak(place: Place, dtype: str, largest: int) -> float:
 def _products(place: Place, dtype: str, side: int, tries: int = 9) -> list[float]:
     precision = PRECISIONS[dtype]
     a, b, out = (torch.randn(side, side, device=place.device).to(precision.dtype) for _ in range(3))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
-    try:
+    with float32_precision(precision.tf32):
         return [place.timed(lambda: torch.mm(a, b, out=out))[0] for _ in range(tries)]
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 SECTIONS = (

@@ -4,7 +4,7 @@ import errno
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import tee
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +125,15 @@ class Worker:
         return ShardPlan(self._layout.plan)
 
     def _inverted(self, batches: Iterable[_Batch]) -> Iterator[_Found]:
+        read, to_invert = tee(self._read_batches(batches))
+        latents = self._invert_batches(list(good.values()) for _, good, _ in to_invert)
+        for (batch, good, failures), found in zip(read, latents, strict=True):
+            yield _Found(batch, dict(zip(good, found, strict=True)), failures)
+
+    def _read_batches(
+        self, batches: Iterable[_Batch]
+    ) -> Iterator[tuple[_Batch, dict[str, InputImage], dict[str, str]]]:
+        """Yield each batch with its images by name, and why others could not be read."""
         batches, batches_to_read = tee(batches)
         root = self.job.root
         reasons: dict[Path, str] = {}
@@ -151,8 +160,15 @@ class Worker:
                     failures[name] = reasons.pop(file)
                 else:
                     good[name] = image
-            latents = self.editor.invert(list(good.values()), self.job.config) if good else ()
-            yield _Found(batch, dict(zip(good, latents, strict=True)), failures)
+            yield batch, good, failures
+
+    def _invert_batches(self, batches: Iterator[Sequence[InputImage]]) -> Iterator[Sequence[Latent]]:
+        """Yield the latents of each batch; the model is loaded at the first batch that has an image."""
+        for batch in batches:
+            if batch:
+                yield from self.editor.invert_batches(chain([batch], batches), self.job.config)
+                return
+            yield ()
 
     def _write(self, found: _Found) -> Filled | None:
         """Write a batch, or close the shard behind its last one."""

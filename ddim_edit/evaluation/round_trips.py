@@ -140,7 +140,7 @@ def make_round_trips(
             raise ArgumentError(f"{name} takes at most {schedule.T} steps with this model, not {max(steps)}.")
         baseline = BASELINES[name]
         loop = baseline.make(editor.model)
-        scorer = ImageScorer()
+        scorer = ImageScorer(editor.model.device)
         for S in dict.fromkeys(steps):
             setting = EvaluationSetting(name, baseline.grid, S)
             round_trips.append(BaselineRoundTrip(setting, editor.model, loop, scorer))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -89,23 +90,28 @@ def expand_images(images: ImageItem | Iterable[ImageItem]) -> list[Path | InputI
     return expanded
 
 
-def prepare_images(images: Images, size: tuple[int, int], crop: Crop) -> Iterator[PreparedImage]:
+def prepare_images(
+    images: Images, size: tuple[int, int], crop: Crop, ahead: int = READ_AHEAD
+) -> Iterator[PreparedImage]:
     """Yield the images of files, folders, `InputImage`s or a tensor [B, 3, H, W] or [3, H, W], in order.
 
     Args:
         images: one of these, or a sequence of all but tensors.
         size: (height, width) that the model takes, in pixels.
         crop: the part of a file of another shape to keep.
+        ahead: how many images may be ready and not yet yielded.
 
     Raises:
         ImageError: a file that cannot be used.
         ArgumentError: a tensor or `InputImage` of another size, or a tensor of whole numbers.
     """
     if isinstance(images, Tensor):
-        return (_prepare_tensor(x, size) for x in (images if images.ndim == 4 else images[None]))
+        batch = images if images.ndim == 4 else images[None]
+        # Hashing takes as long as reading a file does, and releases Python's lock likewise.
+        return (prepared() for _, prepared in prefetch_map(partial(_prepare_tensor, size=size), batch, ahead))
     # All names are looked up before the first image is read: a name that leads nowhere should not end a long run.
     expanded = expand_images(images)
-    return (_prepare(image, size) for _, image in read_all(expanded, size, crop) if image is not None)
+    return (_prepare(image, size) for _, image in read_all(expanded, size, crop, ahead=ahead) if image is not None)
 
 
 def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:
@@ -119,7 +125,7 @@ def _prepare_tensor(x: Tensor, size: tuple[int, int]) -> PreparedImage:
         raise ArgumentError(f"Images must be floats in [-1, 1], not {x.dtype}. Convert them with `images.to_float`.")
     x = x.detach().cpu().double().contiguous()
     # Hashed as little-endian float64, so that equal images have equal fingerprints on every machine.
-    digest = hashlib.sha256(x.numpy().astype("<f8").tobytes()).hexdigest()
+    digest = hashlib.sha256(x.numpy().astype("<f8", copy=False).tobytes()).hexdigest()
     return PreparedImage(x, {"source": digest, "preprocessing": None})
 
 

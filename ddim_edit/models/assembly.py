@@ -18,20 +18,33 @@ from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
 from ddim_edit.models.executors import executor_for
 from ddim_edit.models.model import Model
-from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, Precision, is_native, state_device
+from ddim_edit.models.placement import (
+    PRECISIONS,
+    DeviceNetwork,
+    Precision,
+    is_native,
+    state_device,
+    suited_memory_format,
+)
 from ddim_edit.models.unet.base import UNetBase
 
 Size = tuple[int, int]
 
 
 class LoadOptions(NamedTuple):
-    """What a user wants of a model: where, how precisely, run in which way, pictures of which size, if not its own."""
+    """How to load and run a model.
+
+    Fields: device; dtype by name; size of the images (height, width), None for the model's own; compiled, whether
+    TorchInductor compiles the network; blocks, how residual blocks run, one of `blocks.BLOCKS`; memory_format of the
+    feature maps, None for the one that suits the device.
+    """
 
     device: torch.device
     dtype: str
     size: Size | None = None
     compiled: bool = False
     blocks: str = "eager"
+    memory_format: torch.memory_format | None = None
 
 
 class CheckpointBundle(NamedTuple):
@@ -50,8 +63,10 @@ def assemble(name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Model:
         ModelError: a checkpoint of no size of its own, and none wished; ArgumentError: a size that cannot be.
     """
     checkpoint, codec, precision = loaded.checkpoint, loaded.codec, PRECISIONS[wish.dtype]
-    low = None if precision.low is None else _placed(deepcopy(checkpoint.network), wish, Precision(precision.low))
-    network = _placed(checkpoint.network, wish, precision)
+    low = None
+    if precision.low is not None:
+        low = place(deepcopy(checkpoint.network), Precision(precision.low), wish)
+    network = place(checkpoint.network, precision, wish)
     denoiser = NetworkDenoiser(network, checkpoint.parametrization, low=low)
     labels = None if checkpoint.classes is None else ClassLabels(name, checkpoint.classes)
     embedder = loaded.prompts or labels
@@ -73,13 +88,24 @@ def assemble(name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Model:
     )
 
 
-def _placed(network: nn.Module, wish: LoadOptions, precision: Precision) -> DeviceNetwork:
-    """A network where it is wanted, run as fast as we know how to there."""
-    module = network.to(wish.device, precision.dtype).to(memory_format=torch.channels_last)
-    if isinstance(module, UNetBase) and not wish.compiled:  # whose layers we know; a compiler packs for itself
-        module = prepare_blocks(module, wish.blocks)
-    run = executor_for(wish.device, wish.compiled)(module)
-    return DeviceNetwork(module, wish.device, precision, run=run)
+def place(network: nn.Module, precision: Precision, options: LoadOptions) -> DeviceNetwork:
+    """Return a network on its device, prepared to run as fast as we know how to there.
+
+    Args:
+        network: a module that is not used elsewhere; it is moved, cast, laid out and, on a CPU, packed in place.
+        precision: of its weights and activations.
+        options: device, memory format, and how it is compiled.
+    """
+    memory_format = options.memory_format or suited_memory_format(options.device)
+    module = network.to(options.device, precision.dtype)
+    if not isinstance(module, UNetBase):
+        module = module.to(memory_format=memory_format)
+    else:
+        module = module.laid_out(memory_format)
+        # We know the layers of these; a compiler packs for itself, and packed layers are channels_last ones.
+        if not options.compiled and (options.blocks != "eager" or memory_format == torch.channels_last):
+            module = prepare_blocks(module, options.blocks)
+    return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
 
 
 def cells(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:

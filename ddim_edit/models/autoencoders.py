@@ -13,8 +13,8 @@ from ddim_edit.models.codec.autoencoder import Affine, AutoencoderCodec
 from ddim_edit.models.component import read_json, read_weights, weights_in
 from ddim_edit.models.entries import number, word
 from ddim_edit.models.extra import diffusers, explained
-from ddim_edit.models.placement import convolutions
 from ddim_edit.models.weights import fill, require_room
+from ddim_edit.precision import float32_precision
 
 Config = Mapping[str, Any]
 WHOLE = 1024 * 1024
@@ -37,12 +37,12 @@ class WholeAutoencoder:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """The latents of pictures, on the device of those."""
-        with convolutions(self.device, tf32=False):
+        with float32_precision():
             return self.latents(self.network.encode(pictures.to(self.device))).to(pictures.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """The pictures of latents, on the device of those."""
-        with convolutions(self.device, tf32=False):
+        with float32_precision():
             pictures: Tensor = self.network.decode(z.to(self.device)).sample
         return pictures.to(z.device)
 

@@ -50,10 +50,14 @@ def load_model(
         ModelError: no such model, or one that cannot be run as it claims.
         ArgumentError: a device, dtype or size that cannot be had, an unknown `blocks`, or both ways of compiling.
     """
-    name = str(name_or_path or DEFAULT_MODEL)
     require_blocks(blocks, compiled)
     pair = (size, size) if isinstance(size, int) else size
-    wish = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks)
+    options = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks)
+    return load_with_options(str(name_or_path or DEFAULT_MODEL), options, offline)
+
+
+def load_with_options(name: str, wish: LoadOptions, offline: bool = False) -> Model:
+    """Load a checkpoint as `load_model` does, with all that `LoadOptions` can ask for."""
     path = _locate(name, offline)
     title = path.resolve().stem if path.is_file() else path.resolve().name if Path(name).is_dir() else name
     loaded = _load_file(path) if path.is_file() else load_folder(path, title, wish)

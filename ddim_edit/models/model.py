@@ -62,8 +62,15 @@ class Model:
 
     def to_state_device(self, x: Tensor) -> Tensor:
         """A tensor where the state of a walk lives, copied there while the device goes on with its work."""
-        pinned = x.pin_memory() if self.state_device.type == "cuda" and x.device.type == "cpu" else x
-        return pinned.to(self.state_device, non_blocking=True)
+        return self.pinned(x).to(self.state_device, non_blocking=True)
+
+    def pinned(self, x: Tensor) -> Tensor:
+        """Return a tensor in memory that `placed` can copy from without a wait; itself where that makes no difference.
+
+        May be called in a thread while another one uses the device.
+        """
+        moves = self.state_device.type == "cuda" and x.device.type == "cpu"
+        return x.pin_memory() if moves and not x.is_pinned() else x
 
     def conditioned_on(self, condition: Condition) -> Denoiser:
         """The denoiser that answers under a condition.

@@ -1,7 +1,7 @@
 """Where and how precisely a network runs: devices and dtypes by name."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from torch import Tensor
 from ddim_edit.diffusion.bottleneck import Bottleneck, require_bottleneck
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.executors import Call
+from ddim_edit.precision import float32_precision
 
 
 class Precision(NamedTuple):
-    """The dtype of weights and activations, and whether float32 convolutions may be rounded to tf32 on the way.
+    """The dtype of weights and activations, and whether CUDA may round the factors of float32 products to tf32.
 
     Where `low` is given, it is the dtype of a second network, asked at s < 1, where the noise is below the picture.
     """
@@ -89,6 +90,18 @@ def suited_dtype(device: str) -> str:
     """
     found = find_device(device)
     return "mixed" if found.type == "cpu" and is_native(found, torch.bfloat16) else "float32"
+
+
+_MEMORY_FORMATS: Mapping[str, torch.memory_format] = {
+    "cpu": torch.channels_last,  # measured: oneDNN convolves these faster, and `packed` needs them
+    "cuda": torch.channels_last,  # not measured: tensor cores want these, GroupNorm copies them to the other format
+    "mps": torch.channels_last,  # not measured
+}
+
+
+def suited_memory_format(device: torch.device) -> torch.memory_format:
+    """Return how the maps of a network lie in memory on a device where nothing else is asked for."""
+    return _MEMORY_FORMATS[device.type]
 
 
 def state_device(device: torch.device) -> torch.device:
@@ -166,18 +179,9 @@ class DeviceNetwork:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with torch.inference_mode(), convolutions(self.device, self.precision.tf32):
+        with torch.inference_mode(), float32_precision(self.precision.tf32):
             yield
 
 
 def _answer(output: Tensor, x: Tensor) -> Tensor:
     return output[:, : x.shape[1]].to(x.device)
-
-
-def convolutions(device: torch.device, tf32: bool) -> AbstractContextManager[None]:
-    """While open, how float32 convolutions round on a device."""
-    if device.type != "cuda":
-        return nullcontext()
-    # Left alone, cuDNN rounds float32 to tf32, which costs an inversion two digits, and may add up in any order.
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32)
-    return flags

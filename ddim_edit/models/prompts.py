@@ -1,11 +1,13 @@
 """Prompts as what text-conditioned networks are given, encoded by the checkpoint's own diffusers pipeline."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.component import read_json
@@ -13,6 +15,7 @@ from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Given
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.extra import diffusers, explained, load_network, pretrained
+from ddim_edit.precision import float32_precision
 
 Size = tuple[int, int]
 
@@ -58,9 +61,42 @@ class Prompts:
 
     def _encoded(self, text: str) -> Given:
         if text not in self._known:
-            with torch.no_grad(), explained(f"text encoders of {self.name} that read prompts"):
+            with torch.no_grad(), float32_precision(), explained(f"text encoders of {self.name} that read prompts"):
                 self._known[text] = self.encode(text)
         return self._known[text]
+
+
+class Encoders:
+    """Text encoders that are on the device only while they read, so that the network has its memory to itself.
+
+    Their weights stay where they are loaded, on the CPU, and are copied for each visit; what one text makes is kept by
+    `Prompts`, so that visits are as many as texts. One thread visits at a time.
+
+    Args:
+        modules: the text encoders.
+        device: where they read.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
+        self._device, self._lock = device, threading.Lock()
+        modules = list(modules)
+        self._tensors = [each for module in modules for each in (*module.parameters(), *module.buffers())]
+
+    def visiting(self, encode: Encode) -> Encode:
+        """Return the same encoding, with the encoders on the device meanwhile."""
+
+        def encode_there(text: str) -> Given:
+            with self._lock:
+                at_rest = [tensor.data for tensor in self._tensors]
+                try:
+                    for tensor in self._tensors:
+                        tensor.data = tensor.data.to(self._device)
+                    return encode(text)
+                finally:
+                    for tensor, data in zip(self._tensors, at_rest, strict=True):
+                        tensor.data = data
+
+        return encode_there
 
 
 def _stable_diffusion(pipe: Any, device: torch.device, size: Size) -> Encode:
@@ -135,7 +171,7 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
         folder: the checkpoint's.
         name: the model's.
         network: its network, which says of which family it is.
-        device: where the text encoders shall live; they stay in float32.
+        device: where the text encoders shall read, in float32; between texts they are on the CPU.
         size: (H, W) of the pictures.
 
     Raises:
@@ -146,12 +182,13 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
     index = read_json(folder / "model_index.json")
     unneeded = {each: None for each in _UNNEEDED if each in index}
     absent = {each: None for each in pipeline.optional if not (folder / each).is_dir()}
-    readers = {each: _reader(folder, each, index).to(device) for each in pipeline.encoders if each not in absent}
+    readers = {each: _reader(folder, each, index) for each in pipeline.encoders if each not in absent}
     given = {pipeline.network: network.inner, **readers, **unneeded, **absent, **pipeline.options}
     pipe = pretrained(kind, folder, **given)
     zeroed = ("encoder_hidden_states", "text_embeds") if pipe.config.get("force_zeros_for_empty_prompt") else ()
     distilled = bool(network.inner.config.get("guidance_embeds"))
-    return Prompts(name, pipeline.encoder(pipe, device, size), zeroed, distilled)
+    encode = Encoders(readers.values(), device).visiting(pipeline.encoder(pipe, device, size))
+    return Prompts(name, encode, zeroed, distilled)
 
 
 def _reader(folder: Path, name: str, index: Mapping[str, Any]) -> Any:

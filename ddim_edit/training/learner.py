@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.training.batches import Batch, DiffusionLoss
@@ -26,12 +27,10 @@ class Ema:
         self.network = deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
 
-    @torch.no_grad()
     def update(self, network: nn.Module, n: int) -> None:
-        """Take in the weights after the n-th update."""
-        share = 1 - min(self.decay, (1 + n) / (10 + n))
-        for mean, weight in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(weight, share)
+        """Take in the weights after the n-th update, all of them in a launch or a few."""
+        average = get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
+        average(list(self.network.parameters()), list(network.parameters()), n)
 
 
 class TrainState:

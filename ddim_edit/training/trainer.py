@@ -19,6 +19,8 @@ from ddim_edit.training.stopping import Stopping
 INSTALL = "pip install 'ddim-edit[diffusers]'"
 _CHUNK = 32
 """Pictures that are measured at once, at least; without gradients they take little memory."""
+_AHEAD = 4
+"""Parts of batches that are made at once, each in a thread of its own, before the network asks for them."""
 Parts = Iterator[Callable[[], Batch]]
 
 
@@ -137,12 +139,16 @@ class Trainer:
         return [*[sheets] * bool(self._settings.samples), (self._settings.save_every, take_stock)]
 
     def _coming(self) -> Iterator[Parts]:
-        """The parts of every step that is left, made in a thread while the network learns."""
+        """The parts of every step that is left, made in threads while the network learns."""
         settings, share = self._settings, self._share
         left = range(self.step + 1, settings.steps + 1)
         work = ((step, share.rows(settings.batch_size, part)) for step in left for part in range(share.accumulate))
-        made = (batch for _, batch in prefetch_map(lambda one: self._batches(*one), work, depth=2, threads=1))
+        made = (batch for _, batch in prefetch_map(self._made, work, depth=_AHEAD, threads=_AHEAD))
         return (islice(made, share.accumulate) for _ in left)
+
+    def _made(self, part: tuple[int, range]) -> Batch:
+        batch = self._batches(*part)
+        return batch.pinned() if self._accelerator.device.type == "cuda" else batch
 
     def _measure(self, train: float | None, on_row: Callable[[Row], object]) -> None:
         learner, settings = self._learner, self._settings

@@ -1,6 +1,6 @@
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ddim_edit import (
     InversionConfig,
     LatentError,
     LatentMismatchError,
+    Latents,
     LatentStore,
 )
 from ddim_edit.distributed import listing
@@ -139,11 +140,12 @@ def test_at_most_the_batch_in_hand_is_lost(
 ) -> None:
     filled(store=tmp_path / "whole.latents")
     inverted: list[int] = []
-    invert = Editor.invert
+    invert = Editor.invert_batches
 
-    def counted(editor: Editor, pictures: list[InputImage], *rest: object) -> object:
-        inverted.append(len(pictures))
-        return invert(editor, pictures, *rest)  # type: ignore[arg-type]
+    def counted(editor: Editor, batches: Iterable[list[InputImage]], *rest: object) -> Iterator[Latents]:
+        for latents in invert(editor, batches, *rest):  # type: ignore[arg-type]
+            inverted.extend([len(latents)] * bool(latents))
+            yield latents
 
     done: list[int] = []
 
@@ -152,7 +154,7 @@ def test_at_most_the_batch_in_hand_is_lost(
         if len(done) > batches:
             raise Cut
 
-    monkeypatch.setattr(Editor, "invert", counted)
+    monkeypatch.setattr(Editor, "invert_batches", counted)
     mine = begin(job, NAMES, 4)
     runs: Callable[[Job, list[int]], object] = lambda job, indices: local(job, indices, None, stop)  # noqa: E731
     if batches < 5:

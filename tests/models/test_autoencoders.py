@@ -18,6 +18,7 @@ from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
 from ddim_edit.models.component import WEIGHTS
+from ddim_edit.precision import HAS_FP32_PRECISION
 
 from .. import tiny
 
@@ -217,6 +218,17 @@ def test_it_runs_in_float32_whatever_the_file_holds(tmp_path: Path) -> None:
     codec = load_autoencoder(saved(made.half(), tmp_path), CPU)
     wanted = made.float().encode(pictures(1).float()).latent_dist.mean.double() * 0.18215
     torch.testing.assert_close(codec.encode(pictures(1)), wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif(not HAS_FP32_PRECISION, reason="needs torch 2.9")
+def test_it_rounds_strictly_whatever_the_user_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors that multiply bfloat16 would otherwise round to it."""
+    codec = load_autoencoder(saved(network("stable diffusion"), tmp_path), CPU)
+    x0 = codec.encode(pictures(1))
+    back = codec.decode(x0)
+    monkeypatch.setattr(torch.backends, "fp32_precision", "bf16")
+    torch.testing.assert_close(codec.encode(pictures(1)), x0, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(codec.decode(x0), back, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.gpu

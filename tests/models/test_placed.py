@@ -7,6 +7,14 @@ from torch import Tensor, nn
 from ddim_edit.diffusion.bottleneck import Bottleneck
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, Precision, dtype_name, find_device, state_device
+from ddim_edit.precision import HAS_FP32_PRECISION
+
+
+def rounds() -> tuple[bool, bool]:
+    """Whether convolutions and matrix products of a card may be rounded to tf32."""
+    if not HAS_FP32_PRECISION:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    return torch.backends.cudnn.conv.fp32_precision == "tf32", torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 class Spy(nn.Module):
@@ -18,7 +26,7 @@ class Spy(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         self.x, self.index = x, index
-        self.tf32, self.tracking = torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()
+        self.tf32, self.tracking = rounds(), torch.is_grad_enabled()
         return self.weight.to(x.dtype) * x
 
 
@@ -162,6 +170,18 @@ def test_what_has_no_bottleneck_is_neither_read_nor_shifted() -> None:
             ask()
 
 
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_convolutions_and_products_round_to_tf32_where_that_is_asked_for_and_nowhere_else(name: str) -> None:
+    network, bottle = bottled(name)
+    for ask in (
+        lambda: network(X, INDEX),
+        lambda: network.read(X, INDEX),
+        lambda: network.shifted(X, INDEX, X[0]),
+    ):
+        ask()
+        assert bottle.tf32 == (name == "tf32", name == "tf32")
+
+
 def test_only_tf32_rounds() -> None:
     assert {name: precision.tf32 for name, precision in PRECISIONS.items() if precision.tf32} == {"tf32": True}
     assert Precision(torch.float32).tf32 is False
@@ -217,7 +237,7 @@ def test_a_card_is_asked_in_strict_float32_and_answers_where_the_state_is() -> N
         output = DeviceNetwork(spy, torch.device("cuda"), PRECISIONS[name])(X, INDEX)
         assert output.device == X.device
         assert spy.x.device.type == "cuda"
-        assert spy.tf32 is (name == "tf32")
+        assert spy.tf32 == (name == "tf32", name == "tf32")
 
 
 @pytest.mark.gpu

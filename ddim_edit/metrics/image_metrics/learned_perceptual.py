@@ -28,7 +28,7 @@ class LPIPS:
     whose short side is under 64 pixels are enlarged to 64, bilinearly; `size_used` tells the size.
 
     Args:
-        device: where the features are computed.
+        device: where the features are computed; the CPU takes over where its memory runs out or it lacks an operation.
         batch: image pairs per forward pass, which bounds the memory.
 
     Raises:
@@ -57,14 +57,33 @@ class LPIPS:
         """Return the distance of two batches of images; arguments and result as `mse`."""
         import torch
 
+        from ddim_edit.models.memory import is_out_of_memory
+
         require_image_pair(a, b)
+        try:
+            return self._distances(a, b)
+        except RuntimeError as error:
+            lacking = is_out_of_memory(error) or isinstance(error, NotImplementedError)
+            if self._device.type == "cpu" or not lacking:
+                raise
+        # The device has no memory left, or lacks an operation: the CPU always answers.
+        self._device = torch.device("cpu")
+        self._network = self._network.to(self._device)
+        return self._distances(a, b)
+
+    def _distances(self, a: Tensor, b: Tensor) -> Tensor:
+        import torch
+
+        from ddim_edit.precision import float32_precision
+
         distances = []
-        with torch.no_grad():
+        with torch.no_grad(), float32_precision():
             for start in range(0, len(a), self._batch):
                 first = self._resize(a[start : start + self._batch])
                 second = self._resize(b[start : start + self._batch])
-                distances.append(self._network(first, second).flatten().double())
-        return torch.cat(distances) if len(a) else a.new_zeros(0).double()
+                distances.append(self._network(first, second).flatten())
+        # Not every device has float64.
+        return torch.cat(distances).to(a.device).double() if len(a) else a.new_zeros(0).double()
 
     def _resize(self, x: Tensor) -> Tensor:
         import torch

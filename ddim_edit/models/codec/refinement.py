@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
+from ddim_edit.precision import float32_precision
 
 
 class Refiner(Protocol):
@@ -71,7 +72,8 @@ class GradientRefiner:
 
     def __call__(self, codec: AutoencoderCodec, pictures: Tensor, x0: Tensor) -> Tensor:
         """A better x_0; under inference mode as well."""
-        with torch.inference_mode(False), torch.enable_grad():
+        # The autoencoder rounds strictly on its way forward; here its way back does too.
+        with torch.inference_mode(False), torch.enable_grad(), float32_precision():
             # What inference mode has made may not be differentiated through; clones made here may.
             pictures, x0 = pictures.clone(), x0.detach().clone()
             return _one_by_one(lambda picture, start: self._refined(codec, picture, start), pictures, x0)

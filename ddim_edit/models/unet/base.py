@@ -1,7 +1,9 @@
 """What UNets of ours have in common: they open at their bottleneck h."""
 
 from collections.abc import Callable
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError
@@ -19,6 +21,14 @@ class UNetBase(nn.Module):
     Raises:
         ArgumentError: when called, a shape that does not fit, or a label that is missing or not expected.
     """
+
+    memory_format: torch.memory_format = torch.channels_last
+    """Of the weights, and of the maps between layers."""
+
+    def laid_out(self, memory_format: torch.memory_format) -> Self:
+        """Return the network itself, its weights and maps in `torch.channels_last` or `torch.contiguous_format`."""
+        self.memory_format = memory_format
+        return self.to(memory_format=memory_format)
 
     def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
         """The bottleneck, and what makes an output of it."""

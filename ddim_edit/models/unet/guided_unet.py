@@ -279,7 +279,7 @@ class GuidedUNet(UNetBase):
             nn.Identity(),  # the activation
             nn.Conv2d(widths[0], layers.out_channels, 3, padding=1),
         )
-        self.to(memory_format=torch.channels_last)
+        self.laid_out(self.memory_format)
 
     def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
         """The bottleneck, and what makes an output of it."""
@@ -297,7 +297,7 @@ class GuidedUNet(UNetBase):
         require_images(x, self.layers.in_channels, self.layers.stride)
         stem, *blocks = self.input_blocks.children()
         (conv,) = stem.children()
-        skips = [conv(x.contiguous(memory_format=torch.channels_last))]
+        skips = [conv(x.contiguous(memory_format=self.memory_format))]
         for block in blocks:
             skips.append(_through(block, skips[-1], emb))
         return skips

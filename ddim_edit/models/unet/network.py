@@ -118,7 +118,8 @@ class _Attention(nn.Module):
             for project in (self.to_q, self.to_k, self.to_v)
         )
         h = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return self.rescale(h.transpose(1, 2).unflatten(2, x.shape[2:]) + x)
+        # x comes first, as a sum lies in memory as its first term does.
+        return self.rescale(x + h.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class _Resample(nn.Module):
@@ -244,7 +245,7 @@ class UNet(UNetBase):
         self.up_blocks = nn.ModuleList(_UpBlock(config, level) for level in levels)
         self.conv_norm_out = GroupNormAct(config.norm_num_groups, widths[0], config.norm_eps, nn.SiLU(inplace=True))
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
-        self.to(memory_format=torch.channels_last)
+        self.laid_out(self.memory_format)
 
     def _class_embedding(self) -> nn.Module | None:
         if self.config.class_embed_type == "timestep":
@@ -275,7 +276,7 @@ class UNet(UNetBase):
         require_images(x, self.config.in_channels, self.config.stride)
         if self.config.center_input_sample:
             x = 2 * x - 1
-        skips = [self.conv_in(x.contiguous(memory_format=torch.channels_last))]
+        skips = [self.conv_in(x.contiguous(memory_format=self.memory_format))]
         for block in self.down_blocks:
             skips += block(skips[-1], emb)
         return skips[-1], skips

@@ -1,6 +1,7 @@
 """Refiners on linear autoencoders, where the best x_0 and the way to it are known, and on one that is neither."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS, FixedPointRefiner, GradientRefiner, Refiner
@@ -105,6 +107,36 @@ def test_no_picture_comes_back_worse(name: str, seed: int) -> None:
 def shortened(refiner: Refiner) -> Refiner:
     assert isinstance(refiner, FixedPointRefiner | GradientRefiner)
     return replace(refiner, steps=3)
+
+
+class Watched(torch.autograd.Function):
+    """The identity, which notes whether gradients come back while cuDNN is deterministic."""
+
+    strict: ClassVar[list[bool]] = []
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        Watched.strict.append(torch.backends.cudnn.deterministic)
+        return gradient
+
+
+@dataclass
+class WatchedFolding(Folding):
+    def decode(self, z: Tensor) -> Tensor:
+        pictures: Tensor = Watched.apply(super().decode(z))
+        return pictures
+
+
+def test_gradients_come_back_with_the_flags_of_strict_float32() -> None:
+    Watched.strict.clear()
+    codec, before = AutoencoderCodec(WatchedFolding(), factor=2), torch.backends.cudnn.deterministic
+    GradientRefiner(steps=2)(codec, PICTURES, codec.encode(PICTURES))
+    assert Watched.strict == [True] * 2 * len(PICTURES)
+    assert torch.backends.cudnn.deterministic is before is False
 
 
 @pytest.mark.parametrize("name", REFINERS)

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_edit import ArgumentError, Model, load_model
 from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.placement import DeviceNetwork
+from ddim_edit.models.prompts import Encoders
 
 from ... import pipelines
 from .originals import NEGATIVE, ORIGINALS, PROMPT, noise
@@ -147,6 +148,52 @@ def test_a_prompt_is_encoded_once(folders: Callable[[str], Path], encodings: lis
     assert not encodings
     asked(model, Condition("old woman"))
     assert encodings
+
+
+class Reader(nn.Module):
+    """A text encoder of one weight, which it has twice, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0]), requires_grad=False)
+        self.tied = self.weight
+        self.register_buffer("shift", torch.tensor([10.0]))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.weight, self.tied, *self.buffers()]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_text_encoders_are_on_the_device_only_while_they_read(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is played by the CPU: what is copied there is 100 larger."""
+    there, to, reader = torch.device("cuda"), Tensor.to, Reader()
+    monkeypatch.setattr(Tensor, "to", lambda x, *rest: x + 100 if rest == (there,) else to(x, *rest))
+
+    def encode(text: str) -> dict[str, Tensor]:
+        if not text:
+            raise KeyError(text)
+        return {"states": torch.cat(reader.tensors)}
+
+    visit, before = Encoders([reader], there).visiting(encode), [each.data_ptr() for each in reader.tensors]
+    with mode():
+        assert visit("words")["states"].tolist() == [101, 101, 110]
+        with pytest.raises(KeyError):
+            visit("")
+    assert torch.cat(reader.tensors).tolist() == [1, 1, 10]
+    assert [each.data_ptr() for each in reader.tensors] == before
+    assert not any(each.is_inference() for each in reader.tensors)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_card_is_left_as_it_was_after_a_text() -> None:
+    card, reader = torch.device("cuda"), Reader()
+    devices = Encoders([reader], card).visiting(lambda text: {"seen": [each.device for each in reader.tensors]})
+    held = torch.cuda.memory_allocated()
+    assert {device.type for device in devices("words")["seen"]} == {"cuda"}
+    assert torch.cuda.memory_allocated() == held
+    assert {each.device.type for each in reader.tensors} == {"cpu"}
 
 
 def test_words_beyond_what_an_encoder_reads_change_nothing(models: Models) -> None:
