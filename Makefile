@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FACES := assets/images
 
-.PHONY: demo test lint docs figures browser clean
+.PHONY: demo test test-processors lint docs figures browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
@@ -17,8 +17,18 @@ demo: $(VENV)/.installed
 	@echo "and out/older/astronaut_face.png (the same face, older)."
 
 # A process for each processor, with a thread each: on tensors as small as a test's, more would wait for one another.
+SUITE := $(BIN)/pytest --numprocesses auto --dist loadfile
 test: $(VENV)/.installed-test lint browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(SUITE)
+
+# The suite once more for each of these processors, as far as PyTorch can be told to compute as it would there: one
+# without vector units of its own, ones with AVX2, one with AVX-512 alone (no bfloat16, no AMX), and two threads.
+test-processors: $(VENV)/.installed-test browser
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(SUITE)
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(SUITE)
+	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)
+	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE $(SUITE)
+	OMP_NUM_THREADS=2 $(SUITE)
 
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W --keep-going -b html docs out/docs

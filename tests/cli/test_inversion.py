@@ -10,6 +10,7 @@ from ddim_edit import Editor, InversionConfig, Latent
 from ddim_edit.images import to_uint8
 
 from .. import tiny
+from ..rounding import assert_alike, assert_shown_alike
 from .conftest import Run, files_in, pixels_of
 
 LATENT = ".latent.safetensors"
@@ -33,9 +34,9 @@ def test_a_latent_file_holds_what_the_editor_finds(
     for path, latent in zip(latents, Editor.from_pretrained(model).invert(pictures), strict=True):
         loaded = Latent.load(path)
         assert loaded.recipe == latent.recipe
-        assert loaded.report == latent.report
+        assert loaded.report == pytest.approx(latent.report, rel=1e-3, abs=1e-3)
         assert loaded.t == latent.t == 1000
-        assert torch.equal(loaded.x, latent.x)
+        assert_alike(loaded.x, latent.x)
 
 
 def test_no_path_and_no_name_of_this_machine_is_in_a_latent(latents: list[Path], inverted: Path) -> None:
@@ -47,6 +48,7 @@ def test_no_path_and_no_name_of_this_machine_is_in_a_latent(latents: list[Path],
 def test_the_same_command_writes_the_same_bytes(
     done: Run, latents: list[Path], pictures: list[Path], tmp_path: Path
 ) -> None:
+    """On one machine: one model loaded in one way, and batches of one size (see `rounding`)."""
     done("invert", *pictures, "-o", tmp_path / "again")
     for path in latents:
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
@@ -60,15 +62,15 @@ def test_decoding_gives_what_the_editor_gives(
     assert written == [tmp_path / "out" / path.name for path in pictures]
     editor = Editor.from_pretrained(model)
     wanted = to_uint8(editor.decode(editor.invert(pictures)))
-    assert torch.equal(torch.stack([pixels_of(path) for path in written]), wanted)
+    assert_shown_alike(torch.stack([pixels_of(path) for path in written]), wanted)
 
 
-def test_decoding_twice_writes_the_same_bytes(done: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_decoding_twice_gives_the_same_pictures(done: Run, latents: list[Path], tmp_path: Path) -> None:
     done("decode", tmp_path / "latents", "-o", tmp_path / "once")
     done("decode", *latents, "-o", tmp_path / "twice")
     assert files_in(tmp_path / "once") == files_in(tmp_path / "twice") == ["a.png", "b.png", "c.png", "d.png"]
     for name in files_in(tmp_path / "once"):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
+        assert_shown_alike(pixels_of(tmp_path / "once" / name), pixels_of(tmp_path / "twice" / name))
 
 
 @pytest.mark.parametrize("options", [[], ["--solver", "ddim"], ["--grid", "karras:7", "--no-dequantise"]], ids=str)
@@ -164,9 +166,9 @@ def test_dequantisation_has_a_seed_and_can_be_left_out(done: Run, pictures: list
     for name, flags in options.items():
         done("invert", pictures[0], "-o", tmp_path / name, *flags)
         codes[name] = Latent.load(tmp_path / name / f"a{LATENT}")
-    assert torch.equal(codes["default"].x, codes["zero"].x)
-    assert not torch.equal(codes["zero"].x, codes["one"].x)
-    assert not torch.equal(codes["zero"].x, codes["none"].x)
+    assert_alike(codes["default"].x, codes["zero"].x)
+    for other in ("one", "none"):
+        assert float((codes["zero"].x - codes[other].x).abs().max()) > 1e-3
     assert codes["zero"].recipe.dequantise
     assert codes["none"].recipe.dequantise == ()
 
@@ -183,6 +185,7 @@ def test_latents_of_several_methods_are_decoded_in_one_go(done: Run, pictures: l
 
 
 def test_a_latent_is_decoded_in_the_dtype_that_it_was_made_in(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    """Only the very bits of a bfloat16 network, which one machine makes anew, take a pair back."""
     options = ["--dtype", "bf16", "--lossless"]
     done("invert", pictures[0], "-o", tmp_path / "latents", *options)
     assert Latent.load(tmp_path / "latents" / f"a{LATENT}").recipe.dtype == "bfloat16"

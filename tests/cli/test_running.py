@@ -59,6 +59,7 @@ def test_exact_inversions_are_made_in_float32(run: Run, pictures: list[Path], tm
 
 
 def test_mixed_latents_decode_in_mixed_precision(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    """Only the very bits of a bfloat16 network, which one machine makes anew, take a pair back."""
     done("invert", pictures[0], "-o", tmp_path / "latents", "--lossless", "--dtype", "mixed")
     assert "in mixed on cpu" in done("decode", tmp_path / "latents", "-o", tmp_path / "out").err
     assert torch.equal(pixels_of(tmp_path / "out" / "a.png"), pixels_of(pictures[0]))

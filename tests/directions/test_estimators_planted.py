@@ -36,7 +36,7 @@ def test_the_direction_between_two_classes_is_found_as_well_as_it_can_be(kind, h
     X, pushes, u = halves
     cosine = kind().fit(X, pushes > 0).direction_ @ u
     assert cosine > 0.95
-    assert cosine == pytest.approx(BEST, abs=5e-3)
+    assert cosine == pytest.approx(BEST, abs=8e-3)
 
 
 def test_the_direction_of_a_growing_label_is_found_as_well_as_it_can_be() -> None:

@@ -1,16 +1,20 @@
 """Run as a program: runs of the command that are killed in their middle, each followed by one that is not.
 
-Standard input is JSON: the arguments, and trials {"batches": n, "delay": seconds}, killed so long after so much is on
-disk, or {"rename": n, "after": bool}, which kills itself before or after its n-th rename. Standard output is a JSON
-list: how the killed one ended, what it left, and how the one after it ended. Children are forked from a process that
-did all of it once, so that what they spend their time on is the work and not loading torch.
+Standard input is JSON: the arguments, and trials {"share": s}, which kills itself after that share of all calls of
+functions that a whole run makes once its settings are on disk, or {"rename": n, "after": bool}, before or after its
+n-th rename. Standard output is a JSON list: how the killed one ended, what it left, and how the one after it ended.
+Children are forked from a process that did all of it once, so that what they spend their time on is the work and not
+loading torch.
 """
 
+import atexit
+import itertools
 import json
+import math
 import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -20,32 +24,42 @@ import torch
 
 from ddim_edit.cli import main
 
+SETTINGS = 3
+"""Renames before the first of a batch: store.json, the plan and model.json."""
 
-def run(arguments: list[str], prepare: Callable[[], object] = lambda: None, wait: Callable[[int], object] = int) -> int:
-    """The exit status of a child, negative for a signal; `wait` is called with its number meanwhile."""
+
+def run(arguments: list[str], prepare: Callable[[], object] = lambda: None) -> int:
+    """The exit status of a child, negative for a signal."""
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         prepare()
         main(arguments)
-    wait(child)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill_at(store: Path, batches: int, delay: float, child: int) -> None:
-    """Kill a child so many seconds after so many batches of two are on disk, alone or in a shard."""
-    ended = os.WNOHANG | os.WEXITED | os.WNOWAIT
-    while batches_in(store) < batches and os.waitid(os.P_PID, child, ended) is None:
-        time.sleep(0.001)
-    time.sleep(delay)
-    os.kill(child, signal.SIGKILL)
+def count_calls(most: float, told: Path | None = None) -> None:
+    """Have this process killed at so many calls after its settings are on disk; clocks would tell of others' work too.
 
+    Args:
+        most: calls.
+        told: a file to write their number to in the end.
+    """
+    calls, renames, replace = itertools.count(1), itertools.count(1), Path.replace
 
-def batches_in(store: Path) -> int:
-    try:
-        return 2 * len(list(store.glob("shard-*"))) + len(list(store.glob("parts/*/batch-*")))
-    except FileNotFoundError:  # the child has just removed the parts of a shard
-        return batches_in(store)
+    def watch(frame: object, event: str, argument: object) -> None:
+        if event == "call" and next(calls) >= most:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(self: Path, target: Path) -> Path:
+        if next(renames) == SETTINGS:
+            threading.setprofile(watch)
+            sys.setprofile(watch)
+        return replace(self, target)
+
+    Path.replace = counted  # type: ignore[assignment, method-assign]
+    if told:
+        atexit.register(lambda: told.write_text(str(next(calls))))
 
 
 def die_at(rename: int, after: bool) -> None:
@@ -65,13 +79,10 @@ def die_at(rename: int, after: bool) -> None:
     Path.replace = fatal  # type: ignore[assignment]
 
 
-def attempt(arguments: list[str], number: int, trial: dict[str, Any]) -> dict[str, Any]:
+def attempt(arguments: list[str], number: int, trial: dict[str, Any], calls: int) -> dict[str, Any]:
     store = f"trial-{number}.latents"
     line = [*arguments, "-o", store]
-    if "rename" in trial:
-        killed = run(line, lambda: die_at(**trial))
-    else:
-        killed = run(line, wait=lambda child: kill_at(Path(store), **trial, child=child))
+    killed = run(line, lambda: die_at(**trial) if "rename" in trial else count_calls(trial["share"] * calls))
     left = sorted(str(path.relative_to(store)) for path in Path(store).rglob("*") if path.is_file())
     return {"killed": killed, "left": left, "then": run(line)}
 
@@ -81,6 +92,8 @@ if __name__ == "__main__":
     asked = json.load(sys.stdin)
     with suppress(SystemExit), redirect_stdout(sys.stderr):
         main([*asked["arguments"], "-o", "first.latents"])
-    whole = run([*asked["arguments"], "-o", "whole.latents"])
-    results = [attempt(asked["arguments"], number, trial) for number, trial in enumerate(asked["trials"])]
+    told = Path("calls").absolute()
+    whole = run([*asked["arguments"], "-o", "whole.latents"], lambda: count_calls(math.inf, told))
+    calls = int(told.read_text())
+    results = [attempt(asked["arguments"], number, trial, calls) for number, trial in enumerate(asked["trials"])]
     print(json.dumps({"whole": whole, "results": results}))

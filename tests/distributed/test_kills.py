@@ -46,7 +46,7 @@ def stage(left: list[str]) -> str:
 def test_twenty_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path: Path, model: Path) -> None:
     moments = random.Random(SEED)
     # 18 pictures are 9 batches in 5 shards.
-    trials = [{"batches": moments.randrange(9), "delay": moments.uniform(0, 0.05)} for _ in range(20)]
+    trials = [{"share": moments.uniform(0, 0.9)} for _ in range(20)]
     results = trials_of(tmp_path, model, 18, trials)
     killed = [result for result in results if result["killed"] == KILLED]
     assert len(killed) >= 15

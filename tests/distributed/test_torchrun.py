@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .. import tiny
+from ..waiting import HANG
 from .conftest import bytes_of
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def invert(here: Path, store: str, *options: str, launcher: Sequence[str] = ()) 
         env=env | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
     )
 

@@ -74,7 +74,7 @@ def test_a_sheet_has_its_corners_and_straight_sides(editor: Editor, files: list[
         editor.sheet(corners[:3])
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rows=st.integers(2, 4), columns=st.integers(2, 4))
 def test_a_sheet_turned_over_is_the_sheet_of_turned_corners(
     editor: Editor, corners: Latents, rows: int, columns: int

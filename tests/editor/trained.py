@@ -32,7 +32,9 @@ def train(folder: Path, tint: Tensor, steps: int = 300, batch: int = 64) -> Path
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = UNet(UNetConfig.from_dict(tiny.UNET))
+        # To a standstill: the last steps of a constant rate would leave the colour of the pictures to chance.
         optimizer = torch.optim.Adam(unet.parameters(), lr=3e-3)
+        rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, steps)
         alpha_bar = torch.from_numpy(SCHEDULE.alpha_bar).float()
         for _ in range(steps):
             x0, t = pictures(tint, torch.rand(batch) - 0.5), torch.randint(0, SCHEDULE.T, (batch,))
@@ -42,6 +44,7 @@ def train(folder: Path, tint: Tensor, steps: int = 300, batch: int = 64) -> Path
             optimizer.zero_grad()
             (answer - (alpha * eps - sigma * x0)).square().mean().backward()
             optimizer.step()
+            rate.step()
     tiny.save_model(folder)
     tiny.save_weights(folder, {name: weight.contiguous() for name, weight in unet.state_dict().items()})
     return folder

@@ -15,7 +15,7 @@ from ddim_edit import ArgumentError, Editor, ImageError, InversionConfig, Latent
 from ddim_edit.images import Box, read, to_float
 from ddim_edit.models.placement import DeviceNetwork
 
-from .. import tiny
+from .. import rounding, tiny
 
 STEPS = 4
 
@@ -45,6 +45,11 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+def assert_alike(found: np.ndarray, wanted: np.ndarray | torch.Tensor) -> None:
+    """Fail unless two loads of the model made both."""
+    rounding.assert_alike(torch.as_tensor(found), torch.as_tensor(wanted))
+
+
 def as_tensor(files: list[Path]) -> torch.Tensor:
     return torch.stack([to_float(read(path, tiny.SIZE).pixels) for path in files])
 
@@ -55,7 +60,7 @@ def test_it_gives_the_codes_of_the_editor_as_rows(model: Path, files: list[Path]
     options = {"solver": "ddim", "grid": "uniform", "steps": 6, "dequantise": 3}
     rows = LatentEncoder(model, level, **options).fit_transform(files)
     assert rows.dtype == np.float32
-    assert np.array_equal(rows, codes.values.flatten(1).numpy())
+    assert_alike(rows, codes.values.flatten(1))
 
 
 def test_files_arrays_and_tensors_agree(model: Path, files: list[Path]) -> None:
@@ -78,7 +83,7 @@ def test_files_arrays_and_tensors_agree(model: Path, files: list[Path]) -> None:
         x.numpy(),
         x.double().numpy(),
     ):
-        assert np.array_equal(encoder.transform(images), wanted)
+        assert_alike(encoder.transform(images), wanted)
 
 
 def test_it_crops_as_it_is_told(model: Path, tmp_path: Path) -> None:
@@ -100,17 +105,17 @@ def test_it_is_cloned_set_and_pickled_by_its_parameters(model: Path, files: list
     rows = encoder.transform(files)
     frozen = pickle.dumps(encoder)
     assert len(frozen) < 2000
-    assert np.array_equal(pickle.loads(frozen).transform(files), rows)
-    assert np.array_equal(clone(encoder).transform(files), rows)
+    assert_alike(pickle.loads(frozen).transform(files), rows)
+    assert_alike(clone(encoder).transform(files), rows)
 
 
 def test_another_model_is_loaded_when_it_is_set(model: Path, files: list[Path], tmp_path: Path) -> None:
     encoder, other = LatentEncoder(model, steps=STEPS), tiny.save_model(tmp_path / "other", seed=1)
     own = encoder.transform(files)
     theirs = encoder.set_params(model=other).transform(files)
-    assert np.array_equal(theirs, LatentEncoder(other, steps=STEPS).transform(files))
-    assert not np.allclose(theirs, own)
-    assert np.array_equal(encoder.set_params(model=model).transform(files), own)
+    assert_alike(theirs, LatentEncoder(other, steps=STEPS).transform(files))
+    assert not np.allclose(theirs, own, atol=1e-2)
+    assert_alike(encoder.set_params(model=model).transform(files), own)
 
 
 def test_the_defaults_are_those_of_the_library() -> None:

@@ -1,6 +1,7 @@
 """`evaluate`: rows are the editor's scores, all settings see all pictures, and order shows as a slope."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,15 @@ def test_rows_are_the_scores_of_reconstruct_picture_by_picture(editor: Editor, f
 def test_files_folders_pictures_and_one_of_them_are_all_taken(editor: Editor, files: list[Path]) -> None:
     listed = evaluate(editor, files, ("ddim",), steps=(3,))
     read = [images.read(file, editor.model.size) for file in files]
-    assert evaluate(editor, files[0].parent, ("ddim",), steps=(3,)) == listed
+    # LPIPS is loaded for each, so that its last bits are its own.
+    found = evaluate(editor, files[0].parent, ("ddim",), steps=(3,))
+    assert replace(found, rows=()) == replace(listed, rows=())
+    for mine, theirs in zip(found.rows, listed.rows, strict=True):
+        assert mine.to_json() == pytest.approx(theirs.to_json(), rel=1e-3)
     assert evaluate(editor, str(files[0]), ("ddim",), steps=(3,)).rows[0].source == listed.rows[0].source
     for mine, theirs in zip(evaluate(editor, read, ("ddim",), steps=(3,)).rows, listed.rows, strict=True):
-        assert (mine.picture, mine.source, mine.scores) == (Path(theirs.picture).stem, theirs.source, theirs.scores)
+        assert (mine.picture, mine.source) == (Path(theirs.picture).stem, theirs.source)
+        assert mine.scores == pytest.approx(theirs.scores, rel=1e-3)
 
 
 def test_tensors_are_taken_as_they_are(editor: Editor) -> None:

@@ -30,7 +30,7 @@ def written(path: Path, rows: list[EvaluationRow]) -> Path:
     return path
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ROWS, max_size=5))
 def test_rows_read_back_as_they_were_to_the_last_bit(tmp_path: Path, rows: list[EvaluationRow]) -> None:
     assert list(read_rows(written(tmp_path / "rows.csv", rows))) == rows

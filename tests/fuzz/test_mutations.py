@@ -41,7 +41,7 @@ RECIPE = Recipe(
     dequantise=((7, 1.0),),
 )
 CODE = Latent(torch.ones(3, 4, 4, dtype=torch.float64), 1000.0, RECIPE, report={"converged": True})
-FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def mutated(blob: bytes, mutations: list[tuple[float, int, bytes]]) -> bytes:
@@ -98,7 +98,7 @@ def test_labels(tmp_path: Path, mutations: list[tuple[float, int, bytes]], posit
 
 
 @pytest.mark.parametrize("suffix", bad_images.SUFFIXES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(mutations=MUTATIONS)
 def test_images(tmp_path: Path, suffix: str, mutations: list[tuple[float, int, bytes]]) -> None:
     blob = mutated(bad_images.good(suffix), mutations)
@@ -106,7 +106,7 @@ def test_images(tmp_path: Path, suffix: str, mutations: list[tuple[float, int, b
     survives(tmp_path / f"a.{suffix}", blob, read_recipe)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(MUTATIONS, st.sampled_from(["unet/config.json", "scheduler/scheduler_config.json", f"unet/{tiny.WEIGHTS}"]))
 def test_diffusers_folders(
     tmp_path_factory: pytest.TempPathFactory, mutations: list[tuple[float, int, bytes]], file: str

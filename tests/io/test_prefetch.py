@@ -6,13 +6,15 @@ import pytest
 
 from ddim_edit.io.prefetch import prefetch_map
 
+from ..waiting import HANG
+
 
 def test_everything_comes_in_order_with_its_own_result() -> None:
     gate = threading.Event()
 
     def slow_first(item: int) -> int:
         if item == 0:
-            assert gate.wait(10)
+            assert gate.wait(HANG)
         else:
             gate.set()
         return item * item

@@ -18,6 +18,7 @@ from ddim_edit.models.loading import load_model, packaged_models
 from ddim_edit.models.model import Model
 
 from .. import tiny
+from ..rounding import assert_alike
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 ONE_SENTENCE = r"^[^\n]+$"
@@ -50,7 +51,7 @@ def assert_same_model(a: Model, b: Model) -> None:
     assert a.schedule.description == b.schedule.description
     level = a.schedule.level(300)
     for mine, theirs in zip(a.denoiser(noise(), level), b.denoiser(noise(), level), strict=True):
-        assert torch.equal(mine, theirs)
+        assert_alike(mine, theirs)
 
 
 # Folders.

@@ -138,7 +138,9 @@ def test_small_maps_are_normed_in_float32_when_packed() -> None:
     exact = F.group_norm(x.double(), 8)
     (fast,) = packed(nn.Sequential(norm))
     assert type(fast) is not nn.GroupNorm
-    assert torch.equal(fast(x), exact.float().bfloat16())
+    near = exact.bfloat16()
+    torch.testing.assert_close(fast(x), near, rtol=2**-7, atol=0)  # a unit in the last place
+    assert (fast(x) != near).double().mean() < 0.01  # and that only on the verge
     large = maps(2, 32, 32, 32).bfloat16()
     assert torch.equal(fast(large), norm(large))
 

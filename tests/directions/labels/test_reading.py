@@ -125,7 +125,7 @@ def test_missing_places_are_named(faces) -> None:
         read_csv(faces / "t.csv", "age", faces / "nowhere")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_any_bytes_give_labels_or_a_sentence(faces, noise: bytes) -> None:
     for table in (noise, b"file,age\n" + noise):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ddim_edit.images import CentreSquare
 from ddim_edit.images.crop import Placement
 
 from ... import tiny
+from ...waiting import HANG, wait_until
 from ..conftest import bytes_of
 
 pytestmark = [
@@ -32,6 +32,9 @@ pytestmark = [
 ]
 
 SHARD, BATCH = 8, 2
+# Ray's own limits, for which a busy machine may be too slow.
+LIMITS = ("raylet_start_wait_time_s", "worker_register_timeout_seconds", "gcs_server_request_timeout_seconds")
+PATIENT = {f"RAY_{limit}": f"{HANG:.0f}" for limit in LIMITS}
 NAMES = [f"{index:02}.png" for index in range(44)]
 BROKEN = NAMES[13]
 
@@ -70,12 +73,15 @@ def alone(here: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A cluster for several tests, which engines find running and leave so."""
-    import ray
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PATIENT.items():
+            patch.setenv(name, value)
+        import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    assert ray.is_initialized()
-    ray.shutdown()
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        assert ray.is_initialized()
+        ray.shutdown()
 
 
 @pytest.mark.usefixtures("cluster")
@@ -130,7 +136,7 @@ class Command:
         process = subprocess.Popen(
             [sys.executable, "-m", "ddim_edit", *line],
             cwd=here,
-            env=env | {"OMP_NUM_THREADS": "1"},
+            env=env | PATIENT | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -143,11 +149,7 @@ class Command:
 
     def wait_for_two_shards_in_the_making(self) -> None:
         """Both workers are in the midst of a shard each: some of its batches are there and others are not."""
-        deadline = time.monotonic() + 120
-        while len({path.parent for path in self.store.glob("parts/*/batch-*")}) < 2:
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: len({path.parent for path in self.store.glob("parts/*/batch-*")}) >= 2, self.process)
 
 
 def unfinished_reads() -> list[str]:
@@ -155,13 +157,6 @@ def unfinished_reads() -> list[str]:
     alive = [each for each in gc.get_objects() if type(each) is GeneratorType]  # proxies would answer isinstance
     suspended = [each for each in alive if inspect.getgeneratorstate(each) == inspect.GEN_SUSPENDED]
     return [each.__qualname__ for each in suspended if "iter_batches" in each.__qualname__]
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 60
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
 
 
 def descendants(pid: int) -> list[int]:
@@ -196,7 +191,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced(
     command.wait_for_two_shards_in_the_making()
     victim = command.actors()[0]
     os.kill(victim, signal.SIGKILL)
-    out, err = command.process.communicate(timeout=120)
+    out, err = command.process.communicate(timeout=HANG)
     assert command.process.returncode == 1, err  # for the picture that is none
     assert bytes_of(command.store) == slowly_alone
     rows = [json.loads(line) for line in out.splitlines()]
@@ -212,9 +207,9 @@ def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray
     command.wait_for_two_shards_in_the_making()
     started = descendants(command.process.pid)
     command.process.send_signal(signal.SIGINT)
-    _, err = command.process.communicate(timeout=120)
+    _, err = command.process.communicate(timeout=HANG)
     assert command.process.returncode == 130, err
-    wait_until_gone(started)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
     job = job_in(here, "interrupted.latents", config=InversionConfig(steps=STEPS), threads=1)
     assert bytes_of(command.store) != slowly_alone
     list(fill(job, begin(job, NAMES, SHARD), local))

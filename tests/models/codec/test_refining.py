@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS, FixedPointRefiner, GradientRefiner, Refiner
 
+from ...rounding import ROUNDING, assert_alike
 from .closed_forms import CHANNELS, Folding, Linear, orthogonal, randn
 
 PICTURES = randn(3, 3, 4, 6).clamp(-1, 1)
@@ -101,7 +102,7 @@ def test_no_picture_comes_back_worse(name: str, seed: int) -> None:
     codec = AutoencoderCodec(Crooked(seed), factor=2)
     x0 = 2 * randn(3, 4, 2, 3, seed=seed + 2)
     refined = shortened(REFINERS[name])(codec, PICTURES, x0)
-    assert (errors(codec, refined) <= errors(codec, x0)).all()
+    assert (errors(codec, refined) <= errors(codec, x0) * (1 + ROUNDING)).all()
 
 
 def shortened(refiner: Refiner) -> Refiner:
@@ -154,7 +155,7 @@ def test_no_picture_depends_on_its_batch(refiner: Refiner) -> None:
     together = refiner(codec, PICTURES, x0)
     for row in range(len(PICTURES)):
         alone = refiner(codec, PICTURES[row : row + 1], x0[row : row + 1])
-        assert torch.equal(together[row], alone[0])
+        assert_alike(together[row], alone[0])
 
 
 @pytest.mark.parametrize("name", REFINERS)
@@ -175,5 +176,5 @@ def test_the_answer_is_the_same_in_any_mode(name: str, mode: type[torch.no_grad]
     with mode():
         pictures = PICTURES * 1
         refined = REFINERS[name](codec, pictures, codec.encode(pictures))
-    assert torch.equal(refined, wanted)
+    assert_alike(refined, wanted)
     assert (wanted.dtype, wanted.requires_grad) == (torch.float64, False)
