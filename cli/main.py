@@ -111,6 +111,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    from ddim_edit.models.memory import is_out_of_memory
+    from ddim_edit.memory import is_out_of_memory
 
     return is_out_of_memory(error)

@@ -26,10 +26,10 @@ from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import Space, Trajectory, find_space
+from ddim_edit.memory import Batches
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
-from ddim_edit.models.memory import Batches
 from ddim_edit.models.model import Model
 
 Chunk = TypeVar("Chunk")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import Network
-from ddim_edit.models.memory import is_out_of_memory
+from ddim_edit.memory import is_out_of_memory
 from ddim_edit.models.placement import find_device
 
 Value = TypeVar("Value")

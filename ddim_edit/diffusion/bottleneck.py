@@ -15,6 +15,7 @@ from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser
 from ddim_edit.diffusion.parametrization import Parametrization, Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ModelError
+from ddim_edit.transfer import to_device
 
 
 @runtime_checkable
@@ -149,7 +150,7 @@ class ShiftedDenoiser:
         shift = self.shifts.get(level.t)
         if shift is None:
             return self.denoiser(x, level)
-        return _shifted(self.denoiser, level, shift, self.form)(x, level)
+        return _shifted(self.denoiser, level, to_device(shift, x.device), self.form)(x, level)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class RoundTripCheck(NamedTuple):
 class Inversion(NamedTuple):
     """What an inversion found for each image, and how well.
 
+    Latents and decoded images are on the device of the images, everything else on the CPU.
+
     Fields: parts, x_T [B, ...] and, of pair schemes, delta [B, ...]; nfe [B], all evaluations spent; residual [B], the
     worst one of an implicit step, in units of x; converged [B], whether every tolerance was met and x_T is
     finite; the round trip, where the solver made one to check itself.
@@ -66,17 +68,17 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
             "one that clips x0",
             "invert without clipping: it is many-to-one",
         )
-    account = TrackedDenoiser.open(denoiser, len(x0))
+    account = TrackedDenoiser.open(denoiser, len(x0), x0.device)
     start = _start(spans, noise)
     encoded = solver.encode(account, start.up(x0.double()), spans)
     trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
-    finite = encoded.parts[0].flatten(1).isfinite().all(1).cpu()
-    return Inversion(encoded.parts, account.nfe, account.residual, account.converged & finite, trip)
+    converged = account.converged & encoded.parts[0].flatten(1).isfinite().all(1)
+    return Inversion(encoded.parts, account.nfe.cpu(), account.residual.cpu(), converged.cpu(), trip)
 
 
 def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTripCheck:
     error = (decoded - x0).flatten(1).abs().amax(1)
-    return RoundTripCheck(decoded, check.nfe, error.cpu(), check.rounds.cpu())
+    return RoundTripCheck(decoded, check.nfe.cpu(), error.cpu(), check.rounds.cpu())
 
 
 def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:
@@ -89,9 +91,9 @@ def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise
         solver: for example one of `SOLVERS`.
         noise: the n given to `invert`.
     """
-    account = TrackedDenoiser.open(denoiser, len(parts[0]))
+    account = TrackedDenoiser.open(denoiser, len(parts[0]), parts[0].device)
     x = solver.decode(account, tuple(part.double() for part in parts), spans)
-    return Sampled(_start(spans, noise).down(x), account.nfe)
+    return Sampled(_start(spans, noise).down(x), account.nfe.cpu())
 
 
 def _clips(denoiser: object) -> bool:

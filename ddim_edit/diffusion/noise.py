@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ddim_edit.transfer import to_device
+
 NoiseMix = tuple[tuple[int, float], ...]
 """A noise as the weighted sum of seeded ones: pairs of seed and weight; no pairs are no noise."""
 
@@ -28,7 +30,7 @@ class SeededNoise:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The next noise, in the shape, dtype and place of x [B, ...]."""
-        return self.draw(x.shape[1:]).to(x)
+        return to_device(self.draw(x.shape[1:]), x.device).to(x.dtype)
 
 
 def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:

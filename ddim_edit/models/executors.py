@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.bottleneck import require_bottleneck
 from ddim_edit.errors import ModelError
-from ddim_edit.models.memory import is_out_of_memory, register_cache
+from ddim_edit.memory import is_out_of_memory, register_cache
 
 Call = Callable[..., Tensor]
 """A network as it is called: x [B, C, H, W], indices [B] and what is given by keyword, to one tensor."""

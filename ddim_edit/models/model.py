@@ -11,6 +11,7 @@ from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Model:
 
     def to_state_device(self, x: Tensor) -> Tensor:
         """A tensor where the state of a walk lives, copied there while the device goes on with its work."""
-        return self.pinned(x).to(self.state_device, non_blocking=True)
+        return to_device(x, self.state_device)
 
     def pinned(self, x: Tensor) -> Tensor:
-        """Return a tensor in memory that `placed` can copy from without a wait; itself where that makes no difference.
+        """Return a tensor in memory that `to_state_device` copies from without blocking.
+
+        It is the tensor itself where that changes nothing.
 
         May be called in a thread while another one uses the device.
         """

@@ -18,6 +18,7 @@ from ddim_edit.diffusion.bottleneck import Bottleneck
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ModelError
 from ddim_edit.images import read, to_uint8
+from ddim_edit.memory import Batches, release_caches
 from ddim_edit.models.executors import (
     Answers,
     Call,
@@ -29,7 +30,6 @@ from ddim_edit.models.executors import (
     eager,
     executor_for,
 )
-from ddim_edit.models.memory import Batches, release_caches
 from ddim_edit.models.placement import PRECISIONS, DeviceNetwork
 
 from .. import tiny

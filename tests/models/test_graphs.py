@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddim_edit.memory import is_out_of_memory, release_caches
 from ddim_edit.models import executors
 from ddim_edit.models.executors import CaptureError, CUDAGraph, GraphedNetwork
-from ddim_edit.models.memory import is_out_of_memory, release_caches
 
 from .pretend_card import CARD, SELECTED, PretendCard, Stream
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point
-from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser, select_rows
 from ddim_edit.diffusion.solvers.steps import History, Step
 from ddim_edit.errors import ArgumentError
 
@@ -131,7 +131,7 @@ class ExactSolver:
             some = account.only(rows)
             parts = self.solver.encode(some, y, spans).parts
             decoded, nfe = _decode_counted(self.solver, some, parts, spans)
-            return y + (x[rows] - decoded), (decoded, nfe, *parts)
+            return y + (select_rows(x, rows) - decoded), (decoded, nfe, *parts)
 
         root = fixed_point(corrected, x, self.tol, AndersonAccelerator(), self.limit)
         account.certify(root.residual <= self.tol)

@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point
-from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point, max_norm
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser, select_rows
 from ddim_edit.diffusion.solvers.steps import History, HistoryEntry, along
 
 
@@ -48,18 +47,26 @@ class ImplicitStep:
         """Take the step."""
         part = self.node(span)
         past = past or (_first(account, x, part),)
+        guess = along(x, extrapolate(past, part.there), part)
+        if math.isinf(self.tol):
+            eps = account(guess, part.there).eps
+            account.note(max_norm(along(x, eps, part) - guess))
+        else:
+            eps = self._solved(account, x, part, guess)
+        return along(x, eps, span), (*(seen for seen in past if seen.level.s), HistoryEntry(part.there, eps))[-3:]
+
+    def _solved(self, account: TrackedDenoiser, x: Tensor, part: Span, guess: Tensor) -> Tensor:
+        """Return eps at the z that solves z = along(x, eps(z)), from a guess of it."""
 
         def image(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
             eps = account.only(rows)(z, part.there).eps
-            return along(x[rows], eps, part), (eps,)
+            return along(select_rows(x, rows), eps, part), (eps,)
 
-        guess = along(x, extrapolate(past, part.there), part)
         # The map's derivative has its spectrum between 0 and 1 - s/s': relaxing to the middle of it is free speed.
         mixing = 2 * part.there.s / (part.there.s + part.here.s)
         root = fixed_point(image, guess, self.tol, AndersonAccelerator(mixing), self.limit)
         account.note(root.residual, root.residual <= self.tol)
-        (eps,) = root.parts
-        return along(x, eps, span), (*(seen for seen in past if seen.level.s), HistoryEntry(part.there, eps))[-3:]
+        return root.parts[0]
 
 
 def _first(account: TrackedDenoiser, x: Tensor, part: Span) -> HistoryEntry:
@@ -72,9 +79,9 @@ def extrapolate(past: History, level: Level) -> Tensor:
     if len(past) == 1:
         return past[0].value
     nodes = [math.log(seen.level.s) for seen in past]
-    total = torch.zeros_like(past[0].value)
+    terms = []
     for node, seen in zip(nodes, past, strict=True):
         others = [other for other in nodes if other != node]
         weight = math.prod((math.log(level.s) - other) / (node - other) for other in others)
-        total += weight * seen.value
-    return total
+        terms.append(weight * seen.value)
+    return sum(terms[1:], terms[0])

@@ -1,4 +1,4 @@
-"""Keeping account, image by image, of what a walk costs and how well its equations were solved."""
+"""Count, image by image, what a walk costs and how well its equations were solved."""
 
 from dataclasses import dataclass, replace
 
@@ -10,16 +10,33 @@ from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 
 
-@dataclass(frozen=True)
-class TrackedDenoiser:
-    """A denoiser that counts for each image of a batch how often it was evaluated, and keeps its worst residual.
+def select_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Return the rows of x that belong to some images of a batch, without a copy where those are all of them.
 
     Args:
-        denoiser: what is asked.
+        x: [B, ...].
+        rows: distinct indices in ascending order [b], or a mask [B], on the device of x.
+
+    Returns:
+        [b, ...]; x itself for B indices.
+    """
+    if rows.dtype != torch.bool and len(rows) == len(x):
+        return x
+    return x[rows]
+
+
+@dataclass(frozen=True)
+class TrackedDenoiser:
+    """A denoiser that counts the evaluations of each image of a batch and keeps its worst residual.
+
+    The statistics stay on the device of the state, so that the host need not wait for it at any step.
+
+    Args:
+        denoiser: what is evaluated.
         nfe: [B] int64, evaluations, shared by every view that `only` makes.
         residual: [B] float64, largest residual of an implicit step, in units of x; shared likewise.
         converged: [B] bool, whether every equation was solved to its tolerance; shared likewise.
-        rows: [b] int64, the images that the rows of x stand for.
+        rows: [b] int64, in ascending order, the images that the rows of x stand for.
     """
 
     denoiser: Denoiser
@@ -29,31 +46,43 @@ class TrackedDenoiser:
     rows: Tensor
 
     @classmethod
-    def open(cls, denoiser: Denoiser, batch: int) -> "TrackedDenoiser":
-        """A fresh account of a batch."""
-        rows = torch.arange(batch)
-        residual = torch.zeros(batch, dtype=torch.float64)
-        return cls(denoiser, torch.zeros_like(rows), residual, torch.ones(batch, dtype=torch.bool), rows)
+    def open(cls, denoiser: Denoiser, batch: int, device: torch.device | None = None) -> "TrackedDenoiser":
+        """Return a fresh account of a batch whose state lives on a device, by default the CPU."""
+        rows = torch.arange(batch, device=device)
+        residual = torch.zeros(batch, dtype=torch.float64, device=device)
+        converged = torch.ones(batch, dtype=torch.bool, device=device)
+        return cls(denoiser, torch.zeros_like(rows), residual, converged, rows)
 
     def only(self, rows: Tensor) -> "TrackedDenoiser":
-        """The same account for some of its images alone (indices or a mask)."""
-        return replace(self, rows=self.rows[rows.cpu()])
+        """Return the same account for some of its images alone, given as for `select_rows`."""
+        return replace(self, rows=select_rows(self.rows, rows))
 
     @property
     def spent(self) -> Tensor:
         """Evaluations so far of its images [b], as a copy."""
-        return self.nfe[self.rows]
+        return select_rows(self.nfe, self.rows).clone()
 
-    def note(self, residual: Tensor, converged: Tensor) -> None:
-        """Take in the residual [b] of one equation and whether that met its tolerance [b]."""
-        self.residual[self.rows] = torch.maximum(self.residual[self.rows], residual.cpu().double())
-        self.converged[self.rows] &= converged.cpu()
+    def note(self, residual: Tensor, converged: Tensor | None = None) -> None:
+        """Take in the residual [b] of one equation and, if it had a tolerance, whether that was met [b]."""
+        self._set(self.residual, torch.maximum(select_rows(self.residual, self.rows), residual.double()))
+        if converged is not None:
+            self._set(self.converged, select_rows(self.converged, self.rows) & converged)
 
     def certify(self, converged: Tensor) -> None:
         """Let an end-to-end check [b] overrule what single equations said."""
-        self.converged[self.rows] = converged.cpu()
+        self._set(self.converged, converged)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction at x [b, ...], counted."""
-        self.nfe[self.rows] += 1
+        """Return the prediction at x [b, ...], and count it."""
+        if len(self.rows) == len(self.nfe):
+            self.nfe.add_(1)
+        else:
+            self.nfe[self.rows] += 1
         return self.denoiser(x, level)
+
+    def _set(self, statistic: Tensor, values: Tensor) -> None:
+        """Overwrite a statistic [B] of its images [b]."""
+        if len(self.rows) == len(statistic):
+            statistic.copy_(values)
+        else:
+            statistic[self.rows] = values

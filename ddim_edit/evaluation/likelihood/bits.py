@@ -14,9 +14,9 @@ from ddim_edit.evaluation.likelihood.density import Density, Ladder, log_density
 from ddim_edit.evaluation.likelihood.traces import Differences, Hutchinson, Tracer, every_unit
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
+from ddim_edit.memory import Batches
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.condition import NOTHING, Condition
-from ddim_edit.models.memory import Batches
 from ddim_edit.models.model import Model
 
 LEVELS = 127.5

@@ -57,7 +57,7 @@ class LPIPS:
         """Return the distance of two batches of images; arguments and result as `mse`."""
         import torch
 
-        from ddim_edit.models.memory import is_out_of_memory
+        from ddim_edit.memory import is_out_of_memory
 
         require_image_pair(a, b)
         try:

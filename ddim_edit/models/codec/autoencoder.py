@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
+from ddim_edit.transfer import to_device
 
 Affine = float | tuple[float, ...]
 """One number for all latent channels, or one for each."""
@@ -74,5 +75,5 @@ def _one_by_one(run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
 
 def _each(values: Affine, x: Tensor) -> Tensor:
-    """The values as float64, against the channels of x [B, C, H, W]."""
-    return torch.tensor(values, dtype=torch.float64, device=x.device).view(-1, 1, 1)
+    """Return the values as float64, against the channels of x [B, C, H, W], on the device of x."""
+    return to_device(torch.tensor(values, dtype=torch.float64), x.device).view(-1, 1, 1)

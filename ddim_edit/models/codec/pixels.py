@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
+from ddim_edit.transfer import to_device
 
 
 class Codec(Protocol):
@@ -57,7 +58,7 @@ class GreyCodec:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """x_0 [B, 1, H, W] of pictures [B, 3, H, W]."""
-        luma = torch.tensor((0.299, 0.587, 0.114), dtype=pictures.dtype, device=pictures.device)
+        luma = to_device(torch.tensor((0.299, 0.587, 0.114), dtype=pictures.dtype), pictures.device)
         return torch.einsum("bchw,c->bhw", pictures, luma)[:, None]
 
     def decode(self, x0: Tensor) -> Tensor:

@@ -159,6 +159,35 @@ def test_the_best_iterate_is_kept_with_what_belongs_to_it() -> None:
     assert root.parts[0].tolist() == [[1.0, 1.0]]
 
 
+def test_what_g_gave_is_kept_as_it_was_and_never_written_to() -> None:
+    """Rows end one after the other, so that the result is written in pieces."""
+    problem, given = Affine(0), list[tuple[Tensor, Tensor]]()
+    problem.matrix[1], problem.matrix[3] = 0, 0
+
+    def remembered(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+        image, parts = problem(z, rows)
+        given.extend((part, part.clone()) for part in parts)
+        return image, parts
+
+    root = fixed_point(remembered, torch.zeros_like(problem.offset), 1e-10, AndersonAccelerator(), 200)
+    assert len(set(root.spent.tolist())) > 1
+    assert root.parts[1].tolist() == list(range(ROWS))
+    assert all(torch.equal(part, copy) for part, copy in given)
+
+
+def test_a_singular_system_of_differences_ends_its_row_and_not_the_solve() -> None:
+    """A residual that grows evenly has equal differences; in float32 the ridge is lost beside them."""
+    sizes = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+
+    def growing_in_row_1(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+        image = torch.where((rows == 1)[:, None], z + next(sizes), z / 2 + 1)
+        return image, (image,)
+
+    root = fixed_point(growing_in_row_1, torch.zeros(3, 2), 1e-6, AndersonAccelerator(), 5)
+    assert (root.residual[[0, 2]] <= 1e-6).all()
+    assert (root.residual[1], root.spent[1]) == (1.0, 1 + PATIENCE)
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_the_limit_is_one_of_evaluations(limit: int) -> None:
     problem = Affine(0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser, select_rows
 from ddim_edit.diffusion.solvers.steps import AncestralStep, Step, along, euler, heun, multistep, no_noise, towards
 
 from .closed_forms import LINEAR, SHAPE, gaussian, max_error, mixture, randn, spans
@@ -130,3 +130,22 @@ def test_an_account_is_shared_by_its_views_and_counts_by_image() -> None:
     assert account.converged.tolist() == [True, True, True, False]
     some.certify(torch.tensor([False, True]))
     assert account.converged.tolist() == [True, False, True, True]
+    account.note(torch.tensor([0.25, 0.25, 0.25, 2.0]))
+    assert account.residual.tolist() == [0.25, 0.5, 0.25, 2.0]
+    assert account.converged.tolist() == [True, False, True, True]
+
+
+def test_what_was_spent_is_a_copy() -> None:
+    account, level = TrackedDenoiser.open(mixture(), 2), LINEAR.level(10)
+    for some in (account, account.only(torch.tensor([1]))):
+        before = some.spent
+        some(randn(len(some.rows), *SHAPE), level)
+        assert (some.spent - before).tolist() == [1] * len(some.rows)
+
+
+def test_all_rows_are_selected_without_a_copy_and_a_mask_is_no_list_of_indices() -> None:
+    x = randn(3, *SHAPE)
+    assert select_rows(x, torch.arange(3)) is x
+    assert torch.equal(select_rows(x, torch.tensor([0, 2])), x[[0, 2]])
+    assert torch.equal(select_rows(x, torch.tensor([True, False, True])), x[[0, 2]])
+    assert torch.equal(select_rows(x, torch.tensor([True, True, True])), x)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.models.memory import Batches, is_out_of_memory, register_cache, release_caches
+from ddim_edit.memory import Batches, is_out_of_memory, register_cache, release_caches
 
 
 @pytest.fixture(autouse=True)
