@@ -1,5 +1,6 @@
 """Writes the pages of the Python reference from `ddim_edit.__all__`: one for each module that names come from."""
 
+import ast
 import inspect
 import re
 from collections.abc import Mapping
@@ -10,39 +11,41 @@ import ddim_edit
 
 TITLES = {
     "editor": "The editor",
-    "backends": "Loading models",
-    "model": "Models",
-    "schedule": "Schedules and grids",
-    "denoise": "Denoisers",
-    "solve": "Solvers and walks",
-    "latent": "Latents and recipes",
-    "codec": "Codecs",
-    "condition": "Conditions",
-    "noise": "Noise",
-    "interpolate": "Interpolation",
-    "images": "ImageFolder",
-    "metrics": "Metrics",
-    "roundtrip": "Reconstructions",
+    "config": "Options of an inversion",
+    "models": "Models, codecs and conditions",
+    "diffusion": "Schedules, grids, denoisers and solvers",
+    "latents": "Latents and stores",
+    "images": "Images",
+    "metrics": "Metrics and reconstructions",
     "directions": "Directions",
-    "probing": "Probes",
+    "evaluation": "Evaluation, likelihood and probes",
     "encoder": "In scikit-learn pipelines",
-    "codes": "LatentArray of many pictures",
-    "labels": "Labels",
-    "store": "Stores of latents",
-    "filling": "Filling stores",
+    "distributed": "Filling stores",
+    "training": "Training",
+    "ui": "The page",
     "errors": "Errors",
 }
 """The order of the pages, and what each is called; modules that are not here come last, under their own name."""
 
 
 def homes() -> dict[str, list[str]]:
-    """The public names of each module, a public module being in its own list by its own name."""
+    """Return the public names of each top-level module, a public module being in its own list by its own name."""
     found: dict[str, list[str]] = {home: [] for home in TITLES}
-    for name in ddim_edit.__all__:
-        thing = getattr(ddim_edit, name)
-        home = name if inspect.ismodule(thing) else ddim_edit._HOME_OF[name]
-        found.setdefault(home, []).append(name)
+    for home, names in _declared().items():
+        found.setdefault(home, []).extend(names)
     return {home: names for home, names in found.items() if names}
+
+
+def _declared() -> dict[str, list[str]]:
+    """Return the names that `__init__.pyi` declares, by the top-level module that they come from."""
+    stub = ast.parse((Path(ddim_edit.__file__).parent / "__init__.pyi").read_text())
+    names: dict[str, list[str]] = {}
+    for node in stub.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                home = alias.name if node.module is None else node.module.partition(".")[0]
+                names.setdefault(home, []).append(alias.name)
+    return {home: sorted(declared) for home, declared in names.items()}
 
 
 def write(folder: Path) -> None:
