@@ -120,10 +120,11 @@ def edit(
     ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/
     ddim-edit edit portrait.jpg --set old --strip -9:9:25 --animate webp -o out/
     """
-    from ddim_edit.latents.image_recipes import EditRecipe
-
     if animate and not strip:
         raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
+    # Imports torch, and so only once the arguments are known to be right.
+    from ddim_edit.latents.image_recipes import EditRecipe
+
     factors = strip.factors if strip else [1.0]
     rows = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
     suffix, save = _form(strip, list(settings), animate, fps, scale)

@@ -71,10 +71,11 @@ def interpolate(
     session: Session,
 ) -> None:
     """Walk between the codes of two or more pictures, or latent files, and write what they decode to."""
-    from ddim_edit.latents.image_recipes import InterpolationRecipe
-
     _check_use(len(inputs), output, shape)
     write = _writer(output, fps)
+    # Imports torch, and so only once the arguments are known to be right.
+    from ddim_edit.latents.image_recipes import InterpolationRecipe
+
     target = claim(output, resolved(inputs), overwrite)
     codes = _codes(session, inputs, method, crop)
     rows = _rows(session, codes, frames, blend, loop, shape)
