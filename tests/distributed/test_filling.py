@@ -228,9 +228,9 @@ def test_another_process_that_writes_now_is_not_disturbed(job: Job) -> None:
 
 OTHER = {
     "batch_size": {"batch_size": 3},
-    "method.steps": {"method": InversionConfig(solver="ddim", steps=4)},
-    "method.solver": {"method": InversionConfig(solver="heun", steps=3)},
-    "method.condition.label": {"method": InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))},
+    "method.steps": {"config": InversionConfig(solver="ddim", steps=4)},
+    "method.solver": {"config": InversionConfig(solver="heun", steps=3)},
+    "method.condition.label": {"config": InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))},
     "crop.kind": {"crop": Box(0, 0, 8)},
     "dtype": {"dtype": "bf16"},
     "size": {"size": (32, 32)},
