@@ -136,7 +136,9 @@ class TestWatching:
 
         told = watched("one slow two", hear)
         assert told[0]["row"] == {"found": "one"}
-        assert told[-1] == {"case": "slow", "note": "stopped: the time of the section was over"}
+        # Stopped while "slow" runs, or just before it has said that it begins.
+        assert told[-1]["case"] in ("one", "slow")
+        assert told[-1]["note"] == "stopped: the time of the section was over"
         assert not [said for said in told[1:] if "row" in said or "error" in said]
 
 

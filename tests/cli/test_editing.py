@@ -181,7 +181,7 @@ def test_another_level_is_refused(
         line = [pictures[0], "--set", f"{fitted / name}{SUFFIX}=1", "--level", level]
         error = refused(run, tmp_path, *line)
         assert f"wanted a direction of level {level}, was given {name} of level " in error
-    assert "a level above 0" in refused(
+    assert "'mid' is not a level" in refused(
         run, tmp_path, pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=1", "--level", "mid"
     )
     assert not evaluations
