@@ -118,7 +118,7 @@ def test_what_a_model_cannot_follow_it_says(
         (["--model", painter, "--class", "3"], "a prompt for stable-diffusion"),
         (["--model", painter, "--size", "33"], "a size in multiples of 2 pixels"),
         (["--model", painter, "--guidance-scale", "nan"], "a finite guidance_scale"),
-        (["--model", model, "--refine-codec", "gradient"], "a model with an autoencoder"),
+        (["--model", model, "--refine-codec", "gradient"], "tiny has no autoencoder to refine"),
     ]:
         refused = run("invert", *portraits, *line, *FEW, "-o", out)
         assert refused.status == 1
