@@ -60,7 +60,7 @@ def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path
     assert outcome.out.splitlines()[0] == HEADING
     assert [line.split()[1] for line in outcome.out.splitlines()[2:]] == ["0", "1", "2"]
     (warning,) = outcome.warnings
-    assert warning.startswith("warning: bad.png is left out: wanted a PNG, JPEG")
+    assert warning.startswith("warning: bad.png is left out: this is not a PNG, JPEG")
     assert "3 pictures to learn from, 1 held out, 16x16 pixels, on cpu" in outcome.err
     again = done("train", folder, "-o", tmp_path / "model", *FEW, "--json", "-q")
     assert not again.out
@@ -89,7 +89,7 @@ def test_what_cannot_be_trained_ends_in_one_sentence(run: Run, folder: Path, tmp
     model = tiny.save_model(tmp_path / "model")
     for line, said in (
         ((folder, "-o", model), "wanted a new folder, or one that a training was written to"),
-        ((tmp_path / "absent", "-o", tmp_path / "new"), "no such file or folder"),
+        ((tmp_path / "absent", "-o", tmp_path / "new"), f"{tmp_path / 'absent'}: no such file or folder"),
         ((folder, "-o", tmp_path / "new", "--size", "9"), "wanted a size in multiples of 4"),
         ((folder, "-o", tmp_path / "new", "--accumulate", "3"), "wanted a batch that 1 processes can share"),
     ):
