@@ -7,7 +7,7 @@ from .diffusion.denoisers import (
     MixtureDenoiser,
     NetworkDenoiser,
 )
-from .diffusion.grids import GRIDS, Flow, Grid, Karras, make_grid
+from .diffusion.grids import GRID_ENTRIES, GRIDS, Flow, Grid, Karras, find_grid, make_grid
 from .diffusion.integration import Inversion, Sampled, invert, sample
 from .diffusion.noise import SeededNoise
 from .diffusion.parametrization import (
@@ -18,8 +18,9 @@ from .diffusion.parametrization import (
     Prediction,
 )
 from .diffusion.schedules import Level, NoiseSchedule, Span
-from .diffusion.solvers.base import ExactSolver, Solver
-from .diffusion.solvers.registry import SOLVERS, find_solver
+from .diffusion.solvers.exact import ExactSolver
+from .diffusion.solvers.registry import SOLVER_ENTRIES, SOLVERS, find_solver
+from .diffusion.solvers.solver import Solver
 from .directions.direction import Direction
 from .directions.estimators import LDADirection, LogisticDirection, MeanDifference, RidgeDirection, SVMDirection
 from .directions.fitting import fit_direction, principal_directions
@@ -59,8 +60,10 @@ from .models.placement import suited_dtype
 
 __all__ = [
     "GRIDS",
+    "GRID_ENTRIES",
     "REFINERS",
     "SOLVERS",
+    "SOLVER_ENTRIES",
     "ArgumentError",
     "Autoencoder",
     "AutoencoderCodec",
@@ -123,6 +126,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "find_direction",
+    "find_grid",
     "find_solver",
     "fit_direction",
     "hardware",

@@ -15,9 +15,9 @@ from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise
-from ddim_edit.diffusion.solvers.base import Solver
-from ddim_edit.diffusion.solvers.recording import recording
+from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import find_solver
+from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.images import Crop
 from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
@@ -103,8 +103,8 @@ class BatchRunner:
             x0 = self._encode(batch, config)
             found = invert(denoiser, x0, spans, solver, self._to_device(batch.noise))
             decoded = coded = None
-            if found.trip is not None:
-                decoded = model.codec.decode(found.trip.decoded).cpu()
+            if found.check is not None:
+                decoded = model.codec.decode(found.check.decoded).cpu()
                 coded = model.codec.decode(x0).cpu() if model.codec.lossy else None
             recipes = []
             for image, mix in zip(batch.images, batch.mixes, strict=True):
@@ -164,7 +164,7 @@ class BatchRunner:
         denoiser = self.model.conditioned_on(config.condition)
         if any(space.times for space in spaces):
             denoiser = BottleneckReader(denoiser, trajectory.bottlenecks)
-        solver = recording(config.plain_solver(), trajectory.states)
+        solver = record_states(config.plain_solver(), trajectory.states)
         x0 = self._encode(batch, config)
         invert(self._report_progress(denoiser), x0, spans, solver, self._to_device(batch.noise))
         return [space.read(trajectory).float().cpu() for space in spaces]
@@ -177,11 +177,11 @@ class BatchRunner:
         def decode_batch(alike: Sequence[Latent]) -> Tensor:
             recipe = alike[0].recipe
             spans = self.model.schedule.spans(Grid(recipe.grid, recipe.times))
-            parts = tuple(self.model.to_state_device(part) for part in Latents(alike).parts)
+            state = tuple(self.model.to_state_device(each) for each in Latents(alike).state)
             mixes = [latent.recipe.dequantise for latent in alike]
             noise = self._to_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
             own = denoiser or self.model.conditioned_on(recipe.condition)
-            x0 = sample(self._report_progress(own), parts, spans, solver or find_solver(recipe.solver), noise).x0
+            x0 = sample(self._report_progress(own), state, spans, solver or find_solver(recipe.solver), noise).x0
             return self.model.codec.decode(x0).cpu()
 
         images: list[Tensor] = []
@@ -274,7 +274,7 @@ class BatchRunner:
                 f"The latent has shape {list(latent.x.shape)}, but {model.name} takes {list(model.shape)}. "
                 f"Load {recipe.model}."
             )
-        if not all(part.isfinite().all() for part in latent.parts):
+        if not all(each.isfinite().all() for each in latent.state):
             raise LatentError("The latent contains NaN or infinite values. Invert its image again.")
 
     def _report_progress(self, denoiser: Denoiser) -> Denoiser:

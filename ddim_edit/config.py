@@ -5,8 +5,9 @@ from typing import TypedDict, cast
 
 from ddim_edit.diffusion.grids import Grid, make_grid
 from ddim_edit.diffusion.schedules import NoiseSchedule
-from ddim_edit.diffusion.solvers.base import CheckedSolver, ExactSolver, Solver
-from ddim_edit.diffusion.solvers.registry import FOR_EXACT, find_solver
+from ddim_edit.diffusion.solvers.exact import CheckedSolver, ExactSolver
+from ddim_edit.diffusion.solvers.registry import find_solver
+from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.spaces import parse_level
 from ddim_edit.models.condition import NOTHING, Condition
@@ -94,7 +95,7 @@ class InversionConfig:
         if not self.tol > 0:
             raise ArgumentError(f"tol must be above 0, not {self.tol:g}. {EIGHT_BIT:.2g} returns every 8-bit pixel.")
         if self.exact and isinstance(self.solver, str):
-            return ExactSolver(find_solver(self.solver, FOR_EXACT), self.tol)
+            return ExactSolver(find_solver(self.solver, exact=True), self.tol)
         solver = self.plain_solver()
         if self.exact:
             return ExactSolver(solver, self.tol)

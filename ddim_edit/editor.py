@@ -15,8 +15,8 @@ from ddim_edit.batching import BatchRunner
 from ddim_edit.config import InversionConfig, InversionOptions, SolverOptions, make_config
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.noise import SeededNoise
-from ddim_edit.diffusion.solvers.base import SamplingOnlySolver, Solver
-from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
 from ddim_edit.directions import Direction, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError
 from ddim_edit.images import CentreSquare, Crop

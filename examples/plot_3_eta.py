@@ -14,8 +14,8 @@ import torch
 from figures import GREY, faces, show
 
 from ddim_edit import MixtureDenoiser, NoiseSchedule, SeededNoise, load_model, make_grid, sample
-from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
-from ddim_edit.diffusion.solvers.steps import AncestralStep
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 
 # %%
 # Exactly, for Gaussian data

@@ -23,8 +23,8 @@ import torch
 from figures import BLUE, GREY, ORANGE, faces, show
 
 from ddim_edit import Grid, MixtureDenoiser, NoiseSchedule, SeededNoise, load_model, make_grid, sample
-from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
-from ddim_edit.diffusion.solvers.steps import AncestralStep
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 
 # %%
 # Exactly, for Gaussian data

@@ -14,8 +14,8 @@ import torch
 from figures import BLUE, GREEN, ORANGE, faces, show
 
 from ddim_edit import Editor, InversionConfig, SeededNoise, make_grid, metrics, sample
-from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
-from ddim_edit.diffusion.solvers.steps import AncestralStep
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 
 editor = Editor.from_pretrained()
 grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]

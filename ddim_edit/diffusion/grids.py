@@ -31,10 +31,11 @@ class Grid:
         increasing = all(a < b for a, b in pairwise(self.times))
         if len(self.times) < 2 or not increasing or not self.times[0] >= 0:
             shown = ", ".join(f"{t:g}" for t in self.times[:4])
+            if len(self.times) > 4:
+                shown += ", ..."
             raise ArgumentError(
-                "at least two times from 0 upwards, each larger than the one before",
-                f"{len(self.times)} times ({shown}{', ...' if len(self.times) > 4 else ''})",
-                "ask for more steps, or for fewer than the schedule has levels",
+                "A grid needs at least two times from 0 upwards, each larger than the one before, not "
+                f"{len(self.times)} times ({shown}). Use more steps, or fewer than the schedule has levels."
             )
 
     @property
@@ -160,41 +161,88 @@ class Flow:
         return pushed
 
 
-GRIDS: Mapping[str, GridMaker] = {
-    "karras": Karras(),
-    "logsnr": logsnr,
-    "uniform": uniform,
-    "quad": quad,
-    "leading": Leading(),
-    "trailing": trailing,
-    "linspace": linspace,
-    "flow": Flow(),
+@dataclass(frozen=True)
+class GridEntry:
+    """A registered grid.
+
+    Args:
+        name: for `grid=` and `--grid`.
+        help: one line for the command line and the documentation.
+        maker: makes the grid, with its parameter at the default where it has one.
+        parameter: what the NUMBER of "name:NUMBER" is called; None for grids without a parameter.
+        with_parameter: returns the maker for a parameter of at least 1.
+        usual: a usual parameter.
+    """
+
+    name: str
+    help: str
+    maker: GridMaker
+    parameter: str | None = None
+    with_parameter: Callable[[float], GridMaker] | None = None
+    usual: float = 1.0
+
+
+GRID_ENTRIES: Mapping[str, GridEntry] = {
+    entry.name: entry
+    for entry in (
+        GridEntry("karras", "even in s^(1/rho), as in EDM", Karras(), "RHO", Karras, 7.0),
+        GridEntry("logsnr", "even in log s", logsnr),
+        GridEntry("uniform", "even in time", uniform),
+        GridEntry("quad", "even in the square root of time", quad),
+        GridEntry("leading", "diffusers' leading spacing; stops short of T", Leading()),
+        GridEntry("trailing", "diffusers' trailing spacing", trailing),
+        GridEntry("linspace", "diffusers' linspace spacing", linspace),
+        GridEntry("flow", "even in the share of noise, as for rectified flows", Flow(), "SHIFT", Flow, 3.0),
+    )
 }
-_OPTIONED: Mapping[str, Callable[[float], GridMaker]] = {"karras": Karras, "flow": Flow}
+"""All grids by name, the default first. To add one, write its function and its entry here."""
+
+GRIDS: Mapping[str, GridMaker] = {name: entry.maker for name, entry in GRID_ENTRIES.items()}
+"""What makes the grids, by name."""
 
 
-def make_grid(name: str, schedule: NoiseSchedule, steps: int) -> Grid:
-    """The grid of a name in `GRIDS`, or of "karras:RHO" or "flow:SHIFT".
+def find_grid(name: str) -> GridMaker:
+    """Return what makes the grid of a name in `GRIDS`, or of "karras:RHO" or "flow:SHIFT".
 
     Raises:
-        ArgumentError: an unknown name, a rho or shift below 1, or steps outside 1..10,000.
+        ArgumentError: an unknown name, or a rho or shift below 1.
     """
-    kind, colon, option = name.partition(":")
-    if kind not in GRIDS or (colon and kind not in _OPTIONED):
-        remedy = "choose one of these, karras:RHO or flow:SHIFT"
-        raise ArgumentError(f"a grid out of {', '.join(GRIDS)}", name, remedy)
-    if not 1 <= steps <= 10_000:
-        raise ArgumentError("a number of steps from 1 to 10000", str(steps), "20 is a good start")
-    maker = _OPTIONED[kind](_number(kind, option)) if colon else GRIDS[kind]
-    return maker(schedule, steps)
-
-
-def _number(kind: str, text: str) -> float:
+    kind, colon, text = name.partition(":")
+    entry = GRID_ENTRIES.get(kind)
+    if entry is None or (colon and entry.with_parameter is None):
+        forms = [f"{each.name}:{each.parameter}" for each in GRID_ENTRIES.values() if each.parameter]
+        raise ArgumentError(f"There is no grid {name!r}. Use {', '.join(GRID_ENTRIES)}, {' or '.join(forms)}.")
+    if not colon or entry.with_parameter is None:
+        return entry.maker
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not 1 <= number < math.inf:
-        usual = {"karras": "karras:7", "flow": "flow:3"}[kind]
-        raise ArgumentError(f"{kind}:NUMBER with a number of at least 1", f"{kind}:{text}", f"{usual} is usual")
-    return number
+        raise ArgumentError(
+            f"{entry.parameter} of {kind}:{entry.parameter} must be a number of at least 1, not {text!r}."
+            f" {kind}:{entry.usual:g} is usual."
+        )
+    return entry.with_parameter(number)
+
+
+def make_grid(name: str, schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the grid of a name in `GRIDS`, or of "karras:RHO" or "flow:SHIFT".
+
+    Args:
+        name: as for `find_grid`.
+        schedule: whose times the grid visits.
+        steps: number of steps, from 1 to 10,000.
+
+    Raises:
+        ArgumentError: an unknown name, a rho or shift below 1, or another number of steps.
+
+    Examples:
+        >>> from ddim_edit import NoiseSchedule
+        >>> make_grid("uniform", NoiseSchedule.linear(), 4).times
+        (0.0, 250.0, 500.0, 750.0, 1000.0)
+    """
+    maker = find_grid(name)
+    if not 1 <= steps <= 10_000:
+        raise ArgumentError(f"The number of steps must be from 1 to 10000, not {steps}. 20 is a good start.")
+    return maker(schedule, steps)

@@ -1,18 +1,24 @@
-"""The two walks: `invert` from images to codes, `sample` from codes to images."""
+"""Integration of the probability-flow ODE: `invert` from images to latents, `sample` from latents to images."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser, ProgressDenoiser
-from ddim_edit.diffusion.solvers.anderson import Parts
-from ddim_edit.diffusion.solvers.base import Check, Solver, Spans
+from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
 
 
 class RoundTripCheck(NamedTuple):
-    """What codes decode to [B, ...], the evaluations for it [B], its largest error [B], and the rounds so far [B]."""
+    """What the latents of an inversion decode to.
+
+    Attributes:
+        decoded: images [B, ...], on the device of the inverted ones.
+        nfe: evaluations for them [B].
+        error: largest deviation from the inverted images [B].
+        rounds: inversions made until then [B].
+    """
 
     decoded: Tensor
     nfe: Tensor
@@ -21,20 +27,23 @@ class RoundTripCheck(NamedTuple):
 
 
 class Inversion(NamedTuple):
-    """What an inversion found for each image, and how well.
+    """The latents of a batch of images, and how well they were found.
 
-    Latents and decoded images are on the device of the images, everything else on the CPU.
+    Latents are on the device of the images, statistics on the CPU.
 
-    Fields: parts, x_T [B, ...] and, of pair schemes, delta [B, ...]; nfe [B], all evaluations spent; residual [B], the
-    worst one of an implicit step, in units of x; converged [B], whether every tolerance was met and x_T is
-    finite; the round trip, where the solver made one to check itself.
+    Attributes:
+        state: x_T [B, ...] and, of two-state solvers, delta [B, ...].
+        nfe: all evaluations spent [B].
+        residual: largest residual of an implicit step [B], in units of x.
+        converged: whether every tolerance was met and x_T is finite [B].
+        check: the round trip, where the solver made one to check itself.
     """
 
-    parts: Parts
+    state: State
     nfe: Tensor
     residual: Tensor
     converged: Tensor
-    trip: RoundTripCheck | None = None
+    check: RoundTripCheck | None = None
 
 
 class Sampled(NamedTuple):
@@ -45,76 +54,70 @@ class Sampled(NamedTuple):
 
 
 def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Inversion:
-    """Walk images up to their codes; any deterministic solver, not through a clipped denoiser.
+    """Integrate images up to their latents.
 
     The state at the first level is x = alpha (x0 + s n). With n ~ N(0, I) it has the noise that its level implies, and
-    x_T is closer to Gaussian; without, n = 0. The state is kept in float64.
+    x_T is closer to Gaussian; without, n = 0. The state is float64 throughout.
 
     Args:
-        denoiser: what to ask.
+        denoiser: predicts x0 and eps; it must not clip x0, which is many-to-one.
         x0: images [B, ...] in [-1, 1].
         spans: `schedule.spans(grid)`.
         solver: for example one of `SOLVERS`.
         noise: n [B, ...], one of its own per image; `sample` needs it to take it off again.
 
     Raises:
-        ArgumentError: the denoiser is clipped, or the solver cannot invert.
+        ArgumentError: the denoiser clips, or the solver cannot invert.
 
-    Song, Meng, Ermon (2021), section 4.3.
+    References:
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, section 4.3.
+
+    Examples:
+        >>> import torch
+        >>> from ddim_edit import SOLVERS, MixtureDenoiser, NoiseSchedule, make_grid
+        >>> denoiser = MixtureDenoiser(torch.zeros(1, 3, 8, 8), torch.ones(1), torch.ones(1))
+        >>> schedule = NoiseSchedule.linear()
+        >>> spans = schedule.spans(make_grid("karras", schedule, 20))
+        >>> images = torch.rand(2, 3, 8, 8) * 2 - 1
+        >>> found = invert(denoiser, images, spans, SOLVERS["dpm2m"])
+        >>> decoded = sample(denoiser, found.state, spans, SOLVERS["dpm2m"]).x0
+        >>> bool((decoded - images).abs().max() < 0.05)
+        True
     """
     if _clips(denoiser):
-        raise ArgumentError(
-            "a denoiser that can be inverted",
-            "one that clips x0",
-            "invert without clipping: it is many-to-one",
-        )
-    account = TrackedDenoiser.open(denoiser, len(x0), x0.device)
-    start = _start(spans, noise)
-    encoded = solver.encode(account, start.up(x0.double()), spans)
-    trip = None if encoded.check is None else _round_trip(x0, start.down(encoded.check.decoded), encoded.check)
-    converged = account.converged & encoded.parts[0].flatten(1).isfinite().all(1)
-    return Inversion(encoded.parts, account.nfe.cpu(), account.residual.cpu(), converged.cpu(), trip)
+        raise ArgumentError("A denoiser that clips x0 cannot be inverted: it maps many images to one. Do not clip.")
+    start = spans[0].here
+    offset = 0.0 if noise is None else start.s * noise
+    tracked = TrackedDenoiser.start(denoiser, len(x0), x0.device)
+    state, own_check = solver.invert(tracked, start.alpha * (x0.double() + offset), spans)
+    check = None
+    if own_check is not None:
+        decoded = own_check.decoded / start.alpha - offset
+        error = (decoded - x0).flatten(1).abs().amax(1)
+        check = RoundTripCheck(decoded, own_check.nfe.cpu(), error.cpu(), own_check.rounds.cpu())
+    converged = tracked.converged & state[0].flatten(1).isfinite().all(1)
+    return Inversion(state, tracked.nfe.cpu(), tracked.residual.cpu(), converged.cpu(), check)
 
 
-def _round_trip(x0: Tensor, decoded: Tensor, check: Check) -> RoundTripCheck:
-    error = (decoded - x0).flatten(1).abs().amax(1)
-    return RoundTripCheck(decoded, check.nfe.cpu(), error.cpu(), check.rounds.cpu())
-
-
-def sample(denoiser: Denoiser, parts: Parts, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:
-    """Walk codes down to images, the inverse of `invert` with the same spans, solver and seed.
+def sample(denoiser: Denoiser, state: State, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:
+    """Integrate latents down to images; the inverse of `invert` with the same spans, solver and noise.
 
     Args:
-        denoiser: what to ask.
-        parts: x at the last level [B, ...] and, of pair schemes, delta [B, ...], or x alone for delta = 0.
+        denoiser: predicts x0 and eps.
+        state: x at the last level [B, ...] and, of two-state solvers, delta [B, ...], or x alone for delta = 0.
         spans: as for `invert`, from the image towards noise.
         solver: for example one of `SOLVERS`.
         noise: the n given to `invert`.
     """
-    account = TrackedDenoiser.open(denoiser, len(parts[0]), parts[0].device)
-    x = solver.decode(account, tuple(part.double() for part in parts), spans)
-    return Sampled(_start(spans, noise).down(x), account.nfe.cpu())
+    tracked = TrackedDenoiser.start(denoiser, len(state[0]), state[0].device)
+    x = solver.decode(tracked, tuple(each.double() for each in state), spans)
+    start = spans[0].here
+    offset = 0.0 if noise is None else start.s * noise
+    return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
 
 
 def _clips(denoiser: object) -> bool:
-    return isinstance(denoiser, ClippedDenoiser) or (
-        isinstance(denoiser, ProgressDenoiser) and _clips(denoiser.denoiser)
-    )
-
-
-class _Start(NamedTuple):
-    """How an image and the state at the first level of a walk belong together."""
-
-    alpha: float
-    noise: Tensor | float
-
-    def up(self, x0: Tensor) -> Tensor:
-        return self.alpha * (x0 + self.noise)
-
-    def down(self, x: Tensor) -> Tensor:
-        return x / self.alpha - self.noise
-
-
-def _start(spans: Spans, noise: Tensor | None) -> _Start:
-    first = spans[0].here
-    return _Start(first.alpha, 0.0 if noise is None else first.s * noise)
+    """Return whether a denoiser clips, itself or below the one that reports progress."""
+    if isinstance(denoiser, ProgressDenoiser):
+        return _clips(denoiser.denoiser)
+    return isinstance(denoiser, ClippedDenoiser)

@@ -53,8 +53,12 @@ class Span(NamedTuple):
         return self.there.s - self.here.s
 
     def flipped(self) -> "Span":
-        """The same step walked the other way."""
+        """Return the same step in the other direction."""
         return Span(self.there, self.here, self.middle)
+
+    def to_middle(self) -> "Span":
+        """Return the first half of the step; its own middle is not used and stays its end."""
+        return Span(self.here, self.middle, self.middle)
 
 
 @dataclass(frozen=True, eq=False)

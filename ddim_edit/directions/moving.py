@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.bottleneck import FORMS, ShiftedDenoiser
 from ddim_edit.diffusion.denoisers import Denoiser
-from ddim_edit.diffusion.solvers.registry import SOLVERS
+from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
 from ddim_edit.directions.direction import Direction, unit
 from ddim_edit.directions.geometry import complement, rotate
 from ddim_edit.errors import ArgumentError, DirectionMismatchError
@@ -64,8 +64,11 @@ class ShellEdit:
         return replace(latent, x=x, recipe=replace(latent.recipe, origin=origin), report={})
 
 
-SEEN_BY: Mapping[str, Sequence[str]] = {"asymmetric": ("dpm2m", "ddim"), "plain": tuple(SOLVERS)}
-"""Solvers whose steps take notice of a shift, by its form: those that ask for eps alone miss an asymmetric one."""
+SOLVERS_REACHED: Mapping[str, Sequence[str]] = {
+    "asymmetric": tuple(name for name, entry in SOLVER_ENTRIES.items() if entry.uses_x0),
+    "plain": tuple(SOLVER_ENTRIES),
+}
+"""Solvers that notice a shift of the bottleneck, by its form: an asymmetric one changes x0 alone, which some ignore."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ class BottleneckEdit:
         """
         for latent in latents:
             _require_home(latent, self.strengths)
-            if latent.recipe.solver not in SEEN_BY[self.form]:
-                wanted = f"codes of {' or '.join(SEEN_BY[self.form])}, which a shift of h reaches"
+            if latent.recipe.solver not in SOLVERS_REACHED[self.form]:
+                wanted = f"codes of {' or '.join(SOLVERS_REACHED[self.form])}, which a shift of h reaches"
                 raise ArgumentError(wanted, f"ones of {latent.recipe.solver}", "fit and invert with one of these")
         return latents, ShiftedDenoiser(denoiser, dict(self._shifts()), FORMS[self.form])
 

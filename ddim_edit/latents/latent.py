@@ -46,7 +46,7 @@ class Latent:
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def parts(self) -> tuple[Tensor, ...]:
+    def state(self) -> tuple[Tensor, ...]:
         """What a solver decodes, as a batch of one: x and, if there is one, delta, each [1, C, H, W]."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
@@ -124,7 +124,7 @@ class Latents(Sequence[Latent]):
         return torch.stack([latent.x for latent in self])
 
     @property
-    def parts(self) -> tuple[Tensor, ...]:
+    def state(self) -> tuple[Tensor, ...]:
         """What a solver decodes: x and, where any latent has one, delta (else 0), each [B, C, H, W]."""
         if all(latent.delta is None for latent in self):
             return (self.x,)

@@ -48,33 +48,33 @@ class InversionBatch(NamedTuple):
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
         """Return the latents, one recipe each, with what the inversion reports of them."""
-        parts = [part.cpu() for part in self.found.parts]
+        state = [each.cpu() for each in self.found.state]
         reports = self._reports()
         latents = []
         for index, recipe in enumerate(recipes):
-            delta = parts[1][index] if len(parts) > 1 else None
-            latents.append(Latent(parts[0][index], recipe.times[-1], recipe, delta, reports[index]))
+            delta = state[1][index] if len(state) > 1 else None
+            latents.append(Latent(state[0][index], recipe.times[-1], recipe, delta, reports[index]))
         return latents
 
     def _reports(self) -> list[dict[str, Any]]:
         columns = {"nfe": self.found.nfe, "residual": self.found.residual, "converged": self.found.converged}
-        if self.found.trip is not None:
-            columns["error"] = self.found.trip.error
-            columns["rounds"] = self.found.trip.rounds
+        if self.found.check is not None:
+            columns["error"] = self.found.check.error
+            columns["rounds"] = self.found.check.rounds
         if self.coded is not None:
             columns["codec_error"] = (self.coded - self.originals).flatten(1).abs().amax(1)
-        for name, value in asdict(health(self.found.parts[0])).items():
+        for name, value in asdict(health(self.found.state[0])).items():
             columns[f"xt_{name}"] = value
         return _to_json_rows(columns)
 
 
 def score_batch(batch: InversionBatch, scorer: ImageScorer) -> list[dict[str, Any]]:
     """Return the scores of every image of a batch that was decoded, as JSON types."""
-    assert batch.found.trip is not None
+    assert batch.found.check is not None
     assert batch.decoded is not None
     columns = {
-        "nfe_in": batch.found.nfe - batch.found.trip.nfe,
-        "nfe_out": batch.found.trip.nfe,
+        "nfe_in": batch.found.nfe - batch.found.check.nfe,
+        "nfe_out": batch.found.check.nfe,
         **scorer(batch.originals, batch.decoded),
     }
     if batch.coded is not None:

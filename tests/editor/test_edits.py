@@ -179,7 +179,7 @@ def test_an_edited_code_says_what_was_done_to_it(latents: Latents, a: Direction,
 def test_two_state_codes_are_edited_in_x_alone(editor: Editor, files: list[Path], a: Direction) -> None:
     pairs = editor.invert(files, replace(a.config, solver="bdia"))
     there = moved(pairs, {a: 1.0})
-    assert torch.equal(there.parts[1], pairs.parts[1])
+    assert torch.equal(there.state[1], pairs.state[1])
     assert max_error(editor.edit(pairs, {a: 0.0}), as_tensor(files)) < 1e-12
 
 

@@ -48,7 +48,7 @@ def test_images_are_inverted_and_decoded(model: Model, images: Tensor, solver: s
     def there_and_back(editor: Editor) -> Tensor:
         latents = editor.invert(images, method)
         reports = torch.tensor([[latent.report["converged"], latent.report["residual"]] for latent in latents])
-        parts = [part.flatten(1) for part in (*latents.parts, editor.decode(latents), reports)]
+        parts = [part.flatten(1) for part in (*latents.state, editor.decode(latents), reports)]
         return torch.cat(parts, 1)
 
     found, expected, _ = on_both(model, there_and_back)

@@ -91,9 +91,9 @@ def test_the_recipe_names_the_model_and_how_it_ran(editor: Editor, files: list[P
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"solvers": ("rk45",)}, "a solver out of"),
-        ({"grids": ("zigzag",)}, "a grid out of"),
-        ({"steps": (3, 0)}, "a number of steps"),
+        ({"solvers": ("rk45",)}, "no solver 'rk45'"),
+        ({"grids": ("zigzag",)}, "no grid 'zigzag'"),
+        ({"steps": (3, 0)}, "The number of steps"),
         ({"steps": ()}, "at least one solver or baseline"),
         ({"against": ("itself",)}, "no baseline 'itself'"),
         ({"against": ("diffusers",), "steps": (3, 1001)}, "at most 1000 steps"),

@@ -117,7 +117,7 @@ def round_trip(cell: Cell, denoiser: NetworkDenoiser) -> tuple[Inversion, Tensor
     """What was found, and by how much a decode of that, made anew, misses each picture's first state."""
     solver, spans = cell.method.make_solver(), cell.spans
     found = invert(denoiser, PICTURES, spans, solver)
-    decoded = sample(denoiser, found.parts, spans, solver).x0
+    decoded = sample(denoiser, found.state, spans, solver).x0
     return found, (decoded - PICTURES).flatten(1).abs().amax(1) * spans[0].here.alpha
 
 
@@ -149,7 +149,7 @@ def test_pictures_come_back(cell: Cell) -> None:
 def test_what_need_not_come_back_says_whether_it_did(cell: Cell) -> None:
     found, missed = round_trip(cell, FAMILIES[cell.family].denoiser())
     assert_honest(found, missed)
-    assert found.parts[0].isfinite().all()
+    assert found.state[0].isfinite().all()
 
 
 @table(

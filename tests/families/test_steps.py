@@ -26,10 +26,11 @@ from ddim_edit.diffusion.grids import Flow, Grid, Karras, Leading, logsnr, trail
 from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization
 from ddim_edit.diffusion.schedules import FAINTEST, Level
-from ddim_edit.diffusion.solvers.base import SamplingOnlySolver
 from ddim_edit.diffusion.solvers.recording import RecordingStep
+from ddim_edit.diffusion.solvers.registered.dpm2m import dpm2m_step
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import euler, multistep
+from ddim_edit.diffusion.solvers.steps import euler_step
 from ddim_edit.models.process import Process, read_process
 
 from ..diffusion.solvers.closed_forms import max_error, randn
@@ -92,7 +93,7 @@ def denoiser(process: Process) -> NetworkDenoiser:
     return NetworkDenoiser(network, process.parametrization, torch.float64)
 
 
-def our_path(process: Process, grid: Grid, step: Any = euler) -> list[Tensor]:
+def our_path(process: Process, grid: Grid, step: Any = euler_step) -> list[Tensor]:
     """From noise to the grid's first time, one point after another."""
     states: dict[float, Tensor] = {}
     solver = SamplingOnlySolver(RecordingStep(step, states))
@@ -155,12 +156,12 @@ def test_single_ddim_steps_equal_diffusers_where_its_walk_does_not_hang_together
     options = {"clip_sample": False, "timestep_spacing": spacing}
     oracle = started(discrete(DDIMScheduler, schedule, prediction, **options), steps)
     process = process_of(oracle, tmp_path)
-    x, account = randn(*SHAPE), TrackedDenoiser.open(denoiser(process), SHAPE[0])
+    x, account = randn(*SHAPE), TrackedDenoiser.start(denoiser(process), SHAPE[0])
     for index in oracle.timesteps:
         time = float(index) + 1
         span = process.schedule.span(time, max(time - 1000 // steps, 0.0))
         expected = oracle.step(network(x, index), index, x).prev_sample
-        assert_same([euler(account, x, span, ())[0]], [expected], 1e-9)
+        assert_same([euler_step(account, x, span, ())[0]], [expected], 1e-9)
 
 
 @pytest.mark.parametrize("prediction", PREDICTION_TYPES)
@@ -223,7 +224,7 @@ def test_dpm2m_walks_as_diffusers_does(spacing: str, schedule: str, prediction: 
     oracle = started(discrete(DPMSolverMultistepScheduler, schedule, prediction, timestep_spacing=spacing))
     process = process_of(oracle, tmp_path)
     grid = from_indices(oracle)
-    assert_same(our_path(process, grid, multistep), their_path(oracle, process, grid), 1e-5)
+    assert_same(our_path(process, grid, dpm2m_step), their_path(oracle, process, grid), 1e-5)
 
 
 @diffusers_own_warning
@@ -232,7 +233,7 @@ def test_zero_snr_dpm2m_walks_as_diffusers_does(prediction: str, tmp_path: Path)
     oracle = started(discrete(DPMSolverMultistepScheduler, "scaled_linear", prediction, **ZERO_SNR))
     process = process_of(oracle, tmp_path)
     grid = from_indices(oracle)
-    assert_same(our_path(process, grid, multistep), their_path(oracle, process, grid), 1e-5)
+    assert_same(our_path(process, grid, dpm2m_step), their_path(oracle, process, grid), 1e-5)
 
 
 def at_whole_indices(process: Process, whole: Callable[[float], int]) -> Process:
@@ -250,7 +251,7 @@ def test_dpm2m_walks_as_diffusers_does_on_a_karras_grid(schedule: str, predictio
     oracle = started(discrete(DPMSolverMultistepScheduler, schedule, prediction, use_karras_sigmas=True))
     process = at_whole_indices(process_of(oracle, tmp_path), math.floor if schedule == "cosine" else round)
     grid = Karras()(process.schedule, N - 1).to_clean()
-    assert_same(our_path(process, grid, multistep), their_path(oracle, process, grid), 1e-5)
+    assert_same(our_path(process, grid, dpm2m_step), their_path(oracle, process, grid), 1e-5)
 
 
 @diffusers_own_warning

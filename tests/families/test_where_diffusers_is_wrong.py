@@ -65,7 +65,7 @@ def dpm_error(data: MixtureDenoiser, steps: int, **options: Any) -> float:
 
 def our_error(data: MixtureDenoiser, grid: Grid, solver: str) -> float:
     x0 = draw(data, 2, seed=2)
-    found = invert(data, x0, LINEAR.spans(grid), SOLVERS[solver]).parts[0]
+    found = invert(data, x0, LINEAR.spans(grid), SOLVERS[solver]).state[0]
     return max_error(found, code_of(data, x0, grid.times[0], grid.times[-1]))
 
 
@@ -202,7 +202,7 @@ def assert_signal_is_kept(grid: Grid) -> None:
     """A flat prior is what sees no noise."""
     x0, spans, data = randn(1, *SHAPE), LINEAR.spans(grid), gaussian(1e9, torch.zeros(SHAPE, dtype=torch.float64))
     for solver in ("ddim", "dpm2m"):
-        code = invert(data, x0, spans, SOLVERS[solver]).parts[0]
+        code = invert(data, x0, spans, SOLVERS[solver]).state[0]
         assert max_error(code, LINEAR.level(T).alpha * x0) < 1e-12
         assert max_error(sample(data, (code,), spans, SOLVERS[solver]).x0, x0) < 1e-9
 

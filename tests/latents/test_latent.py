@@ -107,7 +107,7 @@ def test_everything_else_reads_back_equal(place: Path, one: Latent) -> None:
     assert back.recipe.compatibility_key == one.recipe.compatibility_key
     assert (back.t, back.report) == (one.t, one.report)
     assert (back.delta is None) == (one.delta is None)
-    assert len(back.parts) == len(one.parts)
+    assert len(back.state) == len(one.state)
     require_compatible([one, back])
 
 
@@ -311,7 +311,7 @@ def test_interpolation_is_exact_at_its_ends(method: str) -> None:
     a, b = latent(0, dequantise=((1, 1.0),)), latent(5, dequantise=((2, 1.0),))
     for w, end in ((0.0, a), (1.0, b)):
         made = interpolate(a, b, method, w)
-        assert all(torch.equal(part, same) for part, same in zip(made.parts, end.parts, strict=True))
+        assert all(torch.equal(part, same) for part, same in zip(made.state, end.state, strict=True))
         assert made.recipe.dequantise == end.recipe.dequantise
 
 
@@ -352,16 +352,16 @@ def test_latents_are_an_immutable_sequence() -> None:
 
 def test_latents_stack_what_a_solver_decodes() -> None:
     some = [latent(seed) for seed in range(3)]
-    x, delta = Latents(some).parts
+    x, delta = Latents(some).state
     assert torch.equal(x, torch.stack([one.x for one in some]))
     assert torch.equal(Latents(some).x, x)
     assert torch.equal(delta, torch.stack([one.delta for one in some if one.delta is not None]))
-    (bare,) = Latents([replace(one, delta=None) for one in some]).parts
+    (bare,) = Latents([replace(one, delta=None) for one in some]).state
     assert torch.equal(bare, x)
 
 
 def test_a_latent_keeps_its_delta_whatever_its_neighbours_have() -> None:
     some = [latent(0), replace(latent(1), delta=None)]
-    _, delta = Latents(some).parts
-    assert torch.equal(delta[0], some[0].parts[1][0])
+    _, delta = Latents(some).state
+    assert torch.equal(delta[0], some[0].state[1][0])
     assert torch.equal(delta[1], torch.zeros_like(delta[1]))

@@ -1,1 +1,1 @@
-"""Solvers of the diffusion ODE: every solver integrates in both directions over one grid."""
+"""Solvers of the probability-flow ODE, which integrate in both directions over one grid."""

@@ -1,87 +1,114 @@
-"""Steps whose equation holds away from where they start, solved by warm-started, accelerated iteration."""
+"""Implicit steps, solved by fixed-point iteration with a warm start.
+
+A step along eps is undone exactly by a step back along the *same* eps. Decoding takes eps(x'), at the noisy end x' of a
+DDIM step, so the step that inverts it must take eps at the point which it is about to reach,
+
+    x' = ddim(x, eps(x')),
+
+an equation for x'. Textbook DDIM inversion takes eps(x) instead, which is wrong by the change of eps over the step.
+Fixed-point iteration z <- ddim(x, eps(z)) solves it; here it starts from an eps that is extrapolated from the last
+steps, so that its first iterate is already a good inverse and one evaluation per step suffices.
+"""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from ddim_edit.diffusion.solvers.steps import HistoryEntry, ddim_step_eps
 
-from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point, max_norm
-from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser, select_rows
-from ddim_edit.diffusion.solvers.steps import History, HistoryEntry, along
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.diffusion.schedules import Level, Span
+    from ddim_edit.diffusion.solvers.solver import State
+    from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+    from ddim_edit.diffusion.solvers.steps import History
 
 
-def whole(span: Span) -> Span:
-    """Ask eps at the far end of the step."""
+def end_of_step(span: Span) -> Span:
+    """Return the whole span: eps is taken at its far end."""
     return span
 
 
-def half(span: Span) -> Span:
-    """Ask eps half-way, in s."""
-    return Span(span.here, span.middle, span.middle)
+def middle_of_step(span: Span) -> Span:
+    """Return the part of a span up to its middle in s: eps is taken there."""
+    return span.to_middle()
 
 
 @dataclass(frozen=True)
 class ImplicitStep:
-    """A step along the eps of a point z that it leads to itself; exact to a tolerance, not in closed form.
+    """A step along the eps of a point z that this eps itself leads to; exact to a tolerance, not in closed form.
 
-    z = along(x, eps(z)) up to a node of the step, then x' = along(x, eps(z)). With the node at the far end (`whole`)
-    it is the inverse of the decoder's DDIM step, order 1; half-way (`half`) it is the implicit midpoint rule, order 2
-    and its own inverse. z starts from eps extrapolated in log s through the last three nodes, so that one evaluation
-    a step is a good inverse already ("pec": predict, evaluate, correct).
+        z = ddim(x, eps(z)) at the node of the step,  x' = ddim(x, eps(z)) at its end
+
+    With the node at the far end (`end_of_step`) it is the inverse of the decoder's DDIM step, order 1; half-way
+    (`middle_of_step`) it is the implicit midpoint rule, order 2 and its own inverse. z starts from eps extrapolated in
+    log s through the last three nodes.
 
     Args:
-        node: which part of the step leads to z.
-        tol: largest |z - along(x, eps(z))| that is accepted, in units of x; infinite takes the first.
-        limit: at most so many evaluations a step.
+        node: returns the part of a span that leads to z.
+        tol: largest |z - ddim(x, eps(z))| accepted, in units of x; infinite takes the first iterate, which makes the
+            step a predictor-corrector of one evaluation.
+        limit: largest number of evaluations per step.
 
-    Fixed-point inversion: Pan, Gherardi, Xie, Huang (2023); Garibi et al. (2024). Acceleration: Anderson (1965).
+    References:
+        Pan, Gherardi, Xie, Huang, "Effective Real Image Editing with Accelerated Iterative Diffusion Inversion",
+        ICCV 2023, arXiv:2309.04907.
+        Garibi et al., "ReNoise: Real Image Inversion Through Iterative Noising", ECCV 2024, arXiv:2403.14602.
+        Anderson, "Iterative Procedures for Nonlinear Integral Equations", Journal of the ACM 12, 1965.
     """
 
     node: Callable[[Span], Span]
     tol: float = math.inf
     limit: int = 40
 
-    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
+    def __call__(self, denoiser: TrackedDenoiser, x: Tensor, span: Span, history: History) -> tuple[Tensor, History]:
         """Take the step."""
+        from ddim_edit.diffusion.solvers.anderson import max_norm
+
         part = self.node(span)
-        past = past or (_first(account, x, part),)
-        guess = along(x, extrapolate(past, part.there), part)
+        if not history:
+            # At s = 0 networks have no level of their own, so eps is taken at the node instead.
+            start = part.here if part.here.s else part.there
+            history = (HistoryEntry(part.here, denoiser(x, start).eps),)
+        guess = ddim_step_eps(x, extrapolate(history, part.there), part)
         if math.isinf(self.tol):
-            eps = account(guess, part.there).eps
-            account.note(max_norm(along(x, eps, part) - guess))
+            eps = denoiser(guess, part.there).eps
+            denoiser.record_residual(max_norm(ddim_step_eps(x, eps, part) - guess))
         else:
-            eps = self._solved(account, x, part, guess)
-        return along(x, eps, span), (*(seen for seen in past if seen.level.s), HistoryEntry(part.there, eps))[-3:]
+            eps = self._solve(denoiser, x, part, guess)
+        # log s, in which the next step extrapolates, is infinite at the clean image.
+        usable = [entry for entry in history if entry.level.s]
+        return ddim_step_eps(x, eps, span), (*usable, HistoryEntry(part.there, eps))[-3:]
 
-    def _solved(self, account: TrackedDenoiser, x: Tensor, part: Span, guess: Tensor) -> Tensor:
-        """Return eps at the z that solves z = along(x, eps(z)), from a guess of it."""
+    def _solve(self, denoiser: TrackedDenoiser, x: Tensor, part: Span, guess: Tensor) -> Tensor:
+        """Return eps at the z that solves z = ddim(x, eps(z)), from a guess of z."""
+        from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, fixed_point
+        from ddim_edit.diffusion.solvers.statistics import select_rows
 
-        def image(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
-            eps = account.only(rows)(z, part.there).eps
-            return along(select_rows(x, rows), eps, part), (eps,)
+        def iterate(z: Tensor, rows: Tensor) -> tuple[Tensor, State]:
+            eps = denoiser.for_rows(rows)(z, part.there).eps
+            return ddim_step_eps(select_rows(x, rows), eps, part), (eps,)
 
-        # The map's derivative has its spectrum between 0 and 1 - s/s': relaxing to the middle of it is free speed.
+        # For log-concave data d eps / dy lies between 0 and 1/s', so the derivative of this map lies between 0 and
+        # 1 - s/s'. Relaxing to the middle of that interval speeds the iteration up at no cost.
         mixing = 2 * part.there.s / (part.there.s + part.here.s)
-        root = fixed_point(image, guess, self.tol, AndersonAccelerator(mixing), self.limit)
-        account.note(root.residual, root.residual <= self.tol)
-        return root.parts[0]
+        found = fixed_point(iterate, guess, self.tol, AndersonAccelerator(mixing), self.limit)
+        denoiser.record_residual(found.residual, found.residual <= self.tol)
+        return found.outputs[0]
 
 
-def _first(account: TrackedDenoiser, x: Tensor, part: Span) -> HistoryEntry:
-    # At s = 0 the network has no level of its own, so it is asked at the node instead.
-    return HistoryEntry(part.here, account(x, part.here if part.here.s else part.there).eps)
-
-
-def extrapolate(past: History, level: Level) -> Tensor:
-    """What a quantity is at a level, by the polynomial in log s through its earlier values (Lagrange)."""
-    if len(past) == 1:
-        return past[0].value
-    nodes = [math.log(seen.level.s) for seen in past]
+def extrapolate(history: History, level: Level) -> Tensor:
+    """Return a quantity at a level, by the polynomial in log s through its earlier values (Lagrange's form)."""
+    if len(history) == 1:
+        return history[0].value
+    nodes = [math.log(entry.level.s) for entry in history]
     terms = []
-    for node, seen in zip(nodes, past, strict=True):
+    for node, entry in zip(nodes, history, strict=True):
         others = [other for other in nodes if other != node]
         weight = math.prod((math.log(level.s) - other) / (node - other) for other in others)
-        terms.append(weight * seen.value)
+        terms.append(weight * entry.value)
     return sum(terms[1:], terms[0])

@@ -1,4 +1,4 @@
-"""Walks that are watched: what an inversion passes through on its way."""
+"""Solvers that keep the states an inversion passes through."""
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ddim_edit.diffusion.schedules import Span
-from ddim_edit.diffusion.solvers.base import SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
+from ddim_edit.diffusion.solvers.solver import SingleStateSolver, Solver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import History, Step
 from ddim_edit.errors import ArgumentError
@@ -14,24 +15,30 @@ from ddim_edit.errors import ArgumentError
 
 @dataclass(frozen=True)
 class RecordingStep:
-    """A step that keeps every state it leads to, by its time; of a single walk only."""
+    """A step that keeps every state it leads to, by its time; for one integration only.
+
+    Args:
+        step: what is taken.
+        states: where x [B, ...] is kept, by the time at which it stands.
+    """
 
     step: Step
     states: MutableMapping[float, Tensor]
 
-    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
+    def __call__(self, denoiser: TrackedDenoiser, x: Tensor, span: Span, history: History) -> tuple[Tensor, History]:
         """Take the step."""
-        x, past = self.step(account, x, span, past)
+        x, history = self.step(denoiser, x, span, history)
         self.states[span.there.t] = x
-        return x, past
+        return x, history
 
 
-def recording(solver: Solver, states: MutableMapping[float, Tensor]) -> Solver:
-    """The same solver, which writes the states of its next way up into `states`; not for two-state schemes.
+def record_states(solver: Solver, states: MutableMapping[float, Tensor]) -> Solver:
+    """Return the same solver, which writes the states of its next inversion into `states`.
 
     Raises:
-        ArgumentError: a solver whose code is more than x.
+        ArgumentError: a solver with more than one state, or one that repeats its inversion.
     """
     if not isinstance(solver, SingleStateSolver):
-        raise ArgumentError("a solver with one state", "one with two, or an exact one", "use dpm2m, ddim or heun")
+        names = [name for name, entry in SOLVER_ENTRIES.items() if not entry.two_state]
+        raise ArgumentError(f"States on the way exist for {', '.join(names)} alone, and not for exact inversions.")
     return replace(solver, up=RecordingStep(solver.up, states))

@@ -1,33 +1,50 @@
-"""Solvers by name."""
+"""The registry of solvers.
 
+A solver is one module of `ddim_edit.diffusion.solvers.registered` that defines `ENTRY`. The choices of the command
+line, the solvers that a bottleneck edit accepts and the documentation follow from it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import pkgutil
 from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from ddim_edit.diffusion.solvers.base import SingleStateSolver, Solver
-from ddim_edit.diffusion.solvers.implicit import ImplicitStep, half, whole
-from ddim_edit.diffusion.solvers.steps import euler, heun, multistep
-from ddim_edit.diffusion.solvers.two_state import EdictSolver, TwoStepSolver, bdia_weight, belm_weight
+from ddim_edit.diffusion.solvers import registered
 from ddim_edit.errors import ArgumentError
 
-SOLVERS: Mapping[str, Solver] = {
-    "dpm2m": SingleStateSolver(multistep, multistep),
-    "ddim": SingleStateSolver(ImplicitStep(whole), euler),
-    "heun": SingleStateSolver(heun, heun),
-    "midpoint": SingleStateSolver(ImplicitStep(half, tol=1e-5), ImplicitStep(half, tol=1e-5)),
-    "belm": TwoStepSolver(belm_weight),
-    "bdia": TwoStepSolver(bdia_weight),
-    "edict": EdictSolver(),
-}
-
-# Whole rounds mend what single steps left over, but some pictures and coarse grids need each step solved for that.
-FOR_EXACT: Mapping[str, Solver] = {**SOLVERS, "ddim": SingleStateSolver(ImplicitStep(whole, tol=1e-3), euler)}
+if TYPE_CHECKING:
+    from ddim_edit.diffusion.solvers.entry import SolverEntry
+    from ddim_edit.diffusion.solvers.solver import Solver
 
 
-def find_solver(name: str, solvers: Mapping[str, Solver] = SOLVERS) -> Solver:
-    """The solver of a name.
+def _find_entries() -> Mapping[str, SolverEntry]:
+    found: list[SolverEntry] = []
+    for info in pkgutil.iter_modules(registered.__path__, f"{registered.__name__}."):
+        found.append(import_module(info.name).ENTRY)
+    return MappingProxyType({entry.name: entry for entry in sorted(found, key=lambda entry: entry.position)})
+
+
+SOLVER_ENTRIES: Mapping[str, SolverEntry] = _find_entries()
+"""All solvers by name, the default first."""
+
+SOLVERS: Mapping[str, Solver] = MappingProxyType({name: entry.solver for name, entry in SOLVER_ENTRIES.items()})
+"""The `Solver` objects by name."""
+
+
+def find_solver(name: str, exact: bool = False) -> Solver:
+    """Return the solver of a name in `SOLVERS`.
+
+    Args:
+        name: for example "dpm2m".
+        exact: return the variant that `ExactSolver` should repeat.
 
     Raises:
         ArgumentError: an unknown name.
     """
-    if name not in solvers:
-        raise ArgumentError(f"a solver out of {', '.join(solvers)}", name, "choose one of these")
-    return solvers[name]
+    if name not in SOLVER_ENTRIES:
+        raise ArgumentError(f"There is no solver {name!r}. Use {', '.join(SOLVER_ENTRIES)}.")
+    entry = SOLVER_ENTRIES[name]
+    return entry.for_exact if exact and entry.for_exact is not None else entry.solver

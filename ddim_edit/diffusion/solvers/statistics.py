@@ -1,4 +1,4 @@
-"""Count, image by image, what a walk costs and how well its equations were solved."""
+"""Statistics of solvers, image by image: evaluations, residuals and convergence."""
 
 from dataclasses import dataclass, replace
 
@@ -33,7 +33,7 @@ class TrackedDenoiser:
 
     Args:
         denoiser: what is evaluated.
-        nfe: [B] int64, evaluations, shared by every view that `only` makes.
+        nfe: [B] int64, evaluations, shared by every view that `for_rows` makes.
         residual: [B] float64, largest residual of an implicit step, in units of x; shared likewise.
         converged: [B] bool, whether every equation was solved to its tolerance; shared likewise.
         rows: [b] int64, in ascending order, the images that the rows of x stand for.
@@ -46,34 +46,35 @@ class TrackedDenoiser:
     rows: Tensor
 
     @classmethod
-    def open(cls, denoiser: Denoiser, batch: int, device: torch.device | None = None) -> "TrackedDenoiser":
-        """Return a fresh account of a batch whose state lives on a device, by default the CPU."""
+    def start(cls, denoiser: Denoiser, batch: int, device: torch.device | None = None) -> "TrackedDenoiser":
+        """Return a denoiser with fresh statistics for a batch whose state is on a device, by default the CPU."""
         rows = torch.arange(batch, device=device)
         residual = torch.zeros(batch, dtype=torch.float64, device=device)
         converged = torch.ones(batch, dtype=torch.bool, device=device)
         return cls(denoiser, torch.zeros_like(rows), residual, converged, rows)
 
-    def only(self, rows: Tensor) -> "TrackedDenoiser":
-        """Return the same account for some of its images alone, given as for `select_rows`."""
+    def for_rows(self, rows: Tensor) -> "TrackedDenoiser":
+        """Return a view with the same statistics for some of its images alone, given as for `select_rows`."""
         return replace(self, rows=select_rows(self.rows, rows))
 
     @property
-    def spent(self) -> Tensor:
+    def evaluations(self) -> Tensor:
         """Evaluations so far of its images [b], as a copy."""
         return select_rows(self.nfe, self.rows).clone()
 
-    def note(self, residual: Tensor, converged: Tensor | None = None) -> None:
-        """Take in the residual [b] of one equation and, if it had a tolerance, whether that was met [b]."""
+    def record_residual(self, residual: Tensor, converged: Tensor | None = None) -> None:
+        """Record the residual [b] of one equation and, if it had a tolerance, whether that was met [b]."""
         self._set(self.residual, torch.maximum(select_rows(self.residual, self.rows), residual.double()))
         if converged is not None:
             self._set(self.converged, select_rows(self.converged, self.rows) & converged)
 
-    def certify(self, converged: Tensor) -> None:
-        """Let an end-to-end check [b] overrule what single equations said."""
+    def set_converged(self, converged: Tensor) -> None:
+        """Overrule what single equations said about convergence by an end-to-end check [b]."""
         self._set(self.converged, converged)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """Return the prediction at x [b, ...], and count it."""
+        # Adding in place needs no index arithmetic, which would launch kernels at every evaluation on a GPU.
         if len(self.rows) == len(self.nfe):
             self.nfe.add_(1)
         else:

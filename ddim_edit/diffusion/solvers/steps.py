@@ -1,125 +1,97 @@
-"""The steps that solvers take: from x at one level to x at the next, in either direction.
+"""The DDIM step and what steps of solvers have in common.
 
-With y = x / alpha and s = sigma / alpha every eta = 0 sampler integrates dy / ds = eps(x, t). A step decides which eps
-to believe and then goes `along` it, or, where x0 and eps come from one evaluation, `towards` what they make of x.
+With y = x / alpha and the noise-to-signal ratio s = sigma / alpha, every deterministic sampler (eta = 0) integrates one
+ordinary differential equation,
+
+    dy / ds = eps(x, t),    x = alpha y,
+
+the probability-flow ODE of Song et al. in the variables of DDIM. Where eps is constant over a step from s to s' its
+solution is y' = y + (s' - s) eps, which is the DDIM step; upwards (s' > s) the same formula inverts. Solvers differ in
+the eps that they take for the step: the one at its start (Euler), a mean (Heun), one extrapolated from earlier steps
+(DPM-Solver++), or one at a point that the step itself leads to (implicit steps).
+
+References:
+    Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, section 4.3.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole, "Score-Based Generative Modeling through Stochastic Differential
+    Equations", ICLR 2021, arXiv:2011.13456.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import log
-from typing import NamedTuple, Protocol
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ddim_edit.diffusion.parametrization import Prediction
-from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.diffusion.schedules import Level, Span
+    from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 
 
 class HistoryEntry(NamedTuple):
-    """What a multistep method remembers of a level that it has seen: x0 or eps there, whichever it extrapolates."""
+    """The x0 or eps [B, ...] that was predicted at an earlier level, whichever of them a solver extrapolates."""
 
     level: Level
     value: Tensor
 
 
-History = tuple[HistoryEntry, ...]
+History: TypeAlias = "tuple[HistoryEntry, ...]"
+"""What a multistep solver remembers of earlier steps, the latest last; empty at the first step."""
 
 
 class Step(Protocol):
-    """One step of a solver: x [B, ...] at span.here and what came before in, x at span.there and the new past out."""
+    """One step of a solver, in either direction."""
 
-    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
-        """Take the step."""
+    def __call__(self, denoiser: TrackedDenoiser, x: Tensor, span: Span, history: History) -> tuple[Tensor, History]:
+        """Return x [B, ...] at the end of the span, and the history for the next step.
+
+        Args:
+            denoiser: evaluated at x and levels of the span.
+            x: state [B, ...] at the start of the span.
+            span: the step; positive `span.h` is towards noise.
+            history: what the step before returned, or ().
+        """
         ...
 
 
-def along(x: Tensor, eps: Tensor, span: Span) -> Tensor:
-    """Move x along a fixed eps; exact where eps is constant, else whatever the choice of eps makes of it.
+def ddim_step_eps(x: Tensor, eps: Tensor, span: Span) -> Tensor:
+    """Return x at the end of a span along which eps is constant.
 
-    x' = (alpha' / alpha) x + alpha' (s' - s) eps, which is alpha' x0 + sigma' eps.
+        x' = (alpha' / alpha) x + alpha' (s' - s) eps
 
-    Song, Meng, Ermon (2021), eq. 12 and 14.
+    Args:
+        x: state [B, ...] at the start of the span.
+        eps: [B, ...], not necessarily the prediction at x.
+        span: the step, in either direction.
+
+    References:
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, eq. 12 and 14.
     """
     return (span.there.alpha / span.here.alpha) * x + (span.there.alpha * span.h) * eps
 
 
-def towards(answer: Prediction, level: Level) -> Tensor:
-    """What x is at a level of its choice, by a prediction; x0 and eps need not belong to one x.
+def ddim_step_x0(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+    """Return x at a level from x0 and eps.
 
-    x' = alpha' x0 + sigma' eps.
+        x' = alpha' x0 + sigma' eps
 
-    Song, Meng, Ermon (2021), eq. 12.
+    This equals `ddim_step_eps` where x0 and eps are a prediction at x, which a solver or an edit may have altered.
+
+    References:
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, eq. 12.
     """
-    return level.alpha * answer.x0 + level.sigma * answer.eps
+    return level.alpha * x0 + level.sigma * eps
 
 
-def euler(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
-    """The DDIM step with x0 and eps taken where it stands: order 1, one evaluation; upwards the textbook inversion.
+def euler_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history: History) -> tuple[Tensor, History]:
+    """Take the explicit DDIM step, with x0 and eps at the start of the span: order 1, one evaluation.
 
-    Song, Meng, Ermon (2021); upwards Dhariwal and Nichol (2021), appendix F.
+    Downwards it is DDIM sampling, upwards the textbook DDIM inversion, which does not undo it: eps is taken at the
+    wrong end.
+
+    References:
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502.
+        Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021, arXiv:2105.05233,
+        appendix F, for the way up.
     """
-    return towards(account(x, span.here), span.there), past
-
-
-def multistep(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
-    """DPM-Solver++(2M): order 2, one evaluation; its first step, and any from or to s = 0, is DDIM's.
-
-    With lambda = -log s and step h: x0~ = x0 + (x0 - x0_prev) h / (2 h_prev), then `towards` x0~ and the eps~ that
-    keeps x0~ + s eps~ as it was.
-
-    Lu, Zhou, Bao, Chen, Li, Zhu (2022).
-    """
-    answer = account(x, span.here)
-    seen = (HistoryEntry(span.here, answer.x0),)
-    if not past or not span.there.s or not past[-1].level.s:
-        return towards(answer, span.there), seen
-    (before,) = past
-    ratio = log(span.there.s / span.here.s) / log(span.here.s / before.level.s) / 2
-    change = ratio * (answer.x0 - before.value)
-    return towards(Prediction(answer.x0 + change, answer.eps - change / span.here.s), span.there), seen
-
-
-def heun(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
-    """Heun's step in (y, s), the mean of eps at both ends: order 2, two evaluations; down to s = 0 it is DDIM's.
-
-    Heun (1900); for diffusion Karras et al. (2022).
-    """
-    here = account(x, span.here).eps
-    if not span.there.s:
-        return along(x, here, span), past
-    there = account(along(x, here, span), span.there).eps
-    return along(x, (here + there) / 2, span), past
-
-
-@dataclass(frozen=True)
-class AncestralStep:
-    """The family between DDIM and DDPM, for sampling only: order 1, one evaluation.
-
-    x_s = alpha_s x0 + sqrt(sigma_s^2 - beta^2) eps + beta z,
-    beta = eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2).
-
-    Args:
-        eta: 0 is DDIM, 1 is DDPM.
-        noise: gives z ~ N(0, I) of the shape of its argument; zeros leave DDPM's posterior mean.
-
-    Song, Meng, Ermon (2021), eq. 12 and 16.
-    """
-
-    eta: float
-    noise: Callable[[Tensor], Tensor]
-
-    def __call__(self, account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
-        """Take the step, towards the image."""
-        here, there = span.here, span.there
-        x0, eps = account(x, here)
-        kept = (here.alpha / there.alpha) ** 2
-        beta = self.eta * (there.sigma / here.sigma) * (1 - kept) ** 0.5
-        rest = max(there.sigma**2 - beta**2, 0.0) ** 0.5
-        return there.alpha * x0 + rest * eps + beta * self.noise(x), past
-
-
-def no_noise(x: Tensor) -> Tensor:
-    """The noise of a posterior-mean path: none."""
-    return torch.zeros_like(x)
+    x0, eps = denoiser(x, span.here)
+    return ddim_step_x0(x0, eps, span.there), history

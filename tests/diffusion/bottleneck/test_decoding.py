@@ -14,7 +14,7 @@ from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import euler
+from ddim_edit.diffusion.solvers.steps import euler_step
 
 from .conftest import H_SHAPE
 
@@ -39,7 +39,7 @@ def test_a_step_is_asyrps_equation(
     eps = denoiser(x, span.here).eps
     bent = ShiftedDenoiser(denoiser, {400.0: shift}, plain)(x, span.here).eps
     expected = math.sqrt(a_there) * (x - math.sqrt(1 - a) * bent) / math.sqrt(a) + math.sqrt(1 - a_there) * eps
-    stepped, _ = euler(TrackedDenoiser.open(ShiftedDenoiser(denoiser, {400.0: shift}), 3), x, span, ())
+    stepped, _ = euler_step(TrackedDenoiser.start(ShiftedDenoiser(denoiser, {400.0: shift}), 3), x, span, ())
     torch.testing.assert_close(stepped, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -49,7 +49,7 @@ def test_the_plain_form_moves_only_what_the_step_takes_off_the_noise(
     """Asyrp's theorem: a shift of x0 and eps alike moves x' by 1 - s'/s of what the shift of x0 alone does."""
     span = model.schedule.span(400.0, 390.0)
     own, weak, strong = (
-        euler(TrackedDenoiser.open(each, 3), x, span, ())[0]
+        euler_step(TrackedDenoiser.start(each, 3), x, span, ())[0]
         for each in (denoiser, *(ShiftedDenoiser(denoiser, {400.0: shift}, form) for form in (plain, asymmetric)))
     )
     share = 1 - span.there.s / span.here.s

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddim_edit.diffusion.solvers.anderson import PATIENCE, AndersonAccelerator, Parts, Root, fixed_point
+from ddim_edit.diffusion.solvers.anderson import PATIENCE, AndersonAccelerator, FixedPoint, Tensors, fixed_point
 
 from .closed_forms import max_error, randn
 
@@ -24,7 +24,7 @@ class Affine:
         self.offset = randn(rows, dim, seed=seed + 1)
         self.asked = torch.zeros(rows, dtype=torch.int64)
 
-    def __call__(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def __call__(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensors]:
         self.asked[rows] += 1
         image = self.image(z, rows)
         return image, (image, rows)
@@ -42,7 +42,7 @@ class Affine:
         return other
 
 
-def solve(problem: Affine, tol: float = 1e-10, memory: int = 3, limit: int = 200) -> Root:
+def solve(problem: Affine, tol: float = 1e-10, memory: int = 3, limit: int = 200) -> FixedPoint:
     return fixed_point(problem, torch.zeros_like(problem.offset), tol, AndersonAccelerator(memory=memory), limit)
 
 
@@ -51,15 +51,15 @@ def test_contractions_are_solved_row_by_row(seed: int, memory: int, radius: floa
     problem = Affine(seed, radius)
     root = solve(problem, memory=memory)
     assert (root.residual <= 1e-10).all()
-    assert max_error(root.parts[0], problem.solution) <= 1e-10 * DIM**0.5 / (1 - radius)
-    assert root.parts[1].tolist() == list(range(ROWS))
-    assert torch.equal(root.spent, problem.asked)
+    assert max_error(root.outputs[0], problem.solution) <= 1e-10 * DIM**0.5 / (1 - radius)
+    assert root.outputs[1].tolist() == list(range(ROWS))
+    assert torch.equal(root.evaluations, problem.asked)
 
 
 @settings(max_examples=10)
 @given(SEEDS)
 def test_acceleration_saves_evaluations(seed: int) -> None:
-    plain, fast = (solve(Affine(seed), memory=memory).spent for memory in (PLAIN, DIM))
+    plain, fast = (solve(Affine(seed), memory=memory).evaluations for memory in (PLAIN, DIM))
     assert (fast <= plain).all()
     assert fast.sum() < 0.8 * plain.sum()
 
@@ -67,7 +67,7 @@ def test_acceleration_saves_evaluations(seed: int) -> None:
 @given(SEEDS)
 def test_with_a_column_for_every_dimension_it_ends_like_gmres(seed: int) -> None:
     root = solve(Affine(seed), tol=1e-7, memory=DIM)
-    assert (root.spent <= DIM + 3).all()
+    assert (root.evaluations <= DIM + 3).all()
 
 
 @given(SEEDS, st.integers(1, 3))
@@ -108,8 +108,9 @@ def test_without_memory_it_is_relaxed_iteration(mixing: float) -> None:
 def test_the_order_of_rows_means_nothing(seed: int, order: list[int]) -> None:
     problem, places = Affine(seed), torch.tensor(order)
     root, moved = solve(problem), solve(problem.permuted(places))
-    assert max_error(moved.parts[0], root.parts[0][places]) < 1e-12
-    assert torch.equal(solve(problem.permuted(places), memory=PLAIN).spent, solve(problem, memory=PLAIN).spent[places])
+    assert max_error(moved.outputs[0], root.outputs[0][places]) < 1e-12
+    plain, moved = (solve(each, memory=PLAIN) for each in (problem, problem.permuted(places)))
+    assert torch.equal(moved.evaluations, plain.evaluations[places])
 
 
 @settings(max_examples=10)
@@ -119,29 +120,29 @@ def test_a_row_alone_is_solved_as_in_company(seed: int) -> None:
     together = solve(problem)
     for row in range(ROWS):
         alone = solve(problem.permuted(torch.tensor([row])))
-        assert max_error(alone.parts[0][0], together.parts[0][row]) < 1e-12
+        assert max_error(alone.outputs[0][0], together.outputs[0][row]) < 1e-12
 
 
 def test_a_row_that_converged_costs_no_more() -> None:
     problem = Affine(0)
     problem.matrix[1], problem.matrix[3] = 0, 0
     root = solve(problem, memory=PLAIN)
-    assert root.spent[[1, 3]].tolist() == [2, 2]
-    assert (root.spent[[0, 2, 4]] > 10).all()
-    assert torch.equal(root.spent, problem.asked)
+    assert root.evaluations[[1, 3]].tolist() == [2, 2]
+    assert (root.evaluations[[0, 2, 4]] > 10).all()
+    assert torch.equal(root.evaluations, problem.asked)
 
 
 def test_a_row_that_stalls_is_given_up_and_the_others_go_on() -> None:
     problem = Affine(0)
 
-    def hopeless_in_row_2(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def hopeless_in_row_2(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensors]:
         image, parts = problem(z, rows)
         return torch.where((rows == 2)[:, None], z + 1, image), parts
 
     root = fixed_point(
         hopeless_in_row_2, torch.zeros(ROWS, DIM, dtype=torch.float64), 1e-10, AndersonAccelerator(), 200
     )
-    assert root.spent[2] == 1 + PATIENCE
+    assert root.evaluations[2] == 1 + PATIENCE
     assert root.residual[2] == 1
     assert (root.residual[[0, 1, 3, 4]] <= 1e-10).all()
 
@@ -149,14 +150,14 @@ def test_a_row_that_stalls_is_given_up_and_the_others_go_on() -> None:
 def test_the_best_iterate_is_kept_with_what_belongs_to_it() -> None:
     residuals = iter([3.0, 1.0, 2.0, 5.0, 4.0])
 
-    def wandering(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def wandering(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensors]:
         step = next(residuals)
         return z + step, (torch.full_like(z, step), rows)
 
     root = fixed_point(wandering, torch.zeros(1, 2, dtype=torch.float64), 1e-10, AndersonAccelerator(memory=0), 40)
-    assert root.spent.tolist() == [5]
+    assert root.evaluations.tolist() == [5]
     assert root.residual.tolist() == [1.0]
-    assert root.parts[0].tolist() == [[1.0, 1.0]]
+    assert root.outputs[0].tolist() == [[1.0, 1.0]]
 
 
 def test_what_g_gave_is_kept_as_it_was_and_never_written_to() -> None:
@@ -164,14 +165,14 @@ def test_what_g_gave_is_kept_as_it_was_and_never_written_to() -> None:
     problem, given = Affine(0), list[tuple[Tensor, Tensor]]()
     problem.matrix[1], problem.matrix[3] = 0, 0
 
-    def remembered(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def remembered(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensors]:
         image, parts = problem(z, rows)
         given.extend((part, part.clone()) for part in parts)
         return image, parts
 
     root = fixed_point(remembered, torch.zeros_like(problem.offset), 1e-10, AndersonAccelerator(), 200)
-    assert len(set(root.spent.tolist())) > 1
-    assert root.parts[1].tolist() == list(range(ROWS))
+    assert len(set(root.evaluations.tolist())) > 1
+    assert root.outputs[1].tolist() == list(range(ROWS))
     assert all(torch.equal(part, copy) for part, copy in given)
 
 
@@ -179,27 +180,27 @@ def test_a_singular_system_of_differences_ends_its_row_and_not_the_solve() -> No
     """A residual that grows evenly has equal differences; in float32 the ridge is lost beside them."""
     sizes = iter([1.0, 2.0, 3.0, 4.0, 5.0])
 
-    def growing_in_row_1(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def growing_in_row_1(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensors]:
         image = torch.where((rows == 1)[:, None], z + next(sizes), z / 2 + 1)
         return image, (image,)
 
     root = fixed_point(growing_in_row_1, torch.zeros(3, 2), 1e-6, AndersonAccelerator(), 5)
     assert (root.residual[[0, 2]] <= 1e-6).all()
-    assert (root.residual[1], root.spent[1]) == (1.0, 1 + PATIENCE)
+    assert (root.residual[1], root.evaluations[1]) == (1.0, 1 + PATIENCE)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_the_limit_is_one_of_evaluations(limit: int) -> None:
     problem = Affine(0)
-    assert solve(problem, memory=PLAIN, limit=limit).spent.tolist() == [limit] * ROWS
+    assert solve(problem, memory=PLAIN, limit=limit).evaluations.tolist() == [limit] * ROWS
     assert problem.asked.tolist() == [limit] * ROWS
 
 
 def test_an_infinite_tolerance_takes_the_first_image() -> None:
     problem = Affine(0)
     root = solve(problem, tol=math.inf)
-    assert root.spent.tolist() == [1] * ROWS
-    assert torch.equal(root.parts[0], problem.offset)
+    assert root.evaluations.tolist() == [1] * ROWS
+    assert torch.equal(root.outputs[0], problem.offset)
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
@@ -207,7 +208,7 @@ def test_an_infinite_tolerance_takes_the_first_image() -> None:
 def test_a_row_that_is_no_number_poisons_no_other(memory: int, poison: float) -> None:
     problem = Affine(0)
 
-    def poisoned(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def poisoned(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensors]:
         image, parts = problem(z, rows)
         return torch.where((rows == 2)[:, None], poison, image), parts
 
@@ -216,6 +217,6 @@ def test_a_row_that_is_no_number_poisons_no_other(memory: int, poison: float) ->
         poisoned, torch.zeros(ROWS, DIM, dtype=torch.float64), 1e-10, AndersonAccelerator(memory=memory), 200
     )
     others = [0, 1, 3, 4]
-    assert max_error(root.parts[0][others], healthy.parts[0][others]) < 1e-9
+    assert max_error(root.outputs[0][others], healthy.outputs[0][others]) < 1e-9
     assert root.residual[2] == math.inf
-    assert root.spent[2] <= 1 + PATIENCE
+    assert root.evaluations[2] <= 1 + PATIENCE

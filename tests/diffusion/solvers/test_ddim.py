@@ -13,14 +13,14 @@ from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.base import SingleStateSolver
-from ddim_edit.diffusion.solvers.implicit import ImplicitStep, whole
-from ddim_edit.diffusion.solvers.steps import euler
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, end_of_step
+from ddim_edit.diffusion.solvers.solver import SingleStateSolver
+from ddim_edit.diffusion.solvers.steps import euler_step
 
 from .closed_forms import LINEAR, SHAPE, gain, gaussian, max_error, randn, spans
 
-EXACT = SingleStateSolver(ImplicitStep(whole, tol=1e-13), euler)
-TEXTBOOK = SingleStateSolver(euler, euler)
+EXACT = SingleStateSolver(ImplicitStep(end_of_step, tol=1e-13), euler_step)
+TEXTBOOK = SingleStateSolver(euler_step, euler_step)
 GRIDS = st.sampled_from(["karras", "logsnr", "uniform", "quad", "leading", "trailing", "linspace"])
 WIDTHS, STEPS, SEEDS = st.floats(0.05, 2), st.integers(10, 50), st.integers(0, 2**31)
 
@@ -65,7 +65,7 @@ def test_the_exact_inverse_divides_by_the_gains(grid: str, steps: int, width: fl
     walk, mean, x0 = spans(grid, steps), randn(*SHAPE, seed=seed), randn(3, *SHAPE, seed=seed + 1)
     found = invert(gaussian(width, mean), x0, walk, EXACT)
     expected = scaled(x0, mean, 1 / gain(width, walk), 1.0, walk[-1].there.alpha)
-    assert max_error(found.parts[0], expected) < 2e-13 * max(1, float(expected.abs().max()))
+    assert max_error(found.state[0], expected) < 2e-13 * max(1, float(expected.abs().max()))
     assert found.converged.all()
     assert float(found.residual.max()) <= 1e-13
 
@@ -74,7 +74,7 @@ def test_the_exact_inverse_divides_by_the_gains(grid: str, steps: int, width: fl
 def test_the_textbook_round_trip_loses_contrast_as_predicted(grid: str, steps: int, width: float, seed: int) -> None:
     walk, mean, x0 = spans(grid, steps), randn(*SHAPE, seed=seed), randn(3, *SHAPE, seed=seed + 1)
     data = gaussian(width, mean)
-    decoded = sample(data, invert(data, x0, walk, TEXTBOOK).parts, walk, TEXTBOOK).x0
+    decoded = sample(data, invert(data, x0, walk, TEXTBOOK).state, walk, TEXTBOOK).x0
     loss = math.prod(_loss(width, span) for span in walk)
     assert 0 <= loss < 1
     assert max_error(decoded, mean + loss * (x0 - mean)) < 1e-12
@@ -90,7 +90,7 @@ def test_x_t_of_gaussian_data_is_as_bent_as_predicted(grid: str, width: float) -
     x0 = torch.full((1, *SHAPE), width, dtype=torch.float64)
     for steps, printed in zip(COUNTS, BENT[grid, width], strict=True):
         walk = surveyed(grid, steps)
-        deviation = float(invert(gaussian(width), x0, walk, EXACT).parts[0].mean())
+        deviation = float(invert(gaussian(width), x0, walk, EXACT).state[0].mean())
         assert deviation == pytest.approx(printed, abs=0.0056)
         assert deviation == pytest.approx(walk[-1].there.alpha * width / gain(width, walk), rel=1e-12)
 
@@ -100,11 +100,11 @@ def test_a_point_mass_is_exact_in_one_step_both_ways(start: float, length: float
     span = LINEAR.span(start, min(start + length, 1000.0))
     mean, x = randn(*SHAPE, seed=seed), randn(2, *SHAPE, seed=seed + 1)
     data = gaussian(0.0, mean)
-    up = invert(data, x, [span], TEXTBOOK).parts[0]
+    up = invert(data, x, [span], TEXTBOOK).state[0]
     ratio = span.there.s / span.here.s
     assert max_error(up, scaled(x, mean, ratio, 1.0, span.there.alpha)) < 1e-12
     assert max_error(sample(data, (up,), [span], TEXTBOOK).x0, x) < 1e-12 * ratio
-    assert max_error(invert(data, x, [span], EXACT).parts[0], up) < 1e-12 * ratio
+    assert max_error(invert(data, x, [span], EXACT).state[0], up) < 1e-12 * ratio
 
 
 @settings(max_examples=10)
@@ -112,7 +112,7 @@ def test_a_point_mass_is_exact_in_one_step_both_ways(start: float, length: float
 def test_a_flat_prior_moves_nothing(grid: str, steps: int, seed: int) -> None:
     walk, x0 = spans(grid, steps), randn(2, *SHAPE, seed=seed)
     for solver in (TEXTBOOK, EXACT):
-        assert max_error(invert(gaussian(1e9), x0, walk, solver).parts[0], walk[-1].there.alpha * x0) < 1e-12
+        assert max_error(invert(gaussian(1e9), x0, walk, solver).state[0], walk[-1].there.alpha * x0) < 1e-12
 
 
 @dataclass(frozen=True)
@@ -132,4 +132,4 @@ def test_every_direction_of_a_gaussian_goes_its_own_way() -> None:
     widths = torch.linspace(0.1, 1.5, 6, dtype=torch.float64).view(SHAPE)
     gains = torch.tensor([gain(float(width), walk) for width in widths.flatten()], dtype=torch.float64).view(SHAPE)
     found = invert(Wide(widths), x0, walk, EXACT)
-    assert max_error(found.parts[0], walk[-1].there.alpha * x0 / gains) < 1e-12
+    assert max_error(found.state[0], walk[-1].there.alpha * x0 / gains) < 1e-12

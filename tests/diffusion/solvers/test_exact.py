@@ -10,19 +10,20 @@ from ddim_edit.diffusion.denoisers import MixtureDenoiser
 from ddim_edit.diffusion.integration import Inversion, invert, sample
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.anderson import PATIENCE
-from ddim_edit.diffusion.solvers.base import CheckedSolver, ExactSolver, SingleStateSolver, Solver
-from ddim_edit.diffusion.solvers.implicit import ImplicitStep, whole
+from ddim_edit.diffusion.solvers.exact import CheckedSolver, ExactSolver
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, end_of_step
 from ddim_edit.diffusion.solvers.registry import SOLVERS
-from ddim_edit.diffusion.solvers.steps import euler
+from ddim_edit.diffusion.solvers.solver import SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.steps import euler_step
 
 from .closed_forms import SHAPE, Altered, Counting, draw, max_error, mixture, randn, spans
 
 INNER: dict[str, Solver] = {
     "dpm2m": SOLVERS["dpm2m"],
     "heun": SOLVERS["heun"],
-    "textbook": SingleStateSolver(euler, euler),
+    "textbook": SingleStateSolver(euler_step, euler_step),
     "warm ddim": SOLVERS["ddim"],
-    "solved ddim": SingleStateSolver(ImplicitStep(whole, tol=1e-3), euler),
+    "solved ddim": SingleStateSolver(ImplicitStep(end_of_step, tol=1e-3), euler_step),
     "midpoint": SOLVERS["midpoint"],
     "bdia": SOLVERS["bdia"],
 }
@@ -32,7 +33,7 @@ TOL = 1e-7
 
 def errors(found: Inversion, data: MixtureDenoiser, x0: Tensor, walk: tuple[Span, ...], solver: Solver) -> Tensor:
     """What a decode of the codes, made anew, misses by."""
-    return (sample(data, found.parts, walk, solver).x0 - x0).flatten(1).abs().amax(1)
+    return (sample(data, found.state, walk, solver).x0 - x0).flatten(1).abs().amax(1)
 
 
 @pytest.mark.parametrize("name", INNER)
@@ -45,8 +46,8 @@ def test_pictures_come_back_to_the_tolerance_and_the_certificate_is_true(grid: s
     assert denoiser.rows == int(found.nfe.sum())
     again = errors(found, BROAD, x0, walk, solver)
     assert (again * walk[0].here.alpha <= TOL * (1 + 1e-6)).all()
-    assert found.trip is not None
-    assert max_error(found.trip.error, again) < 1e-13
+    assert found.check is not None
+    assert max_error(found.check.error, again) < 1e-13
 
 
 @settings(max_examples=15)
@@ -55,11 +56,11 @@ def test_whatever_it_says_is_true_on_hard_mixtures_too(name: str, width: float, 
     data, walk, solver = mixture(seed, width=width), spans("karras", steps), INNER[name]
     x0 = torch.cat([draw(data, 3, seed + 1), randn(2, *SHAPE, seed=seed + 2)])
     found = invert(data, x0, walk, ExactSolver(solver, TOL))
-    assert found.trip is not None
+    assert found.check is not None
     again = errors(found, data, x0, walk, solver) * walk[0].here.alpha
     assert torch.equal(found.converged, again <= TOL * (1 + 1e-6))
-    assert max_error(found.trip.error * walk[0].here.alpha, again) < 1e-12
-    assert found.parts[0].isfinite().all()
+    assert max_error(found.check.error * walk[0].here.alpha, again) < 1e-12
+    assert found.state[0].isfinite().all()
 
 
 def test_images_stop_costing_when_they_have_converged() -> None:
@@ -70,9 +71,9 @@ def test_images_stop_costing_when_they_have_converged() -> None:
     found = invert(denoiser, x0, walk, solver)
     assert denoiser.rows == int(found.nfe.sum())
     assert len(set(found.nfe.tolist())) > 2
-    assert found.trip is not None
-    assert found.nfe.tolist() == [40 * rounds for rounds in found.trip.rounds.tolist()]
-    assert found.trip.nfe.tolist() == [20] * 9
+    assert found.check is not None
+    assert found.nfe.tolist() == [40 * rounds for rounds in found.check.rounds.tolist()]
+    assert found.check.nfe.tolist() == [20] * 9
     alone = [int(invert(data, x[None], walk, solver).nfe) for x in x0]
     assert found.nfe.tolist() == alone
 
@@ -87,11 +88,11 @@ def test_a_picture_the_model_does_not_know_is_flagged_and_hurts_no_other(name: s
     foreign = (2 * randn(5, *shape, seed=9)).tanh()
     found = invert(data, torch.cat([own, foreign]), walk, ExactSolver(INNER[name], 1e-3))
     assert found.converged.tolist() == [True] + [False] * 5
-    assert found.trip is not None
-    assert (found.trip.error[1:] > 0.1).all()
-    assert all(part.isfinite().all() for part in found.parts)
+    assert found.check is not None
+    assert (found.check.error[1:] > 0.1).all()
+    assert all(part.isfinite().all() for part in found.state)
     alone = invert(data, own, walk, ExactSolver(INNER[name], 1e-3))
-    assert max_error(found.parts[0][:1], alone.parts[0]) < 1e-9
+    assert max_error(found.state[0][:1], alone.state[0]) < 1e-9
 
 
 def test_more_rounds_never_make_it_worse() -> None:
@@ -99,7 +100,7 @@ def test_more_rounds_never_make_it_worse() -> None:
     data, walk = mixture(seed=0, width=0.3), spans("karras", 10)
     x0, best = draw(data, 12, seed=3), torch.full((12,), math.inf, dtype=torch.float64)
     for limit in range(1, 9):
-        trip = invert(data, x0, walk, ExactSolver(SOLVERS["dpm2m"], TOL, limit)).trip
+        trip = invert(data, x0, walk, ExactSolver(SOLVERS["dpm2m"], TOL, limit)).check
         assert trip is not None
         assert (trip.error <= best).all()
         assert (trip.rounds <= limit).all()
@@ -110,7 +111,7 @@ def test_more_rounds_never_make_it_worse() -> None:
 @pytest.mark.parametrize("share", [0.6, 0.99, 1.01])
 def test_converged_is_decided_by_the_tolerance_itself(share: float) -> None:
     x0, walk = draw(BROAD, 1, seed=3), spans("karras", 10)
-    once = invert(BROAD, x0, walk, ExactSolver(SOLVERS["heun"], 0.0, 1)).trip
+    once = invert(BROAD, x0, walk, ExactSolver(SOLVERS["heun"], 0.0, 1)).check
     assert once is not None
     tol = share * float(once.error) * walk[0].here.alpha
     assert invert(BROAD, x0, walk, ExactSolver(SOLVERS["heun"], tol, 1)).converged.tolist() == [share > 1]
@@ -134,7 +135,7 @@ def test_a_code_that_is_no_number_is_not_called_converged(name: str) -> None:
     found = invert(Altered(BROAD, lost), x0, walk, SOLVERS[name])
     assert found.converged.tolist() == [True, False, True]
     others = invert(BROAD, x0[[0, 2]], walk, SOLVERS[name])
-    for part, other in zip(found.parts, others.parts, strict=True):
+    for part, other in zip(found.state, others.state, strict=True):
         assert max_error(part[[0, 2]], other) < 1e-9
 
 
@@ -144,10 +145,10 @@ def test_a_row_that_is_no_number_poisons_no_other(name: str) -> None:
     x0[2] = 1000
     found = invert(Altered(BROAD, lost), x0, walk, solver)
     assert not found.converged[2]
-    assert found.trip is not None
-    assert found.trip.rounds[2] <= PATIENCE
+    assert found.check is not None
+    assert found.check.rounds[2] <= PATIENCE
     others = invert(BROAD, x0[[0, 1, 3]], walk, solver)
-    for part, other in zip(found.parts, others.parts, strict=True):
+    for part, other in zip(found.state, others.state, strict=True):
         assert max_error(part[[0, 1, 3]], other) < 1e-9
     assert torch.equal(found.converged[[0, 1, 3]], others.converged)
 
@@ -157,17 +158,17 @@ def test_a_check_decodes_once_and_changes_no_code(name: str) -> None:
     data, walk, denoiser = mixture(), spans("karras", 12), Counting(mixture())
     x0 = draw(data, 3)
     found, plain = invert(denoiser, x0, walk, CheckedSolver(SOLVERS[name])), invert(data, x0, walk, SOLVERS[name])
-    assert found.trip is not None
-    assert plain.trip is None
+    assert found.check is not None
+    assert plain.check is None
     assert denoiser.rows == int(found.nfe.sum())
-    assert torch.equal(found.nfe, plain.nfe + found.trip.nfe)
-    for part, other in zip(found.parts, plain.parts, strict=True):
+    assert torch.equal(found.nfe, plain.nfe + found.check.nfe)
+    for part, other in zip(found.state, plain.state, strict=True):
         assert torch.equal(part, other)
-    sampled = sample(data, plain.parts, walk, SOLVERS[name])
-    assert torch.equal(found.trip.decoded, sampled.x0)
-    assert torch.equal(found.trip.nfe, sampled.nfe)
-    assert torch.equal(found.trip.error, (sampled.x0 - x0).flatten(1).abs().amax(1))
-    assert found.trip.rounds.tolist() == [1, 1, 1]
+    sampled = sample(data, plain.state, walk, SOLVERS[name])
+    assert torch.equal(found.check.decoded, sampled.x0)
+    assert torch.equal(found.check.nfe, sampled.nfe)
+    assert torch.equal(found.check.error, (sampled.x0 - x0).flatten(1).abs().amax(1))
+    assert found.check.rounds.tolist() == [1, 1, 1]
 
 
 def test_wrapped_solvers_decode_as_what_they_wrap() -> None:

@@ -10,11 +10,12 @@ from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.parametrization import DDPMParametrization
-from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, Parts, fixed_point
-from ddim_edit.diffusion.solvers.base import CheckedSolver, ExactSolver, SamplingOnlySolver, Solver
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep
+from ddim_edit.diffusion.solvers.anderson import AndersonAccelerator, fixed_point
+from ddim_edit.diffusion.solvers.exact import CheckedSolver, ExactSolver
 from ddim_edit.diffusion.solvers.registry import SOLVERS
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import AncestralStep
 
 from ...pretend_gpu import PretendGPU, pretend_gpu
 from .closed_forms import SHAPE, Counting, max_error, randn, spans
@@ -53,9 +54,9 @@ def waits(gpu: PretendGPU, work: Callable[[], object]) -> int:
 @pytest.mark.parametrize("name", EXPLICIT)
 def test_a_solver_without_a_tolerance_never_waits(gpu: PretendGPU, name: str) -> None:
     solver, walk, x = SOLVERS[name], spans(steps=8), images().to("cuda")
-    account = TrackedDenoiser.open(denoiser_on(gpu), BATCH, x.device)
+    account = TrackedDenoiser.start(denoiser_on(gpu), BATCH, x.device)
     gpu.reset()
-    parts = solver.encode(account, x, walk).parts
+    parts = solver.invert(account, x, walk).state
     solver.decode(account, parts, walk)
     assert not gpu.waits
 
@@ -63,9 +64,9 @@ def test_a_solver_without_a_tolerance_never_waits(gpu: PretendGPU, name: str) ->
 def test_a_solver_with_a_tolerance_waits_once_for_each_iteration_to_learn_which_rows_go_on(gpu: PretendGPU) -> None:
     solver, walk, x = SOLVERS["midpoint"], spans(steps=8), images().to("cuda")
     denoiser = Counting(denoiser_on(gpu))
-    account = TrackedDenoiser.open(denoiser, BATCH, x.device)
+    account = TrackedDenoiser.start(denoiser, BATCH, x.device)
     gpu.reset()
-    parts = solver.encode(account, x, walk).parts
+    parts = solver.invert(account, x, walk).state
     assert 0 < sum(gpu.waits.values()) <= len(denoiser.levels)
     assert {wait.split(" at ")[0] for wait in gpu.waits} == {"aten.nonzero.default"}
     evaluations = len(denoiser.levels)
@@ -75,9 +76,9 @@ def test_a_solver_with_a_tolerance_waits_once_for_each_iteration_to_learn_which_
 @pytest.mark.parametrize("name", EXPLICIT)
 def test_exact_inversion_waits_once_a_round(gpu: PretendGPU, name: str) -> None:
     walk, x = spans(steps=8), images().to("cuda")
-    account = TrackedDenoiser.open(denoiser_on(gpu), BATCH, x.device)
+    account = TrackedDenoiser.start(denoiser_on(gpu), BATCH, x.device)
     gpu.reset()
-    check = ExactSolver(SOLVERS[name], 1e-6).encode(account, x, walk).check
+    check = ExactSolver(SOLVERS[name], 1e-6).invert(account, x, walk).check
     assert check is not None
     assert sum(gpu.waits.values()) <= int(check.rounds.max())
 
@@ -97,25 +98,25 @@ def test_statistics_are_kept_where_the_state_is_and_handed_over_on_the_cpu(
     solver, walk, x = KINDS[kind](SOLVERS[name]), spans(steps=6), images()
     found = invert(denoiser_on(gpu), x.to("cuda"), walk, solver)
     expected = invert(NetworkDenoiser(network, DDPMParametrization("v_prediction")), x, walk, solver)
-    assert all(part.is_cuda for part in found.parts)
+    assert all(part.is_cuda for part in found.state)
     assert not any(each.is_cuda for each in (found.nfe, found.residual, found.converged))
-    for part, other in zip(found.parts, expected.parts, strict=True):
+    for part, other in zip(found.state, expected.state, strict=True):
         assert max_error(part.cpu(), other) < 1e-5
     assert torch.equal(found.converged, expected.converged)
     assert max_error(found.residual, expected.residual) < 1e-5
     if kind == "plain" and name != "midpoint":
         assert torch.equal(found.nfe, expected.nfe)
-    assert (found.trip is None) == (kind == "plain")
-    if found.trip is not None:
-        assert found.trip.decoded.is_cuda
-        assert not any(each.is_cuda for each in (found.trip.nfe, found.trip.error, found.trip.rounds))
-    sampled = sample(denoiser_on(gpu), found.parts, walk, solver)
+    assert (found.check is None) == (kind == "plain")
+    if found.check is not None:
+        assert found.check.decoded.is_cuda
+        assert not any(each.is_cuda for each in (found.check.nfe, found.check.error, found.check.rounds))
+    sampled = sample(denoiser_on(gpu), found.state, walk, solver)
     assert sampled.x0.is_cuda
     assert not sampled.nfe.is_cuda
     assert (
         max_error(
             sampled.x0.cpu(),
-            sample(NetworkDenoiser(network, DDPMParametrization("v_prediction")), expected.parts, walk, solver).x0,
+            sample(NetworkDenoiser(network, DDPMParametrization("v_prediction")), expected.state, walk, solver).x0,
         )
         < 1e-4
     )
@@ -144,14 +145,14 @@ def test_rows_that_converged_are_not_evaluated_any_more(gpu: PretendGPU, name: s
 def test_noise_drawn_on_the_way_down_is_copied_without_waiting(gpu: PretendGPU, eta: float) -> None:
     walk, noise = spans(steps=6), SeededNoise(range(BATCH))
     x = images().to("cuda")
-    account = TrackedDenoiser.open(denoiser_on(gpu), BATCH, x.device)
+    account = TrackedDenoiser.start(denoiser_on(gpu), BATCH, x.device)
     gpu.reset()
     SamplingOnlySolver(AncestralStep(eta, noise)).decode(account, (x,), walk)
     assert not gpu.waits
 
 
 def test_a_fixed_point_out_of_evaluations_does_not_ask_who_goes_on(gpu: PretendGPU) -> None:
-    def halved(z: Tensor, rows: Tensor) -> tuple[Tensor, Parts]:
+    def halved(z: Tensor, rows: Tensor) -> tuple[Tensor, State]:
         return z / 2, (rows,)
 
     z = randn(3, 5).to("cuda")
@@ -171,11 +172,11 @@ def test_cuda_is_not_waited_for_either(name: str) -> None:
     def curved(x: Tensor, index: Tensor) -> Tensor:
         return torch.sin(3 * x + weight) * torch.cos(index / 300).view(-1, 1, 1, 1)
 
-    account = TrackedDenoiser.open(NetworkDenoiser(curved, DDPMParametrization("v_prediction")), BATCH, x.device)
-    solver.decode(account, solver.encode(account, x, walk).parts, walk)  # kernels are loaded at their first call
+    account = TrackedDenoiser.start(NetworkDenoiser(curved, DDPMParametrization("v_prediction")), BATCH, x.device)
+    solver.decode(account, solver.invert(account, x, walk).state, walk)  # kernels are loaded at their first call
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        solver.decode(account, solver.encode(account, x, walk).parts, walk)
+        solver.decode(account, solver.invert(account, x, walk).state, walk)
     finally:
         torch.cuda.set_sync_debug_mode(before)

@@ -12,9 +12,11 @@ from ddim_edit.diffusion.grids import Grid, GridMaker, Leading, make_grid, trail
 from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization
 from ddim_edit.diffusion.schedules import NoiseSchedule, Span
-from ddim_edit.diffusion.solvers.base import SamplingOnlySolver, SingleStateSolver, Solver
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
+from ddim_edit.diffusion.solvers.registered.dpm2m import dpm2m_step
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, SingleStateSolver, Solver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import AncestralStep, History, along, euler, multistep, no_noise
+from ddim_edit.diffusion.solvers.steps import History, ddim_step_eps, euler_step
 
 from .closed_forms import LINEAR, max_error, randn
 
@@ -93,7 +95,7 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], tol: float) -> None:
 
 
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
-@pytest.mark.parametrize("step", [euler, AncestralStep(0.0, no_noise)], ids=["euler", "eta 0"])
+@pytest.mark.parametrize("step", [euler_step, AncestralStep(0.0, no_noise)], ids=["euler", "eta 0"])
 def test_ddim_equals_diffusers(kind: str, step: Any) -> None:
     assert_same(our_path(step, Leading(), 50, kind), oracle_path(ddim(50, prediction_type=kind)), 1e-9)
 
@@ -101,7 +103,7 @@ def test_ddim_equals_diffusers(kind: str, step: Any) -> None:
 def test_ddim_equals_diffusers_as_it_comes_in_float32() -> None:
     oracle = DDIMScheduler(clip_sample=False)
     oracle.set_timesteps(50)
-    assert_same(our_path(euler, Leading(), 50), oracle_path(oracle), 1e-5)
+    assert_same(our_path(euler_step, Leading(), 50), oracle_path(oracle), 1e-5)
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
@@ -114,26 +116,26 @@ def test_every_eta_equals_diffusers_given_the_same_noise(kind: str, eta: float) 
 
 
 def test_trailing_ddim_equals_diffusers_where_the_steps_divide_the_levels() -> None:
-    assert_same(our_path(euler, trailing, 40), oracle_path(ddim(40, timestep_spacing="trailing")), 1e-9)
+    assert_same(our_path(euler_step, trailing, 40), oracle_path(ddim(40, timestep_spacing="trailing")), 1e-9)
 
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_stable_diffusion_s_own_settings_equal_diffusers(clean: bool) -> None:
     oracle = ddim(50, steps_offset=1, set_alpha_to_one=clean, **STABLE_DIFFUSION)
     schedule = NoiseSchedule.from_betas(oracle.betas.double().numpy())
-    assert_same(our_path(euler, Leading(1, clean), 50, schedule=schedule), oracle_path(oracle), 1e-9)
+    assert_same(our_path(euler_step, Leading(1, clean), 50, schedule=schedule), oracle_path(oracle), 1e-9)
 
 
 def test_without_a_clean_end_diffusers_last_step_goes_nowhere() -> None:
     theirs = oracle_path(ddim(50, set_alpha_to_one=False))
     assert max_error(theirs[-1], theirs[-2]) < 1e-12
-    assert_same(our_path(euler, Leading(clean=False), 50), theirs[:-1], 1e-9)
+    assert_same(our_path(euler_step, Leading(clean=False), 50), theirs[:-1], 1e-9)
 
 
 def test_ancestral_steps_of_one_level_equal_diffusers_ddpm() -> None:
     oracle = in_float64(DDPMScheduler(clip_sample=False))
     oracle.set_timesteps(1000)
-    x, account = randn(*SHAPE), TrackedDenoiser.open(denoiser(), 2)
+    x, account = randn(*SHAPE), TrackedDenoiser.start(denoiser(), 2)
     for index in (999, 500, 20, 1, 0):
         noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
         generator = torch.Generator().manual_seed(index)
@@ -156,12 +158,12 @@ def dpm(indices: list[int], end: str) -> Any:
 def test_multistep_equals_diffusers(steps: int, end: str, first: float) -> None:
     times = sorted({round(t) for t in make_grid("karras", LINEAR, steps).times} - {1})
     theirs = oracle_path(dpm([t - 1 for t in reversed(times)], end))
-    assert_same(our_path(multistep, Grid("whole", (first, *map(float, times))), 0), theirs, 1e-5)
+    assert_same(our_path(dpm2m_step, Grid("whole", (first, *map(float, times))), 0), theirs, 1e-5)
 
 
 def walk_up(solver: Solver, grid: Grid) -> Tensor:
     spans = LINEAR.spans(grid)
-    return solver.encode(TrackedDenoiser.open(denoiser(), 2), randn(*SHAPE), spans).parts[0]
+    return solver.invert(TrackedDenoiser.start(denoiser(), 2), randn(*SHAPE), spans).state[0]
 
 
 @diffusers_own_warning
@@ -169,19 +171,19 @@ def test_multistep_walks_up_by_the_same_formula() -> None:
     times = [1.0, *sorted({round(t) for t in make_grid("karras", LINEAR, 20).times} - {1})]
     oracle = dpm([int(t) - 1 for t in times[:-1]], "sigma_min")
     oracle.sigmas[-1] = LINEAR.s(times[-1])
-    solver = SingleStateSolver(multistep, multistep)
+    solver = SingleStateSolver(dpm2m_step, dpm2m_step)
     expected = oracle_path(oracle)[-1]
     assert max_error(walk_up(solver, Grid("whole", tuple(times))), expected) < 1e-5 * float(expected.abs().max())
 
 
 def borrowed(account: TrackedDenoiser, x: Tensor, span: Span, past: History) -> tuple[Tensor, History]:
     """One step of the plain fixed-point iteration from x itself: eps at x, labelled with the level ahead."""
-    return along(x, account(x, span.there).eps, span), past
+    return ddim_step_eps(x, account(x, span.there).eps, span), past
 
 
 def test_diffusers_inverse_is_the_first_iterate_of_the_implicit_step() -> None:
     oracle = in_float64(DDIMInverseScheduler(clip_sample=False))
     oracle.set_timesteps(50)
     expected = oracle_path(oracle)[-1]
-    found = walk_up(SingleStateSolver(borrowed, euler), Leading()(LINEAR, 50))
+    found = walk_up(SingleStateSolver(borrowed, euler_step), Leading()(LINEAR, 50))
     assert max_error(found, expected) < 1e-9 * float(expected.abs().max())

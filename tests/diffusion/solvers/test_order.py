@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import MixtureDenoiser
 from ddim_edit.diffusion.schedules import Span
-from ddim_edit.diffusion.solvers.base import SingleStateSolver, Solver
-from ddim_edit.diffusion.solvers.implicit import ImplicitStep, half, whole
+from ddim_edit.diffusion.solvers.implicit import ImplicitStep, end_of_step, middle_of_step
 from ddim_edit.diffusion.solvers.registry import SOLVERS
+from ddim_edit.diffusion.solvers.solver import SingleStateSolver, Solver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import euler
-from ddim_edit.diffusion.solvers.two_state import TwoStepSolver, shrunk
+from ddim_edit.diffusion.solvers.steps import euler_step
+from ddim_edit.diffusion.solvers.two_state import TwoStepSolver, shrink_noise
 
 from .closed_forms import (
     LINEAR,
@@ -33,10 +33,10 @@ LOW, HIGH = 0.05, 20.0
 START = torch.linspace(-1.2, 1.2, 7, dtype=torch.float64)[:, None, None, None]
 ONE_BELL = gaussian(0.4, torch.full((1, 1, 1), 0.3, dtype=torch.float64))
 THREE_BELLS = mixture(seed=3, components=3, width=0.4, shape=(1, 1, 1))
-TIGHT_MIDPOINT = ImplicitStep(half, tol=1e-13)
+TIGHT_MIDPOINT = ImplicitStep(middle_of_step, tol=1e-13)
 ORDERS: dict[str, tuple[Solver, int]] = {
-    "textbook ddim": (SingleStateSolver(euler, euler), 1),
-    "ddim": (SingleStateSolver(ImplicitStep(whole, tol=1e-13), euler), 1),
+    "textbook ddim": (SingleStateSolver(euler_step, euler_step), 1),
+    "ddim": (SingleStateSolver(ImplicitStep(end_of_step, tol=1e-13), euler_step), 1),
     "ddim, one evaluation": (SOLVERS["ddim"], 1),
     "dpm2m": (SOLVERS["dpm2m"], 2),
     "heun": (SOLVERS["heun"], 2),
@@ -53,7 +53,7 @@ def flow(data: MixtureDenoiser, level_span: Span) -> Tensor:
 
 def error_up(solver: Solver, data: MixtureDenoiser, steps: int) -> float:
     walk = spans_between(LOW, HIGH, steps)
-    x = solver.encode(TrackedDenoiser.open(data, len(START)), START * walk[0].here.alpha, walk).parts[0]
+    x = solver.invert(TrackedDenoiser.start(data, len(START)), START * walk[0].here.alpha, walk).state[0]
     return max_error(x / walk[-1].there.alpha, flow(data, walk[-1]))
 
 
@@ -61,8 +61,8 @@ def error_down(solver: Solver, data: MixtureDenoiser, steps: int) -> float:
     walk = spans_between(LOW, HIGH, steps)
     x = flow(data, walk[-1]) * walk[-1].there.alpha
     before = flow(data, walk[-2]) * walk[-1].here.alpha
-    parts = (x, before - shrunk(x, walk[-1])) if isinstance(solver, TwoStepSolver) else (x,)
-    decoded = solver.decode(TrackedDenoiser.open(data, len(START)), parts, walk)
+    parts = (x, before - shrink_noise(x, walk[-1])) if isinstance(solver, TwoStepSolver) else (x,)
+    decoded = solver.decode(TrackedDenoiser.start(data, len(START)), parts, walk)
     return max_error(decoded / walk[0].here.alpha, START)
 
 
@@ -90,6 +90,6 @@ def test_the_references_agree() -> None:
 def test_a_mixture_in_many_dimensions_is_carried_to_where_runge_kutta_carries_it(name: str, expected: float) -> None:
     data, walk = mixture(seed=1), spans("karras", 200)
     y = data.means + 0.3 * randn(4, 1, 2, 3, seed=2)
-    x = SOLVERS[name].encode(TrackedDenoiser.open(data, 4), y * walk[0].here.alpha, walk).parts[0]
+    x = SOLVERS[name].invert(TrackedDenoiser.start(data, 4), y * walk[0].here.alpha, walk).state[0]
     exact = fine_flow(data, y, walk[0].here.s, walk[-1].there.s, 600) * walk[-1].there.alpha
     assert max_error(x, exact) < expected

@@ -8,11 +8,11 @@ from ddim_edit.diffusion.denoisers import Denoiser, MixtureDenoiser
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level, Span
-from ddim_edit.diffusion.solvers.anderson import Parts
-from ddim_edit.diffusion.solvers.base import Solver
+from ddim_edit.diffusion.solvers.registered.edict import EdictSolver
 from ddim_edit.diffusion.solvers.registry import SOLVERS
+from ddim_edit.diffusion.solvers.solver import Solver, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.two_state import EdictSolver, shrunk
+from ddim_edit.diffusion.solvers.two_state import shrink_noise
 from ddim_edit.errors import ArgumentError
 
 from .closed_forms import SHAPE, Altered, Counting, draw, max_error, mixture, randn, spans
@@ -36,7 +36,7 @@ def test_pairs_come_back_up_to_rounding(name: str, grid: str, steps: int, seed: 
     data, walk = mixture(seed), spans(grid, steps)
     denoiser, x0 = rounded(data) if coarse else data, draw(data, 3, seed + 1)
     found = invert(denoiser, x0, walk, SOLVERS[name])
-    error = max_error(sample(denoiser, found.parts, walk, SOLVERS[name]).x0, x0)
+    error = max_error(sample(denoiser, found.state, walk, SOLVERS[name]).x0, x0)
     assert error < {"bdia": 1e-13, "belm": 1e-12, "edict": 1e-10}[name]
 
 
@@ -46,9 +46,9 @@ def test_pairs_come_back_up_to_rounding(name: str, grid: str, steps: int, seed: 
 def test_states_that_came_down_once_come_back_bit_by_bit(name: str, grid: str, steps: int, seed: int) -> None:
     """Both ways meet the same floats, so even a network in bfloat16 cannot tell them apart."""
     data, walk, solver = mixture(seed), spans(grid, steps), SOLVERS[name]
-    account = TrackedDenoiser.open(rounded(data), 3)
-    once = solver.decode(account, solver.encode(account, draw(data, 3, seed + 1), walk).parts, walk)
-    twice = solver.decode(account, solver.encode(account, once, walk).parts, walk)
+    account = TrackedDenoiser.start(rounded(data), 3)
+    once = solver.decode(account, solver.invert(account, draw(data, 3, seed + 1), walk).state, walk)
+    twice = solver.decode(account, solver.invert(account, once, walk).state, walk)
     assert torch.equal(once, twice)
 
 
@@ -57,7 +57,7 @@ def test_pairs_cost_what_they_say(name: str, up: int, down: int) -> None:
     denoiser, walk = Counting(mixture()), spans("karras", 20)
     found = invert(denoiser, draw(mixture(), 3), walk, SOLVERS[name])
     assert (denoiser.rows, found.nfe.tolist()) == (3 * up, [up] * 3)
-    sampled = sample(denoiser, found.parts, walk, SOLVERS[name])
+    sampled = sample(denoiser, found.state, walk, SOLVERS[name])
     assert (denoiser.rows, sampled.nfe.tolist()) == (3 * (up + down), [down] * 3)
 
 
@@ -72,18 +72,18 @@ def test_a_bare_x_means_a_delta_of_zero(name: str) -> None:
 def test_delta_is_what_the_last_step_adds_to_shrinking_the_noise(name: str) -> None:
     """Walking all but the last step gives the state that x_S and delta stand for."""
     data, walk, x0 = mixture(), spans("karras", 20), draw(mixture(), 3)
-    x, delta = invert(data, x0, walk, SOLVERS[name]).parts
-    before, _ = invert(data, x0, walk[:-1], SOLVERS[name]).parts
+    x, delta = invert(data, x0, walk, SOLVERS[name]).state
+    before, _ = invert(data, x0, walk[:-1], SOLVERS[name]).state
     last = walk[-1]
-    assert max_error(shrunk(x, last), last.here.sigma / last.there.sigma * x) == 0
-    assert max_error(shrunk(x, last) + delta, before) < 1e-12
+    assert max_error(shrink_noise(x, last), last.here.sigma / last.there.sigma * x) == 0
+    assert max_error(shrink_noise(x, last) + delta, before) < 1e-12
 
 
 def two_steps_down(name: str, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Prediction, list[Level]]:
     """A decode of two steps: what came out, the state between, what was believed there, and the three levels."""
     data, (near, far) = mixture(), spans("karras", 20)[6:8]
     out = sample(data, (x, delta), (near, far), SOLVERS[name]).x0 * near.here.alpha
-    between = shrunk(x, far) + delta
+    between = shrink_noise(x, far) + delta
     return out, between, data(between, near.there), [near.here, near.there, far.there]
 
 
@@ -123,7 +123,7 @@ def test_edict_takes_turns_as_published() -> None:
     assert max_error(decoded, x / walk[0].here.alpha) < 1e-13 * float(x.abs().max())
 
 
-def amplification(solver: Solver, data: MixtureDenoiser, walk: tuple[Span, ...], parts: Parts, shifts: Parts) -> float:
+def amplification(solver: Solver, data: MixtureDenoiser, walk: tuple[Span, ...], parts: State, shifts: State) -> float:
     """How much larger than a change of the code the change of the image is, root mean square."""
     size = 1e-5
     changed = tuple(part + size * shift for part, shift in zip(parts, shifts, strict=True))
@@ -139,7 +139,7 @@ def test_editing_x_is_hardly_rougher_than_with_ddim(steps: int, grid: str, name:
     x0, shift = draw(data, 64, seed=4), randn(64, *SHAPE, seed=5)
     rough = {}
     for solver in ("ddim", name):
-        parts = invert(data, x0, walk, SOLVERS[solver]).parts
+        parts = invert(data, x0, walk, SOLVERS[solver]).state
         shifts = (shift, torch.zeros_like(shift))[: len(parts)]
         rough[solver] = amplification(SOLVERS[solver], data, walk, parts, shifts)
     assert rough[name] < 1.5 * rough["ddim"]
@@ -148,7 +148,7 @@ def test_editing_x_is_hardly_rougher_than_with_ddim(steps: int, grid: str, name:
 @pytest.mark.parametrize("name", ["bdia", "belm"])
 def test_one_step_is_refused_both_ways(name: str) -> None:
     walk, x = spans("karras", 1), randn(1, *SHAPE)
-    message = "wanted at least 2 steps for a two-state scheme, was given 1: ask for more steps"
+    message = "A two-state solver needs at least 2 steps, not 1"
     with pytest.raises(ArgumentError, match=message):
         invert(mixture(), x, walk, SOLVERS[name])
     with pytest.raises(ArgumentError, match=message):
@@ -157,5 +157,5 @@ def test_one_step_is_refused_both_ways(name: str) -> None:
 
 def test_edict_is_content_with_one_step() -> None:
     data, walk, x0 = mixture(), spans("karras", 1), draw(mixture(), 2)
-    parts = invert(data, x0, walk, SOLVERS["edict"]).parts
+    parts = invert(data, x0, walk, SOLVERS["edict"]).state
     assert max_error(sample(data, parts, walk, SOLVERS["edict"]).x0, x0) < 1e-10

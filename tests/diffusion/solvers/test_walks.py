@@ -10,11 +10,11 @@ from torch import Tensor
 from ddim_edit.diffusion.denoisers import ClippedDenoiser, ProgressDenoiser
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.schedules import NoiseSchedule
-from ddim_edit.diffusion.solvers.anderson import Parts
-from ddim_edit.diffusion.solvers.base import Encoded, ExactSolver, SamplingOnlySolver, Spans
+from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
+from ddim_edit.diffusion.solvers.exact import ExactSolver
 from ddim_edit.diffusion.solvers.registry import SOLVERS
+from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, SolverInversion, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import AncestralStep, no_noise
 from ddim_edit.errors import ArgumentError
 
 from .closed_forms import LINEAR, SHAPE, Counting, draw, gaussian, max_error, mixture, randn, spans
@@ -38,7 +38,7 @@ def test_evaluations_counted_are_evaluations_reported(steps: int, grid: str, nam
     denoiser, walk = Counting(DATA), spans(grid, steps)
     found = invert(denoiser, draw(DATA, 3), walk, SOLVERS[name])
     up = denoiser.rows
-    sampled = sample(denoiser, found.parts, walk, SOLVERS[name])
+    sampled = sample(denoiser, found.state, walk, SOLVERS[name])
     assert (up, denoiser.rows - up) == (int(found.nfe.sum()), int(sampled.nfe.sum()))
     if name in COSTS:
         cost_up, cost_down = COSTS[name](steps)
@@ -53,7 +53,7 @@ def test_every_solver_has_its_cost_checked() -> None:
 @pytest.mark.parametrize("name", SOLVERS)
 def test_only_levels_of_the_walk_are_visited(name: str) -> None:
     denoiser, walk = Counting(DATA), spans("karras", 9)
-    sample(denoiser, invert(denoiser, draw(DATA, 2), walk, SOLVERS[name]).parts, walk, SOLVERS[name])
+    sample(denoiser, invert(denoiser, draw(DATA, 2), walk, SOLVERS[name]).state, walk, SOLVERS[name])
     known = {level for span in walk for level in (span.here, span.there, span.middle)}
     assert set(denoiser.levels) <= known
 
@@ -63,7 +63,7 @@ def test_only_levels_of_the_walk_are_visited(name: str) -> None:
 def test_dequantised_pictures_come_back_with_their_noise_only(grid: str, steps: int, seed: int) -> None:
     walk, x0, solver = spans(grid, steps), draw(DATA, 3, seed), SOLVERS["bdia"]
     noise, other = randn(3, *SHAPE, seed=seed + 1), randn(3, *SHAPE, seed=seed + 2)
-    parts = invert(DATA, x0, walk, solver, noise).parts
+    parts = invert(DATA, x0, walk, solver, noise).state
     assert max_error(sample(DATA, parts, walk, solver, noise).x0, x0) < 1e-12
     assert max_error(sample(DATA, parts, walk, solver).x0, x0 + LINEAR.s(1) * noise) < 1e-12
     expected = x0 + LINEAR.s(1) * (noise - other)
@@ -74,10 +74,10 @@ def test_dequantised_pictures_come_back_with_their_noise_only(grid: str, steps: 
 class Still:
     """A solver that goes nowhere, so that its code is the state at the first level."""
 
-    def encode(self, account: TrackedDenoiser, x: Tensor, spans: Spans) -> Encoded:
-        return Encoded((x,))
+    def invert(self, account: TrackedDenoiser, x: Tensor, spans: Spans) -> SolverInversion:
+        return SolverInversion((x,))
 
-    def decode(self, account: TrackedDenoiser, parts: Parts, spans: Spans) -> Tensor:
+    def decode(self, account: TrackedDenoiser, parts: State, spans: Spans) -> Tensor:
         return parts[0]
 
 
@@ -86,15 +86,15 @@ def test_the_first_state_has_the_noise_of_its_level() -> None:
     walk, x0, noise = spans("karras", 2, schedule), randn(3, *SHAPE), randn(3, *SHAPE, seed=1)
     level = schedule.level(1)
     expected = level.alpha * x0 + level.sigma * noise
-    assert max_error(invert(DATA, x0, walk, Still(), noise).parts[0], expected) < 1e-15
+    assert max_error(invert(DATA, x0, walk, Still(), noise).state[0], expected) < 1e-15
     assert max_error(sample(DATA, (expected,), walk, Still(), noise).x0, x0) < 1e-15
-    assert torch.equal(invert(DATA, x0, walk, Still()).parts[0], level.alpha * x0)
+    assert torch.equal(invert(DATA, x0, walk, Still()).state[0], level.alpha * x0)
 
 
 @pytest.mark.parametrize("name", ["dpm2m", "ddim", "bdia"])
 def test_there_is_nothing_to_dequantise_at_the_clean_image(name: str) -> None:
     walk, x0, noise = spans("uniform", 10), draw(DATA, 3), randn(3, *SHAPE)
-    plain, seeded = (invert(DATA, x0, walk, SOLVERS[name], added).parts for added in (None, noise))
+    plain, seeded = (invert(DATA, x0, walk, SOLVERS[name], added).state for added in (None, noise))
     assert all(torch.equal(a, b) for a, b in zip(plain, seeded, strict=True))
     a, b = (sample(DATA, plain, walk, SOLVERS[name], added).x0 for added in (None, noise))
     assert torch.equal(a, b)
@@ -105,14 +105,14 @@ def test_exact_inversion_is_certified_behind_the_dequantisation() -> None:
     x0, noise = draw(data, 4, 3), randn(4, *SHAPE)
     found = invert(data, x0, walk, ExactSolver(solver, 1e-7), noise)
     assert found.converged.all()
-    assert found.trip is not None
-    decoded = sample(data, found.parts, walk, solver, noise).x0
-    assert max_error(found.trip.decoded, decoded) < 1e-13
-    assert max_error(found.trip.error, (decoded - x0).flatten(1).abs().amax(1)) < 1e-13
+    assert found.check is not None
+    decoded = sample(data, found.state, walk, solver, noise).x0
+    assert max_error(found.check.decoded, decoded) < 1e-13
+    assert max_error(found.check.error, (decoded - x0).flatten(1).abs().amax(1)) < 1e-13
 
 
 def test_a_clipped_denoiser_is_refused() -> None:
-    message = "wanted a denoiser that can be inverted, was given one that clips x0: invert without clipping"
+    message = "A denoiser that clips x0 cannot be inverted"
     clipping = ClippedDenoiser(DATA)
     for denoiser in (clipping, ProgressDenoiser(clipping, lambda count: None)):
         with pytest.raises(ArgumentError, match=message):
@@ -122,7 +122,7 @@ def test_a_clipped_denoiser_is_refused() -> None:
 
 
 def test_a_solver_that_only_samples_is_refused() -> None:
-    message = "wanted a deterministic solver to invert with, was given a sampling-only one: use eta = 0"
+    message = "This solver can only sample"
     with pytest.raises(ArgumentError, match=message):
         invert(DATA, randn(1, *SHAPE), spans(), SamplingOnlySolver(AncestralStep(1.0, no_noise)))
 
@@ -130,19 +130,19 @@ def test_a_solver_that_only_samples_is_refused() -> None:
 @pytest.mark.parametrize("name", ["dpm2m", "heun", "ddim", "midpoint"])
 def test_an_inversion_until_some_time_is_the_way_to_the_end_broken_off(name: str) -> None:
     walk, x0 = spans("karras", 20), draw(DATA, 2)
-    part = invert(DATA, x0, walk[:8], SOLVERS[name]).parts[0]
+    part = invert(DATA, x0, walk[:8], SOLVERS[name]).state[0]
     decoded = sample(DATA, (part,), walk[:8], SOLVERS[name]).x0
     assert max_error(decoded, x0) < 0.02
     if name in ("heun", "midpoint"):
-        rest = invert(DATA, part / walk[8].here.alpha, walk[8:], SOLVERS[name]).parts[0]
+        rest = invert(DATA, part / walk[8].here.alpha, walk[8:], SOLVERS[name]).state[0]
         tol = 1e-12 if name == "heun" else 1e-3
-        assert max_error(rest, invert(DATA, x0, walk, SOLVERS[name]).parts[0]) < tol
+        assert max_error(rest, invert(DATA, x0, walk, SOLVERS[name]).state[0]) < tol
 
 
 def test_a_fine_walk_whitens_gaussian_data() -> None:
     data, walk = gaussian(0.25, randn(*SHAPE)), spans("karras", 100)
     x0 = data.means + 0.25 * randn(4000, *SHAPE, seed=3)
-    x = invert(data, x0, walk, SOLVERS["dpm2m"]).parts[0]
+    x = invert(data, x0, walk, SOLVERS["dpm2m"]).state[0]
     assert float(x.mean()) == pytest.approx(0, abs=0.02)
     assert float(x.std()) == pytest.approx(1, abs=0.02)
     covariance = torch.cov(x.flatten(1).T)

@@ -63,7 +63,7 @@ def x0_of(editor: Editor, latents: Latents) -> Tensor:
     """What codes without dequantisation decode to, before the codec."""
     recipe, model = latents[0].recipe, editor.model
     spans = model.schedule.spans(Grid(recipe.grid, recipe.times))
-    return sample(model.conditioned_on(recipe.condition), latents.parts, spans, find_solver(recipe.solver)).x0
+    return sample(model.conditioned_on(recipe.condition), latents.state, spans, find_solver(recipe.solver)).x0
 
 
 def max_error(a: Tensor, b: Tensor) -> float:

@@ -26,7 +26,7 @@ from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.grids import Karras
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
-from ddim_edit.diffusion.solvers.steps import euler
+from ddim_edit.diffusion.solvers.steps import euler_step
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.checkpoint import Checkpoint, Classes
 from ddim_edit.models.single_file.edm import EDM
@@ -189,7 +189,7 @@ def test_euler_steps_on_the_karras_grid_are_those_of_diffusers(skips: Case) -> N
     denoiser = NetworkDenoiser(checkpoint.network, checkpoint.parametrization)
     y = skips.told["noisy"][2:] / skips.told["sigma"][2] * 80
     for time, span in zip(theirs.timesteps, [span.flipped() for span in spans], strict=False):
-        x, _ = euler(TrackedDenoiser.open(denoiser, 1), span.here.alpha * y.double(), span, ())
+        x, _ = euler_step(TrackedDenoiser.start(denoiser, 1), span.here.alpha * y.double(), span, ())
         output = checkpoint.network(theirs.scale_model_input(y, time), time.view(1))
         y = theirs.step(output, time, y).prev_sample
         torch.testing.assert_close(x / span.there.alpha, y.double(), rtol=1e-5, atol=1e-5 * max(span.there.s, 1))
