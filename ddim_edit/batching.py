@@ -26,7 +26,7 @@ from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import Space, Trajectory, find_space
-from ddim_edit.memory import Batches
+from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
@@ -71,7 +71,7 @@ class BatchRunner:
         self, model: Model, batch_size: int | None = None, on_evaluation: Callable[[int], object] | None = None
     ) -> None:
         self.model = model
-        self.batches = Batches(model.default_batch_size if batch_size is None else batch_size)
+        self.batches = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
         self._on_evaluation = on_evaluation
 
     def invert(self, images: Images, config: InversionConfig, crop: Crop) -> InvertedBatches:

@@ -1,4 +1,4 @@
-"""Batches as large as memory allows: halved where memory runs out, larger again once it suffices."""
+"""Batches as large as memory allows: halved where memory runs out, doubled again once it suffices."""
 
 import gc
 import re
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class Cache(Protocol):
-    """Holds memory only to be faster, and can do without."""
+    """Something that holds memory only to be faster, and can do without."""
 
     def release(self) -> bool:
         """Drop what is held, and return whether there was anything."""
@@ -29,7 +29,7 @@ _caches: WeakSet[Cache] = WeakSet()
 
 
 def register_cache(cache: Cache) -> None:
-    """Have a cache released whenever memory runs out, for as long as it lives."""
+    """Release a cache whenever memory runs out, for as long as it lives."""
     with _lock:
         _caches.add(cache)
 
@@ -42,15 +42,15 @@ def release_caches() -> bool:
     return any(released)
 
 
-class Batches:
-    """Does work batch by batch, in batches of a size that memory allows.
+class AdaptiveBatcher:
+    """Applies a function to items in batches of a size that memory allows.
 
-    Where memory runs out, caches are released and the batch is done once more. Where that does not help, it is done in
-    halves, and so are all after it. After `PATIENCE` full batches that fit, the size is doubled again, up to the first
-    one; each time that a doubled size does not fit, twice as many are waited for before the next attempt.
+    Where memory runs out, caches are released and the batch is tried once more. Where that does not help, it is halved,
+    and so are all after it. After `PATIENCE` full batches that fit, the size is doubled again, up to the first one.
+    Each time that a doubled size does not fit, twice as many batches must fit before the next attempt.
 
     Args:
-        size: how many items at once, at least 1.
+        size: largest number of items at once, at least 1.
 
     Raises:
         ArgumentError: a size below 1; when called, not even one item fits.
@@ -61,49 +61,67 @@ class Batches:
 
     def __init__(self, size: int) -> None:
         if size < 1:
-            raise ArgumentError("a batch size of at least 1", str(size), "8 is a good start")
-        self.size = self._limit = size
-        self._patience, self._fitted, self._grown = self.PATIENCE, 0, False
+            raise ArgumentError(f"The batch size must be at least 1, not {size}. 8 is a good start.")
+        self.size = size
+        self._limit = size
+        self._patience = self.PATIENCE
+        self._fitted = 0
+        """Full batches that fitted since the size last changed."""
+        self._just_grown = False
 
-    def __call__(self, work: Callable[[Sequence[Item]], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield what `work` makes of one batch after another; items are drawn as they are needed."""
-        source, batch, retried = iter(items), list[Item](), False
-        while batch := batch + list(islice(source, max(self.size - len(batch), 0))):
-            now, results = batch[: self.size], list[Result]()
+    def __call__(self, function: Callable[[Sequence[Item]], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results of one batch after another; items are drawn as they are needed."""
+        source = iter(items)
+        waiting: list[Item] = []
+        retried = False
+        while True:
+            waiting += islice(source, max(self.size - len(waiting), 0))
+            if not waiting:
+                return
+            batch = waiting[: self.size]
+            results: list[Result] = []
             try:
-                results.append(work(now))
+                results.append(function(batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 retried = release_caches() and not retried
-                if len(now) == 1 and not retried:
-                    wanted, remedy = "memory for one picture", "choose a smaller --size or another device"
-                    raise ArgumentError(wanted, "less than that takes", remedy) from error
+                if len(batch) == 1 and not retried:
+                    raise ArgumentError(
+                        "There is not enough memory for one image. Choose a smaller --size or another device."
+                    ) from error
+            # Outside the handler, where the error and the tensors that its traceback held are gone.
             if results:
-                batch, retried = batch[len(now) :], False
-                self._fit(len(now))
+                waiting = waiting[len(batch) :]
+                retried = False
+                self._grow_after(len(batch))
                 yield from results
             else:
-                # Here, where the failed attempt and all that it held have gone.
-                _return_memory()
+                _empty_allocators()
                 if not retried:
-                    self._halve(len(now))
+                    self._halve(len(batch))
 
-    def _fit(self, size: int) -> None:
+    def _grow_after(self, size: int) -> None:
+        """Count a batch that fitted, and double the size after enough full ones."""
         if size < self.size:
             return
-        self._fitted, self._grown = self._fitted + 1, False
+        self._fitted += 1
+        self._just_grown = False
         if self._fitted >= self._patience and self.size < self._limit:
-            self.size, self._fitted, self._grown = min(2 * self.size, self._limit), 0, True
+            self.size = min(2 * self.size, self._limit)
+            self._fitted = 0
+            self._just_grown = True
 
     def _halve(self, size: int) -> None:
-        if self._grown:
+        if self._just_grown:
             self._patience *= 2
-        self.size, self._fitted, self._grown = size // 2, 0, False
+        self.size = size // 2
+        self._fitted = 0
+        self._just_grown = False
 
 
-def _return_memory() -> None:
-    """Give back to the device what allocators keep for later."""
+def _empty_allocators() -> None:
+    """Return to the device what allocators keep for later."""
     if torch.cuda.is_available():
         gc.collect()  # a failed attempt may have left cycles of frames and errors behind
         torch.cuda.empty_cache()

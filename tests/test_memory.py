@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.memory import Batches, is_out_of_memory, register_cache, release_caches
+from ddim_edit.memory import AdaptiveBatcher, is_out_of_memory, register_cache, release_caches
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ class Machine:
 @given(st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
 def test_every_item_is_done_once_and_in_order_however_often_memory_runs_out(n: int, size: int, room: int) -> None:
     machine = Machine(room)
-    found = [item for result in Batches(size)(machine, iter(range(n))) for item in result]
+    found = [item for result in AdaptiveBatcher(size)(machine, iter(range(n))) for item in result]
     assert found == list(range(n))
     assert all(1 <= done <= min(size, room) for done in machine.done)
 
@@ -43,23 +43,23 @@ def test_every_item_is_done_once_and_in_order_however_often_memory_runs_out(n: i
 @given(st.integers(1, 40), st.integers(1, 20))
 def test_batches_that_fit_are_full_but_for_the_last(n: int, size: int) -> None:
     machine = Machine(size)
-    list(Batches(size)(machine, range(n)))
+    list(AdaptiveBatcher(size)(machine, range(n)))
     assert machine.done == [size] * (n // size) + [n % size] * (n % size > 0)
 
 
 def test_what_did_not_fit_is_not_tried_again_soon() -> None:
-    batches, machine = Batches(16), Machine(5)
-    list(batches(machine, range(4 * Batches.PATIENCE - 1)))
+    batches, machine = AdaptiveBatcher(16), Machine(5)
+    list(batches(machine, range(4 * AdaptiveBatcher.PATIENCE - 1)))
     assert machine.tried[:3] == [16, 8, 4]
     assert machine.done == machine.tried[2:]
     assert batches.size == 4
 
 
 def test_batches_grow_again_once_there_is_memory() -> None:
-    batches, machine = Batches(16), Machine(5)
+    batches, machine = AdaptiveBatcher(16), Machine(5)
     list(batches(machine, range(16)))
     machine.room = 16
-    list(batches(machine, range(16 * 4 * Batches.PATIENCE)))
+    list(batches(machine, range(16 * 4 * AdaptiveBatcher.PATIENCE)))
     assert batches.size == 16
     assert machine.done[-1] == 16
     assert machine.tried[2:] == machine.done  # nothing failed any more
@@ -67,15 +67,15 @@ def test_batches_grow_again_once_there_is_memory() -> None:
 
 
 def test_each_time_that_batches_grew_too_early_twice_as_many_are_waited_for() -> None:
-    machine, patience = Machine(5), Batches.PATIENCE
-    list(Batches(8)(machine, range(4 * 8 * patience)))
+    machine, patience = Machine(5), AdaptiveBatcher.PATIENCE
+    list(AdaptiveBatcher(8)(machine, range(4 * 8 * patience)))
     failures = [place for place, size in enumerate(machine.tried) if size > 5]
     between = [later - earlier - 1 for earlier, later in pairwise(failures)]
     assert between == [patience, 2 * patience, 4 * patience]
 
 
 def test_batches_that_fitted_before_memory_ran_out_do_not_count() -> None:
-    batches, machine, patience = Batches(16), Machine(16), Batches.PATIENCE
+    batches, machine, patience = AdaptiveBatcher(16), Machine(16), AdaptiveBatcher.PATIENCE
     list(batches(machine, range(16 * (patience - 1))))
     machine.room = 8
     list(batches(machine, range(8 * patience)))
@@ -83,10 +83,10 @@ def test_batches_that_fitted_before_memory_ran_out_do_not_count() -> None:
 
 
 def test_batches_that_were_not_full_do_not_count() -> None:
-    batches, machine = Batches(8), Machine(5)
+    batches, machine = AdaptiveBatcher(8), Machine(5)
     list(batches(machine, range(8)))
     machine.room = 8
-    for _ in range(2 * Batches.PATIENCE):
+    for _ in range(2 * AdaptiveBatcher.PATIENCE):
         list(batches(machine, range(3)))
     assert batches.size == 4
 
@@ -112,7 +112,7 @@ def test_caches_are_released_before_a_batch_is_halved() -> None:
     machine = Machine(20)
     cache = Cache(machine, 8)
     cache.fill()
-    batches = Batches(16)
+    batches = AdaptiveBatcher(16)
     assert [len(result) for result in batches(machine, range(16))] == [16]
     assert machine.tried == [16, 16]
     assert batches.size == 16
@@ -127,7 +127,7 @@ def test_a_batch_that_fills_a_cache_and_then_does_not_fit_is_halved() -> None:
         cache.fill()
         return machine(items)
 
-    batches = Batches(16)
+    batches = AdaptiveBatcher(16)
     assert [len(result) for result in batches(work, range(16))] == [8, 8]
     assert machine.tried == [16, 16, 8, 8]
 
@@ -136,11 +136,11 @@ def test_one_picture_is_tried_again_without_caches_before_it_is_refused() -> Non
     machine = Machine(1)
     cache = Cache(machine, 1)
     cache.fill()
-    assert list(Batches(1)(machine, range(1))) == [[0]]
+    assert list(AdaptiveBatcher(1)(machine, range(1))) == [[0]]
     cache.fill()
     machine.room = -1
-    with pytest.raises(ArgumentError, match=r"^wanted memory for one picture"):
-        list(Batches(1)(machine, range(1)))
+    with pytest.raises(ArgumentError, match="not enough memory for one image"):
+        list(AdaptiveBatcher(1)(machine, range(1)))
 
 
 def test_caches_are_released_for_as_long_as_they_live() -> None:
@@ -166,32 +166,32 @@ def test_a_result_is_not_held_while_the_next_batch_is_done() -> None:
         alive.add(result)
         return result
 
-    stream = Batches(2)(work, range(6))
+    stream = AdaptiveBatcher(2)(work, range(6))
     for _ in range(3):
         next(stream)
 
 
 def test_items_are_drawn_as_they_are_needed() -> None:
     drawn = iter(range(100))
-    stream = Batches(8)(Machine(8), drawn)
+    stream = AdaptiveBatcher(8)(Machine(8), drawn)
     next(stream)
     assert next(drawn) == 8
 
 
 def test_one_picture_that_does_not_fit_is_one_sentence() -> None:
-    with pytest.raises(ArgumentError, match=r"^wanted memory for one picture, .*: choose a smaller --size"):
-        list(Batches(8)(Machine(0), range(3)))
+    with pytest.raises(ArgumentError, match=r"not enough memory for one image\. Choose a smaller --size"):
+        list(AdaptiveBatcher(8)(Machine(0), range(3)))
 
 
 def test_batches_below_one_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="batch size of at least 1"):
-        Batches(0)
+    with pytest.raises(ArgumentError, match="batch size must be at least 1"):
+        AdaptiveBatcher(0)
 
 
 def test_only_what_says_that_memory_ran_out_is_tried_again() -> None:
     machine = Machine(2, RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(RuntimeError, match="device-side"):
-        list(Batches(8)(machine, range(8)))
+        list(AdaptiveBatcher(8)(machine, range(8)))
 
 
 def test_the_allocators_own_words_are_known() -> None:
@@ -222,7 +222,7 @@ class AcceleratorError(RuntimeError):
 )
 def test_other_ways_to_say_that_memory_ran_out_are_known(error: RuntimeError) -> None:
     assert is_out_of_memory(error)
-    batches = Batches(8)
+    batches = AdaptiveBatcher(8)
     list(batches(Machine(4, error), range(8)))
     assert batches.size == 4
 
@@ -234,7 +234,7 @@ def test_other_ways_to_say_that_memory_ran_out_are_known(error: RuntimeError) ->
         AcceleratorError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
-        ArgumentError("memory for one picture", "a card that is out of memory", "choose another"),
+        ArgumentError("This message says out of memory."),
     ],
     ids=str,
 )

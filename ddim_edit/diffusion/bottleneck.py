@@ -1,7 +1,11 @@
-"""h-space: the bottleneck of a network, to be read, and to be shifted while decoding.
+"""h-space: reading the bottleneck h of a UNet, and shifting it while decoding.
 
-What h means changes little over time and from picture to picture, so one direction, added to it on the way down, edits
-any picture (Asyrp: Kwon, Jeong, Uh 2023).
+The meaning of h changes little over time and from image to image, so one direction added to it at every step edits any
+image. A shift that reached x0 and eps alike would nearly cancel in DDIM's step, x' = alpha' x0 + sigma' eps, because
+both are taken at one x; so by default it reaches x0 alone (`asymmetric`).
+
+References:
+    Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960 (Asyrp).
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
@@ -20,97 +24,105 @@ from ddim_edit.transfer import to_device
 
 @runtime_checkable
 class Bottleneck(Protocol):
-    """A network whose bottleneck h can be read and shifted; x [B, C, H, W], indices [B], h [B, c, h, w]."""
+    """A network whose bottleneck h [B, c, h, w] can be read and shifted.
+
+    All methods take the network's input x [B, C, H, W], its time conditions [B] and, as keywords, its conditioning.
+    """
 
     def __call__(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
-        """The network's raw output, of the shape of x; given is its condition, if it follows one."""
+        """Return the network's raw output, of the shape of x."""
         ...
 
     def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
-        """The same output, and h."""
+        """Return the same output, and h."""
         ...
 
     def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
-        """The same output, and the one with shift [c, h, w] or [B, c, h, w] added to h."""
+        """Return the same output, and the one with shift [c, h, w] or [B, c, h, w] added to h."""
         ...
 
 
-_REMEDY = "leave guidance out, if there is any, or edit in x, at a level such as 0.4T"
-
-
 def require_bottleneck(network: object) -> Bottleneck:
-    """The network itself, known to have a bottleneck.
+    """Return the network itself, known to have a bottleneck.
 
     Raises:
-        ModelError: it has none, or none that it shows.
+        ModelError: it has none, or none that it exposes.
     """
     if not isinstance(network, Bottleneck):
-        raise ModelError("a network that shows its bottleneck", f"a {type(network).__name__}", _REMEDY)
+        raise ModelError(
+            f"The network ({type(network).__name__}) does not expose its bottleneck h. Edit at a level of x, as 0.4T."
+        )
     return network
 
 
 def bottleneck_of(denoiser: Denoiser) -> tuple[NetworkDenoiser, Bottleneck]:
-    """The denoiser and its network, known to have a bottleneck; not one that combines, clips, shifts or watches others.
+    """Return the denoiser and its network, known to have a bottleneck.
 
     Raises:
-        ModelError: the denoiser is no `NetworkDenoiser`, or its network has no bottleneck.
+        ModelError: the denoiser is not a `NetworkDenoiser` but combines, clips or shifts others, or its network does
+            not expose its bottleneck.
     """
     if not isinstance(denoiser, NetworkDenoiser):
-        given = f"a {type(denoiser).__name__}"
-        raise ModelError("a denoiser that is one network with a bottleneck", given, _REMEDY)
+        raise ModelError(
+            f"Only a single network has a bottleneck h, not a {type(denoiser).__name__}. Leave guidance out or edit at"
+            " a level of x such as 0.4T."
+        )
     return denoiser, require_bottleneck(denoiser.network)
 
 
 def _at(denoiser: Denoiser, level: Level) -> tuple[NetworkDenoiser, Bottleneck]:
-    """The denoiser with the one network that it asks at a level, and that network's bottleneck."""
-    one, _ = bottleneck_of(denoiser)
-    return one.at(level), require_bottleneck(one.at(level).network)
+    """Return the denoiser with the one network that it evaluates at a level, and that network's bottleneck."""
+    at_level = bottleneck_of(denoiser)[0].at(level)
+    return at_level, require_bottleneck(at_level.network)
 
 
 @dataclass(frozen=True)
 class BottleneckReader:
-    """A denoiser that answers as another one and notes h as it goes; keeps one h per level, the last.
+    """A denoiser that predicts as another one and keeps h of every level, of several evaluations the last.
 
     Args:
         denoiser: a `NetworkDenoiser` over a `Bottleneck`.
-        seen: takes h [B, c, h, w] by the level's t.
+        bottlenecks: where h [B, c, h, w] is kept, by the level's t.
 
     Raises:
         ModelError: a denoiser without a bottleneck.
     """
 
     denoiser: Denoiser
-    seen: MutableMapping[float, Tensor]
+    bottlenecks: MutableMapping[float, Tensor]
 
     def __post_init__(self) -> None:
         bottleneck_of(self.denoiser)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The denoiser's prediction at x [B, C, H, W]."""
+        """Return the denoiser's prediction at x [B, C, H, W]."""
         denoiser, bottleneck = _at(self.denoiser, level)
 
-        def noting(x: Tensor, index: Tensor) -> Tensor:
-            output, self.seen[level.t] = bottleneck.read(x, index)
+        def read(x: Tensor, index: Tensor) -> Tensor:
+            output, self.bottlenecks[level.t] = bottleneck.read(x, index)
             return output
 
-        return replace(denoiser, network=noting)(x, level)
+        return replace(denoiser, network=read)(x, level)
 
 
 Form = Callable[[Prediction, Prediction], Prediction]
-"""Makes one prediction of the network's own and the shifted one."""
+"""Combines the network's own prediction and the shifted one."""
 
 
 def plain(own: Prediction, shifted: Prediction) -> Prediction:
-    """The shifted prediction, x0 and eps alike; DDIM's steps nearly cancel a shift in eps, so it edits weakly."""
+    """Return the shifted x0 and eps; DDIM's step nearly cancels such a shift, so it edits weakly."""
     return shifted
 
 
 def asymmetric(own: Prediction, shifted: Prediction) -> Prediction:
-    """The shifted x0 with the network's own eps, which no longer add up to x; for `euler` and `multistep` only.
+    """Return the shifted x0 with the network's own eps, for solvers that use both.
 
-    x' = alpha' x0(h + shift) + sigma' eps(h).
+        x' = alpha' x0(h + shift) + sigma' eps(h)
 
-    Kwon, Jeong, Uh (2023), eq. 5.
+    The two no longer add up to x, so a solver that uses eps alone (`SolverEntry.uses_x0`) would not be changed.
+
+    References:
+        Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960, eq. 5.
     """
     return Prediction(shifted.x0, own.eps)
 
@@ -120,22 +132,20 @@ FORMS: Mapping[str, Form] = {"plain": plain, "asymmetric": asymmetric}
 
 @dataclass(frozen=True)
 class ShiftedDenoiser:
-    """A denoiser whose bottleneck is shifted at chosen levels; for decoding, not for `invert`.
+    """A denoiser whose bottleneck is shifted at chosen levels; for decoding, not for inversion.
 
-    A code that was inverted with the unshifted denoiser decodes to an edited picture. Solvers that ask for eps alone
-    (all but "ddim" and "dpm2m") do not see an asymmetric shift. A shifted evaluation counts as one, but decodes twice.
+    A latent that was inverted with the unshifted denoiser then decodes to an edited image. A shifted evaluation counts
+    as one, though it runs the decoder half of the network twice.
 
     Args:
         denoiser: a `NetworkDenoiser` over a `Bottleneck`.
-        shifts: [c, h, w], or [B, c, h, w] for a batch of B, by the t of a level; a t that no step starts from does
-            nothing.
+        shifts: [c, h, w], or [B, c, h, w] for a batch of B, by the t of a level; a t that no step starts from has no
+            effect.
         form: one of `FORMS`.
 
     Raises:
         ModelError: a denoiser without a bottleneck.
         ArgumentError: when called, a shift whose shape is not that of h.
-
-    Kwon, Jeong, Uh (2023).
     """
 
     denoiser: Denoiser
@@ -146,11 +156,17 @@ class ShiftedDenoiser:
         bottleneck_of(self.denoiser)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction at x [B, C, H, W]."""
-        shift = self.shifts.get(level.t)
-        if shift is None:
+        """Return the prediction at x [B, C, H, W]."""
+        if level.t not in self.shifts:
             return self.denoiser(x, level)
-        return _shifted(self.denoiser, level, to_device(shift, x.device), self.form)(x, level)
+        shift = to_device(self.shifts[level.t], x.device)
+        inner, bottleneck = _at(self.denoiser, level)
+
+        def own_and_shifted(x: Tensor, index: Tensor) -> Tensor:
+            return torch.stack(bottleneck.shifted(x, index, shift))
+
+        parametrization = _ShiftedParametrization(inner.parametrization, self.form)
+        return replace(inner, network=own_and_shifted, parametrization=parametrization)(x, level)
 
 
 @dataclass(frozen=True)
@@ -173,13 +189,3 @@ class _ShiftedParametrization:
     def to_prediction(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
         own, shifted = (self.base.to_prediction(each, x, level) for each in output)
         return self.form(own, shifted)
-
-
-def _shifted(denoiser: Denoiser, level: Level, shift: Tensor, form: Form) -> NetworkDenoiser:
-    """Return a denoiser whose network runs once for the plain and the shifted output."""
-    inner, bottleneck = _at(denoiser, level)
-
-    def both(x: Tensor, index: Tensor) -> Tensor:
-        return torch.stack(bottleneck.shifted(x, index, shift))
-
-    return replace(inner, network=both, parametrization=_ShiftedParametrization(inner.parametrization, form))

@@ -1,4 +1,7 @@
-"""Denoisers: what answers, at a noisy picture and its level, with x_0 and eps together."""
+"""Denoisers: functions of a noisy image and its level that predict x_0 and eps together.
+
+Guidance, clipping and bottleneck edits are denoisers that wrap denoisers, so that solvers know nothing of them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,10 +15,10 @@ from ddim_edit.diffusion.schedules import Level
 
 
 class Denoiser(Protocol):
-    """Anything that maps x [B, ...] at one level to a `Prediction`, row by row."""
+    """A function of x [B, ...] at one level that predicts x0 and eps, row by row."""
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction at x, all of whose rows stand at this level."""
+        """Return the prediction at x [B, ...], all of whose rows stand at this level."""
         ...
 
 
@@ -23,10 +26,10 @@ EPSILON = DDPMParametrization("epsilon")
 
 
 class Network(Protocol):
-    """A trained network: its input [B, C, H, W] and its indices [B] in, one tensor of the same shape out."""
+    """A trained network: a function of its scaled input [B, C, H, W] and its time conditions [B]."""
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """The network's raw output."""
+        """Return the network's raw output, of the shape of its input."""
         ...
 
 
@@ -38,8 +41,8 @@ class NetworkDenoiser:
         network: called with its input in `dtype` and a float32 time condition [B].
         parametrization: how the network is called and what its output means.
         dtype: what the network computes in; the prediction comes back in the dtype of x.
-        low: asked instead of the network where the noise is below the picture, s < 1, if it is given: a faster and
-            coarser one, whose errors there hardly reach x_0, as a step adds only (s' - s) of them.
+        low: a faster, coarser network to evaluate where there is more image than noise, s < 1; None is `network`
+            itself. Its errors hardly reach x_0 there, as a step adds only (s' - s) of them.
     """
 
     network: Network
@@ -48,13 +51,13 @@ class NetworkDenoiser:
     low: Network | None = None
 
     def at(self, level: Level) -> "NetworkDenoiser":
-        """The same denoiser with the one network that it asks at a level."""
+        """Return the denoiser with the one network that it evaluates at a level."""
         if self.low is None:
             return self
         return replace(self, network=self.low if level.s < 1 else self.network, low=None)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction at x [B, C, H, W]."""
+        """Return the prediction at x [B, C, H, W]."""
         scaled = self.parametrization.scale_input(x, level)
         time = torch.full((len(x),), self.parametrization.time_condition(level), dtype=torch.float32, device=x.device)
         output = self.at(level).network(scaled.to(self.dtype), time).to(x.dtype)
@@ -63,17 +66,27 @@ class NetworkDenoiser:
 
 @dataclass(frozen=True)
 class MixtureDenoiser:
-    """The exact denoiser of data from a mixture of isotropic Gaussians; needs no weights, for tests and teaching.
+    """Exact denoiser of data from a mixture of isotropic Gaussians, sum_k w_k N(m_k, c_k^2 I); needs no network.
 
-    Data sum_k w_k N(m_k, c_k^2 I). With y = x / alpha, s = sigma / alpha and posterior weights
-    p_k ~ w_k N(y; m_k, (c_k^2 + s^2) I): eps = sum_k p_k s (y - m_k) / (c_k^2 + s^2), x0 = y - s eps.
+    With y = x / alpha, s = sigma / alpha and the posterior weights p_k ~ w_k N(y; m_k, (c_k^2 + s^2) I),
+
+        eps = sum_k p_k s (y - m_k) / (c_k^2 + s^2),  x0 = y - s eps.
+
+    Undefined at s = 0 for a component of width 0.
 
     Args:
         means: [K, ...], one row per component, rows shaped as an image.
         widths: [K], each at least 0; a component of width 0 is a point mass.
         weights: [K], positive; need not sum to 1.
 
-    Undefined at s = 0 for a component of width 0.
+    Examples:
+        >>> import torch
+        >>> from ddim_edit import MixtureDenoiser, NoiseSchedule
+        >>> denoiser = MixtureDenoiser(torch.zeros(1, 3, 8, 8), torch.ones(1), torch.ones(1))
+        >>> level = NoiseSchedule.linear().level(400)
+        >>> x0, eps = denoiser(torch.ones(1, 3, 8, 8), level)
+        >>> bool(torch.allclose(level.alpha * x0 + level.sigma * eps, torch.ones(1)))
+        True
     """
 
     means: Tensor
@@ -81,7 +94,7 @@ class MixtureDenoiser:
     weights: Tensor
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction at x [B, ...]."""
+        """Return the prediction at x [B, ...]."""
         offset = x.flatten(1)[:, None] / level.alpha - self.means.flatten(1)
         variance = self.widths**2 + level.s**2
         energy = offset.square().sum(-1) / variance + offset.shape[-1] * variance.log()
@@ -92,11 +105,17 @@ class MixtureDenoiser:
 
 @dataclass(frozen=True)
 class GuidedDenoiser:
-    """Classifier-free guidance of two denoisers; a scale far from 1 makes `invert` harder, never illegal.
+    """Classifier-free guidance of two denoisers; a scale far from 1 makes inversion harder.
 
-    eps = eps_u + w (eps_c - eps_u), and x0 alike; w = 1 is the conditional denoiser alone.
+        eps = eps_u + w (eps_c - eps_u), and x0 alike
 
-    Ho and Salimans (2022).
+    Args:
+        conditional: predicts eps_c.
+        unconditional: predicts eps_u.
+        guidance_scale: w; 1 is the conditional denoiser alone.
+
+    References:
+        Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598.
     """
 
     conditional: Denoiser
@@ -104,58 +123,73 @@ class GuidedDenoiser:
     guidance_scale: float
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The guided prediction at x."""
-        yes, no = self.conditional(x, level), self.unconditional(x, level)
+        """Return the guided prediction at x [B, ...]."""
+        conditional = self.conditional(x, level)
+        unconditional = self.unconditional(x, level)
         w = self.guidance_scale
-        return Prediction(torch.lerp(no.x0, yes.x0, w), torch.lerp(no.eps, yes.eps, w))
+        x0 = torch.lerp(unconditional.x0, conditional.x0, w)
+        return Prediction(x0, torch.lerp(unconditional.eps, conditional.eps, w))
 
 
 @dataclass(frozen=True)
 class GuidedNetwork:
-    """Classifier-free guidance of one network in one call for both conditions; equals `GuidedDenoiser` of the two.
+    """Classifier-free guidance of one network, which computes both conditions in one call.
 
-    out = out_u + w (out_c - out_u), in float32: x0 and eps are affine in a network's output, so they are guided alike.
+        out = out_u + w (out_c - out_u), in float32
+
+    This equals `GuidedDenoiser`, since x0 and eps are affine in a network's output.
 
     Args:
-        network: answers the first half of a batch unconditionally, the second half under the condition.
-        guidance_scale: w.
+        network: computes the first half of a batch unconditionally, the second half under the condition.
+        guidance_scale: w; 1 is the condition alone.
 
-    Ho and Salimans (2022).
+    References:
+        Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598.
     """
 
     network: Network
     guidance_scale: float
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """The guided output for x [B, C, H, W]."""
-        no, yes = self.network(torch.cat([x, x]), torch.cat([index, index])).float().chunk(2)
-        return torch.lerp(no, yes, self.guidance_scale)
+        """Return the guided output for x [B, C, H, W]."""
+        output = self.network(torch.cat([x, x]), torch.cat([index, index])).float()
+        unconditional, conditional = output.chunk(2)
+        return torch.lerp(unconditional, conditional, self.guidance_scale)
 
 
 @dataclass(frozen=True)
 class ClippedDenoiser:
-    """A denoiser whose x0 is clipped to [-bound, bound]; many-to-one, so `invert` refuses it.
+    """A denoiser whose x0 is clipped to [-bound, bound]; it maps many images to one, so `invert` refuses it.
 
-    eps follows from the clipped x0, eps = (x - alpha x0) / sigma, as in Ho et al. (2020)'s sampler.
+    eps follows from the clipped x0, eps = (x - alpha x0) / sigma, as in the sampler of DDPM.
+
+    Args:
+        denoiser: what is clipped.
+        bound: largest |x0|.
     """
 
     denoiser: Denoiser
     bound: float = 1.0
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The clipped prediction at x; sigma must not be 0."""
+        """Return the clipped prediction at x [B, ...]; sigma must not be 0."""
         return from_x0(self.denoiser(x, level).x0.clamp(-self.bound, self.bound), x, level)
 
 
 @dataclass(frozen=True)
 class ProgressDenoiser:
-    """A denoiser that tells after every evaluation how many images it was for, so that progress can be shown."""
+    """A denoiser that reports every evaluation.
+
+    Args:
+        denoiser: what is evaluated.
+        on_evaluation: called after every evaluation with the number of images in it.
+    """
 
     denoiser: Denoiser
     on_evaluation: Callable[[int], object]
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction at x."""
+        """Return the prediction at x [B, ...]."""
         prediction = self.denoiser(x, level)
         self.on_evaluation(len(x))
         return prediction

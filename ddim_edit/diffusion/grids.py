@@ -1,4 +1,11 @@
-"""Grids: the times that solvers visit, as plain data."""
+"""Grids: the times that solvers visit, as plain data.
+
+The grid is made before the loop and given to the solver. Inversion and decoding visit the same times, one in reverse,
+so that no index arithmetic can make them differ. Where steps should be small depends on the data: errors are made where
+eps changes fast along the path, which for images is at low noise, so the default grid (`Karras`) has most steps there.
+
+Importing this module does not import torch, so that the command line can list the grids quickly.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,16 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ddim_edit.diffusion.schedules import FAINTEST, Floats, NoiseSchedule
+from ddim_edit.diffusion.schedules import SMALLEST_ALPHA, Floats, NoiseSchedule
 from ddim_edit.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The increasing times that a solver visits, as data; both directions walk the same one.
+    """The increasing times that a solver visits; both directions visit the same ones.
 
-    Times are in 0..T and may be fractional; t = 0 is the clean image. A grid that does not end at T is legal
-    (diffusers' leading spacing does not) and its latents say at which t they stand.
+    A grid need not end at T (diffusers' leading spacing does not); its latents say at which t they stand.
+
+    Args:
+        name: for the recipe.
+        times: in [0, T], possibly fractional; t = 0 is the clean image.
 
     Raises:
         ArgumentError: fewer than two times, a negative one, or times that do not increase strictly.
@@ -44,121 +54,135 @@ class Grid:
         return len(self.times) - 1
 
     def until(self, t: float) -> "Grid":
-        """The part of the grid up to time t, with t itself as its last time."""
+        """Return the part of the grid up to time t, with t itself as its last time."""
         return Grid(self.name, (*(time for time in self.times if time < t), t))
 
     def nearest(self, t: float) -> float:
-        """The time of the grid that is closest to t, the first one excepted: no step leads there."""
+        """Return the time of the grid that is closest to t, the first one excepted, to which no step leads."""
         return min(self.times[1:], key=lambda time: abs(time - t))
 
     def to_clean(self) -> "Grid":
-        """The grid with the clean image, t = 0, as its first time."""
+        """Return the grid with the clean image, t = 0, as its first time."""
         return self if not self.times[0] else Grid(self.name, (0.0, *self.times))
 
 
 GridMaker = Callable[[NoiseSchedule, int], Grid]
+"""Makes the grid of a number of steps through a schedule."""
 
 
 def _from_indices(name: str, indices: npt.NDArray[Any], first: float = 0.0) -> Grid:
-    """The grid of a list of network indices (index = t - 1), starting at time `first`."""
+    """Return the grid of increasing network indices (index = t - 1), starting at time `first`."""
     times = [float(index) + 1 for index in indices]
-    return Grid(name, tuple([first, *times] if first < times[0] else times))
+    if first < times[0]:
+        times.insert(0, first)
+    return Grid(name, tuple(times))
 
 
 def uniform(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Evenly spaced times from 0 to T, fractional where T / steps is."""
+    """Return evenly spaced times from 0 to T, fractional where T / steps is."""
     return Grid("uniform", tuple(float(t) for t in np.linspace(0, schedule.T, steps + 1)))
 
 
 def quad(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Times T (i / steps)^2: the quadratic subsequence of Song, Meng, Ermon (2021), carried on to T."""
+    """Return the times T (i / steps)^2: the quadratic subsequence of the DDIM paper, carried on to T.
+
+    References:
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, appendix D.2.
+    """
     return Grid("quad", tuple(schedule.T * (i / steps) ** 2 for i in range(steps + 1)))
 
 
 @dataclass(frozen=True)
 class Leading:
-    """Diffusers' leading spacing, indices i * (T // steps) + offset; it stops short of T by almost one step.
+    """Maker of diffusers' leading spacing, indices i * (T // steps) + offset; it stops short of T by almost one step.
 
     Args:
         offset: diffusers' steps_offset.
-        clean: whether the walk ends at the clean image (set_alpha_to_one) or at the first index.
+        clean: whether the grid starts at the clean image (set_alpha_to_one) or at the first index.
     """
 
     offset: int = 0
     clean: bool = True
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """The grid for that many steps."""
+        """Return the grid of that many steps."""
         indices = np.arange(steps) * (schedule.T // steps) + self.offset
         # With an offset and as many steps as levels the last index would lie beyond T.
         return _from_indices("leading", indices[indices < schedule.T], 0.0 if self.clean else 1.0)
 
 
 def trailing(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Diffusers' trailing spacing, round(T - i T / steps) - 1; reaches T."""
+    """Return diffusers' trailing spacing, indices round(T - i T / steps) - 1; it reaches T."""
     return _from_indices("trailing", np.round(np.arange(schedule.T, 0, -schedule.T / steps))[::-1] - 1)
 
 
 def linspace(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Diffusers' linspace spacing, indices from 0 to T - 1 rounded; reaches T, its first step is one index."""
+    """Return diffusers' linspace spacing, indices from 0 to T - 1 rounded; it reaches T and has t = 1 after t = 0."""
     return _from_indices("linspace", np.round(np.linspace(0, schedule.T - 1, steps)))
 
 
 def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
-    """Evenly spaced in log s from index 0 (t = 1) to T; never visits the clean image itself."""
+    """Return times evenly spaced in log s from index 0 (t = 1) to T; they leave the clean image out."""
     s = np.geomspace(schedule.s(1), schedule.s(schedule.T), steps + 1)
-    return _spaced_in_s("logsnr", schedule, s)
+    return _grid_of_levels("logsnr", schedule, s)
 
 
 @dataclass(frozen=True)
 class Karras:
-    """Evenly spaced in s^(1/rho) from index 0 (t = 1) to T; never visits the clean image itself.
+    """Maker of grids evenly spaced in s^(1/rho) from index 0 (t = 1) to T; they leave the clean image out.
 
     Args:
         rho: how strongly steps crowd at low noise; 1 is uniform in s, infinity is `logsnr`.
 
-    Karras, Aittala, Aila, Laine (2022).
+    References:
+        Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+        arXiv:2206.00364, eq. 5.
     """
 
     rho: float = 7.0
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """The grid for that many steps."""
+        """Return the grid of that many steps."""
         low, high = schedule.s(1) ** (1 / self.rho), schedule.s(schedule.T) ** (1 / self.rho)
-        return _spaced_in_s(f"karras:{self.rho:g}", schedule, np.linspace(low, high, steps + 1) ** self.rho)
+        return _grid_of_levels(f"karras:{self.rho:g}", schedule, np.linspace(low, high, steps + 1) ** self.rho)
 
 
-def _spaced_in_s(name: str, schedule: NoiseSchedule, s: Floats) -> Grid:
+def _grid_of_levels(name: str, schedule: NoiseSchedule, s: Floats) -> Grid:
+    """Return the grid from t = 1 to T whose inner levels are those of s."""
+    # The ends are written down, because going through s and back would round them.
     inner = [schedule.time(value) for value in s[1:-1]]
     return Grid(name, (1.0, *inner, float(schedule.T)))
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Diffusers' spacing for straight paths: even in the share of noise tau = s / (1 + s), pushed up, from t = 0 to T.
+    """Maker of diffusers' spacing for straight paths, even in the share of noise tau = s / (1 + s), from t = 0 to T.
 
-    tau' = shift tau / (1 + (shift - 1) tau) for tau evenly spaced from the pushed 1 / T to the last one, pure noise
-    on a straight path.
+        tau' = shift tau / (1 + (shift - 1) tau)
+
+    for tau evenly spaced from the shifted 1 / T to pure noise.
 
     Args:
-        shift: how far towards noise; 1 is not at all.
+        shift: how far to move steps towards noise; 1 is not at all.
 
-    Esser et al. (2024), eq. 23.
+    References:
+        Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024,
+        arXiv:2403.03206, eq. 23.
     """
 
     shift: float = 1.0
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """The grid for that many steps."""
-        # Pure noise on a straight path; as much less as a schedule that ends earlier has.
-        last = 1 - max(0.0, 1 / (1 + schedule.s(schedule.T)) - 1 / (1 + 1 / FAINTEST))
-        tau = last * self._pushed(np.linspace(self._pushed(np.array(1 / schedule.T)), 1, steps))
+        """Return the grid of that many steps."""
+        # The last tau is 1, pure noise on a straight path, less what the schedule lacks of that.
+        last = 1 - max(0.0, 1 / (1 + schedule.s(schedule.T)) - 1 / (1 + 1 / SMALLEST_ALPHA))
+        tau = last * self._shifted(np.linspace(self._shifted(np.array(1 / schedule.T)), 1, steps))
         inner = [schedule.time(each / (1 - each)) for each in tau[:-1]]
         return Grid(f"flow:{self.shift:g}", (0.0, *inner, float(schedule.T)))
 
-    def _pushed(self, tau: Floats) -> Floats:
-        pushed: Floats = self.shift * tau / (1 + (self.shift - 1) * tau)
-        return pushed
+    def _shifted(self, tau: Floats) -> Floats:
+        shifted: Floats = self.shift * tau / (1 + (self.shift - 1) * tau)
+        return shifted
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,27 @@
-"""Noise schedules: how much of a picture and how much noise there is at every time.
+"""Noise schedules: how much of an image and how much noise there is at every time.
 
-The DDIM paper's alpha *is* alpha_bar; here alpha = sqrt(alpha_bar) and sigma = sqrt(1 - alpha_bar), so that
-x_t = alpha_t x_0 + sigma_t eps. Times run from 0 (the clean image) to T; s = sigma / alpha orders them by noise.
+Training a diffusion model fixes nothing but the marginals
+
+    q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I),    x_t = alpha_t x_0 + sigma_t eps.
+
+Here alpha = sqrt(alpha_bar) and sigma = sqrt(1 - alpha_bar), with the alpha_bar of the DDPM paper. Beware that the DDIM
+paper writes alpha for alpha_bar. Times t run from 0, the clean image, to T. The network index of a time is t - 1.
+
+Solvers do not need t. They need the noise-to-signal ratio s = sigma / alpha, which grows with t from 0 and is the time
+of the probability-flow ODE dy / ds = eps in y = x / alpha. A schedule is therefore a table of s at t = 1..T:
+
+- Between whole times log s is linear in t, so that networks which take fractional indices see a smooth path.
+- Between t = 0 and t = 1 s itself is linear, because log s is minus infinity at the clean image.
+- Variance-exploding processes (x = x_0 + s eps) and straight paths (x = (1 - tau) x_0 + tau eps) have the same y at the
+  same s. They are the same ODE in other units, so every schedule here is variance-preserving, and the units of a
+  network are the business of its `Parametrization`.
+
+References:
+    Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239.
+    Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502.
+    Kingma, Salimans, Poole, Ho, "Variational Diffusion Models", NeurIPS 2021, arXiv:2107.00630.
+    Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+    arXiv:2206.00364.
 """
 
 import hashlib
@@ -20,14 +40,17 @@ if TYPE_CHECKING:
     from ddim_edit.diffusion.grids import Grid
 
 Floats = npt.NDArray[np.float64]
-FAINTEST = 2.0**-12
-"""The smallest alpha that a schedule ends on; at 0 itself x_T would hold no picture."""
+SMALLEST_ALPHA = 2.0**-12
+"""The smallest alpha that a schedule ends on. At alpha = 0 x_T would hold nothing of the image, and s be infinite."""
 
 
 class Level(NamedTuple):
-    """One noise level as plain numbers; it knows nothing of the schedule that it came from.
+    """One noise level as plain numbers, without the schedule that it came from.
 
-    Fields: time t in 0..T, alpha in (0, 1], sigma in [0, 1), alpha^2 + sigma^2 = 1.
+    Attributes:
+        t: time in [0, T].
+        alpha: in (0, 1].
+        sigma: in [0, 1); alpha^2 + sigma^2 = 1.
     """
 
     t: float
@@ -41,7 +64,13 @@ class Level(NamedTuple):
 
 
 class Span(NamedTuple):
-    """One step of a grid, in either direction: where it starts, where it ends and the level half-way in s."""
+    """One step of a grid, in either direction.
+
+    Attributes:
+        here: the level at which it starts.
+        there: the level at which it ends.
+        middle: the level half-way between them in s.
+    """
 
     here: Level
     there: Level
@@ -63,20 +92,26 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """Noise schedule of T discrete levels, extended to fractional times; variance-preserving whatever the model's is.
+    """Variance-preserving noise schedule of T discrete levels, extended to fractional times.
 
-    A schedule is s at the times 1..T, with alpha = 1 / sqrt(1 + s^2) and sigma = s alpha. Processes that scale x
-    otherwise (variance-exploding, straight paths) are the same ODE in other units, which their `Parametrization` knows.
-    Between whole times log s is linear in t; between t = 0 and t = 1, where log s is infinite, s is.
+        alpha = 1 / sqrt(1 + s^2),  sigma = s alpha
 
     Args:
-        log_s: shape [T], finite, increasing.
-        description: what to call it in a recipe.
+        log_s: log of the noise-to-signal ratio s at the times 1..T, finite and increasing.
+        description: what to call it in a recipe; made from a hash of the levels when left out.
 
     Raises:
-        ArgumentError: log_s empty, not finite or not increasing.
+        ArgumentError: log_s is empty, not finite or not increasing.
 
-    Kingma, Salimans, Poole, Ho (2021); Karras, Aittala, Aila, Laine (2022).
+    Examples:
+        >>> schedule = NoiseSchedule.linear()
+        >>> schedule.T
+        1000
+        >>> level = schedule.level(1000)
+        >>> round(level.alpha, 5), round(level.sigma, 5)
+        (0.00635, 0.99998)
+        >>> round(schedule.time(1.0), 2)  # as much noise as image
+        259.09
     """
 
     log_s: Floats
@@ -85,88 +120,106 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         log_s = np.array(self.log_s, dtype=np.float64)
         if log_s.ndim != 1 or not log_s.size or not np.isfinite(log_s).all() or not (np.diff(log_s) > 0).all():
-            given = f"{log_s.size} values that are not"
-            raise ArgumentError("a list of finite levels, each noisier than the one before", given, "sort them")
+            raise ArgumentError("The levels of a schedule must be finite, each noisier than the one before. Sort them.")
         object.__setattr__(self, "log_s", log_s)
         if not self.description:
             object.__setattr__(self, "description", _digest("levels", log_s))
 
     @classmethod
     def from_betas(cls, betas: npt.ArrayLike, description: Mapping[str, object] | None = None) -> Self:
-        """The discrete process x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) z; terminal SNR above zero.
+        """Return the schedule of the discrete process x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) z.
 
-        alpha_bar_t = prod_{k<=t} (1 - beta_k), s = sqrt((1 - alpha_bar) / alpha_bar).
+            alpha_bar_t = prod_{k<=t} (1 - beta_k),  s = sqrt((1 - alpha_bar) / alpha_bar)
 
         Args:
             betas: shape [T], each in (0, 1).
             description: for the recipe; made from a hash of the betas when left out.
 
         Raises:
-            ArgumentError: betas empty, outside (0, 1) or not finite.
+            ArgumentError: betas are empty, outside (0, 1) or not finite.
 
-        Ho, Jain, Abbeel (2020).
+        References:
+            Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239.
         """
         exact = np.array(betas, dtype=np.float64)
         if exact.ndim != 1 or not exact.size or not ((exact > 0) & (exact < 1)).all():
             raise ArgumentError(
-                "a list of betas strictly between 0 and 1",
-                f"{exact.size} values from {exact.min(initial=1):.3g} to {exact.max(initial=0):.3g}",
-                "a schedule with zero terminal SNR (beta = 1) has no latent to invert to",
+                f"Betas must lie strictly between 0 and 1, not {exact.size} of them from {exact.min(initial=1):.3g} to "
+                f"{exact.max(initial=0):.3g}. A schedule with zero terminal SNR (beta = 1) has no latent to invert to."
             )
+        # Sums of log1p keep the digits of small betas, which 1 - alpha_bar at low noise consists of.
         log_alpha_bar = np.cumsum(np.log1p(-exact))
         log_s = 0.5 * (np.log(-np.expm1(log_alpha_bar)) - log_alpha_bar)
         return cls(log_s, description or _digest("betas", exact))
 
     @classmethod
     def linear(cls, start: float = 1e-4, end: float = 0.02, T: int = 1000) -> Self:
-        """Betas evenly spaced from start to end, as in Ho et al. (2020)."""
+        """Return the schedule of betas evenly spaced from start to end, as DDPM has it."""
         return cls.from_betas(np.linspace(start, end, T), {"kind": "linear", "start": start, "end": end, "T": T})
 
     @classmethod
     def scaled_linear(cls, start: float = 8.5e-4, end: float = 0.012, T: int = 1000) -> Self:
-        """Betas whose square roots are evenly spaced, as in Rombach et al. (2022)."""
+        """Return the schedule of betas whose square roots are evenly spaced, as Stable Diffusion has it."""
         betas = np.linspace(math.sqrt(start), math.sqrt(end), T) ** 2
         return cls.from_betas(betas, {"kind": "scaled_linear", "start": start, "end": end, "T": T})
 
     @classmethod
     def cosine(cls, T: int = 1000, max_beta: float = 0.999) -> Self:
-        """Squared-cosine alpha_bar with offset 0.008 and capped betas, as in Nichol and Dhariwal (2021)."""
+        """Return the schedule of squared-cosine alpha_bar with offset 0.008 and capped betas.
+
+        References:
+            Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021, arXiv:2102.09672.
+        """
         alpha_bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
         return cls.from_betas(betas, {"kind": "cosine", "max_beta": max_beta, "T": T})
 
     @classmethod
     def continuous(cls, low: float, high: float, T: int = 1000) -> Self:
-        """Levels evenly spaced in log s from low to high, for networks that take any level, as in Karras et al. (2022).
+        """Return T levels evenly spaced in log s, for networks that take any level, as those of EDM do.
+
+        Args:
+            low: lowest s.
+            high: highest s.
+            T: number of levels; it changes nothing but the numbering, since times are fractional.
 
         Raises:
             ArgumentError: levels that are not 0 < low < high.
         """
         if not 0 < low < high < math.inf:
-            raise ArgumentError("levels 0 < low < high", f"{low:g} and {high:g}", "0.002 and 80 are usual")
+            raise ArgumentError(f"Levels must be 0 < low < high, not {low:g} and {high:g}. 0.002 and 80 are usual.")
         log_s = np.linspace(math.log(low), math.log(high), T)
         return cls(log_s, {"kind": "continuous", "low": low, "high": high, "T": T})
 
     @classmethod
     def flow(cls, T: int = 1000) -> Self:
-        """The straight path (1 - tau) x0 + tau eps at tau = t / T, s = tau / (1 - tau); ends at alpha = 2^-12, not 0.
+        """Return the schedule of the straight path (1 - tau) x0 + tau eps at tau = t / T, s = tau / (1 - tau).
 
-        Liu, Gong, Liu (2023); Lipman et al. (2023).
+        It ends at alpha = 2^-12 instead of 0.
+
+        References:
+            Liu, Gong, Liu, "Flow Straight and Fast", ICLR 2023, arXiv:2209.03003.
+            Lipman, Chen, Ben-Hamu, Nickel, Le, "Flow Matching for Generative Modeling", ICLR 2023, arXiv:2210.02747.
         """
         tau = np.arange(1, T + 1) / T
-        s = np.minimum(tau / np.maximum(1 - tau, 1e-300), _s(FAINTEST))
+        # The smallest divisor only avoids 0 / 0 at tau = 1, where the minimum holds.
+        s = np.minimum(tau / np.maximum(1 - tau, 1e-300), _noise_to_signal(SMALLEST_ALPHA))
         return cls(np.log(s), {"kind": "flow", "T": T})
 
     def with_zero_snr(self) -> "NoiseSchedule":
-        """The same schedule with alpha shifted and scaled so that none of the picture is left at T; 2^-12 of it is.
+        """Return the schedule rescaled to zero terminal SNR, for networks that do not predict eps.
 
-        alpha'_t = alpha_1 (alpha_t - alpha_T) / (alpha_1 - alpha_T). For networks that do not predict eps.
+            alpha'_t = alpha_1 (alpha_t - alpha_T) / (alpha_1 - alpha_T)
 
-        Lin, Liu, Li, Yang (2024), algorithm 1.
+        alpha' ends at 2^-12 instead of 0, so that x_T can still be inverted to.
+
+        References:
+            Lin, Liu, Li, Yang, "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024,
+            arXiv:2305.08891, algorithm 1.
         """
         alpha = np.sqrt(self.alpha_bar)
         moved = alpha[0] * (alpha - alpha[-1]) / (alpha[0] - alpha[-1])
-        log_s = np.log(_s(np.maximum(moved, FAINTEST)))
+        log_s = np.log(_noise_to_signal(np.maximum(moved, SMALLEST_ALPHA)))
         return NoiseSchedule(log_s, {**self.description, "zero_snr": True})
 
     @property
@@ -176,46 +229,51 @@ class NoiseSchedule:
 
     @property
     def alpha_bar(self) -> Floats:
-        """Alpha squared at the times 1..T, as the DDPM paper has it."""
+        """Alpha squared at the times 1..T [T], as the DDPM paper has it."""
         squared: Floats = 1 / (1 + np.exp(2 * self.log_s))
         return squared
 
     def s(self, t: float) -> float:
-        """Noise-to-signal ratio at time t in [0, T], increasing from 0."""
+        """Return the noise-to-signal ratio at time t in [0, T], increasing from 0.
+
+        Raises:
+            ArgumentError: another time.
+        """
         if not 0 <= t <= self.T:
-            raise ArgumentError(f"a time from 0 to {self.T}", f"{t:g}", "use a time of this schedule")
+            raise ArgumentError(f"Times of this schedule go from 0 to {self.T}. There is no time {t:g}.")
         if t < 1:
             return t * math.exp(self.log_s[0])
         return math.exp(np.interp(t, np.arange(1, self.T + 1), self.log_s))
 
     def time(self, s: float) -> float:
-        """Time in [0, T] at which the noise-to-signal ratio is s; the inverse of `s`."""
+        """Return the time in [0, T] at which the noise-to-signal ratio is s; the inverse of `s`."""
         lowest = math.exp(self.log_s[0])
         if s < lowest:
             return s / lowest
         return float(np.interp(math.log(s), self.log_s, np.arange(1, self.T + 1)))
 
     def level(self, t: float) -> Level:
-        """Alpha and sigma at time t in [0, T]."""
+        """Return alpha and sigma at time t in [0, T]."""
         return self._level(t, self.s(t))
 
     def _level(self, t: float, s: float) -> Level:
+        # hypot does not overflow for the huge s of variance-exploding models.
         alpha = 1 / math.hypot(1, s)
         return Level(t, alpha, s * alpha)
 
     def span(self, here: float, there: float) -> Span:
-        """The step between two times."""
+        """Return the step from one time to another, in either direction."""
         here_level, there_level = self.level(here), self.level(there)
         s = (here_level.s + there_level.s) / 2
         return Span(here_level, there_level, self._level(self.time(s), s))
 
     def spans(self, grid: "Grid") -> tuple[Span, ...]:
-        """Every step of a grid, from the image towards noise."""
+        """Return every step of a grid, from the image towards noise."""
         return tuple(self.span(here, there) for here, there in pairwise(grid.times))
 
 
-def _s(alpha: npt.ArrayLike) -> Floats:
-    """The noise-to-signal ratio of a variance-preserving alpha."""
+def _noise_to_signal(alpha: npt.ArrayLike) -> Floats:
+    """Return s of a variance-preserving alpha."""
     squared = np.square(alpha)
     s: Floats = np.sqrt((1 - squared) / squared)
     return s

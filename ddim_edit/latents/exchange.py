@@ -78,14 +78,14 @@ def comfy_units(model: Model | None, t: float) -> Affine:
     """
     import torch
 
-    from ddim_edit.diffusion.schedules import FAINTEST
+    from ddim_edit.diffusion.schedules import SMALLEST_ALPHA
     from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 
     model = _require_model(model)
     if not isinstance(model.codec, AutoencoderCodec):
         raise ArgumentError(f"ComfyUI takes models with an autoencoder, and {model.name} has none. Use npy.")
     level = model.schedule.level(t)
-    if level.alpha < 2 * FAINTEST:
+    if level.alpha < 2 * SMALLEST_ALPHA:
         raise LatentError(
             f"at t = {level.t:g} this latent is pure noise, of which ComfyUI would keep nothing."
             " Use diffusers, npy or safetensors."

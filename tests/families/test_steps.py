@@ -25,7 +25,7 @@ from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.grids import Flow, Grid, Karras, Leading, logsnr, trailing
 from ddim_edit.diffusion.integration import sample
 from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization
-from ddim_edit.diffusion.schedules import FAINTEST, Level
+from ddim_edit.diffusion.schedules import SMALLEST_ALPHA, Level
 from ddim_edit.diffusion.solvers.recording import RecordingStep
 from ddim_edit.diffusion.solvers.registered.dpm2m import dpm2m_step
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
@@ -194,8 +194,8 @@ def test_zero_snr_ddim_is_as_near_to_diffusers_alpha_of_0_as_ours_is(tmp_path: P
     process = process_of(oracle, tmp_path)
     grid = trailing(process.schedule, N)
     ours, theirs = our_path(process, grid), their_path(oracle, process, grid)
-    assert_same(ours, theirs, 4 * FAINTEST)
-    assert max_error(ours[0], theirs[0]) > FAINTEST / 4
+    assert_same(ours, theirs, 4 * SMALLEST_ALPHA)
+    assert max_error(ours[0], theirs[0]) > SMALLEST_ALPHA / 4
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
@@ -284,7 +284,7 @@ def test_a_flow_walks_as_diffusers_does_but_for_what_is_left_of_the_picture_at_t
     process = process_of(oracle, tmp_path)
     grid = Flow(shift)(process.schedule, N)
     assert oracle.sigmas[0] == 1
-    assert_same(our_path(process, grid), their_path(oracle, process, grid, straight), 4 * FAINTEST)
+    assert_same(our_path(process, grid), their_path(oracle, process, grid, straight), 4 * SMALLEST_ALPHA)
     last = process.schedule.level(process.schedule.T)
     oracle = started(FlowMatchEulerDiscreteScheduler(shift=shift))
     oracle.sigmas[0] = last.s / (1 + last.s)

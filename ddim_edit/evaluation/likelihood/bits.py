@@ -14,7 +14,7 @@ from ddim_edit.evaluation.likelihood.density import Density, Ladder, log_density
 from ddim_edit.evaluation.likelihood.traces import Differences, Hutchinson, Tracer, every_unit
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
-from ddim_edit.memory import Batches
+from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.model import Model
@@ -120,7 +120,7 @@ def log_likelihood(
     watch = on_evaluation or (lambda pictures: None)
     denoiser = ProgressDenoiser(model.conditioned_on(integration.condition), watch)
     meter = _Meter(model, denoiser, Ladder.of(model.schedule, integration.steps, integration.start), integration)
-    batches = Batches(model.default_batch_size if batch_size is None else batch_size)
+    batches = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
     found = list(batches(meter, prepare_images(images, model.size, crop)))
     if not found:
         raise ArgumentError("at least one picture", "none", "hand in a file, a folder or a tensor")

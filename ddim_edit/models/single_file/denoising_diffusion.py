@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.parametrization import DDPMParametrization, EDMParametrization, Parametrization
-from ddim_edit.diffusion.schedules import FAINTEST, Floats, Level, NoiseSchedule
+from ddim_edit.diffusion.schedules import SMALLEST_ALPHA, Floats, Level, NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.models.checkpoint import Checkpoint, State
 from ddim_edit.models.entries import choice, count, number
@@ -261,7 +261,7 @@ def _continuous(settings: Settings, network: DenoisingUNet) -> Checkpoint:
     kind = choice(settings, "noise_schedule", usual, NOISE_SCHEDULES)
     T = count(settings, "timesteps", 1000)
     # At time 1 the cosine leaves nothing of the picture to invert to.
-    s = np.minimum(NOISE_SCHEDULES[kind](np.arange(T + 1) / T), 1 / FAINTEST)
+    s = np.minimum(NOISE_SCHEDULES[kind](np.arange(T + 1) / T), 1 / SMALLEST_ALPHA)
     schedule = NoiseSchedule(np.log(s[1:]), {"kind": f"continuous {kind}", "T": T})
     return _checkpoint(network, schedule, DDPMParametrization(prediction, LogSNRTime(float(s[0]))))
 

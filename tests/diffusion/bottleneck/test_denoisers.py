@@ -168,7 +168,7 @@ WRAPPERS: dict[str, Callable[[NetworkDenoiser], Denoiser]] = {
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkDenoiser, name: str) -> None:
     other = WRAPPERS[name](denoiser)
-    message = rf"^wanted a denoiser that is one network with a bottleneck, was given a {name}: "
+    message = rf"^Only a single network has a bottleneck h, not a {name}"
     for refuse in (bottleneck_of, lambda each: BottleneckReader(each, {}), lambda each: ShiftedDenoiser(each, {})):
         with pytest.raises(ModelError, match=message):
             refuse(other)
@@ -176,12 +176,12 @@ def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkD
 
 def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor, shift: Tensor) -> None:
     bare = NetworkDenoiser(lambda x, index: x)
-    with pytest.raises(ModelError, match=r"^wanted a network that shows its bottleneck, was given a function: "):
+    with pytest.raises(ModelError, match=r"\(function\) does not expose its bottleneck"):
         ShiftedDenoiser(bare, {})
     placed = replace(bare, network=DeviceNetwork(nn.Identity(), torch.device("cpu"), PRECISIONS["float32"]))
     level = model.schedule.level(400.0)
     for denoiser in (BottleneckReader(placed, {}), ShiftedDenoiser(placed, {400.0: shift})):
-        with pytest.raises(ModelError, match=r"bottleneck, was given a Identity: "):
+        with pytest.raises(ModelError, match=r"\(Identity\) does not expose its bottleneck"):
             denoiser(x, level)
 
 

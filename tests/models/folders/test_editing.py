@@ -180,7 +180,7 @@ def test_a_transformer_has_no_bottleneck_and_says_so(editors: Editors, family: s
     condition = replace(CONDITIONS[family][0], negative_prompt="", guidance_scale=1.0)
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         editors(family).latents_at(pictures(0), ["h"], replace(method(family), condition=condition))
-    assert "wanted a network that shows its bottleneck" in str(caught.value)
+    assert "does not expose its bottleneck" in str(caught.value)
 
 
 @pytest.mark.parametrize("family", [family for family in CONDITIONED if family not in ("classes", "flux dev")])
