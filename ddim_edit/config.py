@@ -1,16 +1,22 @@
-"""The request object of an inversion: everything that is chosen about it, as plain data."""
+"""The request object of an inversion: everything that is chosen about it, as plain data.
+
+Importing this module does not import torch, so that the command line can make its options of the config's fields.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from ddim_edit.diffusion.grids import Grid, make_grid
-from ddim_edit.diffusion.schedules import NoiseSchedule
-from ddim_edit.diffusion.solvers.exact import CheckedSolver, ExactSolver
 from ddim_edit.diffusion.solvers.registry import find_solver
-from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.spaces import parse_level
 from ddim_edit.models.condition import NOTHING, Condition
+
+if TYPE_CHECKING:
+    from ddim_edit.diffusion.schedules import NoiseSchedule
+    from ddim_edit.diffusion.solvers.solver import Solver
 
 EIGHT_BIT = 0.45 * 2 / 255
 """An error in [-1, 1] below which every 8-bit pixel comes back, with a tenth of its half-level to spare."""
@@ -35,6 +41,8 @@ class InversionConfig:
         condition: the prompt or class to invert under, for models that follow one.
         refine: how to refine the x_0 of an autoencoder, one of `REFINERS`; None does not.
 
+    The metadata of each field has its `help` on the command line, and its `flag` there if that is not its name.
+
     Examples:
         >>> from ddim_edit import Editor
         >>> editor = Editor.from_pretrained()
@@ -48,18 +56,24 @@ class InversionConfig:
         default=False, metadata={"help": "Iterate until the decoded image is the same, and certify that it is."}
     )
     tol: float = field(
-        default=EIGHT_BIT, metadata={"help": "Largest error that --exact accepts. [every 8-bit pixel is the same]"}
+        default=EIGHT_BIT,
+        metadata={"help": "Largest error that --exact accepts. [default: every 8-bit pixel is the same]"},
     )
     check: bool = field(default=False, metadata={"help": "Decode once and report the error of the round trip."})
     dequantise: int | None = field(
         default=0, metadata={"help": "Add the seeded noise of the first level; decoding takes it off again."}
     )
     level: str | float | None = field(
-        default=None, metadata={"help": "Where to stop: a time (400), a part of T (0.4T), xT, h or h:LEVEL. [xT]"}
+        default=None,
+        metadata={"help": "Where to stop: a time (400), a part of T (0.4T), xT, h or h:LEVEL. [default: xT]"},
     )
     condition: Condition = field(default=NOTHING, metadata={"help": "Prompt or class to invert under."})
     refine: str | None = field(
-        default=None, metadata={"help": "Refine the latent of an autoencoder until it decodes closer to the image."}
+        default=None,
+        metadata={
+            "help": "Refine the latent of an autoencoder until it decodes closer to the image.",
+            "flag": "refine-codec",
+        },
     )
 
     @property
@@ -92,6 +106,8 @@ class InversionConfig:
         Raises:
             ArgumentError: an unknown name, or a tolerance that is not positive.
         """
+        from ddim_edit.diffusion.solvers.exact import CheckedSolver, ExactSolver
+
         if not self.tol > 0:
             raise ArgumentError(f"tol must be above 0, not {self.tol:g}. {EIGHT_BIT:.2g} returns every 8-bit pixel.")
         if self.exact and isinstance(self.solver, str):

@@ -1,14 +1,13 @@
 """A direction: a fitted unit vector in one space of one model, with the file that holds it."""
 
+from __future__ import annotations
+
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid
@@ -17,6 +16,9 @@ from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import parse_level
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIX = ".direction.safetensors"
 HOME = ("model", "weights", "schedule", "prediction", "condition", "times")
@@ -85,7 +87,25 @@ class Direction:
     @property
     def level(self) -> str:
         """Where it lives, as a short text: "h" or its time."""
-        return "h" if self.times else f"{self.t:g}"
+        return _level(self.recipe, self.times)
+
+    def summary(self) -> dict[str, Any]:
+        """Return name, model, level, sd and report as JSON types."""
+        return _summarize(self.name, self.recipe, self.times, self.sd, self.report)
+
+    @staticmethod
+    def read_summary(path: str | Path) -> dict[str, Any]:
+        """Return the `summary` of a file without reading its vector or importing torch.
+
+        Raises:
+            DirectionError: not such a file, or of another format.
+        """
+        header, _ = DIRECTION_FILE.read_header(path)
+        try:
+            recipe = Recipe.from_json(header["recipe"])
+        except LatentError as error:
+            raise DirectionError(f"{Path(path).name}: {error}") from error
+        return _summarize(header["name"], recipe, header["times"], header["sd"], header["report"])
 
     @property
     def config(self) -> InversionConfig:
@@ -158,7 +178,7 @@ class Direction:
         DIRECTION_FILE.save(path, {"vector": self.vector.float()}, header)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Direction":
+    def load(cls, path: str | Path) -> Direction:
         """Read a file that `save` wrote.
 
         Raises:
@@ -176,6 +196,16 @@ class Direction:
             raise DirectionError(f"{Path(path).name}: {error}") from error
 
 
+def _summarize(
+    name: str, recipe: Recipe, times: Sequence[float], sd: float, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {"name": name, "model": recipe.model, "level": _level(recipe, times), "sd": sd, **report}
+
+
+def _level(recipe: Recipe, times: Sequence[float]) -> str:
+    return "h" if times else f"{recipe.times[-1]:g}"
+
+
 def _of_home(name: str, recipe: Recipe) -> Any:
     value = getattr(recipe, name)
     return tuple(t for t in value if t) if name == "times" else value
@@ -191,6 +221,8 @@ def _described(name: str, recipe: Recipe) -> str:
 
 def unit(vector: Tensor) -> Tensor:
     """The vector at length 1, in float64; zeros stay as they are."""
+    import torch
+
     exact: Tensor = vector.double()
     scaled: Tensor = exact / exact.norm().clamp_min(torch.finfo(torch.float64).tiny)
     return scaled

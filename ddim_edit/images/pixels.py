@@ -1,17 +1,23 @@
 """Convert pixels between their three forms: float tensors, uint8 tensors and Pillow images."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # torch takes a second to import, and `ddim-edit show` does without it
 
 
 def to_float(pixels: Tensor) -> Tensor:
     """Return uint8 `pixels` of any shape as float32, x = p / 127.5 - 1: 0 becomes -1 and 255 becomes 1.
 
     Examples:
+        >>> import torch
         >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
         tensor([-1.,  1.])
     """
@@ -26,6 +32,8 @@ def to_uint8(x: Tensor) -> Tensor:
     Raises:
         ArgumentError: `x` holds NaN, which no pixel can show.
     """
+    import torch
+
     if x.isnan().any():
         raise ArgumentError("The image holds NaN, which no pixel can show. Find the step that diverged.")
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -33,6 +41,8 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def from_image(image: Image.Image) -> Tensor:
     """Return an RGB image as uint8 [3, H, W]."""
+    import torch
+
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -42,6 +52,8 @@ def to_image(pixels: Tensor) -> Image.Image:
     Raises:
         ArgumentError: any other tensor.
     """
+    import torch
+
     if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.numel():
         given = f"{pixels.dtype} {list(pixels.shape)}"
         raise ArgumentError(f"Pixels must be uint8 [3, H, W], not {given}. Convert floats with `images.to_uint8`.")

@@ -1,5 +1,7 @@
 """Read image files into what a network takes, whatever form they have."""
 
+from __future__ import annotations
+
 import hashlib
 import threading
 import warnings
@@ -9,10 +11,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 from os import PathLike, fstat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
 from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
 from ddim_edit.images.colour import to_srgb
@@ -20,6 +21,9 @@ from ddim_edit.images.crop import CentreSquare, Crop, apply_crop
 from ddim_edit.images.pixels import from_image, to_float
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
 from ddim_edit.images.video import find_container, read_comment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 PIXEL_LIMIT = 178_000_000

@@ -1,18 +1,23 @@
 """Write and read tensors with a JSON header in one safetensors file."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.io.atomic import atomic
 from ddim_edit.io.schema import Schema, describe, parse_json, validate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Content = TypeVar("Content")
 
 
 class TensorFile(NamedTuple):
@@ -20,6 +25,13 @@ class TensorFile(NamedTuple):
 
     tensors: dict[str, Tensor]
     header: dict[str, Any]
+
+
+class TensorFileHeader(NamedTuple):
+    """The header of a file, and the shapes of its tensors by name."""
+
+    header: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,8 @@ class TensorFormat:
         Raises:
             error: the place cannot be written; nothing half-written is left there.
         """
+        from safetensors.torch import save
+
         path = Path(path)
         record = dict(header) if self.version is None else {"format": self.version, **header}
         plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -66,11 +80,27 @@ class TensorFormat:
         Raises:
             error: no such file, one of another kind or version, or one whose header does not fit the schema.
         """
-        path = Path(path)
+
+        def read(file: Any) -> dict[str, Tensor]:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+        header, tensors = self._open(Path(path), "pt", read)
+        return TensorFile(tensors, header)
+
+    def read_header(self, path: str | Path) -> TensorFileHeader:
+        """Read a file's header and the shapes of its tensors, without torch. Errors as `load`."""
+
+        def read(file: Any) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+        return TensorFileHeader(*self._open(Path(path), "np", read))
+
+    def _open(self, path: Path, framework: str, read: Callable[[Any], Content]) -> tuple[dict[str, Any], Content]:
+        """Return the header of a file, checked, and what `read` returns of the open file."""
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, framework) as file:
                 header = parse_json((file.metadata() or {})[self.key])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                content = read(file)
         except FileNotFoundError as error:
             raise self.error(f"{path.name}: no such file.") from error
         except KeyError as error:
@@ -82,7 +112,7 @@ class TensorFormat:
             known = f"format {self.version} of a {self.kind}, not {describe(version)}"
             raise self.error(f"{path.name}: this version of ddim-edit reads {known}. Use the one that wrote it.")
         source = f"{path.name}: not a {self.kind}"
-        return TensorFile(tensors, validate(header, self.schema, source, self.error, self.remedy, closed=versioned))
+        return validate(header, self.schema, source, self.error, self.remedy, closed=versioned), content
 
     def _refusal(self, path: Path, reason: str) -> DDIMEditError:
         return self.error(f"{path.name}: not a {self.kind}: {reason}. {self.remedy}")

@@ -1,21 +1,23 @@
 """Latents: the noise latents of images, each with the recipe that made it, in one safetensors file."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-import torch
-from torch import Tensor
-
-from ddim_edit.diffusion.noise import interpolate_mixes
 from ddim_edit.errors import LatentError, LatentMismatchError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.interpolation import find_interpolation
 from ddim_edit.latents.provenance import COMPATIBILITY, InterpolationOrigin, Recipe
-from ddim_edit.models.condition import Condition
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.models.condition import Condition
 
 SUFFIX = ".latent.safetensors"
 LATENT_FILE = TensorFormat(
@@ -25,6 +27,15 @@ LATENT_FILE = TensorFormat(
     remedy="Invert the image again.",
     schema={"t": schema.number, "report": schema.table, "recipe": schema.table},
 )
+
+
+class LatentHeader(NamedTuple):
+    """What a latent file says of its latent, as in `Latent`, and the shape of x."""
+
+    t: float
+    recipe: Recipe
+    report: Mapping[str, Any]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +61,7 @@ class Latent:
         """What a solver decodes, as a batch of one: x and, if there is one, delta, each [1, C, H, W]."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
-    def with_condition(self, condition: Condition) -> "Latent":
+    def with_condition(self, condition: Condition) -> Latent:
         """Return the same latent, to be decoded under another condition than it was inverted under.
 
         This edits the image by a prompt or a class.
@@ -75,7 +86,7 @@ class Latent:
         LATENT_FILE.save(path, tensors, header)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Latent":
+    def load(cls, path: str | Path) -> Latent:
         """Read a file that `save` wrote.
 
         Raises:
@@ -83,8 +94,7 @@ class Latent:
         """
         tensors, header = LATENT_FILE.load(path)
         name = Path(path).name
-        if "x" not in tensors:
-            raise LatentError(f"{name}: not a latent file: it has no tensor x. {LATENT_FILE.remedy}")
+        recipe = _parse_recipe(name, header, tensors)
         x, delta = tensors["x"], tensors.get("delta")
         for part in (x, x if delta is None else delta):
             if not part.is_floating_point() or part.shape != x.shape:
@@ -92,11 +102,28 @@ class Latent:
                 raise LatentError(
                     f"{name}: x and delta must be real numbers of one shape, not {kinds}. {LATENT_FILE.remedy}"
                 )
-        try:
-            recipe = Recipe.from_json(header["recipe"])
-        except LatentError as error:
-            raise LatentError(f"{name}: {error}") from error
         return cls(x, header["t"], recipe, delta, header["report"])
+
+    @staticmethod
+    def read_header(path: str | Path) -> LatentHeader:
+        """Read what a file says of its latent, but not its numbers, and without importing torch.
+
+        Raises:
+            LatentError: as `load`.
+        """
+        header, shapes = LATENT_FILE.read_header(path)
+        recipe = _parse_recipe(Path(path).name, header, shapes)
+        return LatentHeader(header["t"], recipe, header["report"], shapes["x"])
+
+
+def _parse_recipe(name: str, header: Mapping[str, Any], tensors: Mapping[str, object]) -> Recipe:
+    """Return the recipe of a file that has a tensor x."""
+    if "x" not in tensors:
+        raise LatentError(f"{name}: not a latent file: it has no tensor x. {LATENT_FILE.remedy}")
+    try:
+        return Recipe.from_json(header["recipe"])
+    except LatentError as error:
+        raise LatentError(f"{name}: {error}") from error
 
 
 class Latents(Sequence[Latent]):
@@ -108,8 +135,8 @@ class Latents(Sequence[Latent]):
     @overload
     def __getitem__(self, index: int) -> Latent: ...
     @overload
-    def __getitem__(self, index: slice) -> "Latents": ...
-    def __getitem__(self, index: int | slice) -> "Latent | Latents":
+    def __getitem__(self, index: slice) -> Latents: ...
+    def __getitem__(self, index: int | slice) -> Latent | Latents:
         return Latents(self._latents[index]) if isinstance(index, slice) else self._latents[index]
 
     def __len__(self) -> int:
@@ -121,18 +148,22 @@ class Latents(Sequence[Latent]):
     @property
     def x(self) -> Tensor:
         """All x as one tensor [B, C, H, W]."""
+        import torch
+
         return torch.stack([latent.x for latent in self])
 
     @property
     def state(self) -> tuple[Tensor, ...]:
         """What a solver decodes: x and, where any latent has one, delta (else 0), each [B, C, H, W]."""
+        import torch
+
         if all(latent.delta is None for latent in self):
             return (self.x,)
         return self.x, torch.stack([_delta(latent) for latent in self])
 
 
 def _delta(latent: Latent) -> Tensor:
-    return torch.zeros_like(latent.x) if latent.delta is None else latent.delta
+    return latent.x.new_zeros(latent.x.shape) if latent.delta is None else latent.delta
 
 
 def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
@@ -151,9 +182,11 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
         LatentMismatchError: latents that are not decoded alike.
         ArgumentError: an unknown interpolation.
     """
+    from ddim_edit.diffusion.noise import interpolate_mixes
+
     function = find_interpolation(interpolation)
     require_compatible([a, b])
-    delta = None if a.delta is None and b.delta is None else torch.lerp(_delta(a), _delta(b), w)
+    delta = None if a.delta is None and b.delta is None else _delta(a).lerp(_delta(b), w)
     recipe = replace(
         a.recipe,
         dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),

@@ -11,13 +11,15 @@ any machine. A new kind of record is one class: its fields are the entries of it
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ddim_edit.diffusion.noise import NoiseMix
 from ddim_edit.errors import LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.schema import Check, list_of, optional
 from ddim_edit.models.condition import NOTHING, Condition
+
+if TYPE_CHECKING:
+    from ddim_edit.diffusion.noise import NoiseMix  # imports torch, which `ddim-edit show` does without
 
 FORMAT = 2
 """Version of the JSON of a `Recipe`. Version 1 had no condition, and is read as one without."""
@@ -276,7 +278,7 @@ class Recipe:
     grid: str
     times: tuple[float, ...]
     condition: Condition = NOTHING
-    dequantise: NoiseMix = ()
+    dequantise: "NoiseMix" = ()
     origin: Origin = field(default_factory=UnknownOrigin)
     format: int = FORMAT
 

@@ -1,15 +1,21 @@
-"""Levels and spaces: where along an inversion, and where in the network, the latents of images are read."""
+"""Levels and spaces: where along an inversion, and where in the network, the latents of images are read.
+
+Importing this module does not import torch, so that the command line can check levels early.
+"""
+
+from __future__ import annotations
 
 import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
-
-from ddim_edit.diffusion.grids import Grid
 from ddim_edit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.diffusion.grids import Grid
 
 H_FROM = 0.35
 """The part of T below which "h" leaves the bottleneck alone: there the network only paints detail."""
@@ -155,6 +161,8 @@ class BottleneckSpace:
         Raises:
             ArgumentError: the trajectory of a solver that evaluates the network between the times of its grid.
         """
+        import torch
+
         if any(t not in trajectory.bottlenecks for t in self.times):
             raise ArgumentError(
                 "this solver evaluates the network between the times of its grid, where no bottleneck can be read."

@@ -4,25 +4,30 @@ A shard has the tensors x [N, C, H, W] and, for two-state solvers, delta in floa
 bytes, one after the other, and the offsets [N + 1] at which they begin. What their recipes share is in the header.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ddim_edit.errors import LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.atomic import atomic
 from ddim_edit.io.schema import parse_json
-from ddim_edit.latents.latent import Latent
 from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.files import FORMAT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.latents.latent import Latent
 
 KEY = "ddim-edit store"
 OWN = ("dequantise", "origin")
@@ -76,7 +81,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:  # the header alone, for which torch is not needed
                 self.header = _read_header(file)
         except FileNotFoundError as error:
             raise LatentError(f"{path}: no such file. {_REMEDY}") from error
@@ -93,6 +98,8 @@ class Shard:
 
     def __getitem__(self, row: int) -> Latent:
         """Return the latent of a row, 0 <= row < len."""
+        from ddim_edit.latents.latent import Latent
+
         record = self.record(row)
         recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
         # Copied, so that a latent neither keeps the whole file mapped nor can change in it.

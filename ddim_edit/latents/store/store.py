@@ -1,20 +1,24 @@
 """A store of latents, as one long immutable sequence and as a matrix."""
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import prod
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ddim_edit.errors import ArgumentError, LatentError
-from ddim_edit.latents.latent import Latent
 from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, is_store
 from ddim_edit.latents.store.shard import Shard, ShardHeader
+
+if TYPE_CHECKING:
+    from ddim_edit.latents.latent import Latent
 
 Item_co = TypeVar("Item_co", covariant=True)
 
@@ -43,13 +47,13 @@ class SequenceView(Sequence[Item_co]):
     @overload
     def __getitem__(self, index: int) -> Item_co: ...
     @overload
-    def __getitem__(self, index: slice) -> "SequenceView[Item_co]": ...
-    def __getitem__(self, index: int | slice) -> "Item_co | SequenceView[Item_co]":
+    def __getitem__(self, index: slice) -> SequenceView[Item_co]: ...
+    def __getitem__(self, index: int | slice) -> Item_co | SequenceView[Item_co]:
         chosen = self._rows[index]
         return SequenceView(self._items, chosen) if isinstance(chosen, range) else self._items[chosen]
 
 
-class LatentStore(Sequence[Latent]):
+class LatentStore(Sequence["Latent"]):
     """The latents of a store, each read on access.
 
     Opening it reads only the headers of the shards. Rows are in the order of the shards, and of the images in them; a
@@ -137,7 +141,7 @@ class LatentStore(Sequence[Latent]):
         return _Names(self, self._plan)
 
     @property
-    def x_rows(self) -> "StoreRows":
+    def x_rows(self) -> StoreRows:
         """All x as a float32 matrix [n, C * H * W] that is read slice by slice."""
         return StoreRows(self)
 

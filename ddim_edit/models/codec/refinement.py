@@ -1,14 +1,18 @@
-"""Better x_0 than an encoder finds: moved until decoding returns the picture more closely."""
+"""Better x_0 than an encoder finds: moved until decoding returns the picture more closely.
+
+Importing this module does not import torch, so that the command line can list the refiners.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from ddim_edit.models.codec.autoencoder import AutoencoderCodec
-from ddim_edit.precision import float32_precision
+    from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 
 
 class Refiner(Protocol):
@@ -35,6 +39,8 @@ class FixedPointRefiner:
 
     def __call__(self, codec: AutoencoderCodec, pictures: Tensor, x0: Tensor) -> Tensor:
         """A better x_0."""
+        import torch
+
         with torch.no_grad():
             return _one_by_one(lambda picture, start: self._refined(codec, picture, start), pictures, x0)
 
@@ -72,6 +78,10 @@ class GradientRefiner:
 
     def __call__(self, codec: AutoencoderCodec, pictures: Tensor, x0: Tensor) -> Tensor:
         """A better x_0; under inference mode as well."""
+        import torch
+
+        from ddim_edit.precision import float32_precision
+
         # The autoencoder rounds strictly on its way forward; here its way back does too.
         with torch.inference_mode(False), torch.enable_grad(), float32_precision():
             # What inference mode has made may not be differentiated through; clones made here may.
@@ -79,6 +89,8 @@ class GradientRefiner:
             return _one_by_one(lambda picture, start: self._refined(codec, picture, start), pictures, x0)
 
     def _refined(self, codec: AutoencoderCodec, picture: Tensor, start: Tensor) -> Tensor:
+        import torch
+
         x0 = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([x0], lr=self.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
@@ -111,6 +123,8 @@ def _tried(codec: AutoencoderCodec, picture: Tensor, x0: Tensor) -> _Tried:
 
 
 def _one_by_one(run: Callable[[Tensor, Tensor], Tensor], pictures: Tensor, x0: Tensor) -> Tensor:
+    import torch
+
     return torch.cat([run(*pair) for pair in zip(torch.split(pictures, 1), torch.split(x0.double(), 1), strict=True)])
 
 
