@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ddim_edit import hardware
-from ddim_edit.directions import METHODS, DirectionEstimator, PrincipalDirections
+from ddim_edit.directions import ESTIMATORS, DirectionEstimator, PrincipalDirections, make_estimator
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     print(f"{'estimator':<12}{'n':>7}{'d':>8}{'wall s':>9}{'CPU s':>9}{'cosine':>9}")
     for n in arguments.n:
         X, y, planted = _planted(n, arguments.d)
-        estimators: Mapping[str, DirectionEstimator] = {name: kind() for name, kind in METHODS.items()}
+        estimators: Mapping[str, DirectionEstimator] = {name: make_estimator(name) for name in ESTIMATORS}
         for name, estimator in estimators.items():
             wall, cpu = time.perf_counter(), time.process_time()
             found = estimator.fit(X, y).direction_

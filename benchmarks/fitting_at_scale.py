@@ -29,7 +29,6 @@ from scipy.fft import dct, idct
 from torch import Tensor
 
 from ddim_edit import LatentArray, Recipe, fit_direction, hardware, principal_directions
-from ddim_edit.directions import METHODS
 
 RECIPE = Recipe("synthetic", "0" * 64, {"T": 1000}, "epsilon", "float32", "dpm2m", "karras:9", (1.0, 1000.0))
 GAP = 2.0
@@ -112,7 +111,7 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def _fit(method: str, codes: LatentArray, labels: NDArray[np.float64]) -> Any:
     if method == "principal":
         return principal_directions(codes)[0]
-    return fit_direction("planted", codes, labels, METHODS[method]())
+    return fit_direction("planted", codes, labels, method)
 
 
 def _labels(n: int) -> NDArray[np.float64]:

@@ -63,11 +63,11 @@ def fit(
     """
     if not output.name.endswith(DIRECTION):
         raise click.UsageError(f"The output must end in {DIRECTION}.")
-    from ddim_edit.directions import METHODS, fit_direction
+    from ddim_edit.directions import fit_direction
 
     target = claim(output, frozenset(), overwrite)
     codes, values = labels.codes(session, level, walk, crop, cache)
-    direction = fit_direction(name, codes, values, METHODS[method]())
+    direction = fit_direction(name, codes, values, method)
     direction.save(target)
     session.emit({"output": str(target), **direction_row(direction)}, target)
     session.note(_line(direction_row(direction)))

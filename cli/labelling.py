@@ -16,7 +16,7 @@ from .session import Session
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ddim_edit.directions.labels import Labelled
+    from ddim_edit.directions.labels import LabelledImages
     from ddim_edit.images import InputImage
     from ddim_edit.latents.cache import LatentArray
 
@@ -49,7 +49,7 @@ class Labels:
         (codes,) = read_codes(session, pictures, [level], walk, cache)
         return codes, values
 
-    def read(self) -> "Labelled":
+    def read(self) -> "LabelledImages":
         """The files and their labels."""
         from ddim_edit.directions import labels
 
@@ -76,10 +76,10 @@ class StoredLabels:
     ) -> "tuple[LatentArray, NDArray[Any]]":
         """The codes of the store's pictures that have a label; says how many labels have no latent."""
         from ddim_edit import LatentStore
-        from ddim_edit.directions import labels, stored_codes
+        from ddim_edit.directions import labels, stored_latents
 
         named = labels.read_names(self.csv, self.column, self.positive, self.negative)
-        codes, values = stored_codes(LatentStore(self.latents), named)
+        codes, values = stored_latents(LatentStore(self.latents), named)
         if missing := len(named) - len(values):
             session.warn(f"{missing} of {len(named)} labelled pictures have no latent in {self.latents.name}")
         return codes, values
@@ -151,7 +151,7 @@ def with_labels(command: Command) -> Command:
     )
 
 
-def readable(session: Session, labelled: "Labelled", crop: Any) -> "tuple[list[InputImage], NDArray[Any]]":
+def readable(session: Session, labelled: "LabelledImages", crop: Any) -> "tuple[list[InputImage], NDArray[Any]]":
     """The pictures that can be read, with their labels; what cannot be is named and left out."""
     pictures: list[InputImage] = []
     kept: list[int] = []

@@ -22,11 +22,15 @@ from .diffusion.solvers.exact import ExactSolver
 from .diffusion.solvers.registry import SOLVER_ENTRIES, SOLVERS, find_solver
 from .diffusion.solvers.solver import Solver
 from .directions.direction import Direction
-from .directions.estimators import LDADirection, LogisticDirection, MeanDifference, RidgeDirection, SVMDirection
+from .directions.edits import orthogonalize
+from .directions.estimators.lda import LDADirection
+from .directions.estimators.logistic import LogisticDirection
+from .directions.estimators.mean import MeanDifference
+from .directions.estimators.ridge import RidgeDirection
+from .directions.estimators.svm import SVMDirection
 from .directions.fitting import fit_direction, principal_directions
-from .directions.moving import orthogonalize
+from .directions.library import find_direction
 from .directions.principal import PrincipalDirections
-from .directions.shelf import find_direction
 from .editor import Editor
 from .encoder import LatentEncoder
 from .errors import (

@@ -429,14 +429,14 @@ class Editor:
         Of a handful of images it also holds what else differs between the two sides. Its unit is half the distance
         between the means where each side is of one kind. Arguments as `latents_at`.
         """
-        from ddim_edit.directions import MeanDifference, fit_direction  # scikit-learn takes seconds to import
+        from ddim_edit.directions import fit_direction  # scikit-learn takes seconds to import
 
         config = make_config(config, options)
         (with_,) = self.latents_at(images_with, [level], config, crop=crop)
         (without,) = self.latents_at(images_without, [level], config, crop=crop)
         labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
         both = with_._replace(values=torch.cat([with_.values, without.values]))
-        return fit_direction(name, both, labels, MeanDifference())
+        return fit_direction(name, both, labels, "mean")
 
     def analogy(
         self,

@@ -1,6 +1,6 @@
 """Directions: attributes as unit vectors in a latent space, fitted, measured, kept in files, and moved along.
 
-What fits loads scikit-learn, and so only on first use: to move along a direction needs none of it.
+Fitting loads scikit-learn, and only on first use: moving along a direction needs none of it.
 """
 
 import lazy_loader

@@ -1,29 +1,35 @@
 from . import labels
-from .direction import SUFFIX, Direction, unit
-from .estimators import LDADirection, LogisticDirection, MeanDifference, RidgeDirection, SVMDirection
-from .fitting import METHODS, DirectionEstimator, fit_direction, principal_directions
+from .direction import SUFFIX, Direction, to_unit
+from .edits import BottleneckEdit, Edit, ShellEdit, make_edit, orthogonalize
+from .estimators.lda import LDADirection
+from .estimators.logistic import LogisticDirection
+from .estimators.mean import MeanDifference
+from .estimators.ridge import RidgeDirection
+from .estimators.svm import SVMDirection
+from .fitting import fit_direction, principal_directions
 from .geometry import complement, cosines, rotate
-from .measuring import concordance
-from .moving import BottleneckEdit, Edit, ShellEdit, make_edit, orthogonalize
+from .library import directions_in, find_direction, packaged_directions
 from .principal import PrincipalDirections
-from .rows import Picked, Rows
-from .shelf import directions_in, find_direction, packaged_directions
-from .stored import stored_codes
+from .registry import ESTIMATORS, EstimatorEntry, make_estimator
+from .stored_latents import PickedRows, stored_latents
+from .streaming import LatentRows
+from .validation import DirectionEstimator, concordance
 
 __all__ = [
-    "METHODS",
+    "ESTIMATORS",
     "SUFFIX",
     "BottleneckEdit",
     "Direction",
     "DirectionEstimator",
     "Edit",
+    "EstimatorEntry",
     "LDADirection",
+    "LatentRows",
     "LogisticDirection",
     "MeanDifference",
-    "Picked",
+    "PickedRows",
     "PrincipalDirections",
     "RidgeDirection",
-    "Rows",
     "SVMDirection",
     "ShellEdit",
     "complement",
@@ -34,10 +40,11 @@ __all__ = [
     "fit_direction",
     "labels",
     "make_edit",
+    "make_estimator",
     "orthogonalize",
     "packaged_directions",
     "principal_directions",
     "rotate",
-    "stored_codes",
-    "unit",
+    "stored_latents",
+    "to_unit",
 ]

@@ -1,4 +1,4 @@
-"""A direction: a fitted unit vector in one space of one model, with the file that holds it."""
+"""A direction: a fitted unit vector in one space of one model, and the file that holds it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".direction.safetensors"
-HOME = ("model", "weights", "schedule", "prediction", "condition", "times")
-"""What a latent's recipe must share with a direction's; solver and dtype may differ, they move codes too little.
+COMPATIBLE = ("model", "weights", "schedule", "prediction", "condition", "times")
+"""What a latent's recipe must share with a direction's. Solver and dtype may differ: they move latents too little.
 
-Of the times only those of noisy states count: fresh noise is decoded one step further, to t = 0.
+Of the times only those above 0 count: dequantisation adds the noise of the first level, so decoding goes one step
+further, to t = 0.
 """
-_MEASURED = ("auc", "auc_sd", "permuted_auc", "permuted_sd")
+_SCORES = ("auc", "auc_sd", "permuted_auc", "permuted_sd")
 DIRECTION_FILE = TensorFormat(
     kind="direction file",
     key="ddim-edit direction",
@@ -37,7 +38,7 @@ DIRECTION_FILE = TensorFormat(
         **dict.fromkeys(("intercept", "mean", "sd"), schema.number),
         "recipe": schema.table,
         "times": schema.list_of(schema.number),
-        "report": schema.table_of({**dict.fromkeys(_MEASURED, schema.optional(schema.number)), "method": schema.text}),
+        "report": schema.table_of({**dict.fromkeys(_SCORES, schema.optional(schema.number)), "method": schema.text}),
     },
     version=1,
 )
@@ -45,17 +46,17 @@ DIRECTION_FILE = TensorFormat(
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A unit vector along which codes of one space change an attribute; moves nothing by itself, see `move`.
+    """A unit vector along which latents of one space change an attribute.
 
-    A code z has the projection p = z . vector; p + intercept is its distance from the hyperplane that separates the
-    attribute; (p - mean) / sd says where it stands among the training codes, so strength s moves it by s sd.
+    A latent z has the projection p = z . vector; p + intercept is its distance from the hyperplane that separates the
+    attribute; (p - mean) / sd says where it stands among the training latents, so a strength of s moves it by s sd.
 
     Attributes:
         name: of the attribute.
         vector: float64 [C, H, W], or [K, C, h, w] for bottlenecks at K times; of length 1.
         intercept: of the hyperplane.
-        mean, sd: of the projections of the training codes.
-        recipe: of the inversion whose codes they are; its last time is the level.
+        mean, sd: of the projections of the training latents.
+        recipe: of the inversion that made these latents; its last time is the level.
         times: of the K bottlenecks; empty for a direction of x.
         report: how it was fitted and how well: method, auc, auc_sd, permuted_auc, permuted_sd, counts and so on.
 
@@ -76,17 +77,19 @@ class Direction:
         length = float(self.vector.double().norm())
         finite = math.isfinite(self.intercept) and math.isfinite(self.mean) and math.isfinite(self.sd)
         if not abs(length - 1) < 1e-6 or not finite or not self.sd > 0:
-            given = f"length {length:g} and sd {self.sd:g}"
-            raise DirectionError("a vector of length 1 with a positive sd", given, "fit it on codes that differ")
+            raise DirectionError(
+                "A direction must be a vector of length 1 with a positive sd and finite numbers, but "
+                f"{self.name} has length {length:g} and sd {self.sd:g}. Fit it to latents that differ."
+            )
 
     @property
     def t(self) -> float:
-        """The time of the codes that it moves."""
+        """Time of the latents that it moves."""
         return self.recipe.times[-1]
 
     @property
     def level(self) -> str:
-        """Where it lives, as a short text: "h" or its time."""
+        """Level as a short text: "h" or its time."""
         return _level(self.recipe, self.times)
 
     def summary(self) -> dict[str, Any]:
@@ -109,7 +112,7 @@ class Direction:
 
     @property
     def config(self) -> InversionConfig:
-        """How to invert a picture to where this direction moves codes."""
+        """How to invert an image to where this direction moves latents."""
         recipe = self.recipe
         origin = self._origin
         return InversionConfig(
@@ -122,30 +125,31 @@ class Direction:
 
     @property
     def _origin(self) -> LatentArrayOrigin:
-        """How the latents were read that it was fitted to; the defaults where that is not recorded."""
+        """How the latents that it was fitted to were read; the defaults where that is not recorded."""
         origin = self.recipe.origin
         return origin if isinstance(origin, LatentArrayOrigin) else LatentArrayOrigin()
 
-    def score(self, codes: Tensor) -> Tensor:
-        """Where codes [B, ...] stand among the training codes, in standard deviations from their mean: [B]."""
-        return (codes.double().flatten(1) @ self.vector.flatten() - self.mean) / self.sd
+    def score(self, latents: Tensor) -> Tensor:
+        """Return where latents [B, ...] stand among the training latents, in standard deviations from the mean: [B]."""
+        return (latents.double().flatten(1) @ self.vector.flatten() - self.mean) / self.sd
 
     def require_fits(self, recipe: Recipe) -> None:
-        """Insist that latents of a recipe live where this direction was fitted.
+        """Refuse latents of a recipe that are not where this direction was fitted.
 
         Raises:
             DirectionMismatchError: another model, level or grid; the message names both.
         """
-        for name in HOME:
-            if _of_home(name, self.recipe) != _of_home(name, recipe):
-                wanted = f"latents of {_described(name, self.recipe)}, where the direction {self.name} was fitted"
-                remedy = "invert the picture there, or fit the direction again"
-                raise DirectionMismatchError(wanted, f"ones of {_described(name, recipe)}", remedy)
+        for name in COMPATIBLE:
+            if _compared(name, self.recipe) != _compared(name, recipe):
+                raise DirectionMismatchError(
+                    f"The direction {self.name} was fitted to latents of {_describe(name, self.recipe)}, not of "
+                    f"{_describe(name, recipe)}. Invert the image there, or fit the direction again."
+                )
 
     def require_level(self, level: str | float | None) -> None:
-        """Insist on a level as `parse_level` reads it: the one it was fitted for, or a twentieth of T from where it is.
+        """Refuse a level, as `parse_level` reads it, that is not the fitted one.
 
-        None asks for nothing.
+        A time may be off by a twentieth of T. None asks for nothing.
 
         Raises:
             DirectionMismatchError: another level; ArgumentError: a text that is no level.
@@ -157,14 +161,16 @@ class Direction:
         times = self.times if asked.bottleneck else (self.t,)
         far = asked.t is not None and any(abs(asked.t - t) > T / 20 for t in times)
         if asked.bottleneck != bool(self.times) or far:
-            remedy = "leave the level out, or fit it there"
-            raise DirectionMismatchError(f"a direction of level {level}", f"{self.name} of level {self.level}", remedy)
+            raise DirectionMismatchError(
+                f"The direction {self.name} is of level {self.level}, not {level}. Leave the level out, or fit a "
+                "direction there."
+            )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file whose header holds all the rest as sorted JSON; the vector in float32.
 
         Raises:
-            DirectionError: a place that cannot be written; nothing half-written is left there.
+            DirectionError: the place cannot be written; nothing half-written is left there.
         """
         header = {
             "name": self.name,
@@ -189,9 +195,10 @@ class Direction:
         if vector is None or not vector.is_floating_point():
             raise DirectionError(f"{Path(path).name}: it has no vector of real numbers. Fit the direction again.")
         try:
-            recipe, times = Recipe.from_json(header.pop("recipe")), tuple(header.pop("times"))
+            recipe = Recipe.from_json(header.pop("recipe"))
+            times = tuple(header.pop("times"))
             # float32 on disk leaves the length off 1 by its rounding.
-            return cls(vector=unit(vector), recipe=recipe, times=times, **header)
+            return cls(vector=to_unit(vector), recipe=recipe, times=times, **header)
         except (LatentError, DirectionError) as error:
             raise DirectionError(f"{Path(path).name}: {error}") from error
 
@@ -206,12 +213,12 @@ def _level(recipe: Recipe, times: Sequence[float]) -> str:
     return "h" if times else f"{recipe.times[-1]:g}"
 
 
-def _of_home(name: str, recipe: Recipe) -> Any:
+def _compared(name: str, recipe: Recipe) -> Any:
     value = getattr(recipe, name)
     return tuple(t for t in value if t) if name == "times" else value
 
 
-def _described(name: str, recipe: Recipe) -> str:
+def _describe(name: str, recipe: Recipe) -> str:
     value = getattr(recipe, name)
     if name == "times":
         return f"level {value[-1]:g} on a grid {recipe.grid} of {len(value) - 1} steps up to there"
@@ -219,8 +226,8 @@ def _described(name: str, recipe: Recipe) -> str:
     return f"{name} {text[:12] if name == 'weights' else text}"
 
 
-def unit(vector: Tensor) -> Tensor:
-    """The vector at length 1, in float64; zeros stay as they are."""
+def to_unit(vector: Tensor) -> Tensor:
+    """Return the vector scaled to length 1, in float64; zeros stay as they are."""
     import torch
 
     exact: Tensor = vector.double()

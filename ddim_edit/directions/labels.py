@@ -1,4 +1,4 @@
-"""Which picture has which label: from a CSV, from two folders, or from a function of the file."""
+"""Labels of images: from a CSV, from two folders, or from a function of the file."""
 
 import math
 import operator
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import find
 
-Condition = Callable[[str], bool]
 AnyPath = str | PathLike[str]
+Condition = Callable[[str], bool]
+"""Whether the text of a cell meets a condition."""
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -27,12 +28,11 @@ COMPARISON = re.compile(rf"(>=|<=|>|<)\s*({NUMBER})")
 RANGE = re.compile(rf"((?:{NUMBER})?)\s*\.\.\s*((?:{NUMBER})?)")
 LARGEST = 1 << 28
 """Bytes of the largest CSV file that is read; it takes several times as much memory."""
-FORMS = "a condition such as '>=55', '<3', '18..32' or 'yes'"
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """Picture files and a number for each; a file may occur twice, and none is opened.
+class LabelledImages:
+    """Image files and a number for each; a file may occur twice, and none is opened.
 
     Attributes:
         files: as many paths as labels.
@@ -47,288 +47,242 @@ class Labelled:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Path, float]]) -> Self:
-        """Files with their labels; labels that are all alike are refused, for nothing can be learnt from them.
+        """Return files with their labels.
 
         Raises:
-            ArgumentError: no pairs, a label that is not finite, or only one value of label.
+            ArgumentError: no pairs, a label that is not finite, or only one value of label, from which nothing can be
+                learnt.
         """
         pairs = list(pairs)
         for file, label in pairs:
             if not math.isfinite(label):
-                raise ArgumentError("finite labels", f"{label} for {file}", "leave that picture out")
-        values = {label for _, label in pairs}
-        if len(values) < 2:
-            given = f"{len(pairs)} pictures with the label {values.pop():g}" if pairs else "no labelled picture"
-            raise ArgumentError("labels of at least two values", given, "add pictures of another label")
+                raise ArgumentError(f"{file}: labels must be finite, not {label}. Leave that image out.")
+        if not pairs:
+            raise ArgumentError("No image has a label. Labels of at least two values are needed.")
+        if len({label for _, label in pairs}) < 2:
+            raise ArgumentError(f"All {len(pairs)} images have the label {pairs[0][1]:g}. Add images with another one.")
         return cls(tuple(file for file, _ in pairs), np.array([label for _, label in pairs], np.float64))
 
 
-def from_folders(with_: AnyPath, without: AnyPath) -> Labelled:
-    """Label 1 for the pictures in one folder, 0 for those in the other; subfolders are left alone.
+def from_folders(with_: AnyPath, without: AnyPath) -> LabelledImages:
+    """Label the images in one folder 1, and those in the other 0; subfolders are ignored.
 
     Raises:
-        ImageError: a folder that is missing, unreadable or without pictures.
-        ArgumentError: a picture that is in both.
+        ImageError: a folder that is missing, unreadable or without images.
+        ArgumentError: an image that is in both.
     """
     ones, zeros = find([with_]), find([without])
     both = {file.resolve() for file in ones} & {file.resolve() for file in zeros}
     if both:
-        given = f"{len(both)} in both, the first of them {min(both)}"
-        raise ArgumentError("each picture with or without the attribute", given, "name two separate folders")
-    return Labelled.of([(file, 1.0) for file in ones] + [(file, 0.0) for file in zeros])
+        raise ArgumentError(f"{len(both)} images are in both folders, the first of them {min(both)}. Name two others.")
+    return LabelledImages.of([(file, 1.0) for file in ones] + [(file, 0.0) for file in zeros])
 
 
-def from_callable(files: Iterable[AnyPath], label: Callable[[Path], float | bool | None]) -> Labelled:
-    """The label that a function gives each file; files for which it answers None are left out.
+def from_callable(files: Iterable[AnyPath], label: Callable[[Path], float | bool | None]) -> LabelledImages:
+    """Label files by a function; files for which it returns None are left out.
 
     Raises:
-        ArgumentError: no file is left, a label is not finite, or all are alike.
+        ArgumentError: no file is left, a label is not finite, or all labels are the same.
+
+    Examples:
+        >>> found = from_callable(["old_1.png", "young_2.png"], lambda file: file.name.startswith("old"))
+        >>> found.labels
+        array([1., 0.])
     """
-    answers = [(path, label(path)) for path in map(Path, files)]
-    return Labelled.of([(path, float(answer)) for path, answer in answers if answer is not None])
+    pairs = []
+    for file in map(Path, files):
+        value = label(file)
+        if value is not None:
+            pairs.append((file, float(value)))
+    return LabelledImages.of(pairs)
 
 
 def read_csv(
     csv: AnyPath, column: str, images: AnyPath, positive: str | None = None, negative: str | None = None
-) -> Labelled:
-    """The labels in a column of a CSV file; it never looks at a picture, only whether its file is there.
+) -> LabelledImages:
+    """Read labels from a column of a CSV file; images must be there, but are not opened.
 
-    The first line names the columns, one of them `file`: paths relative to `images`. Commas, UTF-8. Rows with an
-    empty cell in the column are left out. Without conditions the cells are the labels; with them those that meet
-    `positive` are 1, those that meet `negative` are 0, and the rest is left out.
+    The first line names the columns, one of them `file`: paths relative to `images`. Commas, UTF-8. Rows with an empty
+    cell in the column are left out. Without conditions the cells are the labels; with them those that meet `positive`
+    are 1, those that meet `negative` are 0, and the rest is left out.
 
     Args:
         csv: the file.
         column: the column's name.
-        images: the folder of the pictures, which no row may leave.
+        images: the folder of the images, which no row may leave.
         positive: a condition, as `parse_condition` reads it.
         negative: another; without it, it is every cell that does not meet `positive`.
 
     Raises:
-        ArgumentError: what is missing, malformed or contradictory, with its line; a class without pictures.
+        ArgumentError: what is missing, malformed or contradictory, with its line; a class without images.
     """
-    kept = _labelled(Path(csv), column, positive, negative)
-    files = _existing(Path(images), [row for row, _ in kept])
-    return Labelled.of(zip(files, (value for _, value in kept), strict=True))
+    folder = Path(images)
+    labelled = _label_rows(Path(csv), column, positive, negative)
+    if not folder.is_dir():
+        raise ArgumentError(f"{folder}: there is no such folder of images. Check the path.")
+    pairs = []
+    missing = []
+    for row, label in labelled:
+        file = folder / row.file
+        # As written, not as resolved: a folder of links to images elsewhere is common and meant.
+        if not row.file or ".." in Path(row.file).parts or not file.is_relative_to(folder):
+            raise ArgumentError(
+                f"{Path(csv).name}, line {row.line}: {_quote(row.file)} is not inside of {folder}. Write paths "
+                "relative to that folder, without '..'."
+            )
+        if not _is_file(file):
+            missing.append(row.file)
+        pairs.append((file, label))
+    if missing:
+        raise ArgumentError(
+            f"{folder}: {len(missing)} of {len(pairs)} files of {Path(csv).name} are not there, the first of them "
+            f"{_quote(missing[0])}. Check the folder and the column 'file'."
+        )
+    return LabelledImages.of(pairs)
 
 
 def read_names(csv: AnyPath, column: str, positive: str | None = None, negative: str | None = None) -> dict[str, float]:
-    """The labels in a column of a CSV file, as `read_csv` reads them, by what it calls the files; looks for none.
+    """Read labels from a column of a CSV file as `read_csv` does, by file name; no file needs to be there.
 
     Raises:
-        ArgumentError: what is missing, malformed or contradictory, with its line; a class without pictures.
+        ArgumentError: what is missing, malformed or contradictory, with its line; a class without images.
     """
-    return {row.file: value for row, value in _labelled(Path(csv), column, positive, negative)}
-
-
-def _labelled(csv: Path, column: str, positive: str | None, negative: str | None) -> list[tuple["_Row", float]]:
-    """The rows that have a label, with it."""
-    label = _labelling(positive, negative)
-    labels = [(row, _label(row, label)) for row in _rows(csv, column)]
-    kept = [(row, value) for row, value in labels if value is not None]
-    _check_classes([value for _, value in kept], column, positive, negative)
-    return kept
+    return {row.file: value for row, value in _label_rows(Path(csv), column, positive, negative)}
 
 
 def parse_condition(text: str) -> Condition:
-    """What a little text demands of a cell: a comparison, a range or one value; they do not combine.
+    """Return the condition on a cell that a text describes: a comparison, a range or one value.
 
-    ">=55", "<=3", ">2" and "<3" compare numbers; "18..32" is a range with both ends in it; anything else is a
-    value that the cell has to equal, as text or as a number ("1" is met by "1" and by "1.0").
+    ">=55", "<=3", ">2" and "<3" compare numbers; "18..32" is a range that includes both ends; anything else is a value
+    that the cell has to equal, as text or as a number ("1" is met by "1" and by "1.0"). They do not combine.
 
     Raises:
-        ArgumentError: a malformed text; the condition itself raises it for a cell that has to be a number and
-            is not.
+        ArgumentError: a malformed text; the condition itself raises it for a cell that has to be a number and is not.
+
+    Examples:
+        >>> parse_condition("18..32")("25.5")
+        True
+        >>> parse_condition("yes")("no")
+        False
     """
     text = text.strip()
     if match := COMPARISON.fullmatch(text):
-        return _Compared(COMPARISONS[match[1]], float(match[2]))
+        compare, bound = COMPARISONS[match[1]], float(match[2])
+        return lambda cell: compare(_parse_number(cell), bound)
     if match := RANGE.fullmatch(text):
-        return _range(text, *match.groups())
+        low, high = match.groups()
+        if not low or not high or float(low) > float(high):
+            raise ArgumentError(f"{text!r} is not a range such as '18..32'. Give the lower end, then the higher one.")
+        return lambda cell: float(low) <= _parse_number(cell) <= float(high)
     if not text or text[0] in "<>=!":
-        raise ArgumentError(FORMS, repr(text), "write it in one of these forms")
-    return _Equal(text)
+        raise ArgumentError(f"{text!r} is not a condition such as '>=55', '<3', '18..32' or 'yes'.")
+    return lambda cell: cell.strip() == text or _is_same_number(cell, text)
 
 
-@dataclass(frozen=True)
-class _Compared:
-    compare: Callable[[float, float], bool]
-    bound: float
-
-    def __call__(self, cell: str) -> bool:
-        return self.compare(_number(cell), self.bound)
-
-
-@dataclass(frozen=True)
-class _Within:
-    low: float
-    high: float
-
-    def __call__(self, cell: str) -> bool:
-        return self.low <= _number(cell) <= self.high
-
-
-@dataclass(frozen=True)
-class _Equal:
-    text: str
-
-    def __call__(self, cell: str) -> bool:
-        return cell.strip() == self.text or _same_number(cell, self.text)
-
-
-@dataclass(frozen=True)
-class _Other:
-    condition: Condition
-
-    def __call__(self, cell: str) -> bool:
-        return not self.condition(cell)
-
-
-@dataclass(frozen=True)
-class _Classes:
-    positive: Condition
-    negative: Condition
-
-    def __call__(self, cell: str) -> float | None:
-        one, zero = self.positive(cell), self.negative(cell)
-        if one and zero:
-            raise ArgumentError("conditions that exclude each other", f"{_short(cell)}, which meets both", "part them")
-        return float(one) if one or zero else None
-
-
-def _range(text: str, low: str, high: str) -> Condition:
-    if not low or not high or float(low) > float(high):
-        raise ArgumentError("a range such as '18..32'", repr(text), "give the lower end, then the higher one")
-    return _Within(float(low), float(high))
-
-
-def _number(cell: str) -> float:
+def _parse_number(cell: str) -> float:
     try:
         number = float(cell)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ArgumentError("a number", _short(cell), "correct that cell, or empty it to leave its picture out")
+        raise ArgumentError(f"{_quote(cell)} is not a number. Correct that cell, or empty it to leave its image out.")
     return number
 
 
-def _same_number(cell: str, text: str) -> bool:
+def _is_same_number(cell: str, text: str) -> bool:
     try:
         return float(cell) == float(text)
     except ValueError:
         return False
 
 
-def _labelling(positive: str | None, negative: str | None) -> Callable[[str], float | None]:
-    if positive is None and negative is None:
-        return _number
-    if positive is None:
-        raise ArgumentError("a positive condition", f"only the negative one, '{negative}'", "say which pictures have 1")
-    one = parse_condition(positive)
-    return _Classes(one, _Other(one) if negative is None else parse_condition(negative))
-
-
-class _Row(NamedTuple):
+class _CsvRow(NamedTuple):
     line: int
     file: str
     cell: str
 
 
-def _rows(csv: Path, column: str) -> list[_Row]:
-    """The rows with something in the column."""
-    (_, header), *lines = _lines(csv)
-    names = [name.strip() for name in header]
-    file, place = (_place(csv, names, name) for name in ("file", column))
-    for line, cells in lines:
-        if len(cells) > len(names):
-            given = f"{len(cells)} in line {line} of {csv.name}"
-            raise ArgumentError(f"{len(names)} cells in a row", given, "put cells with commas in quotes")
-    rows = [_Row(line, _cell(cells, file), _cell(cells, place)) for line, cells in lines]
-    return [row for row in rows if row.cell]
+def _label_rows(csv: Path, column: str, positive: str | None, negative: str | None) -> list[tuple[_CsvRow, float]]:
+    """Return the rows that have a label, with it."""
+    if positive is None and negative is not None:
+        raise ArgumentError(f"The negative condition {negative!r} needs a positive one: say which images have 1.")
+    is_positive = None if positive is None else parse_condition(positive)
+    is_negative = None if negative is None else parse_condition(negative)
+    labelled = []
+    for row in _read_rows(csv, column):
+        try:
+            if is_positive is None:
+                label: float | None = _parse_number(row.cell)
+            else:
+                one = is_positive(row.cell)
+                zero = not one if is_negative is None else is_negative(row.cell)
+                if one and zero:
+                    raise ArgumentError(f"{_quote(row.cell)} meets both conditions. Make them exclude each other.")
+                label = float(one) if one or zero else None
+        except ArgumentError as error:
+            raise ArgumentError(f"{csv.name}, line {row.line}: {error}") from None
+        if label is not None:
+            labelled.append((row, label))
+    if positive is not None:
+        found = {label for _, label in labelled}
+        meanings = {1.0: repr(positive), 0.0: repr(negative) if negative else f"anything but {positive!r}"}
+        for value, meaning in meanings.items():
+            if value not in found:
+                raise ArgumentError(f"{csv.name}: no cell of column '{column}' meets {meaning}. Loosen that condition.")
+    return labelled
 
 
-def _lines(csv: Path) -> list[tuple[int, list[str]]]:
-    """The number and the cells of each line that is not blank; the first is the header."""
+def _read_rows(csv: Path, column: str) -> list[_CsvRow]:
+    """Return the rows that have something in the column."""
     # Without `strict`, a quote that is never closed would quietly swallow all that follows.
-    table = reader(StringIO(_text(csv), newline=""), strict=True)
+    table = reader(StringIO(_read_text(csv), newline=""), strict=True)
     try:
         lines = [(table.line_num, cells) for cells in table if cells]
     except CsvError as error:
-        given = f"{csv.name}, where line {table.line_num} is none ({error})"
-        raise ArgumentError("rows of comma-separated cells", given, "correct that line") from error
+        raise ArgumentError(
+            f"{csv.name}, line {table.line_num}: not comma-separated cells ({error}). Correct that line."
+        ) from error
     if not lines:
-        raise ArgumentError("a CSV file with a header", f"{csv.name}, which is empty", "name another file")
-    return lines
+        raise ArgumentError(f"{csv.name}: the file is empty. Name a CSV file with a header.")
+    names = [name.strip() for name in lines[0][1]]
+    file_index, label_index = _find_column(csv, names, "file"), _find_column(csv, names, column)
+    rows = []
+    for number, cells in lines[1:]:
+        if len(cells) > len(names):
+            raise ArgumentError(
+                f"{csv.name}, line {number}: {len(cells)} cells, but the header has {len(names)}. Put cells with "
+                "commas in quotes."
+            )
+        # Rows may end early, where the last cells are empty.
+        padded = [*cells, *[""] * (len(names) - len(cells))]
+        row = _CsvRow(number, padded[file_index].strip(), padded[label_index].strip())
+        if row.cell:
+            rows.append(row)
+    return rows
 
 
-def _text(csv: Path) -> str:
-    wanted = "a CSV file in UTF-8"
+def _read_text(csv: Path) -> str:
     try:
         if csv.stat().st_size > LARGEST:
-            raise ArgumentError(f"a CSV file of up to {LARGEST:,} bytes", f"{csv.name}, which is larger", "split it")
-        text = csv.read_bytes().decode("utf-8-sig")
+            raise ArgumentError(f"{csv.name}: a CSV file may have at most {LARGEST:,} bytes. Split it.")
+        text = csv.read_bytes().decode("utf-8-sig")  # spreadsheets begin their files with a byte order mark
     except OSError as error:
-        raise ArgumentError(wanted, f"{csv} ({error.strerror})", "check the path") from error
+        raise ArgumentError(f"{csv}: cannot read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
-        raise ArgumentError(wanted, f"{csv.name} in another encoding", "save it as UTF-8") from error
+        raise ArgumentError(f"{csv.name}: it is not UTF-8. Save it as CSV in UTF-8.") from error
     if "\0" in text:
-        raise ArgumentError(wanted, f"{csv.name}, which holds NUL bytes", "save it as plain text")
+        raise ArgumentError(f"{csv.name}: it holds NUL bytes. Save it as CSV in UTF-8.")
     return text
 
 
-def _place(csv: Path, names: Sequence[str], name: str) -> int:
-    if names.count(name) != 1:
-        given = f"{names.count(name) or 'none'} in {csv.name}, which has {_some(names)}"
-        raise ArgumentError(f"one column '{name}'", given, "name one of its columns, or correct its first line")
-    return names.index(name)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = [f"{len(names) - 20:,} more"] * (len(names) > 20)
-    return ", ".join([*map(_short, names[:20]), *more])
-
-
-def _cell(cells: Sequence[str], place: int) -> str:
-    return cells[place].strip() if place < len(cells) else ""
-
-
-def _label(row: _Row, label: Callable[[str], float | None]) -> float | None:
-    try:
-        return label(row.cell)
-    except ArgumentError as error:
-        wanted, given, remedy = error.args
-        raise ArgumentError(wanted, f"{given} (line {row.line})", remedy) from None
-
-
-def _check_classes(labels: Sequence[float], column: str, positive: str | None, negative: str | None) -> None:
-    if positive is None:
-        return
-    meanings = {1.0: f"'{positive}'", 0.0: f"'{negative}'" if negative else f"anything but '{positive}'"}
-    for label, meaning in meanings.items():
-        if label not in labels:
-            given = f"none among those with a value in the column '{column}'"
-            raise ArgumentError(f"pictures that meet {meaning}", given, "loosen that condition")
-
-
-def _existing(images: Path, rows: Sequence[_Row]) -> list[Path]:
-    if not images.is_dir():
-        raise ArgumentError("a folder of pictures", f"{images}, which is none", "check the path")
-    files = [_inside(images, row) for row in rows]
-    missing = [file for file in files if not _is_file(file)]
-    if missing:
-        first = missing[0].relative_to(images)
-        given = f"{len(missing)} of {len(files)} that are not there, the first of them {_short(str(first))}"
-        raise ArgumentError(f"the files of the rows in {images}", given, "check the folder and the column 'file'")
-    return files
-
-
-def _inside(images: Path, row: _Row) -> Path:
-    file = images / row.file
-    # As written, not as resolved: a folder of links to pictures elsewhere is common and meant.
-    if not row.file or ".." in Path(row.file).parts or not file.is_relative_to(images):
-        given = f"{_short(row.file)} in line {row.line}"
-        raise ArgumentError(f"files inside {images}", given, "write paths relative to that folder, without '..'")
-    return file
+def _find_column(csv: Path, names: Sequence[str], name: str) -> int:
+    if names.count(name) == 1:
+        return names.index(name)
+    shown = ", ".join(_quote(each) for each in names[:20])
+    if len(names) > 20:
+        shown += f" and {len(names) - 20:,} more"
+    number = f"{names.count(name)} columns" if name in names else "no column"
+    raise ArgumentError(f"{csv.name}: the header has {number} '{name}', but {shown}. Exactly one is needed.")
 
 
 def _is_file(path: Path) -> bool:
@@ -338,5 +292,5 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _short(text: str) -> str:
+def _quote(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.random_projection import GaussianRandomProjection
 
-from ddim_edit.directions.estimators import LogisticDirection
+from ddim_edit.directions import LogisticDirection
 from ddim_edit.errors import ArgumentError
 
 RESAMPLES = 1000

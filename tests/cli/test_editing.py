@@ -180,7 +180,7 @@ def test_another_level_is_refused(
     for name, level in {"old": "xT", "high": "0.4T", "deep": "0.4T", "wide": "h"}.items():
         line = [pictures[0], "--set", f"{fitted / name}{SUFFIX}=1", "--level", level]
         error = refused(run, tmp_path, *line)
-        assert f"wanted a direction of level {level}, was given {name} of level " in error
+        assert f", not {level}. " in error
     assert "'mid' is not a level" in refused(
         run, tmp_path, pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=1", "--level", "mid"
     )
@@ -192,7 +192,7 @@ def test_a_direction_of_another_model_is_refused_before_the_network_runs(
 ) -> None:
     line = [*pictures, "--set", f"{fitted / 'old'}{SUFFIX}=1", "--model", other_model]
     error = refused(run, tmp_path, *line)
-    assert "latents of model tiny, where the direction old was fitted, was given ones of model other: " in error
+    assert "fitted to latents of model tiny, not of model other. " in error
     twin = tiny.save_model(tmp_path / "tiny", seed=9)
     error = refused(run, tmp_path, *line[:-1], twin)
     assert f"weights {Direction.load(fitted / f'old{SUFFIX}').recipe.weights[:12]}" in error
@@ -203,10 +203,12 @@ def test_directions_that_do_not_go_together_are_refused(
     run: Run, fitted: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     old, high, deep = (f"{fitted / name}{SUFFIX}" for name in ("old", "high", "deep"))
-    assert "directions of one space" in refused(run, tmp_path, pictures[0], "--set", old, "--set", deep)
+    assert "Directions of x and of h cannot be combined" in refused(
+        run, tmp_path, pictures[0], "--set", old, "--set", deep
+    )
     assert "level " in refused(run, tmp_path, pictures[0], "--set", old, "--set", high)
-    assert "inside it" in refused(run, tmp_path, pictures[0], "--set", old, "--keep", old)
-    assert "independent" in refused(
+    assert "lies in the span" in refused(run, tmp_path, pictures[0], "--set", old, "--keep", old)
+    assert "combinations of the others" in refused(
         run, tmp_path, pictures[0], "--set", f"{fitted / 'wide'}{SUFFIX}", *["--keep", old] * 2
     )
 

@@ -1,9 +1,9 @@
-"""Where the directions of these tests live."""
+"""Recipes, and directions and latents that have them."""
 
 import torch
 
 from ddim_edit import Direction, LatentArray, Recipe
-from ddim_edit.directions import unit
+from ddim_edit.directions import to_unit
 from ddim_edit.latents.provenance import LatentArrayOrigin
 
 SHAPE = (3, 4, 4)
@@ -22,13 +22,15 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def of_x(name: str = "old", seed: int = 0, **changes: object) -> Direction:
     fields = {"intercept": 0.5, "mean": -1.25, "sd": 2.0, "recipe": X_HOME, "report": {"method": "mean", "auc": 0.9}}
-    return Direction(name, **{"vector": unit(randn(*SHAPE, seed=seed)), **fields, **changes})
+    return Direction(name, **{"vector": to_unit(randn(*SHAPE, seed=seed)), **fields, **changes})
 
 
 def of_h(name: str = "old", seed: int = 0, **changes: object) -> Direction:
-    return of_x(name, **{"vector": unit(randn(2, 5, 2, 2, seed=seed)), "recipe": H_HOME, "times": H_TIMES, **changes})
+    return of_x(
+        name, **{"vector": to_unit(randn(2, 5, 2, 2, seed=seed)), "recipe": H_HOME, "times": H_TIMES, **changes}
+    )
 
 
-def codes_of(rows: torch.Tensor) -> LatentArray:
-    """Samples [n, ...] as the codes of x."""
+def latents_of(rows: torch.Tensor) -> LatentArray:
+    """Return samples [n, ...] as latents of x."""
     return LatentArray(rows.float(), X_HOME)

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddim_edit import Direction, DirectionError, Grid, InversionConfig, Latent
-from ddim_edit.directions import SUFFIX, directions_in, find_direction, packaged_directions
-from ddim_edit.directions import shelf as shelves
+from ddim_edit.directions import SUFFIX, directions_in, find_direction, library, packaged_directions
 
 from .homes import H_HOME, H_TIMES, X_HOME, of_h, of_x, randn
 
@@ -20,7 +19,7 @@ KEY = "ddim-edit direction"
 
 
 @pytest.mark.parametrize("make", [of_x, of_h], ids=["x", "h"])
-def test_a_direction_comes_back_from_its_file(tmp_path: Path, make: Callable[..., Direction]) -> None:
+def test_files_round_trip(tmp_path: Path, make: Callable[..., Direction]) -> None:
     """All but the digits of the vector that float32 does not hold."""
     direction = make(report={"method": "mean", "auc": None, "n": 7, "nested": {"a": [1, 2.5]}})
     direction.save(tmp_path / f"a{SUFFIX}")
@@ -35,7 +34,7 @@ def test_a_direction_comes_back_from_its_file(tmp_path: Path, make: Callable[...
     found.require_fits(direction.recipe)
 
 
-def test_one_direction_has_one_file_whoever_writes_it(tmp_path: Path) -> None:
+def test_equal_directions_give_equal_bytes(tmp_path: Path) -> None:
     first, second, third = (tmp_path / f"{name}{SUFFIX}" for name in "abc")
     of_x(report={"a": 1, "b": 2}).save(first)
     of_x(report={"b": 2, "a": 1}).save(second)
@@ -95,14 +94,14 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_is_no_direction_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+def test_malformed_files_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"broken{SUFFIX}"
     BROKEN[name](path)
     with pytest.raises(DirectionError, match=r"^broken\.direction\.safetensors: [^\n]+$"):
         Direction.load(path)
 
 
-def test_what_is_said_of_a_broken_file_names_it(tmp_path: Path) -> None:
+def test_messages_name_the_file(tmp_path: Path) -> None:
     for name in ("missing", "text", "truncated", "no recipe", "a future recipe"):
         path = tmp_path / f"{name}{SUFFIX}"
         BROKEN[name](path)
@@ -114,14 +113,14 @@ def test_what_is_said_of_a_broken_file_names_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["a file/old", "\0"])
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, target: str) -> None:
+def test_unwritable_places_are_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "a file").write_text("kept")
     with pytest.raises((DirectionError, ValueError)):
         of_x().save(tmp_path / target)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a file"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writes_leave_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f"old{SUFFIX}"
     of_x().save(path)
     before = path.read_bytes()
@@ -137,7 +136,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
     assert path.read_bytes() == before
 
 
-def test_a_direction_is_a_unit_vector_with_a_unit() -> None:
+def test_vectors_must_have_length_1_and_a_positive_sd() -> None:
     for wrong in (
         {"vector": 2 * of_x().vector},
         {"vector": 0 * of_x().vector},
@@ -153,15 +152,15 @@ def test_a_direction_is_a_unit_vector_with_a_unit() -> None:
             of_x(**wrong)
 
 
-def test_a_score_is_a_number_of_deviations_from_the_mean() -> None:
-    direction, codes = of_x(), randn(5, 3, 4, 4, seed=9)
-    projections = (codes * direction.vector).sum((1, 2, 3))
-    torch.testing.assert_close(direction.score(codes), (projections + 1.25) / 2, rtol=1e-12, atol=1e-12)
-    step = direction.score(codes + 3 * 2.0 * direction.vector) - direction.score(codes)
+def test_score_counts_standard_deviations_from_the_mean() -> None:
+    direction, latents = of_x(), randn(5, 3, 4, 4, seed=9)
+    projections = (latents * direction.vector).sum((1, 2, 3))
+    torch.testing.assert_close(direction.score(latents), (projections + 1.25) / 2, rtol=1e-12, atol=1e-12)
+    step = direction.score(latents + 3 * 2.0 * direction.vector) - direction.score(latents)
     assert step.tolist() == pytest.approx([3] * 5)
 
 
-def test_a_direction_knows_how_to_invert_to_where_it_lives() -> None:
+def test_config_inverts_to_the_level_of_the_direction() -> None:
     assert of_x().config == InversionConfig("dpm2m", Grid("karras:14", (1.0, 90.0, 400.0)), dequantise=3)
     assert of_h().config == InversionConfig("dpm2m", Grid("karras:14", H_HOME.times), dequantise=0)
     assert (of_x().level, of_x().t) == ("400", 400.0)
@@ -172,7 +171,7 @@ def test_directions_are_found_by_name_file_and_folder(tmp_path: Path, monkeypatc
     for name in ("old", "baby"):
         of_x(name).save(tmp_path / "directions" / "toy" / f"{name}{SUFFIX}")
     (tmp_path / "directions" / "toy" / "README.md").write_text("a card")
-    monkeypatch.setattr(shelves.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(library.resources, "files", lambda _: tmp_path)
     assert list(packaged_directions("toy")) == ["baby", "old"] == list(directions_in(tmp_path / "directions" / "toy"))
     assert packaged_directions("nosuch") == {}
     assert find_direction("baby", "toy").name == "baby"
@@ -180,7 +179,7 @@ def test_directions_are_found_by_name_file_and_folder(tmp_path: Path, monkeypatc
     of_x("renamed").save(tmp_path / "plain.safetensors")
     assert find_direction(str(tmp_path / "plain.safetensors"), "toy").name == "renamed"
     for name, words in {
-        "young": r"\(one out of baby, old\), was given young: ",
+        "young": r"no direction 'young': toy comes with baby, old\.",
         f"young{SUFFIX}": "no such file",
     }.items():
         with pytest.raises(DirectionError, match=words):

@@ -12,14 +12,14 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ddim_edit.directions.estimators import (
+from ddim_edit.directions import (
     LDADirection,
     LogisticDirection,
     MeanDifference,
+    PrincipalDirections,
     RidgeDirection,
     SVMDirection,
 )
-from ddim_edit.directions.principal import PrincipalDirections
 
 from .samples import two_clouds
 

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from ddim_edit.directions.estimators import (
+from ddim_edit.directions import (
     LDADirection,
     LogisticDirection,
     MeanDifference,
+    PrincipalDirections,
     RidgeDirection,
     SVMDirection,
 )
-from ddim_edit.directions.principal import PrincipalDirections
 
 from .samples import planted
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from ddim_edit.directions.estimators import (
+from ddim_edit.directions import (
     LDADirection,
     LogisticDirection,
     MeanDifference,
+    PrincipalDirections,
     RidgeDirection,
     SVMDirection,
 )
-from ddim_edit.directions.principal import PrincipalDirections
 
 EVERY = [
     LogisticDirection(),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Direction, Editor, InversionConfig, Latents
-from ddim_edit.directions import make_edit, unit
+from ddim_edit.directions import make_edit, to_unit
 
 from .. import tiny
 from .measures import QUICK
@@ -23,7 +23,7 @@ def made(
     """A random direction, or that of a vector, fitted at a level as far as anybody can tell; a strength is 3 long."""
     (codes,) = editor.latents_at(GREY, [level], config)
     draw = torch.randn(codes.values.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    vector = unit(draw if vector is None else vector)
+    vector = to_unit(draw if vector is None else vector)
     return Direction(name, vector, 0.0, 0.0, 3.0, codes.recipe, codes.times)
 
 

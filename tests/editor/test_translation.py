@@ -19,7 +19,7 @@ from ddim_edit import (
     NoiseSchedule,
     load_model,
 )
-from ddim_edit.directions import unit
+from ddim_edit.directions import to_unit
 from ddim_edit.models.codec.pixels import ColourCodec
 
 from .. import tiny
@@ -52,7 +52,7 @@ def test_an_attribute_of_two_pictures_is_the_way_between_their_codes(editor: Edi
     direction = editor.attribute_from(files[0], files[1], "one", "0.6T", QUICK)
     (codes,) = editor.latents_at(files[:2], ["0.6T"], QUICK)
     way = (codes.values[0] - codes.values[1]).double()
-    assert max_error(direction.vector, unit(way)) < 1e-6
+    assert max_error(direction.vector, to_unit(way)) < 1e-6
     assert direction.sd == pytest.approx(float(way.norm()) / 2, rel=1e-6)
     assert direction.score(codes.values).tolist() == pytest.approx([1, -1], abs=1e-5)
     assert direction.report["gap"] == pytest.approx(float(way.norm()), rel=1e-6)
@@ -68,7 +68,7 @@ def test_any_handful_of_pictures_is_enough(editor: Editor, tmp_path: Path, n: in
     direction = editor.attribute_from(pictures[:n], pictures[n:], level="0.6T", config=PLAIN)
     (codes,) = editor.latents_at(pictures, ["0.6T"], PLAIN)
     way = codes.values[:n].double().mean(0) - codes.values[n:].double().mean(0)
-    assert max_error(direction.vector, unit(way)) < 1e-6
+    assert max_error(direction.vector, to_unit(way)) < 1e-6
     assert direction.report["gap"] == pytest.approx(float(way.norm()), rel=1e-5)
     assert (direction.report["positive"], direction.report["negative"]) == (n, m)
     assert direction.report["folds"] == (min(n, m) if min(n, m) > 1 else 0)
@@ -105,7 +105,7 @@ def test_the_closer_a_is_to_b_the_closer_an_analogy_is_to_c(editor: Editor, file
     errors = [max_error(editor.analogy(b + near, b, c, config=PLAIN), as_tensor(c)) for near in (1e-2, 1e-3)]
     assert errors[0] < 0.1
     assert errors[1] < errors[0] / 5
-    with pytest.raises(DirectionError, match=r"^wanted codes that differ [^\n]+, was given [^\n]+: [^\n]+$"):
+    with pytest.raises(DirectionError, match="no direction tells the labels apart"):
         editor.analogy(b, b, c, config=PLAIN)
 
 

@@ -48,7 +48,7 @@ def test_conditions_the_other_way_round_give_the_other_labels(faces) -> None:
     assert back == {name: 1 - label for name, label in there.items()}
 
 
-def test_what_spreadsheets_add_is_understood(faces) -> None:
+def test_byte_order_mark_quotes_and_blank_lines_are_understood(faces) -> None:
     table = b'\xef\xbb\xbffile, age ,note\r\n"a.png", 3 ,"x, ""y""\r\nz"\r\n\r\nb.png,4,\r\n'
     assert labels_of(faces, table, "age") == {"a.png": 3, "b.png": 4}
 
@@ -59,49 +59,54 @@ def test_a_file_may_have_two_rows(faces) -> None:
 
 
 REFUSED = {
-    "an empty file": ("", "age", (), "CSV file with a header, was given t.csv, which is empty"),
-    "another encoding": (b"file,age\n\xff.png,3\n", "age", (), "UTF-8, was given t.csv in another encoding"),
+    "an empty file": ("", "age", (), "t.csv: the file is empty"),
+    "another encoding": (b"file,age\n\xff.png,3\n", "age", (), "t.csv: it is not UTF-8"),
     "UTF-16": ("file,age".encode("utf-16"), "age", (), "UTF-8"),
-    "NUL bytes": (b"file,age\na.png,\x003\n", "age", (), "which holds NUL bytes"),
-    "a huge cell": (f"file,age\na.png,{'9' * 200_000}\n", "age", (), "line 2 is none .field larger than"),
-    "an open quote": ('file,age\n"a.png,3\nb.png,4\n', "age", (), "comma-separated cells"),
+    "NUL bytes": (b"file,age\na.png,\x003\n", "age", (), "it holds NUL bytes"),
+    "a huge cell": (
+        f"file,age\na.png,{'9' * 200_000}\n",
+        "age",
+        (),
+        "line 2: not .* cells .field larger than",
+    ),
+    "an open quote": ('file,age\n"a.png,3\nb.png,4\n', "age", (), "not comma-separated cells"),
     "no file column": (
         "name,age\na.png,3\n",
         "age",
         (),
-        "one column 'file', was given none in t.csv, .* 'name', 'age'",
+        "t.csv: the header has no column 'file', but 'name', 'age'",
     ),
-    "no such column": (FACES, "old", (), "one column 'old', was given none in t.csv, which has 'file', 'age', 'smile'"),
-    "a column twice": ("file,age,age\na.png,3,4\n", "age", (), "one column 'age', was given 2 in"),
-    "a cell too many": ("file,age\na.png,3\nb,png,4\n", "age", (), "2 cells in a row, was given 3 in line 3"),
-    "a word for a number": (FACES, "smile", (), r"a number, was given 'yes' \(line 2\)"),
-    "a word in a comparison": (FACES, "smile", (">=1",), r"a number, was given 'yes' \(line 2\)"),
-    "infinity": ("file,age\na.png,1\nb.png,inf\n", "age", (), r"a number, was given 'inf' \(line 3\)"),
+    "no such column": (FACES, "old", (), "no column 'old', but 'file', 'age', 'smile'"),
+    "a column twice": ("file,age,age\na.png,3,4\n", "age", (), "2 columns 'age'"),
+    "a cell too many": ("file,age\na.png,3\nb,png,4\n", "age", (), "line 3: 3 cells, but the header has 2"),
+    "a word for a number": (FACES, "smile", (), "t.csv, line 2: 'yes' is not a number"),
+    "a word in a comparison": (FACES, "smile", (">=1",), "t.csv, line 2: 'yes' is not a number"),
+    "infinity": ("file,age\na.png,1\nb.png,inf\n", "age", (), "line 3: 'inf' is not a number"),
     "files that are missing": (
         "file,age\na.png,1\nx.png,2\ny.png,3\n",
         "age",
         (),
-        "was given 2 of 3 that are not there, the first of them 'x.png'",
+        "2 of 3 files of t.csv are not there, the first of them 'x.png'",
     ),
-    "a folder for a file": ("file,age\nsub,1\na.png,2\n", "age", (), "1 of 2 that are not there"),
-    "a name too long": (f"file,age\n{'n' * 5000},1\na.png,2\n", "age", (), "1 of 2 that are not there"),
-    "no name": ("file,age\n,1\na.png,2\n", "age", (), "files inside .*, was given '' in line 2"),
-    "the folder above": ("file,age\n../a.png,1\n", "age", (), "files inside .*, was given '../a.png' in line 2"),
-    "a way out and in": ("file,age\nsub/../a.png,1\n", "age", (), "files inside"),
-    "a path from the root": ("file,age\n/etc/passwd,1\n", "age", (), "files inside"),
-    "nothing labelled": ("file,age\na.png,\n", "age", (), "at least two values, was given no labelled picture"),
-    "one value only": ("file,age\na.png,3\nb.png,3\n", "age", (), "was given 2 pictures with the label 3"),
-    "no positive": (FACES, "age", (">=70",), "pictures that meet '>=70', was given none .* column 'age'"),
-    "no negative": (FACES, "age", (">=1",), "pictures that meet anything but '>=1', was given none"),
-    "no such negative": (FACES, "age", (">=50", "<3"), "pictures that meet '<3', was given none"),
-    "conditions that meet": (FACES, "age", (">=40", "18..40"), r"exclude each other, was given '40', .*\(line 4\)"),
-    "a malformed condition": (FACES, "age", (">=",), "a condition such as"),
-    "an empty negative": (FACES, "age", (">=55", ""), "a condition such as"),
+    "a folder for a file": ("file,age\nsub,1\na.png,2\n", "age", (), "1 of 2 files of t.csv are not there"),
+    "a name too long": (f"file,age\n{'n' * 5000},1\na.png,2\n", "age", (), "1 of 2 files of t.csv are not there"),
+    "no name": ("file,age\n,1\na.png,2\n", "age", (), "line 2: '' is not inside of"),
+    "the folder above": ("file,age\n../a.png,1\n", "age", (), "line 2: '../a.png' is not inside of"),
+    "a way out and in": ("file,age\nsub/../a.png,1\n", "age", (), "is not inside of"),
+    "a path from the root": ("file,age\n/etc/passwd,1\n", "age", (), "is not inside of"),
+    "nothing labelled": ("file,age\na.png,\n", "age", (), "No image has a label"),
+    "one value only": ("file,age\na.png,3\nb.png,3\n", "age", (), "All 2 images have the label 3"),
+    "no positive": (FACES, "age", (">=70",), "no cell of column 'age' meets '>=70'"),
+    "no negative": (FACES, "age", (">=1",), "meets anything but '>=1'"),
+    "no such negative": (FACES, "age", (">=50", "<3"), "meets '<3'"),
+    "conditions that meet": (FACES, "age", (">=40", "18..40"), "line 4: '40' meets both conditions"),
+    "a malformed condition": (FACES, "age", (">=",), "is not a condition such as"),
+    "an empty negative": (FACES, "age", (">=55", ""), "is not a condition such as"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_used_is_refused_in_a_sentence(faces, case: str) -> None:
+def test_malformed_tables_are_refused(faces, case: str) -> None:
     text, column, conditions, message = REFUSED[case]
     with pytest.raises(ArgumentError, match=message) as caught:
         labels_of(faces, text, column, *conditions)
@@ -111,23 +116,23 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(faces, case: str) -> None:
 
 def test_a_negative_condition_needs_a_positive_one(faces) -> None:
     (faces / "t.csv").write_text(FACES)
-    with pytest.raises(ArgumentError, match="a positive condition, was given only the negative one, '<3'"):
+    with pytest.raises(ArgumentError, match="negative condition '<3' needs a positive one"):
         read_csv(faces / "t.csv", "age", faces / "images", negative="<3")
 
 
 def test_missing_places_are_named(faces) -> None:
-    with pytest.raises(ArgumentError, match=r"none.csv \(No such file or directory\): check the path"):
+    with pytest.raises(ArgumentError, match=r"none\.csv: cannot read: No such file or directory"):
         read_csv(faces / "none.csv", "age", faces / "images")
-    with pytest.raises(ArgumentError, match=r"images \(Is a directory\): check the path"):
+    with pytest.raises(ArgumentError, match="images: cannot read: Is a directory"):
         read_csv(faces / "images", "age", faces / "images")
     (faces / "t.csv").write_text(FACES)
-    with pytest.raises(ArgumentError, match=r"a folder of pictures, was given .*nowhere, which is none"):
+    with pytest.raises(ArgumentError, match="nowhere: there is no such folder of images"):
         read_csv(faces / "t.csv", "age", faces / "nowhere")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
-def test_any_bytes_give_labels_or_a_sentence(faces, noise: bytes) -> None:
+def test_any_bytes_give_labels_or_an_argument_error(faces, noise: bytes) -> None:
     for table in (noise, b"file,age\n" + noise):
         with suppress(ArgumentError):
             assert set(labels_of(faces, table, "age")) <= {"a.png", "b.png", "sub/c.png", "d.png", "e.png"}

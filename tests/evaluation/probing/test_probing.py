@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 
-from ddim_edit.directions.estimators import LogisticDirection
+from ddim_edit.directions import LogisticDirection
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.probing import RESAMPLES, ProbeReport, probe, random_projection
 

@@ -1,0 +1,1 @@
+"""Estimators of directions, one module each: see `ddim_edit.directions.registry`."""
