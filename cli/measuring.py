@@ -11,7 +11,7 @@ from .options import images_argument, with_condition, with_crop, with_session
 from .session import Session
 
 if TYPE_CHECKING:
-    from ddim_edit import Integration
+    from ddim_edit import LikelihoodConfig
     from ddim_edit.images import InputImage
 
 Row = Mapping[str, Any]
@@ -51,11 +51,11 @@ def likelihood(
     that 8-bit pixels take. Costs 4 evaluations a step for the picture and for each probe, always in fp32. The mean's
     error is that over pictures.
     """
-    from ddim_edit import Condition, Integration
+    from ddim_edit import Condition, LikelihoodConfig
 
     if session.dtype == "auto":
         session.dtype = "fp32"
-    told = Integration(steps, probes, seed, start=start, condition=Condition(**condition))
+    told = LikelihoodConfig(steps, probes, seed, start=start, condition=Condition(**condition))
     rows = []
     files = picture_files(session, images)
     for batch in pictures_of(session, files, files, crop):
@@ -67,7 +67,7 @@ def likelihood(
     session.leave()
 
 
-def _measured(session: Session, batch: "Sequence[tuple[Path, InputImage]]", told: "Integration") -> Iterator[Row]:
+def _measured(session: Session, batch: "Sequence[tuple[Path, InputImage]]", told: "LikelihoodConfig") -> Iterator[Row]:
     from ddim_edit import log_likelihood
 
     pictures = [picture for _, picture in batch]

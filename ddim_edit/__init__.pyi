@@ -45,7 +45,7 @@ from .errors import (
     ModelError,
 )
 from .evaluation.evaluator import evaluate
-from .evaluation.likelihood.bits import Integration, Likelihood, log_likelihood
+from .evaluation.likelihood.bits import Likelihood, LikelihoodConfig, log_likelihood
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
 from .latents.cache import LatentArray, LatentCache
@@ -89,7 +89,6 @@ __all__ = [
     "Grid",
     "GuidedDenoiser",
     "ImageError",
-    "Integration",
     "Inversion",
     "InversionConfig",
     "Karras",
@@ -104,6 +103,7 @@ __all__ = [
     "Latents",
     "Level",
     "Likelihood",
+    "LikelihoodConfig",
     "LogisticDirection",
     "MeanDifference",
     "MissingExtraError",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddim_edit import Editor, InversionConfig, load_model
-from ddim_edit.evaluation.likelihood.bits import Integration, log_likelihood
+from ddim_edit.evaluation.likelihood.bits import LikelihoodConfig, log_likelihood
 from ddim_edit.metrics import LPIPS
 from ddim_edit.models import loading
 from ddim_edit.models.autoencoders import load_autoencoder
@@ -67,7 +67,7 @@ def test_an_editor_works(editor: Editor, tmp_path: Path) -> None:
 
 def test_likelihood_is_measured(editor: Editor) -> None:
     images = torch.zeros(1, 3, tiny.SIZE, tiny.SIZE)
-    assert log_likelihood(editor.model, images, Integration(steps=2, probes=2)).bits.isfinite().all()
+    assert log_likelihood(editor.model, images, LikelihoodConfig(steps=2, probes=2)).bits.isfinite().all()
 
 
 @pytest.mark.parametrize("name", REFINERS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddim_edit import Integration, load_model, log_likelihood
+from ddim_edit import LikelihoodConfig, load_model, log_likelihood
 
 from .conftest import Run
 
@@ -24,7 +24,7 @@ def small(model: Path) -> list[object]:
 
 def test_rows_are_those_of_the_library(done: Run, pictures: list[Path], model: Path, small: list[object]) -> None:
     outcome = done("likelihood", *pictures, *small, "--probes", 3, "--seed", 4, "--json")
-    found = log_likelihood(load_model(model), pictures, Integration(3, probes=3, seed=4))
+    found = log_likelihood(load_model(model), pictures, LikelihoodConfig(3, probes=3, seed=4))
     assert [row["input"] for row in outcome.rows] == [str(path) for path in pictures]
     for row, bits, error, nats in zip(outcome.rows, found.bits, found.error, found.nats, strict=True):
         assert row.keys() == FIELDS
@@ -59,7 +59,7 @@ def test_the_network_computes_in_float32_whatever_suits_the_processor(
     assert "tiny in float32 on " in outcome.err
     refused = run("likelihood", pictures[0], *small, "--dtype", "bf16")
     assert (refused.status, refused.out) == (1, "")
-    assert "wanted a network in float32, was given tiny in bfloat16" in refused.errors[0]
+    assert "tiny computes in bfloat16" in refused.errors[0]
 
 
 def test_one_bad_file_ends_nothing(run: Run, pictures: list[Path], small: list[object]) -> None:

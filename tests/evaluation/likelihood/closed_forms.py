@@ -92,7 +92,7 @@ def mixture(seed: int = 0, shape: Sequence[int] = SHAPE) -> Mixture:
     return Mixture(MixtureDenoiser(0.3 * randn(3, *shape, seed=seed + 2), widths, weights))
 
 
-def exact_slope(denoiser: Denoiser, x: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def exact_linearization(denoiser: Denoiser, x: Tensor, level: Level) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Eps and products with the transpose of J, by reverse-mode differentiation; of denoisers written in torch."""
     x = x.detach().requires_grad_()
     eps = denoiser(x, level).eps

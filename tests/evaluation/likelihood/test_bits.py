@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit import Condition, Integration, Likelihood, Model, log_likelihood
+from ddim_edit import Condition, Likelihood, LikelihoodConfig, Model, log_likelihood
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError
@@ -19,7 +19,7 @@ from ddim_edit.models.codec.pixels import GreyCodec
 
 from .closed_forms import DATA, DIM, SHAPE, GaussianDenoiser, model_of, randn
 
-AS_IT_IS = Integration(dequantise=False, probes=None)
+AS_IT_IS = LikelihoodConfig(dequantise=False, probes=None)
 
 
 def isotropic(width: float, mean: float = 0.0, dim: int = DIM) -> GaussianDenoiser:
@@ -59,7 +59,8 @@ def test_dequantised_bits_bound_those_of_the_discrete_model_from_above() -> None
     edges = picture[0, 0, 0, 0].double() + torch.tensor([-0.5, 0.5]).double() / 127.5
     discrete = -torch.log2(normal.cdf(edges[1]) - normal.cdf(edges[0]))
     found = [
-        log_likelihood(model_of(isotropic(width)), picture, Integration(seed=seed)).bits.item() for seed in range(40)
+        log_likelihood(model_of(isotropic(width)), picture, LikelihoodConfig(seed=seed)).bits.item()
+        for seed in range(40)
     ]
     mean, error = mean_and_error(found)
     assert error is not None
@@ -76,7 +77,7 @@ def first_x(seed: int, dequantise: bool) -> Tensor:
         return isotropic(1, dim=3 * 16 * 16)(x, level)
 
     picture = to_float(torch.full((1, 3, 16, 16), 100).byte())
-    log_likelihood(model_of(spy, (3, 16, 16)), picture, Integration(1, seed=seed, dequantise=dequantise))
+    log_likelihood(model_of(spy, (3, 16, 16)), picture, LikelihoodConfig(1, seed=seed, dequantise=dequantise))
     return seen[0]
 
 
@@ -92,7 +93,7 @@ def test_dequantisation_is_even_over_each_pixels_own_grey_level() -> None:
 
 def test_neither_batch_nor_order_changes_a_picture_and_a_seed_does() -> None:
     model, pictures = model_of(DATA["correlated"]), pixels(5)
-    told = Integration(steps=3)
+    told = LikelihoodConfig(steps=3)
     together = log_likelihood(model, pictures, told)
     alone = log_likelihood(model, pictures.flip(0), told, batch_size=2)
     torch.testing.assert_close(together.bits, alone.bits.flip(0), rtol=0, atol=1e-9)
@@ -104,7 +105,7 @@ def test_neither_batch_nor_order_changes_a_picture_and_a_seed_does() -> None:
 def test_what_it_cost_is_told_and_seen_as_it_happens() -> None:
     seen: list[int] = []
     found = log_likelihood(
-        model_of(isotropic(0.5)), pixels(5), Integration(3, probes=4), batch_size=2, on_evaluation=seen.append
+        model_of(isotropic(0.5)), pixels(5), LikelihoodConfig(3, probes=4), batch_size=2, on_evaluation=seen.append
     )
     assert (found.nfe, found.probes, found.dim) == (3 * 4 * (1 + 4), 4, DIM)
     assert seen == [2] * found.nfe + [2] * found.nfe + [1] * found.nfe
@@ -122,8 +123,8 @@ def test_a_condition_is_followed_guidance_included() -> None:
     model = replace(model_of(class_0), conditioner=lambda told: (class_0, class_1)[told.label or 0])
     pictures = pixels(2)
     for label, data in enumerate((class_0, class_1)):
-        ours = log_likelihood(model, pictures, Integration(5, condition=Condition(label=label)))
-        torch.testing.assert_close(ours.bits, log_likelihood(model_of(data), pictures, Integration(5)).bits)
+        ours = log_likelihood(model, pictures, LikelihoodConfig(5, condition=Condition(label=label)))
+        torch.testing.assert_close(ours.bits, log_likelihood(model_of(data), pictures, LikelihoodConfig(5)).bits)
 
 
 def test_a_model_of_grey_pictures_is_measured_in_grey_levels_and_takes_no_colour() -> None:
@@ -134,7 +135,7 @@ def test_a_model_of_grey_pictures_is_measured_in_grey_levels_and_takes_no_colour
     torch.testing.assert_close(
         found.nats, isotropic(0.5, dim=4).log_density(picture[:, :1].double()), rtol=0, atol=4e-3
     )
-    with pytest.raises(ArgumentError, match="wanted grey pictures"):
+    with pytest.raises(ArgumentError, match="is a model of grey images"):
         log_likelihood(grey, pixels(1), AS_IT_IS)
 
 
@@ -152,24 +153,24 @@ def latent_model() -> Model:
 @pytest.mark.parametrize(
     ("model", "told", "kind", "words"),
     [
-        (latent_model(), Integration(), ModelError, "diffuses the latents of an autoencoder"),
-        (replace(model_of(isotropic(1)), dtype="mixed"), Integration(), ModelError, "wanted a network in float32"),
-        (replace(model_of(isotropic(1)), dtype="tf32"), Integration(), ModelError, "in tf32"),
-        (model_of(isotropic(1)), Integration(steps=0), ArgumentError, "at least 1 step"),
-        (model_of(isotropic(1)), Integration(probes=1), ArgumentError, "at least 2 probes"),
-        (model_of(isotropic(1)), Integration(start=1000), ArgumentError, "from a time in"),
-        (model_of(isotropic(1)), Integration(condition=Condition(label=1)), ArgumentError, "it is unconditional"),
+        (latent_model(), LikelihoodConfig(), ModelError, "diffuses the latents of an autoencoder"),
+        (replace(model_of(isotropic(1)), dtype="mixed"), LikelihoodConfig(), ModelError, "Load it in float32"),
+        (replace(model_of(isotropic(1)), dtype="tf32"), LikelihoodConfig(), ModelError, "computes in tf32"),
+        (model_of(isotropic(1)), LikelihoodConfig(steps=0), ArgumentError, "at least 1 step"),
+        (model_of(isotropic(1)), LikelihoodConfig(probes=1), ArgumentError, "at least 2 probes"),
+        (model_of(isotropic(1)), LikelihoodConfig(start=1000), ArgumentError, "from a time in"),
+        (model_of(isotropic(1)), LikelihoodConfig(condition=Condition(label=1)), ArgumentError, "it is unconditional"),
     ],
 )
 def test_what_has_no_such_likelihood_is_refused(
-    model: Model, told: Integration, kind: type[DDIMEditError], words: str
+    model: Model, told: LikelihoodConfig, kind: type[DDIMEditError], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
         log_likelihood(model, pixels(1), told)
 
 
 def test_no_pictures_have_no_likelihood() -> None:
-    with pytest.raises(ArgumentError, match="at least one picture"):
+    with pytest.raises(ArgumentError, match="There are no images"):
         log_likelihood(model_of(isotropic(1)), pixels(0))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit import Integration, Likelihood, Model, load_model, log_likelihood
-from ddim_edit.evaluation.likelihood.traces import Hutchinson, every_unit
+from ddim_edit import Likelihood, LikelihoodConfig, Model, load_model, log_likelihood
+from ddim_edit.evaluation.likelihood.traces import Hutchinson, exact_trace
 from ddim_edit.images import to_float
 
 from ... import tiny
@@ -22,17 +22,17 @@ def images(n: int) -> Tensor:
     return torch.stack([to_float(torch.from_numpy(tiny.pixels(seed, 8, 8)).movedim(-1, 0)) for seed in range(n)])
 
 
-def on_gpu(model: Model, integration: Integration, n: int) -> tuple[Likelihood, PretendGPU]:
+def on_gpu(model: Model, config: LikelihoodConfig, n: int) -> tuple[Likelihood, PretendGPU]:
     with pretend_gpu() as gpu:
         moved = model_on(gpu, model)
         gpu.reset()
-        return log_likelihood(moved, images(n), integration, batch_size=2), gpu
+        return log_likelihood(moved, images(n), config, batch_size=2), gpu
 
 
 @pytest.mark.parametrize("probes", [2, 5])
 def test_figures_are_those_of_the_cpu(model: Model, probes: int) -> None:
-    found, _ = on_gpu(model, Integration(2, probes), 3)
-    expected = log_likelihood(model, images(3), Integration(2, probes), batch_size=2)
+    found, _ = on_gpu(model, LikelihoodConfig(2, probes), 3)
+    expected = log_likelihood(model, images(3), LikelihoodConfig(2, probes), batch_size=2)
     torch.testing.assert_close(found.bits, expected.bits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.error, expected.error, rtol=1e-2, atol=1e-4)
     assert not found.nats.is_cuda
@@ -41,15 +41,15 @@ def test_figures_are_those_of_the_cpu(model: Model, probes: int) -> None:
 @pytest.mark.parametrize("probes", [2, 7])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_gpu_is_waited_for_at_the_end_alone(model: Model, steps: int, probes: int) -> None:
-    _, gpu = on_gpu(model, Integration(steps, probes), 3)
+    _, gpu = on_gpu(model, LikelihoodConfig(steps, probes), 3)
     assert sum(gpu.waits.values()) == 2  # for the nats of all images, and their variance
 
 
-def test_every_unit_is_multiplied_without_a_wait() -> None:
+def test_exact_trace_is_multiplied_without_a_wait() -> None:
     with pretend_gpu() as gpu:
         x = randn(2, *SHAPE).to("cuda")
         gpu.reset()
-        found = every_unit(x, lambda v: 3 * v)
+        found = exact_trace(x, lambda v: 3 * v)
         assert not gpu.waits
         assert found.value.tolist() == [3.0 * x[0].numel()] * 2
 

@@ -10,14 +10,14 @@ from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.parametrization import DDPMParametrization, Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
-from ddim_edit.evaluation.likelihood.traces import Differences, Hutchinson, every_unit
+from ddim_edit.evaluation.likelihood.traces import FiniteDifferences, Hutchinson, exact_trace
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 from ddim_edit.models.unet.config import UNetConfig
 from ddim_edit.models.unet.network import UNet
 
 from ... import tiny
-from .closed_forms import DATA, DIM, LINEAR, SHAPE, Data, correlated, diagonal, exact_slope, randn
+from .closed_forms import DATA, DIM, LINEAR, SHAPE, Data, correlated, diagonal, exact_linearization, randn
 
 MATRIX = randn(DIM, DIM, seed=5)
 
@@ -51,8 +51,8 @@ def test_a_trace_by_signs_is_unbiased_and_its_variance_is_the_one_that_theory_ha
     torch.testing.assert_close(variance.mean(), exact, rtol=0.05, atol=0)
 
 
-def test_every_unit_vector_gives_the_whole_trace() -> None:
-    value, variance = every_unit(randn(2, *SHAPE), times(MATRIX))
+def test_exact_trace_vector_gives_the_whole_trace() -> None:
+    value, variance = exact_trace(randn(2, *SHAPE), times(MATRIX))
     torch.testing.assert_close(value, MATRIX.trace().expand(2))
     assert not variance.any()
 
@@ -73,16 +73,16 @@ def test_products_are_those_of_the_jacobian(name: str, t: float) -> None:
     matrices = jacobian(data, x, t)
     torch.testing.assert_close(matrices, matrices.mT)  # as J is s times a Hessian of ln p
     expected = torch.einsum("bij,bj->bi", matrices, v.flatten(1)).view_as(v)
-    for slope, tolerance in ((exact_slope, 1e-12), (Differences(LINEAR.level(1).sigma), 3e-3)):
-        eps, product = slope(data, x, level)
+    for linearization, tolerance in ((exact_linearization, 1e-12), (FiniteDifferences(LINEAR.level(1).sigma), 3e-3)):
+        eps, product = linearization(data, x, level)
         torch.testing.assert_close(eps, data(x, level).eps)
         assert (product(v) - expected).norm() <= tolerance * expected.norm()
 
 
 def test_differences_of_what_is_linear_are_exact() -> None:
     data, level = correlated(), LINEAR.level(300)
-    _, product = Differences(LINEAR.level(1).sigma)(data, randn(2, *SHAPE), level)
-    _, exact = exact_slope(data, randn(2, *SHAPE), level)
+    _, product = FiniteDifferences(LINEAR.level(1).sigma)(data, randn(2, *SHAPE), level)
+    _, exact = exact_linearization(data, randn(2, *SHAPE), level)
     torch.testing.assert_close(product(randn(2, *SHAPE, seed=4)), exact(randn(2, *SHAPE, seed=4)), rtol=0, atol=1e-10)
 
 
@@ -94,7 +94,7 @@ def test_differences_at_the_clean_image_are_as_wide_as_at_the_first_level() -> N
         seen.append(x)
         return diagonal()(x, level)
 
-    _, product = Differences(least, step=0.1)(spy, torch.zeros(1, *SHAPE), LINEAR.level(0))
+    _, product = FiniteDifferences(least, step=0.1)(spy, torch.zeros(1, *SHAPE), LINEAR.level(0))
     product(torch.ones(1, *SHAPE))
     torch.testing.assert_close(seen[1] - seen[0], torch.full((1, *SHAPE), 0.1 * least))
 
@@ -116,12 +116,12 @@ def test_the_trace_of_a_loaded_network_is_that_of_its_derivative(
     level = model.schedule.level(t)
     x = level.alpha * 0.5 * randn(1, 3, 8, 8) + level.sigma * randn(1, 3, 8, 8, seed=1)
     matrix = torch.autograd.functional.jacobian(lambda z: plain(z, level).eps, x).view(192, 192)
-    _, product = Differences(model.schedule.level(1).sigma)(model.denoiser, x, level)
-    found = every_unit(x, product).value.item()
+    _, product = FiniteDifferences(model.schedule.level(1).sigma)(model.denoiser, x, level)
+    found = exact_trace(x, product).value.item()
     # A walk weighs a trace by about this noise.
     assert abs(found - matrix.trace()) * max(level.sigma, 0.01) < 192e-4
 
 
 def test_one_probe_has_no_spread() -> None:
-    with pytest.raises(ArgumentError, match="at least 2 probes, was given 1"):
+    with pytest.raises(ArgumentError, match="at least 2 probes, not 1"):
         Hutchinson(1, [0])

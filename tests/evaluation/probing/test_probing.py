@@ -179,7 +179,7 @@ def test_the_report_is_json_and_text_and_knows_its_best() -> None:
     assert [line.split()[:4] for line in lines] == [
         [row.representation, str(row.dim), str(row.n), str(row.draws)] for row in report.rows
     ]
-    with pytest.raises(ArgumentError, match="out of 20, 300, was given 21"):
+    with pytest.raises(ArgumentError, match="no probes of 21 labels, only of 20, 300"):
         report.best(21)
 
 
@@ -196,20 +196,25 @@ def test_a_projection_keeps_distances_as_its_theorem_says() -> None:
 
 CODES, LABELS = np.ones((8, 2)), np.array([0, 1] * 4)
 REFUSED = {
-    "three classes": ({"a": CODES}, np.arange(8) % 3, {}, "labels of two values, was given 3 values"),
-    "one class": ({"a": CODES}, np.ones(8), {}, "labels of two values, was given 1 values"),
-    "a table of labels": ({"a": CODES}, CODES, {}, "list of labels"),
-    "other rows": ({"a": CODES[1:]}, LABELS, {}, r"codes 'a' of shape \[8, d\].*was given shape \[7, 2\]"),
-    "pictures": ({"a": np.ones((8, 3, 4, 4))}, LABELS, {}, r"was given shape \[8, 3, 4, 4\]: flatten"),
-    "codes of no values": ({"a": np.ones((8, 0))}, LABELS, {}, r"was given shape \[8, 0\]"),
-    "NaN": ({"a": CODES * np.nan}, LABELS, {}, "finite codes 'a'"),
-    "a class of one": ({"a": CODES}, np.arange(8) == 0, {}, "was given 1 pictures of one class and 7"),
-    "a test of one": ({"a": CODES}, LABELS, {"test_fraction": 0.01}, "was given 4 pictures of one class and 4"),
-    "a test of one class": ({"a": np.ones((30, 2))}, np.arange(30) < 2, {"test_fraction": 0.1}, "was given 2 pictures"),
+    "three classes": ({"a": CODES}, np.arange(8) % 3, {}, "list of two values, not 3 values"),
+    "one class": ({"a": CODES}, np.ones(8), {}, "list of two values, not 1 values"),
+    "a table of labels": ({"a": CODES}, CODES, {}, "must be a list of two values"),
+    "other rows": ({"a": CODES[1:]}, LABELS, {}, r"'a' must have shape \[8, d\].*not \[7, 2\]"),
+    "pictures": ({"a": np.ones((8, 3, 4, 4))}, LABELS, {}, r"not \[8, 3, 4, 4\]\. Flatten"),
+    "codes of no values": ({"a": np.ones((8, 0))}, LABELS, {}, r"not \[8, 0\]"),
+    "NaN": ({"a": CODES * np.nan}, LABELS, {}, "'a' has NaN"),
+    "a class of one": ({"a": CODES}, np.arange(8) == 0, {}, "1 images of one class and 7"),
+    "a test of one": ({"a": CODES}, LABELS, {"test_fraction": 0.01}, "4 images of one class and 4"),
+    "a test of one class": (
+        {"a": np.ones((30, 2))},
+        np.arange(30) < 2,
+        {"test_fraction": 0.1},
+        "2 images of one class",
+    ),
     "a test of all": ({"a": CODES}, LABELS, {"test_fraction": 1.0}, "between 0 and 1"),
-    "size 1": ({"a": CODES}, LABELS, {"sizes": [1]}, "sizes of at least 2"),
-    "large sizes": ({"a": CODES}, LABELS, {"sizes": [100]}, "sizes up to 6, .* was given 100"),
-    "no sizes": ({"a": CODES}, LABELS, {"sizes": []}, "was given no size"),
+    "size 1": ({"a": CODES}, LABELS, {"sizes": [1]}, "must be at least 2"),
+    "large sizes": ({"a": CODES}, LABELS, {"sizes": [100]}, "one up to 6, .*: 100"),
+    "no sizes": ({"a": CODES}, LABELS, {"sizes": []}, "training images: none"),
     "no draws": ({"a": CODES}, LABELS, {"draws": 0}, "at least 1 draw"),
 }
 
@@ -228,7 +233,7 @@ def test_impossible_projections_are_refused(pixels: np.ndarray, dim: int) -> Non
 
 
 def test_a_report_without_rows_has_no_best() -> None:
-    with pytest.raises(ArgumentError, match="no size"):
+    with pytest.raises(ArgumentError, match="only of none"):
         ProbeReport((), train=3, test=1, positives=0.5, seed=0).best()
 
 
