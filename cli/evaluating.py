@@ -161,7 +161,7 @@ def _evaluate_files(
                 if not row.converged:
                     setting = row.setting
                     text = f"{setting.solver} {setting.grid} did not converge in {setting.steps} steps"
-                    session.warn(f"{row.picture}: {text}")
+                    session.warn(f"{row.image}: {text}")
                 found.append(row)
         if not found:
             session.leave()

@@ -160,8 +160,8 @@ def reconstruct(
     rows, sheet, sheet_file = [], Sheet(), claim(output / "sheet.png", resolved(images), overwrite)
     for batch in pictures(session, images, Place(output, ".png", overwrite), crop, {sheet_file}):
         trip = session.editor.reconstruct([picture for _, picture in batch], make_method(method))
-        sheet.add(trip.originals, trip.pictures, [picture.source for _, picture in batch])
-        for (job, _), picture, latent, score in zip(batch, trip.pictures, trip.latents, trip.scores, strict=True):
+        sheet.add(trip.originals, trip.decoded, [picture.source for _, picture in batch])
+        for (job, _), picture, latent, score in zip(batch, trip.decoded, trip.latents, trip.scores, strict=True):
             with session.survive(job.source):
                 save_picture(job.target, picture, latent, session.metadata)
                 warn_if_unfinished(session, job.source, score)

@@ -170,7 +170,7 @@ class Editor:
         scores = chain.from_iterable(score() for _, score in scored)
         return Reconstruction(
             originals=torch.cat([batch.originals for batch, _ in batches]),
-            pictures=torch.cat([batch.decoded for batch, _ in batches if batch.decoded is not None]),
+            decoded=torch.cat([batch.decoded for batch, _ in batches if batch.decoded is not None]),
             latents=latents,
             scores=tuple({**latent.report, **score} for latent, score in zip(latents, scores, strict=True)),
         )

@@ -32,7 +32,7 @@ photo, boy, young, old, other = (
 trip = editor.reconstruct([photo, other])
 codes = trip.latents
 faces(
-    [torch.stack([a, x / 3, b]) for a, x, b in zip(trip.originals, codes.x, trip.pictures, strict=True)],
+    [torch.stack([a, x / 3, b]) for a, x, b in zip(trip.originals, codes.x, trip.decoded, strict=True)],
     columns=["picture", "x_T", "decoded"],
 )
 for scores in trip.scores:
@@ -52,7 +52,7 @@ for scores in trip.scores:
 
 frames = 6
 rows = {name: editor.decode(editor.interpolate(codes, frames, name)[1:-1]) for name in ("slerp", "lerp")}
-ends = trip.pictures
+ends = trip.decoded
 weights = torch.linspace(0, 1, frames).double()[:, None, None, None]
 mixed = torch.lerp(ends[:1], ends[1:], weights)
 walks = [torch.cat([ends[:1], row, ends[1:]]) for row in rows.values()]

@@ -101,7 +101,7 @@ class TestWays:
         torch.testing.assert_close(back, x, atol=2e-4, rtol=0)
 
     def test_ours_is_the_round_trip_of_the_editor(self, folder: Path, pictures: Tensor) -> None:
-        wanted = Editor(load_model(folder)).reconstruct(pictures, InversionConfig(steps=self.STEPS)).pictures
+        wanted = Editor(load_model(folder)).reconstruct(pictures, InversionConfig(steps=self.STEPS)).decoded
         assert_alike(lap(ours(folder, CPU, "float32")(self.STEPS), pictures, CPU).back, wanted)
 
     def test_both_cost_one_evaluation_a_step(self, folder: Path, pictures: Tensor) -> None:

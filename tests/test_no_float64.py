@@ -56,9 +56,9 @@ def test_an_editor_works(editor: Editor, tmp_path: Path) -> None:
         InversionConfig(solver="midpoint", steps=3, dequantise=1),
     ):
         done = editor.reconstruct(files, each)
-        assert torch.isfinite(done.pictures).all()
+        assert torch.isfinite(done.decoded).all()
         assert all(score["lpips"] is not None for score in done.scores)
-        assert editor.decode(done.latents).shape == done.pictures.shape
+        assert editor.decode(done.latents).shape == done.decoded.shape
     for level in ("0.4T", "h"):
         direction = editor.attribute_from(files[:2], files[2:], level=level, config=method)
         assert torch.isfinite(editor.edit(files[:1], {direction: 1.0})).all()

@@ -1,4 +1,4 @@
-"""How much of pictures a round trip keeps, against the evaluations that it costs."""
+"""Evaluate how much of images a round trip keeps, their likelihood, and what linear probes read from latents."""
 
 import lazy_loader
 

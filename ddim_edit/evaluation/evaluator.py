@@ -99,7 +99,7 @@ def evaluate_iter(
                 continue
             for name, image, score in zip(names, prepared, scores, strict=True):
                 yield EvaluationRow(
-                    picture=name,
+                    image=name,
                     source=image.origin["source"],
                     setting=round_trip.setting,
                     converged=bool(score["converged"]),

@@ -36,12 +36,12 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return recipe, images and means in JSON types, without paths and dates: equal runs give equal files."""
-        pictures = dict.fromkeys((row.picture, row.source) for row in self.rows)
+        images = dict.fromkeys((row.image, row.source) for row in self.rows)
         return {
             "version": VERSION,
             "recipe": dict(self.recipe),
             "interval": {"covered": CONFIDENCE, "method": "Student's t over pictures"},
-            "pictures": [{"name": name, "source": source} for name, source in pictures],
+            "pictures": [{"name": name, "source": source} for name, source in images],
             "settings": [summary.to_json() for summary in self.summaries],
         }
 

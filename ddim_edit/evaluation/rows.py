@@ -26,7 +26,7 @@ class EvaluationRow:
     """One image at one setting, in JSON types.
 
     Attributes:
-        picture: name of its file, or its number in a tensor.
+        image: name of its file, or its number in a tensor.
         source: SHA-256 of the file, or of the tensor.
         setting: how it was inverted and decoded.
         converged: whether every tolerance was met and x_T is finite.
@@ -35,7 +35,7 @@ class EvaluationRow:
         scores: value of every metric in `metrics.METRICS`; None where it is not finite, as the PSNR of equal images.
     """
 
-    picture: str
+    image: str
     source: str
     setting: EvaluationSetting
     converged: bool
@@ -46,7 +46,7 @@ class EvaluationRow:
     def to_json(self) -> dict[str, Any]:
         """Return the row as one flat mapping, in the order of the CSV file's columns."""
         return {
-            "picture": self.picture,
+            "picture": self.image,
             "source": self.source,
             **self.setting._asdict(),
             "converged": self.converged,
@@ -114,7 +114,7 @@ def _parse_row(cells: Mapping[str, str]) -> EvaluationRow:
         scores[name] = float(cell) if cell else None
     setting = EvaluationSetting(cells["solver"], cells["grid"], int(cells["steps"]), bool(int(cells["exact"])))
     return EvaluationRow(
-        picture=cells["picture"],
+        image=cells["picture"],
         source=cells["source"],
         setting=setting,
         converged=bool(int(cells["converged"])),

@@ -62,7 +62,7 @@ class Summary:
 
     Attributes:
         setting: which.
-        pictures: number of images.
+        images: number of images.
         converged: how many of them met every tolerance.
         nfe: network evaluations of inversion and decoding, the mean over the images.
         scores: mean and interval of every metric over the images; None where one image has no finite value. The mean of
@@ -70,7 +70,7 @@ class Summary:
     """
 
     setting: EvaluationSetting
-    pictures: int
+    images: int
     converged: int
     nfe: float
     scores: Mapping[str, Interval | None]
@@ -78,7 +78,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the summary in JSON types."""
         scores = {name: None if score is None else score._asdict() for name, score in self.scores.items()}
-        counts = {"pictures": self.pictures, "converged": self.converged, "nfe": self.nfe}
+        counts = {"pictures": self.images, "converged": self.converged, "nfe": self.nfe}
         return {**self.setting._asdict(), **counts, **scores}
 
 
@@ -100,7 +100,7 @@ def _summarize_setting(setting: EvaluationSetting, rows: Sequence[EvaluationRow]
         scores[name] = interval(values, metric.lowest, metric.highest) if complete else None
     return Summary(
         setting=setting,
-        pictures=len(rows),
+        images=len(rows),
         converged=sum(row.converged for row in rows),
         nfe=fmean(row.nfe_in + row.nfe_out for row in rows),
         scores=scores,

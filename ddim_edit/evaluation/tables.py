@@ -27,7 +27,7 @@ def markdown(evaluation: Evaluation) -> str:
 
 def count_images(evaluation: Evaluation) -> str:
     """Return the number of images in words: "32 images" or, where settings differ, "4 to 32 images"."""
-    counts = {summary.pictures for summary in evaluation.summaries}
+    counts = {summary.images for summary in evaluation.summaries}
     most = f"{max(counts)} images" if max(counts) > 1 else "1 image"
     return most if len(counts) == 1 else f"{min(counts)} to {most}"
 
@@ -47,7 +47,7 @@ def means_table(evaluation: Evaluation) -> str:
     titles = ["solver and grid", "S", "images", "NFE", *(metric.title for metric in METRICS.values())]
     rows = []
     for summary in evaluation.summaries:
-        cells = [setting_name(summary.setting), str(summary.setting.steps), str(summary.pictures)]
+        cells = [setting_name(summary.setting), str(summary.setting.steps), str(summary.images)]
         cells.append(f"{summary.nfe:.4g}")
         for name, metric in METRICS.items():
             cells.append(_format_interval(summary.scores[name], metric.mean_format))

@@ -21,7 +21,7 @@ class Reconstruction:
 
     Attributes:
         originals: float64 [B, 3, H, W] in [-1, 1], as the network saw them.
-        pictures: the same after the round trip.
+        decoded: the same after the round trip.
         latents: the latents in between.
         scores: one mapping per image: nfe_in and nfe_out, every metric of `metrics.METRICS`, what the latent reports of
             itself (its error is that of the solver, in units of x_0) and, of a lossy codec, codec_psnr and
@@ -29,7 +29,7 @@ class Reconstruction:
     """
 
     originals: Tensor
-    pictures: Tensor
+    decoded: Tensor
     latents: Latents
     scores: tuple[Mapping[str, Any], ...]
 

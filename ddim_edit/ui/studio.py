@@ -161,7 +161,7 @@ class Session:
     def _anchored(self, subject: Subject, method: InversionConfig) -> Anchor:
         if method not in subject.anchors:
             trip = self.editor.reconstruct([subject.picture], method)
-            subject.anchors[method] = Anchor(trip.latents, trip.originals - trip.pictures)
+            subject.anchors[method] = Anchor(trip.latents, trip.originals - trip.decoded)
         return subject.anchors[method]
 
     def _inverted(self, paths: tuple[Path, ...]) -> Latents:

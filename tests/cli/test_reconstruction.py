@@ -36,7 +36,7 @@ def test_written_pictures_are_the_reconstructions_with_their_recipes(
 ) -> None:
     done("reconstruct", *pictures, "-o", tmp_path / "out", "-q")
     trip = Editor.from_pretrained(model).reconstruct(pictures)
-    for path, picture, latent in zip(pictures, trip.pictures, trip.latents, strict=True):
+    for path, picture, latent in zip(pictures, trip.decoded, trip.latents, strict=True):
         written = tmp_path / "out" / path.name
         assert_shown_alike(pixels_of(written), to_uint8(picture))
         recipe = read_recipe(written)
@@ -106,4 +106,4 @@ def test_lpips_of_a_small_picture_is_that_of_the_metric(
 ) -> None:
     row, *_ = done("reconstruct", pictures[0], "-o", tmp_path / "out", "--json").rows
     trip = Editor.from_pretrained(model).reconstruct(pictures[0])
-    assert row["lpips"] == pytest.approx(float(metrics.LPIPS()(trip.originals, trip.pictures)[0]), rel=1e-2)
+    assert row["lpips"] == pytest.approx(float(metrics.LPIPS()(trip.originals, trip.decoded)[0]), rel=1e-2)

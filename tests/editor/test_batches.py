@@ -89,7 +89,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_all_that_was_made_ready(
     torch.testing.assert_close(found.x, wanted.x, rtol=0, atol=1e-5)
     assert [latent.recipe for latent in found] == [latent.recipe for latent in wanted]
     done = Editor(replace(model, denoiser=narrow), batch_size=5).reconstruct(files, QUICK)
-    assert len(done.scores) == len(done.pictures) == 5
+    assert len(done.scores) == len(done.decoded) == 5
 
 
 def test_an_error_of_a_batch_is_told(editor: Editor, files: list[Path], tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def test_the_same_twice_is_the_same_bit_by_bit(editor: Editor, files: list[Path]
 def test_no_global_randomness_is_used_or_moved(editor: Editor, files: list[Path]) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first = editor.reconstruct(files[:1], QUICK).pictures
+    first = editor.reconstruct(files[:1], QUICK).decoded
     editor.sample(1, eta=1.0, config=QUICK)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(6)
-    assert torch.equal(editor.reconstruct(files[:1], QUICK).pictures, first)
+    assert torch.equal(editor.reconstruct(files[:1], QUICK).decoded, first)

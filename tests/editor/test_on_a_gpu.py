@@ -56,7 +56,7 @@ def test_images_are_inverted_and_decoded(model: Model, images: Tensor, solver: s
 
 
 def test_images_are_reconstructed_and_measured(model: Model, images: Tensor) -> None:
-    found, expected, _ = on_both(model, lambda editor: editor.reconstruct(images, QUICK).pictures)
+    found, expected, _ = on_both(model, lambda editor: editor.reconstruct(images, QUICK).decoded)
     assert max_error(found, expected) < 1e-5
 
 

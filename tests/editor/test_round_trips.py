@@ -14,7 +14,7 @@ from .measures import QUICK, as_tensor, max_error
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_exact_is_exact(editor: Editor, files: list[Path], solver: str) -> None:
     trip = editor.reconstruct(files, InversionConfig(solver, steps=10, exact=True))
-    assert torch.equal(to_uint8(trip.pictures), to_uint8(trip.originals))
+    assert torch.equal(to_uint8(trip.decoded), to_uint8(trip.originals))
     assert torch.equal(to_uint8(editor.decode(trip.latents)), to_uint8(trip.originals))
     assert all(score["converged"] and score["identical_pixels"] == 1 for score in trip.scores)
 
@@ -23,7 +23,7 @@ def test_exact_is_exact(editor: Editor, files: list[Path], solver: str) -> None:
 @pytest.mark.parametrize("dequantise", [0, None])
 def test_lossless_is_lossless(editor: Editor, files: list[Path], solver: str, dequantise: int | None) -> None:
     trip = editor.reconstruct(files, InversionConfig(solver, dequantise=dequantise))
-    assert max_error(trip.pictures, trip.originals) <= 1e-12
+    assert max_error(trip.decoded, trip.originals) <= 1e-12
     assert all(score["nfe_in"] == 20 for score in trip.scores)
 
 
@@ -44,9 +44,9 @@ def test_decoding_keeps_the_order_of_mixed_walks(editor: Editor, files: list[Pat
 
 def test_scores_are_those_of_the_metrics(editor: Editor, files: list[Path]) -> None:
     trip = editor.reconstruct(files, QUICK)
-    pair = trip.originals, trip.pictures
+    pair = trip.originals, trip.decoded
     assert torch.equal(trip.originals, as_tensor(files).double())
-    assert max_error(trip.pictures, editor.decode(trip.latents)) < 1e-12
+    assert max_error(trip.decoded, editor.decode(trip.latents)) < 1e-12
     for name, metric in {"mse": metrics.mse, "psnr": metrics.psnr, "ssim": metrics.ssim}.items():
         assert [score[name] for score in trip.scores] == pytest.approx(metric(*pair).tolist(), rel=1e-12)
     assert [score["lpips"] for score in trip.scores] == pytest.approx(metrics.LPIPS()(*pair).tolist(), rel=1e-5)

@@ -23,7 +23,7 @@ def test_rows_are_the_scores_of_reconstruct_picture_by_picture(editor: Editor, f
         method = InversionConfig(setting.solver, setting.grid, setting.steps, dequantise=7)
         trip = editor.reconstruct(files, method)
         rows = [row for row in found.rows if row.setting == setting]
-        assert [row.picture for row in rows] == [file.name for file in files]
+        assert [row.image for row in rows] == [file.name for file in files]
         for row, score, latent in zip(rows, trip.scores, trip.latents, strict=True):
             told = row.to_json()
             assert row.source == latent.recipe.origin.source
@@ -42,7 +42,7 @@ def test_files_folders_pictures_and_one_of_them_are_all_taken(editor: Editor, fi
         assert mine.scores == pytest.approx(theirs.scores, rel=1e-3)
     assert evaluate(editor, str(files[0]), ("ddim",), steps=(3,)).rows[0].source == listed.rows[0].source
     for mine, theirs in zip(evaluate(editor, read, ("ddim",), steps=(3,)).rows, listed.rows, strict=True):
-        assert (mine.picture, mine.source) == (Path(theirs.picture).stem, theirs.source)
+        assert (mine.image, mine.source) == (Path(theirs.image).stem, theirs.source)
         assert mine.scores == pytest.approx(theirs.scores, rel=1e-3)
 
 
@@ -50,7 +50,7 @@ def test_tensors_are_taken_as_they_are(editor: Editor) -> None:
     x = closed_form.drawn(3)
     found = evaluate(editor, x, ("ddim",), steps=(3,), config=InversionConfig(dequantise=None))
     wanted = editor.reconstruct(x, InversionConfig("ddim", steps=3, dequantise=None)).scores
-    assert [row.picture for row in found.rows] == ["0", "1", "2"]
+    assert [row.image for row in found.rows] == ["0", "1", "2"]
     assert [row.scores["mse"] for row in found.rows] == pytest.approx([score["mse"] for score in wanted], rel=1e-6)
     assert len(evaluate(editor, x[0], ("ddim",), steps=(3,)).rows) == 1
 

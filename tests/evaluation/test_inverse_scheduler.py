@@ -89,8 +89,8 @@ def test_rows_beside_the_editor_s_are_scores_of_that_loop(editor: Editor) -> Non
     assert {(row.setting.grid, row.nfe_in, row.nfe_out, row.converged) for row in rows} == {
         ("leading", STEPS, STEPS, True)
     }
-    assert {(row.source, row.picture) for row in rows} == {
-        (row.source, row.picture) for row in found.rows if row.setting.solver == "ddim"
+    assert {(row.source, row.image) for row in rows} == {
+        (row.source, row.image) for row in found.rows if row.setting.solver == "ddim"
     }
 
 

@@ -39,7 +39,7 @@ def test_evaluations_of_one_recipe_are_joined() -> None:
     few, more = Evaluation((row("a"),), RECIPE), Evaluation((row("b"), row("a", DDIM)), RECIPE)
     both = Evaluation.joined([few, more])
     assert both.rows == (*few.rows, *more.rows)
-    assert [each.pictures for each in both.summaries] == [2, 1]
+    assert [each.images for each in both.summaries] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_rows_read_back_as_they_were_to_the_last_bit(tmp_path: Path, rows: list[
 def test_names_that_are_no_text_and_those_with_commas_and_lines_come_back(tmp_path: Path) -> None:
     names = [os.fsdecode(b"caf\xe9.png"), 'a, "b".png', "two\nlines.png", "=1+1.png"]
     path = written(tmp_path / "rows.csv", [row(name) for name in names])
-    assert [each.picture for each in read_rows(path)] == names
+    assert [each.image for each in read_rows(path)] == names
     assert b"caf\xe9.png" in path.read_bytes()
 
 

@@ -73,7 +73,7 @@ def test_every_setting_is_summed_up_by_itself_and_steps_rise() -> None:
     rows = [row("a", twenty, 0.5), row("a", DDIM, 0.3), row("a", DPM, 0.1), row("b", DPM, 0.3)]
     found = summarize(rows)
     assert [each.setting for each in found] == [DPM, twenty, DDIM]
-    assert [each.pictures for each in found] == [2, 1, 1]
+    assert [each.images for each in found] == [2, 1, 1]
     assert found[0].scores["mse"] == interval([0.1, 0.3], 0)
     assert found[0].nfe == 20
 
@@ -90,5 +90,5 @@ def test_what_did_not_converge_is_counted() -> None:
     from dataclasses import replace
 
     (found,) = summarize([row("a"), replace(row("b"), converged=False)])
-    assert (found.converged, found.pictures) == (1, 2)
+    assert (found.converged, found.images) == (1, 2)
     assert found.setting == EvaluationSetting("dpm2m", "karras:14", 10, False)

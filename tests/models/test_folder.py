@@ -133,7 +133,7 @@ def test_every_prediction_goes_there_and_back(tmp_path: Path, prediction: str) -
     editor = Editor.from_pretrained(tiny.save_model(tmp_path / "model", prediction_type=prediction))
     x = torch.from_numpy(tiny.pixels(0)).permute(2, 0, 1)[None].double() / 127.5 - 1
     trip = editor.reconstruct(x, InversionConfig("bdia", steps=30))
-    assert float((trip.pictures - x).abs().max()) < 1e-9
+    assert float((trip.decoded - x).abs().max()) < 1e-9
 
 
 def test_a_grey_model_goes_there_and_back(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_grey_model_goes_there_and_back(tmp_path: Path) -> None:
     grey = torch.from_numpy(tiny.pixels(0)[..., :1].repeat(3, -1)).permute(2, 0, 1)[None].double() / 127.5 - 1
     trip = editor.reconstruct(grey, InversionConfig(exact=True))
     assert trip.latents.x.shape == (1, 1, 16, 16)
-    assert torch.equal(to_uint8(trip.pictures), to_uint8(grey))
+    assert torch.equal(to_uint8(trip.decoded), to_uint8(grey))
     assert editor.sample(1).shape == (1, 3, 16, 16)
 
 

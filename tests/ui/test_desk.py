@@ -87,7 +87,7 @@ def test_the_saved_latent_decodes_to_what_the_verdict_is_about(desk: PageControl
     opened = desk.open(photo)
     latent = Latent.load(opened.latent)
     assert opened.latent.name == "-my photo.latent.safetensors"
-    assert torch.equal(desk.studio.editor.decode([latent]), opened.subject.trip.pictures)
+    assert torch.equal(desk.studio.editor.decode([latent]), opened.subject.trip.decoded)
 
 
 @pytest.mark.parametrize(("count", "loop"), [(2, True), (3, False), (4, False)])
