@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from ddim_edit.images.crop import CentreSquare, Crop, apply_crop
 from ddim_edit.images.pixels import from_image, to_float
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
 from ddim_edit.images.video import find_container, read_comment
+from ddim_edit.io.ignored_warnings import ignored_warnings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,7 +142,7 @@ def _open(path: Path) -> Iterator[BufferedReader]:
 def _reporting_bad_files(path: Path) -> Iterator[None]:
     """Raise whatever a bad file causes as an ImageError that names it, and ignore Pillow's warnings."""
     try:
-        with _IGNORED_WARNINGS:
+        with ignored_warnings:
             yield
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -161,32 +160,6 @@ def _reporting_bad_files(path: Path) -> Iterator[None]:
         raise ImageError(f"{path}: {reason}. Convert it to PNG or JPEG.") from error
     except Exception as error:  # plugins raise SyntaxError, struct.error, EOFError, IndexError and more
         raise ImageError(f"{path}: the file is truncated or damaged. Download or save it again.") from error
-
-
-class _IgnoredWarnings:
-    """A context in which warnings are ignored while any thread is inside: Python has one list of filters for all."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._caught = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._caught.__exit__(None, None, None)
-
-
-_IGNORED_WARNINGS = _IgnoredWarnings()
 
 
 def _identify(file: BufferedReader) -> Image.Image:

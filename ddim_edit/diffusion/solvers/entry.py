@@ -18,7 +18,8 @@ class SolverEntry:
         help: one line for the command line and the documentation.
         solver: what integrates.
         position: place among the solvers in lists.
-        order: order of convergence: the error of N steps falls as N^-order.
+        order: order of convergence: the error of N steps falls as N^-order. None for solvers whose rounding errors grow
+            with N.
         evaluations: network evaluations per step, inverting and decoding; None where a tolerance decides.
         two_state: whether a latent is x_T and a second state, without which it decodes to another image.
         for_exact: the variant that exact inversion repeats, where it is another one.
@@ -30,7 +31,7 @@ class SolverEntry:
     help: str
     solver: Solver
     position: int
-    order: int
+    order: int | None
     evaluations: tuple[int, int] | None
     two_state: bool = False
     for_exact: Solver | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ModelError
+from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.metrics.image_pairs import require_image_pair
 from ddim_edit.metrics.metric import Metric
 
@@ -103,9 +103,8 @@ def _load_network() -> Any:
     from safetensors.torch import load
 
     # lpips fills the features at random first, which must not move the global generator; torchvision warns about the
-    # way in which lpips asks for them.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", module=r"torchvision\.models\._utils")
+    # way in which lpips makes them.
+    with ignored_warnings, torch.random.fork_rng(devices=[]):
         import lpips
 
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)

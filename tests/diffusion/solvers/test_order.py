@@ -10,7 +10,7 @@ from torch import Tensor
 from ddim_edit.diffusion.denoisers import MixtureDenoiser
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.implicit import ImplicitStep, end_of_step, middle_of_step
-from ddim_edit.diffusion.solvers.registry import SOLVERS
+from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, SOLVERS
 from ddim_edit.diffusion.solvers.solver import SingleStateSolver, Solver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import euler_step
@@ -35,14 +35,10 @@ ONE_BELL = gaussian(0.4, torch.full((1, 1, 1), 0.3, dtype=torch.float64))
 THREE_BELLS = mixture(seed=3, components=3, width=0.4, shape=(1, 1, 1))
 TIGHT_MIDPOINT = ImplicitStep(middle_of_step, tol=1e-13)
 ORDERS: dict[str, tuple[Solver, int]] = {
-    "textbook ddim": (SingleStateSolver(euler_step, euler_step), 1),
-    "ddim": (SingleStateSolver(ImplicitStep(end_of_step, tol=1e-13), euler_step), 1),
-    "ddim, one evaluation": (SOLVERS["ddim"], 1),
-    "dpm2m": (SOLVERS["dpm2m"], 2),
-    "heun": (SOLVERS["heun"], 2),
+    **{name: (entry.solver, entry.order) for name, entry in SOLVER_ENTRIES.items() if entry.order},
     "midpoint": (SingleStateSolver(TIGHT_MIDPOINT, TIGHT_MIDPOINT), 2),
-    "belm": (SOLVERS["belm"], 2),
-    "bdia": (SOLVERS["bdia"], 2),
+    "textbook ddim": (SingleStateSolver(euler_step, euler_step), 1),
+    "solved ddim": (SingleStateSolver(ImplicitStep(end_of_step, tol=1e-13), euler_step), 1),
 }
 
 

@@ -67,7 +67,7 @@ ENTRY = SolverEntry(
     help="EDICT, two coupled states; for comparison",
     solver=EdictSolver(),
     position=70,
-    order=1,
+    order=None,
     evaluations=(2, 2),
     two_state=True,
 )
