@@ -16,7 +16,7 @@ from .session import Session
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ddim_edit.training import Origin, Row, Settings, Trainer
+    from ddim_edit.training import LossRow, Settings, StartingNetwork, Trainer
 
 # Written out here so that --help and wrong use need not load torch; a test compares them.
 NETWORK_NAMES = ("tiny", "small", "faces64")
@@ -199,7 +199,7 @@ def train(
     session = Session(None, device, "fp32", None, as_json, quiet)
     told = Settings(origin=_origin(origin), **settings)
     trainer = Trainer(pictures, output, told, device, overwrite)
-    if not trainer.leads:
+    if not trainer.is_main_process:
         trainer.run()
         return
     _describe(session, trainer, told)
@@ -209,7 +209,7 @@ def train(
     session.note(f"wrote {output}; see it with `ddim-edit sample --model {output} -n 16 -o samples`")
 
 
-def _origin(origin: dict[str, str]) -> "Origin":
+def _origin(origin: dict[str, str]) -> "StartingNetwork":
     from ddim_edit.training import FineTuning, FreshNetwork
 
     return FineTuning(**origin) if "model" in origin else FreshNetwork(**origin)
@@ -220,14 +220,14 @@ def _describe(session: Session, trainer: "Trainer", settings: "Settings") -> Non
     for name, reason in trainer.split.failures.items():
         session.warn(f"{name} is left out: {reason}")
     split, size = trainer.split, trainer.record["size"]
-    counts = f"{len(split.teaching):,} pictures to learn from, {len(split.measuring):,} held out, {size}x{size} pixels"
+    counts = f"{len(split.train):,} pictures to learn from, {len(split.validation):,} held out, {size}x{size} pixels"
     session.note(f"{counts}, on {trainer.device}")
     if trainer.rows:
         session.note(f"goes on at step {trainer.step:,} of {settings.steps:,}")
 
 
-def _run(session: Session, trainer: "Trainer", output: Path, steps: int) -> "tuple[Row, ...]":
-    def tell(row: "Row") -> None:
+def _run(session: Session, trainer: "Trainer", output: Path, steps: int) -> "tuple[LossRow, ...]":
+    def tell(row: "LossRow") -> None:
         learnt = "" if row.train is None else f", in training {row.train:.5f}"
         bar.clear()
         session.note(f"step {row.step:,}: held-out loss {row.held_out:.5f}{learnt}")

@@ -105,14 +105,14 @@ def test_another_error_of_the_device_is_told() -> None:
 
 
 def test_a_training_learns_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trainer._accelerator
+    made = trainer._make_accelerator
 
     def there(settings: Settings, device: str) -> Any:
         accelerator = made(settings, "cpu")
         monkeypatch.setattr(type(accelerator), "device", DEVICE)
         return accelerator
 
-    monkeypatch.setattr(trainer, "_accelerator", there)
+    monkeypatch.setattr(trainer, "_make_accelerator", there)
     settings = Settings(FreshNetwork("minute"), steps=4, batch_size=4, save_every=2, samples=2, sample_every=4)
     training = Trainer(save_discs(tmp_path / "discs", 6), tmp_path / "model", settings)
     assert training.device == "mps"

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from time import perf_counter
 
 from ddim_edit.training import FreshNetwork, Settings, Trainer
-from ddim_edit.training import Row as Losses
+from ddim_edit.training import LossRow as Losses
 from gpu.material import image_folder
 from gpu.plan import Case, Row, Setting, Skipped
 

@@ -1,7 +1,9 @@
-"""Training pixel UNets on folders of pictures, through diffusers and accelerate; what comes out is a diffusers folder.
+"""Train pixel UNets on folders of images, through diffusers and accelerate; the result is a diffusers folder.
 
-trainer = Trainer(Path("faces"), Path("model"), Settings(steps=1000))
-trainer.run()
+>>> from pathlib import Path
+>>> from ddim_edit.training import Settings, Trainer
+>>> trainer = Trainer(Path("faces"), Path("model"), Settings(steps=1000))  # doctest: +SKIP
+>>> trainer.run()  # doctest: +SKIP
 """
 
 import lazy_loader

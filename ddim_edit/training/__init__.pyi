@@ -1,11 +1,10 @@
-from .batches import Batch, Batches, DiffusionLoss, Share, ValidationBatch
-from .checkpoint import Checkpoint, Row
+from .checkpoint import Checkpoint, LossRow
+from .data import Batch, BatchSampler, BatchShare, ImageFolder, Split
 from .export import loss_table
-from .learner import Ema, TrainState
-from .networks import NETWORKS, PREDICTIONS, SCHEDULES
-from .origins import FineTuning, FreshNetwork, InitialState, Origin
-from .pictures import ImageFolder, Split
+from .loss import DiffusionLoss, ValidationBatch
+from .networks import NETWORKS, PREDICTIONS, SCHEDULES, FineTuning, FreshNetwork, InitialState, StartingNetwork
 from .settings import DECAYS, PRECISIONS, Settings
+from .train_state import Ema, TrainState
 from .trainer import Trainer
 
 __all__ = [
@@ -15,7 +14,8 @@ __all__ = [
     "PREDICTIONS",
     "SCHEDULES",
     "Batch",
-    "Batches",
+    "BatchSampler",
+    "BatchShare",
     "Checkpoint",
     "DiffusionLoss",
     "Ema",
@@ -23,11 +23,10 @@ __all__ = [
     "FreshNetwork",
     "ImageFolder",
     "InitialState",
-    "Origin",
-    "Row",
+    "LossRow",
     "Settings",
-    "Share",
     "Split",
+    "StartingNetwork",
     "TrainState",
     "Trainer",
     "ValidationBatch",

@@ -8,7 +8,7 @@ import pytest
 
 from ddim_edit import training
 from ddim_edit.cli import training as command
-from ddim_edit.training import Trainer
+from ddim_edit.training import trainer
 
 from .. import tiny
 from .conftest import Run
@@ -72,7 +72,7 @@ def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path
 def test_an_interrupted_run_says_how_to_go_on(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_draw", lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(trainer, "write_sheet", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     line = ("train", folder, "-o", tmp_path / "model", *FEW, "--sample-every", "1", "--json")
     outcome = run(*line)
     assert outcome.status == 130
@@ -88,10 +88,10 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_what_cannot_be_trained_ends_in_one_sentence(run: Run, folder: Path, tmp_path: Path) -> None:
     model = tiny.save_model(tmp_path / "model")
     for line, said in (
-        ((folder, "-o", model), "wanted a new folder, or one that a training was written to"),
+        ((folder, "-o", model), f"{model}: it holds something else than a training"),
         ((tmp_path / "absent", "-o", tmp_path / "new"), f"{tmp_path / 'absent'}: no such file or folder"),
-        ((folder, "-o", tmp_path / "new", "--size", "9"), "wanted a size in multiples of 4"),
-        ((folder, "-o", tmp_path / "new", "--accumulate", "3"), "wanted a batch that 1 processes can share"),
+        ((folder, "-o", tmp_path / "new", "--size", "9"), "The network works at sizes in multiples of 4"),
+        ((folder, "-o", tmp_path / "new", "--accumulate", "3"), "A batch of 64 images cannot be shared by 1 processes"),
     ):
         outcome = run("train", *line, "--device", "cpu")
         assert (outcome.status, outcome.out) == (1, "")

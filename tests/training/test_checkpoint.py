@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from ddim_edit import DDIMEditError, ModelError
-from ddim_edit.training import Checkpoint, Row
+from ddim_edit.training import Checkpoint, LossRow
 
 from .conftest import Train
 
@@ -19,8 +19,8 @@ FILE = "training/checkpoint.safetensors"
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@given(st.lists(st.builds(Row, st.integers(0), st.none() | NUMBERS, NUMBERS, NUMBERS)), st.integers(0, 2**40))
-def test_it_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, rows: list[Row], step: int) -> None:
+@given(st.lists(st.builds(LossRow, st.integers(0), st.none() | NUMBERS, NUMBERS, NUMBERS)), st.integers(0, 2**40))
+def test_checkpoints_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[LossRow], step: int) -> None:
     file = tmp_path_factory.getbasetemp() / "checkpoint.safetensors"
     tensors = {"x": torch.tensor([1.0, float("inf"), -0.0])}
     record = {"lr": 2e-4, "origin": {"network": "tiny"}}
@@ -58,7 +58,7 @@ def test_other_files_are_refused(tmp_path_factory: pytest.TempPathFactory, conte
 
 
 @pytest.mark.parametrize("damage", ["cut", "pickle", "tensors", "shapes", "scale"])
-def test_a_damaged_checkpoint_does_not_go_on(trainer: Train, tmp_path: Path, damage: str) -> None:
+def test_damaged_checkpoints_are_refused(trainer: Train, tmp_path: Path, damage: str) -> None:
     trainer(steps=2).run()
     file = tmp_path / "model" / FILE
     kept = Checkpoint.load(file)
@@ -74,16 +74,16 @@ def test_a_damaged_checkpoint_does_not_go_on(trainer: Train, tmp_path: Path, dam
         trainer(steps=2)
 
 
-def test_a_recalled_learner_remembers_the_same(trainer: Train) -> None:
+def test_restored_state_equals_the_saved_one(trainer: Train) -> None:
     one = trainer(steps=3)
     one.run()
-    before = {name: tensor.clone() for name, tensor in one._learner.remembered().items()}
+    before = {name: tensor.clone() for name, tensor in one._state.state_dict().items()}
     again = trainer(steps=3)
-    after = again._learner.remembered()
+    after = again._state.state_dict()
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]), name
         assert tensor.dtype == after[name].dtype
-    own = dict(again._learner.bare.named_parameters())
+    own = dict(again._state.network.named_parameters())
     for weight in own.values():
-        assert again._learner._adam.state[weight]["exp_avg"].stride() == weight.stride()
+        assert again._state._adam.state[weight]["exp_avg"].stride() == weight.stride()

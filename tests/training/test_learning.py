@@ -25,7 +25,7 @@ MINUTE = Settings(
 
 
 @pytest.mark.slow
-def test_a_minute_lowers_the_held_out_loss_and_what_was_learnt_inverts_exactly(tmp_path: Path) -> None:
+def test_training_lowers_the_validation_loss_and_the_model_inverts_exactly(tmp_path: Path) -> None:
     pictures, unseen = save_discs(tmp_path / "discs", 256), save_discs(tmp_path / "unseen", 4, first=1000)
     rows = Trainer(pictures, tmp_path / "model", MINUTE, "cpu").run()
     losses = [row.held_out for row in rows]
@@ -41,7 +41,7 @@ def test_a_minute_lowers_the_held_out_loss_and_what_was_learnt_inverts_exactly(t
 
 
 @pytest.mark.slow
-def test_faces64_learns_other_pictures(tmp_path: Path) -> None:
+def test_faces64_is_fine_tuned_on_other_images(tmp_path: Path) -> None:
     """Discs at half its size, which it has never seen: some steps are enough to be surprised less."""
     pictures = save_discs(tmp_path / "discs", 24)
     settings = Settings(

@@ -28,7 +28,7 @@ def layers(count: int) -> nn.Module:
     return nn.Sequential(*(nn.Linear(3, 3) for _ in range(count)))
 
 
-def test_the_average_is_that_of_the_formula() -> None:
+def test_ema_matches_its_formula() -> None:
     """m <- m + (1 - d_n) (w - m), d_n = min(decay, (1 + n) / (10 + n))."""
     torch.manual_seed(0)
     network, decay = layers(2), 0.6
@@ -47,7 +47,7 @@ def test_the_average_is_that_of_the_formula() -> None:
         assert not kept.requires_grad
 
 
-def test_the_average_is_taken_of_all_weights_at_once() -> None:
+def test_ema_updates_all_weights_in_one_launch() -> None:
     counts = []
     for count in (1, 50):
         network = layers(count)
@@ -58,9 +58,7 @@ def test_the_average_is_taken_of_all_weights_at_once() -> None:
     assert counts[0] == counts[1] <= 2
 
 
-def test_batches_are_made_and_pinned_beside_the_thread_that_learns(
-    trainer: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_are_made_and_pinned_in_other_threads(trainer: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     training, threads = trainer(accumulate=2), []
 
     def pin(tensor: Tensor) -> Tensor:
@@ -69,7 +67,7 @@ def test_batches_are_made_and_pinned_beside_the_thread_that_learns(
 
     monkeypatch.setattr(Tensor, "pin_memory", pin)
     monkeypatch.setattr(training, "_accelerator", SimpleNamespace(device=torch.device("cuda")))
-    found = [[part() for part in parts] for parts in training._coming()]
+    found = [[part() for part in parts] for parts in training._prefetch()]
     assert threading.current_thread() not in threads
     assert len(threads) == 3 * 2 * 6
     for step, parts in enumerate(found, 1):
