@@ -69,7 +69,7 @@ def _pictures(folder: Path, size: int) -> Tensor:
 
 
 def _train(pictures: Tensor, steps: int, folder: Path, batch: int = 16) -> None:
-    """An AutoencoderKL of the mean squared error and 1e-6 of the divergence, with mirrored pictures as well."""
+    """Train an AutoencoderKL on mean squared error + 1e-6 KL divergence, with horizontal flips."""
     import diffusers
 
     kind: Any = diffusers.AutoencoderKL

@@ -112,7 +112,7 @@ def _fitted(attribute: str, codes: LatentArray, labels: Tensor, estimator: Direc
 
 
 def _of_light(name: str, codes: LatentArray, faces: Faces, weights: tuple[float, float, float]) -> Direction:
-    """A direction of what can be read off a picture itself: a weighted mean of its pixels."""
+    """Fit a direction to a weighted mean of the pixels."""
     values = torch.einsum("nchw,c->n", faces.pictures.double(), torch.tensor(weights, dtype=torch.float64)) / 64**2
     return fit_direction(name, codes, values.numpy(), RidgeDirection(), folds=0)
 
@@ -162,7 +162,7 @@ class Trial:
 
 
 def _reached(flips: Sequence[float], lpips: Sequence[float], rate: float) -> float | None:
-    """The LPIPS at which a rate is first reached, on straight lines from (0, 0) through the points."""
+    """Return the LPIPS at which a rate is first reached, interpolated linearly from (0, 0)."""
     xs, ys = [0.0, *flips], [0.0, *lpips]
     for (x0, y0), (x1, y1) in pairwise(zip(xs, ys, strict=True)):
         if x0 < rate <= x1:

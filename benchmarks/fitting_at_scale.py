@@ -124,7 +124,7 @@ def _variances(d: int) -> NDArray[np.float64]:
 
 
 def _push(d: int) -> NDArray[np.float64]:
-    """The gap between the classes where the noise is white."""
+    """Return the gap between the classes where the noise is white."""
     push = np.random.default_rng(2).standard_normal(d)
     return GAP * push / np.linalg.norm(push)
 

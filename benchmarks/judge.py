@@ -31,7 +31,7 @@ class Faces(NamedTuple):
 
 
 def read_faces(data: Path, part: str, count: int | None = None) -> Faces:
-    """The faces of "train" or "test"."""
+    """Load the faces of "train" or "test"."""
     with (data / f"{part}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[:count]
     pictures = torch.stack([images.read(data / part / row["file"], (64, 64)).tensor for row in rows])
@@ -44,7 +44,7 @@ def _old(age: int) -> float:
 
 
 def make_judge() -> nn.Module:
-    """The network: pictures [n, 3, 64, 64] to logits [n, 2]; 0.4 M parameters."""
+    """Build the network: images [n, 3, 64, 64] to logits [n, 2]; 0.4 M parameters."""
     widths = (3, 32, 64, 96, 128)
     blocks: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
@@ -114,7 +114,7 @@ def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def load_judge(path: Path) -> nn.Module:
-    """A judge from a file that this program wrote."""
+    """Load a judge from a file that this program wrote."""
     judge = make_judge()
     judge.load_state_dict(torch.load(path, weights_only=True))
     return judge.eval().requires_grad_(False)

@@ -91,7 +91,7 @@ def _labelled(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
 
 
 def _train(arguments: argparse.Namespace, folder: Path, pictures: Tensor, labels: Tensor) -> None:
-    """A UNet of v by AdamW, kept as the mean of its last half, in the folder of a whole checkpoint."""
+    """Train a v-prediction UNet with AdamW and save the mean of its last half of steps as a checkpoint."""
     import diffusers
 
     kind: Any = diffusers.UNet2DModel
@@ -121,7 +121,7 @@ def _train(arguments: argparse.Namespace, folder: Path, pictures: Tensor, labels
 
 
 def _loss(network: Any, x0: Tensor, labels: Tensor, alpha_bar: Tensor, batch: int = 32) -> Tensor:
-    """The squared error of v = alpha eps - sigma x0, a tenth of the labels being none."""
+    """Return the squared error of v = alpha eps - sigma x0, with a tenth of the labels dropped."""
     chosen, t = torch.randint(len(x0), (batch,)), torch.randint(1000, (batch,))
     clean, label = x0[chosen], torch.where(torch.rand(batch) < 0.1, NONE, labels[chosen])
     clean = torch.where(torch.rand(batch, 1, 1, 1) < 0.5, clean.flip(-1), clean)
@@ -133,7 +133,7 @@ def _loss(network: Any, x0: Tensor, labels: Tensor, alpha_bar: Tensor, batch: in
 
 
 def _with_null_class(model: Model) -> Model:
-    """The model, told that its last class was that of no label, which a UNet2DModel's config cannot say."""
+    """Load the model with its last class as the null class, which a UNet2DModel's config cannot express."""
     assert isinstance(model.conditioner, Conditioner)
     conditioner = replace(model.conditioner, embedder=ClassLabels(model.name, Classes(NONE, none=NONE)))
     return replace(model, conditioner=conditioner, denoiser=conditioner.unconditional())

@@ -21,7 +21,7 @@ class Counting(Ticks):
     total = 0
 
     def __call__(self, pictures: int) -> None:
-        """That many pictures more."""
+        """Add to the number of images."""
         self.total += pictures
         super().__call__(pictures)
 

@@ -78,7 +78,7 @@ def _heading(section: Section) -> str:
 
 
 def _measured(section: Section, bench: Bench, date: str) -> str:
-    """The section's text; its rows go to standard output as they come, then its table."""
+    """Return the section's text; print its rows as they come, then its table."""
     heading, rows = _heading(section), []
     print(heading, file=sys.stderr, flush=True)
     for row in section.measure(bench):

@@ -74,7 +74,7 @@ def for_the_page(app, what, name, thing, options, lines):
 
 
 def for_the_command_line(app, ctx, lines):
-    """The same for the help of commands."""
+    """Escape the help of commands in the same way."""
     lines[:] = [line if line.startswith("| ") else reference_pages.escaped(line) for line in lines]
 
 

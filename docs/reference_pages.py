@@ -65,7 +65,7 @@ The first line of each entry says what the thing can and cannot do."""
 
 
 def page(home: str, names: list[str]) -> str:
-    """The page of one module."""
+    """Return the page of one module."""
     title = TITLES.get(home, home.replace("_", " ").capitalize())
     module = import_module(f"ddim_edit.{home}")
     first = escaped((module.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "))
@@ -78,7 +78,7 @@ def page(home: str, names: list[str]) -> str:
 
 
 def entry(name: str) -> str:
-    """The directive that documents one name."""
+    """Return the directive that documents one name."""
     thing = getattr(ddim_edit, name)
     if isinstance(thing, Mapping):
         return f".. py:data:: ddim_edit.{name}\n\n   By name: {', '.join(f'``{key}``' for key in thing)}."
@@ -88,7 +88,7 @@ def entry(name: str) -> str:
 
 
 def escaped(line: str) -> str:
-    """A line of a docstring that reads the same in reStructuredText: stars and bars are no markup, nor is x_ a link."""
+    """Escape a docstring line for reStructuredText: stars and bars are not markup, and x_ is not a link."""
     parts = re.split(r"(`+[^`]*`+)", line)
     plain = [re.sub(r"[|*]|(?<=\w)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
     # What is joined to `code`, a plural for example, would keep it from ending.

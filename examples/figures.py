@@ -37,7 +37,7 @@ mpl.rcParams.update(
 
 
 def packaged(name: str) -> str:
-    """The file of a picture that comes with the package."""
+    """Return the file of a packaged image."""
     return str(resources.files("ddim_edit.assets") / "images" / f"{name}.png")
 
 
@@ -49,7 +49,7 @@ def picture(axes: Axes, x: Tensor) -> None:
 
 
 def faces(rows: Sequence[Tensor], labels: Sequence[str] = (), columns: Sequence[str] = ()) -> Figure:
-    """A sheet of faces: one tensor [N, 3, H, W] a row, labels at the left, columns named above."""
+    """Draw a sheet of faces: one tensor [N, 3, H, W] per row, labels on the left, column names above."""
     across = max(len(row) for row in rows)
     left = 0.09 * max((len(line) for label in labels for line in label.split("\n")), default=0)
     figure = plt.figure(figsize=(FACE * across + left, FACE * len(rows) + 0.26 * bool(columns)), layout="constrained")

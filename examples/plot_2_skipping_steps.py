@@ -59,7 +59,7 @@ schedule = NoiseSchedule.linear()
 
 
 def density(y: np.ndarray, t: float) -> np.ndarray:
-    """The density of x_t at the values y."""
+    """Return the density of x_t at the values y."""
     level = schedule.level(t)
     deviations = (level.alpha**2 * widths**2 + level.sigma**2).sqrt()
     parts = zip(weights.tolist(), (level.alpha * means[:, 0]).tolist(), deviations.tolist(), strict=True)

@@ -29,7 +29,7 @@ schedule = NoiseSchedule.linear()
 
 
 def deviation(c: float, steps: int, eta: float) -> float:
-    """The standard deviation of samples, where data have the deviation c."""
+    """Return the standard deviation of samples for data with standard deviation c."""
     gaussian = MixtureDenoiser(torch.zeros(1, 1), torch.tensor([c]), torch.ones(1))
     times, variance = make_grid("quad", schedule, steps).times, 1.0
     for there, here in reversed(list(pairwise(times))):
@@ -61,9 +61,9 @@ panels[1].legend(loc="lower right")
 # Seen on faces, ten steps
 # ------------------------
 #
-# All rows start from the same x_T (``ddim-edit sample --eta`` does the same). At eta = 0 x_T decides everything and
-# the faces are crisp. The more of the noise is new, the less is decided by x_T (the faces change from row to row),
-# and the softer they are.
+# All rows start from the same x_T (as with the option ``--eta`` of ``ddim-edit sample``). At eta = 0 the image depends
+# on x_T only, and the faces are sharp. The more of the noise is new, the less the image depends on x_T (the faces
+# change from row to row), and the softer it is.
 
 model, seeds = load_model(), [10, 14, 18, 56, 57]
 spans = model.schedule.spans(make_grid("quad", model.schedule, 10))

@@ -38,7 +38,7 @@ gaussian = MixtureDenoiser(torch.zeros(1, 1), torch.tensor([c]), torch.ones(1))
 
 
 def deviations(grid: Grid, eta: float, noise: float) -> list[float]:
-    """The standard deviation of the state at every time of the grid; noise = 0 drops the drawn noise, 1 keeps it."""
+    """Return the standard deviation of the state at every time of the grid; noise = 0 drops the noise, 1 keeps it."""
     variances = [1.0]
     for there, here in reversed(list(pairwise(grid.times))):
         t, s = schedule.level(here), schedule.level(there)

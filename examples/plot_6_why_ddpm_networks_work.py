@@ -47,7 +47,7 @@ def one_noise(x0: torch.Tensor, seeds: range) -> list[torch.Tensor]:
 
 
 def noise_in(x: torch.Tensor, x0: torch.Tensor, level: object) -> torch.Tensor:
-    """The eps of a state."""
+    """Return the eps of a state."""
     return (x - level.alpha * x0) / level.sigma
 
 

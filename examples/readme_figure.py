@@ -24,7 +24,7 @@ def ddim_edit(*words: str | Path) -> None:
 
 
 def strips(folder: Path, scratch: Path) -> None:
-    """The walk between two faces, and the portrait along two directions."""
+    """Draw the interpolation between two faces, and the portrait along two directions."""
     ddim_edit("interpolate", PORTRAIT, OTHER, "-o", folder / "strip.png", "--frames", "9", "--scale", SCALE)
     for name in ("old", "female"):
         ddim_edit("edit", PORTRAIT, "--set", name, "--strip", "-9:9:7", "--scale", SCALE, "-o", scratch / name)

@@ -17,12 +17,12 @@ TENSOR = {"x": {"dtype": "F64", "shape": [1, 1, 1], "data_offsets": [0, 8]}}
 
 
 def with_header(text: bytes) -> bytes:
-    """A file of a header and eight bytes of data."""
+    """Write a file of a header and eight bytes of data."""
     return len(text).to_bytes(8, "little") + text + bytes(8)
 
 
 def with_metadata(text: bytes) -> bytes:
-    """A whole file whose metadata holds a text."""
+    """Write a complete file with a text in its metadata."""
     return with_header(json.dumps({"__metadata__": {"ddim-edit": text.decode("utf-8", "replace")}, **TENSOR}).encode())
 
 

@@ -17,7 +17,7 @@ NAMES = (
 
 
 def value(source: atheris.FuzzedDataProvider, depth: int) -> object:
-    """A JSON value."""
+    """Draw a JSON value."""
     kind = source.ConsumeIntInRange(0, 8 if depth else 6)
     if kind >= 7:
         items = range(source.ConsumeIntInRange(0, 4))

@@ -51,10 +51,10 @@ class TestSpread:
         ("n", "low", "high", "coverage"),
         [(1, 1, 1, 0), (2, 1, 2, 1 / 2), (3, 1, 3, 3 / 4), (6, 1, 6, 31 / 32), (10, 2, 9, 501 / 512)],
     )
-    def test_is_the_tables_of_order_statistics(self, n: int, low: int, high: int, coverage: float) -> None:
+    def test_interval_is_that_of_order_statistics(self, n: int, low: int, high: int, coverage: float) -> None:
         assert spread(list(range(n, 0, -1))) == Spread((n + 1) / 2, low, high, coverage)
 
-    def test_holds_the_true_median_as_often_as_it_says(self) -> None:
+    def test_coverage_of_the_median(self) -> None:
         drawn = np.random.default_rng(0).exponential(size=(4000, 15))
         spreads = [spread(list(row)) for row in drawn]
         held = np.mean([each.low <= log(2) <= each.high for each in spreads])
@@ -62,23 +62,23 @@ class TestSpread:
         assert coverage >= 0.95
         assert abs(held - coverage) < 4 * (coverage * (1 - coverage) / 4000) ** 0.5
 
-    def test_a_ratio_is_of_what_was_measured_side_by_side(self) -> None:
+    def test_ratio_is_paired(self) -> None:
         assert ratio([2, 40, 6], [1, 10, 3])[:3] == (2, 2, 4)
 
-    def test_ways_take_turns(self) -> None:
+    def test_measurements_are_interleaved(self) -> None:
         calls: list[str] = []
         found = interleaved({name: lambda name=name: calls.append(name) or len(calls) for name in "AB"}, 3)
         assert "".join(calls) == "ABABAB"
         assert found == {"A": [1, 3, 5], "B": [2, 4, 6]}
 
-    def test_rounds_fill_a_budget_within_bounds(self) -> None:
+    def test_number_of_rounds_is_bounded(self) -> None:
         assert [rounds_in(10, seconds) for seconds in (0, 0.1, 2, 100)] == [15, 15, 5, 3]
 
 
 class TestWays:
     STEPS = 10
 
-    def test_the_plain_loop_is_the_formula_of_diffusers_two_schedulers(self, folder: Path, pictures: Tensor) -> None:
+    def test_baseline_is_the_formula_of_diffusers_schedulers(self, folder: Path, pictures: Tensor) -> None:
         schedule, network, stride = load_model(folder).schedule, load_unet(folder / "unet"), 1000 // self.STEPS
         times = [stride * step for step in range(self.STEPS)]
 
@@ -115,7 +115,7 @@ class TestWays:
             decode()
             assert count() == 2 * self.STEPS
 
-    def test_diffusers_comes_first_and_every_dtype_after_it(self, folder: Path) -> None:
+    def test_order_of_the_variants(self, folder: Path) -> None:
         assert list(all_ways(folder, CPU)) == ["diffusers", "ours, float32", "ours, mixed", "ours, bfloat16"]
 
 
@@ -126,24 +126,24 @@ class TestClimb:
         heights = dict(zip(self.SCALE.ladder, decibels, strict=False))
         return list(climb(self.SCALE, lambda steps: torch.tensor([heights[steps] - 1.0, heights[steps] + 1.0])))
 
-    def test_measures_the_table_in_any_case(self) -> None:
+    def test_steps_of_the_table_are_always_measured(self) -> None:
         rungs = self.climbed(40, 51, 52)
         assert rungs == [Rung(10, 40, 39), Rung(20, 51, 50), Rung(50, 52, 51)]
         assert fewest(rungs).steps == 20
 
-    def test_goes_on_until_the_goal(self) -> None:
+    def test_stops_at_the_goal(self) -> None:
         rungs = self.climbed(20, 25, 30, 35, GOAL)
         assert [rung.steps for rung in rungs] == [10, 20, 50, 100, 500]
         assert fewest(rungs).steps == 500
 
-    def test_ends_where_more_steps_bring_no_more(self) -> None:
+    def test_stops_when_more_steps_do_not_help(self) -> None:
         rungs = self.climbed(20, 25, 30, 30.5)
         assert [rung.steps for rung in rungs] == [10, 20, 50, 100]
         assert fewest(rungs) == rungs[-1]
 
 
 class TestShare:
-    def test_the_network_is_told_apart_from_what_is_around_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_time_of_the_network_is_separated(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = [0.0]
         monkeypatch.setattr("timing.place.time.perf_counter", lambda: now[0])
 
@@ -165,7 +165,7 @@ class TestShare:
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    def test_on_a_card_calls_are_timed_there_and_take_no_longer_than_all_of_it(self) -> None:
+    def test_gpu_time_is_at_most_the_total(self) -> None:
         card = Place("cuda")
         watch = card.watch(lambda x, index: x @ x)
         wall, _ = card.timed(lambda: [watch(torch.ones(2048, 2048, device="cuda"), torch.zeros(1)) for _ in range(3)])
@@ -173,17 +173,17 @@ class TestShare:
         assert len(calls) == 3
         assert 0 < min(calls) <= sum(calls) <= wall
 
-    def test_flops_of_a_convolution_and_of_a_linear_layer_are_the_closed_form(self) -> None:
+    def test_flops_of_layers(self) -> None:
         convolution, linear = nn.Conv2d(3, 5, 3, padding=1), nn.Linear(8, 7)
         counted = flops(lambda x, index: linear(convolution(x)), torch.zeros(1, 3, 8, 8))
         assert counted == 2 * (8 * 8 * 5 * 3 * 3 * 3) + 2 * (5 * 8 * 8 * 7)
 
-    def test_flops_of_a_network_are_those_of_diffusers_network(self, folder: Path, pictures: Tensor) -> None:
+    def test_flops_equal_those_of_diffusers_network(self, folder: Path, pictures: Tensor) -> None:
         network = theirs(folder, CPU)(1).network
         counted = flops(lambda x, index: network(x, index).sample, pictures[:1])
         assert flops(load_unet(folder / "unet"), pictures[:1]) == counted > 0
 
-    def test_what_runs_out_of_memory_is_no_result_and_other_errors_are_errors(self) -> None:
+    def test_only_out_of_memory_errors_are_skipped(self) -> None:
         def fail(error: Exception) -> None:
             raise error
 
@@ -193,7 +193,7 @@ class TestShare:
 
 
 class TestStartup:
-    def test_the_parts_add_up_and_a_slow_first_call_is_not_the_network(self) -> None:
+    def test_parts_of_the_start_add_up(self) -> None:
         parts = split(Told(imports=2.0, loading=0.5, calls=[1.0, 0.1, 0.1, 0.1]), wall=4.5)
         *inside, outside = parts.values()
         assert sum(inside) == pytest.approx(4.5)
@@ -201,11 +201,11 @@ class TestStartup:
         assert parts["the rest"] == pytest.approx(1.6)
         assert outside == pytest.approx(4.1)
 
-    def test_processes_run_together_on_the_threads_they_are_given(self) -> None:
+    def test_processes_run_in_parallel(self) -> None:
         code = "import os; print(os.environ['OMP_NUM_THREADS'], end='')"
         assert run(("-c", code), ("-c", code), threads=3).output == "33"
 
-    def test_a_process_that_fails_is_an_error(self) -> None:
+    def test_failed_process_raises(self) -> None:
         with pytest.raises(subprocess.CalledProcessError) as caught:
             run(("-c", "raise SystemExit('no')"))
         assert caught.value.stderr == "no\n"
@@ -213,25 +213,23 @@ class TestStartup:
 
 class TestFolders:
     @pytest.mark.parametrize(("on_card", "share"), [(False, ()), (True, ("--gpus-per-worker", 0.5))])
-    def test_shards_are_all_taken_once(self, on_card: bool, share: tuple[object, ...]) -> None:
+    def test_every_shard_is_taken_once(self, on_card: bool, share: tuple[object, ...]) -> None:
         alone, pair, ray = (crew.commands(("invert",)) for crew in crews(on_card))
         assert alone == [("invert",)]
         assert pair == [("invert", "--shard", "0/2"), ("invert", "--shard", "1/2")]
         assert ray == [("invert", "--engine", "ray", "--workers", 2, *share)]
 
-    def test_a_rate_leaves_out_what_starting_takes(self) -> None:
+    def test_marginal_rate_excludes_startup(self) -> None:
         assert marginal_rate((25, 100), (10 + 25 / 3, 10 + 100 / 3)) == pytest.approx(3)
         assert marginal_rate((25, 100), (9.0, 8.0)) is None
 
-    def test_a_folder_is_filled_with_pictures_of_which_no_two_are_the_same(
-        self, pictures: Tensor, tmp_path: Path
-    ) -> None:
+    def test_generated_images_are_distinct(self, pictures: Tensor, tmp_path: Path) -> None:
         fill(tmp_path, pictures, 8)
         found = [images.read(file, (tiny.SIZE, tiny.SIZE)).tensor for file in sorted(tmp_path.iterdir())]
         assert len({picture.numpy().tobytes() for picture in found}) == 8
         torch.testing.assert_close(found[7], pictures[1].roll(2, -1), check_dtype=False)
 
-    def test_pictures_are_those_of_the_package_and_then_samples_all_in_8_bit(self, folder: Path) -> None:
+    def test_images_are_packaged_ones_and_8_bit_samples(self, folder: Path) -> None:
         found = gather(folder, CPU, 7)
         packaged = gather(folder, CPU, 5)
         assert torch.equal(found[:5], packaged)
@@ -243,32 +241,32 @@ class TestFolders:
 class TestReport:
     PAGE: ClassVar = {"Machine": "| fast |", "(a) One": "text\n\n| 1 |", "(b) Two": "| 2 |"}
 
-    def test_a_page_is_read_as_it_was_written(self) -> None:
+    def test_report_round_trips(self) -> None:
         assert report.read(report.write("Title", self.PAGE)) == self.PAGE
 
-    def test_new_sections_replace_old_ones_of_the_same_machine(self) -> None:
+    def test_sections_of_the_same_machine_are_replaced(self) -> None:
         merged = report.merged(self.PAGE, {"Machine": "| fast |", "(c) Three": "3", "(a) One": "new"})
         assert list(merged.items()) == [
             ("Machine", "| fast |"), ("(a) One", "new"), ("(b) Two", "| 2 |"), ("(c) Three", "3"),
         ]  # fmt: skip
 
-    def test_figures_of_another_machine_are_not_kept(self) -> None:
+    def test_results_of_another_machine_are_dropped(self) -> None:
         new = {"Machine": "| slow |", "(b) Two": "22"}
         assert report.merged(self.PAGE, new) == new
 
-    def test_cells_show_three_digits_and_an_interval_only_where_there_is_one(self) -> None:
+    def test_cell_format(self) -> None:
         cells = (1234.5, 61.86, 7.704, 0.0456, Spread(2.0, 1.5, 3.0, 0.75), Spread(2.0, 2.0, 2.0, 0.0), None, 3, "x")
         shown = ["1234", "61.9", "7.70", "0.046", "2.00 (1.50 to 3.00)", "2.00", "", "3", "x"]
         assert [report.shown(cell) for cell in cells] == shown
 
-    def test_a_table_has_the_columns_of_all_rows(self) -> None:
+    def test_table_has_the_columns_of_all_rows(self) -> None:
         assert report.table([{"a": 1}, {"a": 2, "b": "x"}]) == "| a | b |\n| --- | --- |\n| 1 |  |\n| 2 | x |"
 
-    def test_json_has_no_numbers_that_json_has_not(self) -> None:
+    def test_json_has_no_nan(self) -> None:
         line = report.as_json("(a)", {"PSNR dB": float("inf"), "ratio": Spread(2, 1, 3, 0.75)})
         assert json.loads(line) == {"section": "(a)", "PSNR dB": None, "ratio": [2, 1, 3, 0.75]}
 
-    def test_a_machine_is_described_without_its_name_and_its_paths(self) -> None:
+    def test_machine_description_is_anonymous(self) -> None:
         text = report.table([describe(CPU)])
         assert f"torch {torch.__version__.partition('+')[0]}" in text
         assert "GiB" in text
@@ -277,7 +275,7 @@ class TestReport:
 
 
 @pytest.mark.slow
-def test_the_command_prints_every_row_as_json_and_writes_every_table(
+def test_command_prints_json_rows_and_writes_tables(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "results.md"

@@ -40,15 +40,15 @@ def test_errors_survive_copying_and_pickling(kind: type[DDIMEditError]) -> None:
         assert str(other) == str(error)
 
 
-def test_the_message_is_what_was_written() -> None:
+def test_message_is_kept() -> None:
     assert str(make(ImageError)) == "image.png: cannot read: file is truncated. Download it again."
 
 
-def test_messages_that_quote_long_files_are_bounded() -> None:
+def test_messages_are_bounded() -> None:
     assert len(str(ArgumentError("x" * 10**6))) == errors.LONGEST_MESSAGE + len("...")
 
 
-def test_the_tree_is_as_documented() -> None:
+def test_hierarchy_is_as_documented() -> None:
     parents = {kind: kind.__bases__ for kind in TREE.values()}
     assert parents == {
         DDIMEditError: (Exception,),
@@ -65,7 +65,7 @@ def test_the_tree_is_as_documented() -> None:
     assert all(name in errors.__doc__ for name in TREE)
 
 
-def test_a_missing_extra_says_what_needs_it_and_how_to_install_it() -> None:
+def test_missing_extra_tells_how_to_install_it() -> None:
     with pytest.raises(MissingExtraError) as caught:
         import_extra("no_such_package.module", extra="eval", purpose="Drawing plots")
     assert str(caught.value) == (
@@ -74,5 +74,5 @@ def test_a_missing_extra_says_what_needs_it_and_how_to_install_it() -> None:
     assert (caught.value.package, caught.value.extra) == ("no_such_package", "eval")
 
 
-def test_a_present_extra_is_imported() -> None:
+def test_present_extra_is_imported() -> None:
     assert import_extra("json.decoder", extra="eval", purpose="Drawing plots").__name__ == "json.decoder"

@@ -34,30 +34,30 @@ def setting(folder: Path, seconds: float = 60.0) -> Setting:
 
 
 class TestPlan:
-    def test_sections_that_time_nothing_come_first_and_run_together(self) -> None:
+    def test_untimed_sections_run_first_and_in_parallel(self) -> None:
         first, *others = watching.in_groups(SECTIONS)
         assert [section.name for section in first] == [section.name for section in SECTIONS[: len(first)]]
         assert len(first) > 1
         assert all(len(group) == 1 for group in others)
 
-    def test_in_all_they_ask_for_little_more_than_there_is(self) -> None:
+    def test_budgets_fit_the_total(self) -> None:
         together, *others = watching.in_groups(SECTIONS)
         alone = [group[0].seconds for group in others]
         assert max(section.seconds for section in together) + sum(alone[:-1]) < gpu_check.SECONDS
 
-    def test_a_setting_travels_as_text(self, tmp_path: Path) -> None:
+    def test_settings_round_trip_as_text(self, tmp_path: Path) -> None:
         assert Setting.from_text(setting(tmp_path).as_text()).scratch == str(tmp_path)
 
-    def test_every_section_has_a_source_that_is_there(self, tmp_path: Path) -> None:
+    def test_every_section_has_an_existing_source(self, tmp_path: Path) -> None:
         for section in SECTIONS:
             assert list(section.cases(setting(tmp_path))) or section.name == "compile"
 
-    def test_variants_have_names_of_their_own_and_the_peers_are_among_them(self) -> None:
+    def test_variant_names_are_unique(self) -> None:
         names = [variant.name for variant in VARIANTS]
         assert len(set(names)) == len(names)
         assert set(targets.PEERS) <= set(names)
 
-    def test_the_demo_is_that_of_the_makefile(self, tmp_path: Path) -> None:
+    def test_demo_is_that_of_the_makefile(self, tmp_path: Path) -> None:
         commands = demo_commands(tmp_path)
         assert [words[0] for words in commands] == ["reconstruct", "invert", "interpolate", "interpolate", "edit"]
         for words in commands:
@@ -117,7 +117,7 @@ class TestWatching:
 
         return run
 
-    def test_a_case_that_fails_or_dies_ends_nothing_but_itself(self, watched: Watched) -> None:
+    def test_failing_cases_do_not_end_others(self, watched: Watched) -> None:
         told = watched("one broken killed two")
         rows = [said["row"] for said in told if "row" in said]
         assert rows == [{"found": "one"}, {"found": "before it broke"}, {"found": "two"}]
@@ -127,9 +127,7 @@ class TestWatching:
         assert killed["case"] == "killed"
         assert "status 9" in killed["error"]
 
-    def test_a_case_that_takes_too_long_is_stopped_and_what_was_found_stays(
-        self, watched: Watched, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_slow_cases_are_stopped_and_results_kept(self, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
         def hear(said: Said) -> None:
             if "row" in said:
                 monkeypatch.setattr(watching, "GRACE", -600.0)  # as if the time of the section were over now
@@ -151,39 +149,39 @@ class TestTargets:
         (found,) = (verdict for verdict in verdicts(rows) if wanted in verdict.wanted)
         return found.word
 
-    def test_nothing_is_met_before_it_is_measured(self) -> None:
+    def test_unmeasured_targets_are_not_met(self) -> None:
         assert {verdict.word for verdict in verdicts({})} == {"not measured"}
 
     @pytest.mark.parametrize(("ms", "word"), [(10.0, "met"), (10.1, "MISSED")])
-    def test_the_fastest_of_ours_is_compared_at_the_same_batch(self, ms: float, word: str) -> None:
+    def test_fastest_variant_is_compared_at_the_same_batch(self, ms: float, word: str) -> None:
         plain = [self.inversion(PLAIN, 1, 70.0), self.inversion(PLAIN, 64, 1000.0)]
         own = [self.inversion("ours, a", 1, ms), self.inversion("ours, b", 1, 30.0), self.inversion("ours, a", 64, 1.0)]
         assert self.word({"speed": [*plain, *own]}, "at least 7 x") == word
 
-    def test_what_answers_wrongly_does_not_count(self) -> None:
+    def test_inaccurate_variants_do_not_count(self) -> None:
         wrong = {**self.inversion("ours, wrong", 1, 1.0), "evaluation error": 0.1}
         right = {**self.inversion("ours, right", 1, 20.0), "evaluation error": 0.004}
         assert self.word({"speed": [self.inversion(PLAIN, 1, 70.0), wrong, right]}, "at least 7 x") == "MISSED"
 
     @pytest.mark.parametrize(("ms", "word"), [(20.0, "met"), (21.0, "MISSED")])
-    def test_the_strongest_peer_is_compared_at_every_batch_that_it_was_measured_at(self, ms: float, word: str) -> None:
+    def test_strongest_peer_is_compared_at_every_batch(self, ms: float, word: str) -> None:
         ours = [self.inversion("ours, a", batch, 20.0 if batch == 1 else ms) for batch in (1, 8, 64)]
         peer = [self.inversion(COMPILED, batch, 20.0) for batch in (1, 64)]
         assert self.word({"speed": ours, "compiled": peer}, "not slower") == word
 
     @pytest.mark.parametrize(("latents", "word"), [(9e-6, "met"), (2e-5, "MISSED")])
-    def test_only_strict_float32_is_held_to_the_accuracy(self, latents: float, word: str) -> None:
+    def test_accuracy_target_is_for_strict_float32(self, latents: float, word: str) -> None:
         reference = {"dtype": "float32", "on": "cpu"}
         rough = {"dtype": "bfloat16", "latents": 0.1, "images": 0.1}
         strict = {"dtype": "float32", "latents": latents, "images": 1e-7}
         assert self.word({"demo": [reference, rough, strict]}, "relative error") == word
 
-    def test_one_broken_certificate_is_too_many(self) -> None:
+    def test_one_false_certificate_misses_the_target(self) -> None:
         rows: list[Row] = [{"method": "a", "certified": 5}, {"holds": "yes"}, {"holds": "yes"}]
         assert self.word({"certificates": rows}, "certificate") == "met"
         assert self.word({"certificates": [*rows, {"holds": "NO"}]}, "certificate") == "MISSED"
 
-    def test_limits_are_those_of_the_issue(self) -> None:
+    def test_target_limits(self) -> None:
         cases: list[tuple[str, Row, str, str]] = [
             ("round-trip", {"seconds": 0.09}, "50 dB", "met"),
             ("round-trip", {"seconds": None}, "50 dB", "not measured"),
@@ -196,7 +194,7 @@ class TestTargets:
 
 
 class TestResults:
-    def test_whatever_was_told_is_on_the_disk_at_once(self, tmp_path: Path) -> None:
+    def test_results_are_written_at_once(self, tmp_path: Path) -> None:
         results = Results(tmp_path, tiny=False)
         for count, batch in enumerate((1, 64), 1):
             results.add("speed", {"case": "x", "row": {"variant": HALF, "batch": batch, "inversion ms": 20.0}})
@@ -212,7 +210,7 @@ class TestResults:
 
 
 @pytest.mark.slow
-def test_a_rehearsal_on_a_processor_runs_the_light_sections(tmp_path: Path) -> None:
+def test_rehearsal_on_cpu_runs_the_light_sections(tmp_path: Path) -> None:
     model, out = tiny.save_model(tmp_path / "tiny"), tmp_path / "out"
     light = ("machine", "images", "speed", "round-trip", "launches", "outside", "store", "memory")
     words = [sys.executable, str(SCRIPT), "--device", "cpu", "--tiny", "--only", ",".join(light)]

@@ -33,7 +33,7 @@ class Machine:
 
 
 @given(st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
-def test_every_item_is_done_once_and_in_order_however_often_memory_runs_out(n: int, size: int, room: int) -> None:
+def test_every_item_is_processed_once_and_in_order(n: int, size: int, room: int) -> None:
     machine = Machine(room)
     found = [item for result in AdaptiveBatcher(size)(machine, iter(range(n))) for item in result]
     assert found == list(range(n))
@@ -41,13 +41,13 @@ def test_every_item_is_done_once_and_in_order_however_often_memory_runs_out(n: i
 
 
 @given(st.integers(1, 40), st.integers(1, 20))
-def test_batches_that_fit_are_full_but_for_the_last(n: int, size: int) -> None:
+def test_batches_are_full_except_the_last(n: int, size: int) -> None:
     machine = Machine(size)
     list(AdaptiveBatcher(size)(machine, range(n)))
     assert machine.done == [size] * (n // size) + [n % size] * (n % size > 0)
 
 
-def test_what_did_not_fit_is_not_tried_again_soon() -> None:
+def test_failed_size_is_not_retried_soon() -> None:
     batches, machine = AdaptiveBatcher(16), Machine(5)
     list(batches(machine, range(4 * AdaptiveBatcher.PATIENCE - 1)))
     assert machine.tried[:3] == [16, 8, 4]
@@ -55,7 +55,7 @@ def test_what_did_not_fit_is_not_tried_again_soon() -> None:
     assert batches.size == 4
 
 
-def test_batches_grow_again_once_there_is_memory() -> None:
+def test_batches_grow_again() -> None:
     batches, machine = AdaptiveBatcher(16), Machine(5)
     list(batches(machine, range(16)))
     machine.room = 16
@@ -66,7 +66,7 @@ def test_batches_grow_again_once_there_is_memory() -> None:
     assert max(machine.done) == 16
 
 
-def test_each_time_that_batches_grew_too_early_twice_as_many_are_waited_for() -> None:
+def test_patience_doubles_after_growing_too_early() -> None:
     machine, patience = Machine(5), AdaptiveBatcher.PATIENCE
     list(AdaptiveBatcher(8)(machine, range(4 * 8 * patience)))
     failures = [place for place, size in enumerate(machine.tried) if size > 5]
@@ -74,7 +74,7 @@ def test_each_time_that_batches_grew_too_early_twice_as_many_are_waited_for() ->
     assert between == [patience, 2 * patience, 4 * patience]
 
 
-def test_batches_that_fitted_before_memory_ran_out_do_not_count() -> None:
+def test_earlier_successes_do_not_count() -> None:
     batches, machine, patience = AdaptiveBatcher(16), Machine(16), AdaptiveBatcher.PATIENCE
     list(batches(machine, range(16 * (patience - 1))))
     machine.room = 8
@@ -82,7 +82,7 @@ def test_batches_that_fitted_before_memory_ran_out_do_not_count() -> None:
     assert machine.tried == [16] * patience + [8] * patience
 
 
-def test_batches_that_were_not_full_do_not_count() -> None:
+def test_partial_batches_do_not_count() -> None:
     batches, machine = AdaptiveBatcher(8), Machine(5)
     list(batches(machine, range(8)))
     machine.room = 8
@@ -118,7 +118,7 @@ def test_caches_are_released_before_a_batch_is_halved() -> None:
     assert batches.size == 16
 
 
-def test_a_batch_that_fills_a_cache_and_then_does_not_fit_is_halved() -> None:
+def test_batch_that_fills_a_cache_is_halved() -> None:
     """Releasing it again and again would not end."""
     machine = Machine(20)
     cache = Cache(machine, 8)
@@ -132,7 +132,7 @@ def test_a_batch_that_fills_a_cache_and_then_does_not_fit_is_halved() -> None:
     assert machine.tried == [16, 16, 8, 8]
 
 
-def test_one_picture_is_tried_again_without_caches_before_it_is_refused() -> None:
+def test_single_image_is_retried_without_caches() -> None:
     machine = Machine(1)
     cache = Cache(machine, 1)
     cache.fill()
@@ -143,7 +143,7 @@ def test_one_picture_is_tried_again_without_caches_before_it_is_refused() -> Non
         list(AdaptiveBatcher(1)(machine, range(1)))
 
 
-def test_caches_are_released_for_as_long_as_they_live() -> None:
+def test_collected_caches_are_forgotten() -> None:
     machine = Machine(9)
     cache = Cache(machine, 3)
     cache.fill()
@@ -154,7 +154,7 @@ def test_caches_are_released_for_as_long_as_they_live() -> None:
     assert not release_caches()
 
 
-def test_a_result_is_not_held_while_the_next_batch_is_done() -> None:
+def test_results_are_not_kept_alive() -> None:
     class Result:
         pass
 
@@ -171,14 +171,14 @@ def test_a_result_is_not_held_while_the_next_batch_is_done() -> None:
         next(stream)
 
 
-def test_items_are_drawn_as_they_are_needed() -> None:
+def test_items_are_drawn_lazily() -> None:
     drawn = iter(range(100))
     stream = AdaptiveBatcher(8)(Machine(8), drawn)
     next(stream)
     assert next(drawn) == 8
 
 
-def test_one_picture_that_does_not_fit_is_one_sentence() -> None:
+def test_single_image_that_does_not_fit_is_a_plain_error() -> None:
     with pytest.raises(ArgumentError, match=r"not enough memory for one image\. Choose a smaller --size"):
         list(AdaptiveBatcher(8)(Machine(0), range(3)))
 
@@ -188,13 +188,13 @@ def test_batches_below_one_are_refused() -> None:
         AdaptiveBatcher(0)
 
 
-def test_only_what_says_that_memory_ran_out_is_tried_again() -> None:
+def test_only_out_of_memory_errors_are_retried() -> None:
     machine = Machine(2, RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(RuntimeError, match="device-side"):
         list(AdaptiveBatcher(8)(machine, range(8)))
 
 
-def test_the_allocators_own_words_are_known() -> None:
+def test_messages_of_allocators_are_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**42, dtype=torch.float64)  # more than any address space here
     assert is_out_of_memory(caught.value)
@@ -220,7 +220,7 @@ class AcceleratorError(RuntimeError):
     ],
     ids=str,
 )
-def test_other_ways_to_say_that_memory_ran_out_are_known(error: RuntimeError) -> None:
+def test_out_of_memory_messages_are_recognised(error: RuntimeError) -> None:
     assert is_out_of_memory(error)
     batches = AdaptiveBatcher(8)
     list(batches(Machine(4, error), range(8)))
@@ -238,10 +238,10 @@ def test_other_ways_to_say_that_memory_ran_out_are_known(error: RuntimeError) ->
     ],
     ids=str,
 )
-def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
+def test_other_errors_are_not_out_of_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
 
 
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this torch raises RuntimeErrors instead")
-def test_torch_s_own_error_of_accelerators_is_known() -> None:
+def test_accelerator_error_is_recognised() -> None:
     assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))

@@ -37,7 +37,7 @@ def editor(tmp_path: Path) -> Editor:
     return Editor(load_model(tiny.save_model(tmp_path / "tiny"), device="mps"))
 
 
-def test_the_stand_in_refuses_float64_on_the_device_and_nowhere_else() -> None:
+def test_stand_in_refuses_float64_on_the_device_only() -> None:
     x = torch.ones(2).to(DEVICE)
     assert x.device == (x + 1).device == DEVICE
     for ask in (x.double, lambda: x * torch.ones(2, dtype=torch.float64), lambda: torch.zeros(1).double().to(DEVICE)):
@@ -46,7 +46,7 @@ def test_the_stand_in_refuses_float64_on_the_device_and_nowhere_else() -> None:
     assert x.cpu().double().device == torch.zeros(1, dtype=torch.float64).device == torch.device("cpu")
 
 
-def test_an_editor_works(editor: Editor, tmp_path: Path) -> None:
+def test_editor_works(editor: Editor, tmp_path: Path) -> None:
     files = [tiny.save_picture(tmp_path / f"{seed}.png", seed) for seed in range(3)]
     assert editor._scorer._functions["lpips"]._device == DEVICE
     method = InversionConfig(steps=4)
@@ -65,20 +65,20 @@ def test_an_editor_works(editor: Editor, tmp_path: Path) -> None:
     assert torch.isfinite(editor.sample(2, config=method, eta=0.5)).all()
 
 
-def test_likelihood_is_measured(editor: Editor) -> None:
+def test_likelihood_works(editor: Editor) -> None:
     images = torch.zeros(1, 3, tiny.SIZE, tiny.SIZE)
     assert log_likelihood(editor.model, images, LikelihoodConfig(steps=2, probes=2)).bits.isfinite().all()
 
 
 @pytest.mark.parametrize("name", REFINERS)
-def test_an_autoencoder_codes_and_is_refined(name: str, tmp_path: Path) -> None:
+def test_autoencoder_encodes_and_is_refined(name: str, tmp_path: Path) -> None:
     codec = load_autoencoder(saved(network("stable diffusion"), tmp_path), DEVICE)
     x0 = codec.encode(pictures(1))
     refined = REFINERS[name](codec, pictures(1), x0)
     assert codec.decode(refined).dtype == x0.dtype == torch.float64
 
 
-def test_distances_are_measured_on_the_cpu_where_the_device_cannot() -> None:
+def test_lpips_falls_back_to_the_cpu() -> None:
     a = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
     wanted = LPIPS()(a, a.roll(1, -1))
     for error in (torch.OutOfMemoryError("out of memory"), NotImplementedError("not implemented for MPS")):
@@ -97,14 +97,14 @@ def test_distances_are_measured_on_the_cpu_where_the_device_cannot() -> None:
         assert tried == [DEVICE, torch.device("cpu"), torch.device("cpu")]
 
 
-def test_another_error_of_the_device_is_told() -> None:
+def test_other_device_errors_are_raised() -> None:
     distance = LPIPS(DEVICE)
     distance._network.forward = lambda *args: [][0]
     with pytest.raises(IndexError):
         distance(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
 
 
-def test_a_training_learns_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainer._make_accelerator
 
     def there(settings: Settings, device: str) -> Any:

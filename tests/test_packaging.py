@@ -51,7 +51,7 @@ def metadata_of(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
-def test_the_wheel_holds_all_code_and_all_assets_and_nothing_else(wheel: Path) -> None:
+def test_wheel_has_all_code_and_assets_and_nothing_else(wheel: Path) -> None:
     houses = {"ddim_edit": ROOT / "ddim_edit", "ddim_edit/cli": ROOT / "cli", "ddim_edit/assets": ROOT / "assets"}
     wanted = {
         f"{name}/{path.relative_to(folder)}"
@@ -72,7 +72,7 @@ def test_the_wheel_holds_all_code_and_all_assets_and_nothing_else(wheel: Path) -
     }
 
 
-def test_the_metadata_say_what_the_project_says(wheel: Path) -> None:
+def test_metadata_is_that_of_the_project(wheel: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     metadata = metadata_of(wheel)
     assert (metadata["Name"], metadata["Version"]) == (project["name"], project["version"])
@@ -142,7 +142,7 @@ def newcomer(installed: Path, tmp_path: Path) -> Newcomer:
     return newcomer
 
 
-def test_a_clean_environment_inverts_a_photograph_offline(newcomer: Newcomer) -> None:
+def test_clean_environment_inverts_offline(newcomer: Newcomer) -> None:
     row = newcomer.types("invert", newcomer.images / "astronaut.png", "-o", "out", "--json")
     assert row["converged"]
     assert abs(row["xt_std"] - 1) < 0.05
@@ -150,7 +150,7 @@ def test_a_clean_environment_inverts_a_photograph_offline(newcomer: Newcomer) ->
     assert [files_in(place) for place in newcomer.places.values()] == [set(), set(), set()]
 
 
-def test_a_clean_environment_measures_a_reconstruction_offline(newcomer: Newcomer) -> None:
+def test_clean_environment_reconstructs_offline(newcomer: Newcomer) -> None:
     picture = newcomer.images / "seed-0028.png"
     row = newcomer.types("reconstruct", picture, "-o", "out", "--lossless", "--steps", "4", "--json", "-q")
     assert row["identical_pixels"] == 1

@@ -118,7 +118,7 @@ Outcomes = dict[tuple[str, bool], dict[str, Any]]
 
 @PRECISIONS
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_float32_is_strict_inside_whatever_the_user_has_set(outcomes: Outcomes, setting: str) -> None:
+def test_float32_is_strict_inside(outcomes: Outcomes, setting: str) -> None:
     inside = outcomes[setting, False]["inside"]
     operations = [f"{backend}.{operation}" for backend in ("cuda", "mkldnn") for operation in ("conv", "matmul")]
     assert {inside[operation] for operation in operations} == {"ieee"}
@@ -128,7 +128,7 @@ def test_float32_is_strict_inside_whatever_the_user_has_set(outcomes: Outcomes, 
 
 @PRECISIONS
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_tf32_is_that_of_the_card_alone(outcomes: Outcomes, setting: str) -> None:
+def test_tf32_affects_the_gpu_only(outcomes: Outcomes, setting: str) -> None:
     inside = outcomes[setting, True]["inside"]
     assert (inside["cuda.conv"], inside["cuda.matmul"]) == ("tf32", "tf32")
     assert (inside["mkldnn.conv"], inside["mkldnn.matmul"]) == ("ieee", "ieee")
@@ -140,7 +140,7 @@ def test_tf32_is_that_of_the_card_alone(outcomes: Outcomes, setting: str) -> Non
 @PRECISIONS
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("tf32", [False, True])
-def test_afterwards_everything_is_as_the_user_has_set_it(outcomes: Outcomes, setting: str, tf32: bool) -> None:
+def test_user_settings_are_restored(outcomes: Outcomes, setting: str, tf32: bool) -> None:
     assert outcomes[setting, tf32]["same"]
 
 
@@ -164,7 +164,7 @@ for matmul, *flags in itertools.product(("highest", "high", "medium"), *3 * [(Fa
 """
 
 
-def test_torch_before_fp32_precision_is_told_by_its_older_flags() -> None:
+def test_older_torch_uses_its_flags() -> None:
     done = subprocess.run([sys.executable, "-c", OLDER], capture_output=True, check=False, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -173,14 +173,14 @@ def reading() -> tuple[bool, bool]:
     return torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
 
 
-def test_an_error_inside_puts_the_flags_back() -> None:
+def test_settings_are_restored_after_an_error() -> None:
     before = reading()
     with pytest.raises(KeyError), float32_precision():
         raise KeyError
     assert reading() == before != (True, False)
 
 
-def test_blocks_may_be_nested() -> None:
+def test_contexts_may_be_nested() -> None:
     before = reading()
     with float32_precision():
         with float32_precision():
@@ -191,7 +191,7 @@ def test_blocks_may_be_nested() -> None:
     assert reading() == before
 
 
-def test_threads_that_want_the_same_share_the_flags_until_the_last_one_leaves() -> None:
+def test_threads_with_equal_settings_share_them() -> None:
     before, meeting, first_left = reading(), threading.Barrier(2), threading.Event()
     seen = []
 
@@ -215,7 +215,7 @@ def test_threads_that_want_the_same_share_the_flags_until_the_last_one_leaves() 
     assert reading() == before
 
 
-def test_a_thread_that_wants_other_flags_waits_for_its_turn() -> None:
+def test_thread_with_other_settings_waits() -> None:
     """Those who come later, and want what is in force, do not pass it by."""
     order, waits = [], threading.Event()
 

@@ -34,7 +34,7 @@ def waits(gpu: PretendGPU) -> list[str]:
         lambda: torch.arange(3, device=DEVICE),
     ],
 )
-def test_tensors_live_where_they_were_made(make: Callable[[], Tensor]) -> None:
+def test_tensors_know_their_device(make: Callable[[], Tensor]) -> None:
     with pretend_gpu():
         made = make()
         assert isinstance(made, PretendTensor)
@@ -61,7 +61,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("inference", [False, True])
-def test_results_are_those_of_the_cpu(name: str, inference: bool) -> None:
+def test_results_equal_those_of_the_cpu(name: str, inference: bool) -> None:
     operation = OPERATIONS[name]
     with pretend_gpu() as gpu, torch.inference_mode(inference):
         result = operation(X.to("cuda"))
@@ -70,7 +70,7 @@ def test_results_are_those_of_the_cpu(name: str, inference: bool) -> None:
         assert gpu.launches
 
 
-def test_what_is_written_in_place_and_through_views_is_seen() -> None:
+def test_writes_through_views_are_seen() -> None:
     with pretend_gpu():
         x = torch.zeros(4, 3, device="cuda")
         assert x.add_(1) is x
@@ -97,14 +97,14 @@ def test_what_is_written_in_place_and_through_views_is_seen() -> None:
         lambda x: x.index_select(0, ROWS),
     ],
 )
-def test_tensors_of_two_devices_do_not_go_together(mix: Callable[[Tensor], Tensor]) -> None:
+def test_mixing_devices_is_refused(mix: Callable[[Tensor], Tensor]) -> None:
     with pretend_gpu():
         x = X.to("cuda")
         with pytest.raises(RuntimeError, match=r"Expected all tensors to be on the same device.* cuda:0 and cpu"):
             mix(x)
 
 
-def test_an_index_on_the_gpu_does_not_reach_into_the_cpu() -> None:
+def test_gpu_index_of_cpu_tensor_is_refused() -> None:
     message = "indices should be either on cpu or on the same device as the indexed tensor"
     with pretend_gpu():
         mask, rows, x = MASK.to("cuda"), ROWS.to("cuda"), X.clone()
@@ -115,12 +115,12 @@ def test_an_index_on_the_gpu_does_not_reach_into_the_cpu() -> None:
                 x[index] = 0.0
 
 
-def test_a_generator_of_the_cpu_draws_for_the_cpu_alone() -> None:
+def test_cpu_generator_is_refused() -> None:
     with pretend_gpu(), pytest.raises(RuntimeError, match="Expected a 'cuda' device type for generator"):
         torch.randn(3, generator=torch.Generator().manual_seed(0), device="cuda")
 
 
-def test_numpy_reads_the_cpu_alone() -> None:
+def test_numpy_conversion_is_refused() -> None:
     with pretend_gpu():
         x = X.to("cuda")
         for read in (x.numpy, lambda: np.asarray(x)):
@@ -154,7 +154,7 @@ def test_numpy_reads_the_cpu_alone() -> None:
         ("aten._linalg_check_errors.default", lambda x: torch.linalg.inv(x[:3])),
     ],
 )
-def test_the_host_waits_once(reason: str, use: Callable[[Tensor], object]) -> None:
+def test_synchronising_operations_are_counted(reason: str, use: Callable[[Tensor], object]) -> None:
     with pretend_gpu() as gpu:
         x = X.to("cuda") + torch.eye(4, 3, device="cuda")
         gpu.reset()
@@ -179,7 +179,7 @@ def test_the_host_waits_once(reason: str, use: Callable[[Tensor], object]) -> No
         lambda x: X[torch.tensor(1)],
     ],
 )
-def test_the_host_need_not_wait(use: Callable[[Tensor], object]) -> None:
+def test_asynchronous_operations_do_not_wait(use: Callable[[Tensor], object]) -> None:
     with pretend_gpu() as gpu:
         x = X.to("cuda")
         gpu.reset()
@@ -187,7 +187,7 @@ def test_the_host_need_not_wait(use: Callable[[Tensor], object]) -> None:
         assert not gpu.waits
 
 
-def test_to_fill_what_a_mask_selects_takes_no_wait() -> None:
+def test_masked_fill_does_not_wait() -> None:
     """Torch does that by `masked_fill`."""
     with pretend_gpu() as gpu:
         x, mask = X.to("cuda"), MASK.to("cuda")
@@ -197,7 +197,7 @@ def test_to_fill_what_a_mask_selects_takes_no_wait() -> None:
         assert torch.equal(x.cpu(), X * ~MASK[:, None])
 
 
-def test_views_and_allocations_launch_nothing_and_each_operation_does() -> None:
+def test_launches_are_counted() -> None:
     with pretend_gpu() as gpu:
         x = X.to("cuda")
         gpu.reset()
@@ -210,7 +210,7 @@ def test_views_and_allocations_launch_nothing_and_each_operation_does() -> None:
         assert (gpu.launches, gpu.waits) == (0, {})
 
 
-def test_pinned_memory_is_known_by_its_views_and_to_the_cpu_alone() -> None:
+def test_pinned_memory() -> None:
     with pretend_gpu() as gpu:
         pinned = X.pin_memory()
         assert pinned.is_pinned()
@@ -226,7 +226,7 @@ def test_pinned_memory_is_known_by_its_views_and_to_the_cpu_alone() -> None:
         assert not gpu.waits
 
 
-def test_threads_share_the_gpu() -> None:
+def test_threads_share_the_device() -> None:
     with pretend_gpu() as gpu, ThreadPoolExecutor(1) as pool:
         pinned = pool.submit(X.pin_memory).result()
         x = pinned.to("cuda", non_blocking=True)
@@ -238,7 +238,7 @@ def test_threads_share_the_gpu() -> None:
         assert sum(gpu.waits.values()) == 1
 
 
-def test_modules_move_there() -> None:
+def test_modules_move_to_the_device() -> None:
     layer = torch.nn.Conv2d(3, 2, 3).requires_grad_(False)
     expected = layer(X.expand(1, 3, 4, 3))
     with pretend_gpu():
@@ -247,7 +247,7 @@ def test_modules_move_there() -> None:
         torch.testing.assert_close(moved(X.to("cuda").expand(1, 3, 4, 3)).cpu(), expected)
 
 
-def test_a_function_of_the_cpu_runs_as_one_launch() -> None:
+def test_cpu_function_is_one_launch() -> None:
     def network(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         assert type(x) is Tensor
         return (x.relu() * scale).sum(1), x.max()[None].nonzero()
@@ -263,13 +263,13 @@ def test_a_function_of_the_cpu_runs_as_one_launch() -> None:
             gpu.run(network, x, scale=torch.tensor(2.0))
 
 
-def test_work_on_the_cpu_alone_is_left_alone() -> None:
+def test_cpu_work_is_unaffected() -> None:
     with pretend_gpu() as gpu:
         assert type(X[MASK] + X[ROWS].sum().item()) is Tensor
         assert (gpu.launches, gpu.waits) == (0, {})
 
 
-def test_nothing_is_pretended_afterwards() -> None:
+def test_context_restores_torch() -> None:
     before = torch.cuda._lazy_init, Thread.run
     with pretend_gpu():
         x = X.to("cuda")

@@ -1,4 +1,3 @@
-import inspect
 import subprocess
 import sys
 
@@ -15,36 +14,12 @@ from ddim_edit.models.single_file.loading import SUFFIXES
 from ddim_edit.plots import plot_suffixes
 
 
-def test_all_holds_nothing_twice() -> None:
-    assert len(set(ddim_edit.__all__)) == len(ddim_edit.__all__)
-
-
-@pytest.mark.parametrize("name", ddim_edit.__all__)
-def test_every_name_loads(name: str) -> None:
-    assert getattr(ddim_edit, name) is not None
-    assert name in dir(ddim_edit)
-
-
-def test_a_star_import_brings_them_all() -> None:
-    names: dict[str, object] = {}
-    exec("from ddim_edit import *", names)
-    assert set(ddim_edit.__all__) <= set(names)
-
-
-def test_other_names_do_not_exist() -> None:
-    with pytest.raises(AttributeError, match="paint"):
-        _ = ddim_edit.paint
-
-
-def test_every_public_name_says_what_it_is() -> None:
-    for name in ddim_edit.__all__:
-        thing = getattr(ddim_edit, name)
-        if inspect.isclass(thing) or inspect.isfunction(thing) or inspect.ismodule(thing):
-            assert inspect.getdoc(thing), name
+def test_public_names_load() -> None:
+    assert all(getattr(ddim_edit, name) is not None for name in ddim_edit.__all__)
 
 
 @pytest.mark.parametrize("statement", ["import ddim_edit", "from ddim_edit import DDIMEditError"])
-def test_importing_the_package_costs_nothing(statement: str) -> None:
+def test_importing_the_package_imports_nothing_heavy(statement: str) -> None:
     script = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "PIL", "safetensors", "click", "diffusers"} & set(done.stdout.split())

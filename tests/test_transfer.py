@@ -9,7 +9,7 @@ from .pretend_gpu import DEVICE, PretendTensor, pretend_gpu
 X = torch.arange(6.0).view(2, 3)
 
 
-def test_a_copy_to_a_gpu_is_not_waited_for() -> None:
+def test_copy_to_gpu_is_asynchronous() -> None:
     with pretend_gpu() as gpu:
         copied = to_device(X, DEVICE)
         assert isinstance(copied, PretendTensor)
@@ -17,7 +17,7 @@ def test_a_copy_to_a_gpu_is_not_waited_for() -> None:
         assert torch.equal(copied.cpu(), X)
 
 
-def test_what_is_there_already_stays_as_it_is() -> None:
+def test_tensor_on_the_device_is_returned() -> None:
     assert to_device(X, torch.device("cpu")) is X
     with pretend_gpu() as gpu:
         x = to_device(X, DEVICE)
@@ -26,7 +26,7 @@ def test_what_is_there_already_stays_as_it_is() -> None:
         assert (gpu.launches, gpu.waits) == (0, {})
 
 
-def test_back_to_the_cpu_it_is_an_ordinary_copy() -> None:
+def test_copy_to_cpu_is_synchronous() -> None:
     with pretend_gpu() as gpu:
         x = to_device(X, DEVICE)
         assert torch.equal(to_device(x, torch.device("cpu")), X)

@@ -49,7 +49,7 @@ def tests(setting: Setting) -> list[Case]:
 
 
 def _tests(setting: Setting) -> Iterator[Row]:
-    """The outcome of each test, as it comes; only files that have the mark are read, as others need more packages."""
+    """Yield the outcome of each test; only files with the mark are collected, because others need more packages."""
     marked = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in file.read_text()]
     names = [str(file.relative_to(ROOT)) for file in marked]
     words = [sys.executable, "-P", "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "--continue-on-collection-errors"]
@@ -77,7 +77,7 @@ def demo_commands(folder: Path) -> list[list[str]]:
 
 
 def _settled(word: str, faces: str, folder: Path) -> str:
-    """A word of the Makefile with its variable replaced, and its out/ by the folder."""
+    """Return a word of the Makefile with its variable replaced, and out/ by the folder."""
     if word == "out" or word.startswith("out/"):
         return str(folder / word.removeprefix("out").lstrip("/"))
     return word.replace("$(FACES)", str(ROOT / faces))
@@ -118,7 +118,7 @@ def _failure(words: list[str]) -> str | None:
 
 
 def _decoded_images(folder: Path, device: str, dtype: str) -> Tensor:
-    """The images of the latents that a run of the demo wrote, before they are rounded to 8 bit."""
+    """Decode the latents that a run of the demo wrote, without rounding to 8 bit."""
     editor = Editor.from_pretrained(device=device, dtype=dtype)
     return editor.decode(Latents(Latent.load(file) for file in sorted(folder.glob(f"*{LATENT}"))))
 

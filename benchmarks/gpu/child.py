@@ -47,7 +47,7 @@ def run(section: Section, setting: Setting, skip: Collection[str]) -> int:
 
 
 def _own_output() -> Say:
-    """Standard output for rows alone: whatever else is printed here, by others' code too, goes to standard error."""
+    """Reserve standard output for rows: everything else that is printed goes to standard error."""
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -71,7 +71,7 @@ def _measured(case: Case, say: Say) -> bool:
 
 
 def _said() -> str:
-    """What a process that the failed case started has printed on standard error."""
+    """Return the standard error of a process that the failed case started."""
     error = sys.exc_info()[1]
     return f"\n{error.stderr}" if isinstance(error, subprocess.CalledProcessError) and error.stderr else ""
 

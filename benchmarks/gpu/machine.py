@@ -40,7 +40,7 @@ def _versions(setting: Setting) -> Iterator[Row]:
 
 
 def _driver(setting: Setting) -> Iterator[Row]:
-    """What the driver says of the card, at this moment."""
+    """Return what the driver reports about the GPU now."""
     if setting.device == "cpu":
         return
     fields = f"--query-gpu={','.join(QUERY.values())}"

@@ -27,7 +27,7 @@ def cases(setting: Setting) -> list[Case]:
 
 
 def _held_to(setting: Setting) -> int:
-    """The most that is allowed: bytes of a card, or on a processor, which has no limit of its own, rows."""
+    """Return the limit: bytes on a GPU; rows on a CPU, which has no limit of its own."""
     return setting.scale.room if setting.device != "cpu" else setting.scale.many // 3
 
 
@@ -67,7 +67,7 @@ class _Narrow:
         self._network, self._rows = network, rows
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """The network's output."""
+        """Return the network's output."""
         if len(x) > self._rows:
             raise torch.OutOfMemoryError("more rows than there shall be memory for")
         return self._network(x, index)

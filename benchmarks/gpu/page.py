@@ -91,7 +91,7 @@ def _section(section: Section, scale: Scale, rows: Rows, said: Sequence[Mapping[
 
 
 def _targets(section: Section, rows: Rows) -> str:
-    """The targets of a section, beside its figures."""
+    """Return the targets of a section beside its results."""
     found = [each for each in verdicts(rows) if each.section == section.name]
     return "\n".join(f"- Target: {each.wanted}. **{each.word}**{each.found and f': {each.found}'}" for each in found)
 
@@ -107,7 +107,7 @@ def compared(rows: Rows, section: str) -> list[Row]:
 
 
 def _cells(row: Row) -> dict[str, Any]:
-    """The row as tables take it: what JSON made a list of is a spread again, small errors keep their exponent."""
+    """Return a row for tables: lists become spreads again, small errors keep their exponent."""
     return {name: _cell(value) for name, value in row.items()}
 
 

@@ -83,7 +83,7 @@ def _cases(variant: Variant, setting: Setting, batches: Sequence[int]) -> Iterat
 
 
 def _compiled_ones(setting: Setting) -> list[Variant]:
-    """The variants that are compiled; in a rehearsal blocks alone, as a whole network takes a processor minutes."""
+    """Return the compiled variants; in a rehearsal only blocks, because a whole network takes minutes on a CPU."""
     return [variant for variant in VARIANTS if variant.is_compiled and not (setting.tiny and variant.compiled)]
 
 
@@ -119,7 +119,7 @@ def _inversions(lane: _Lane, batch: int) -> Iterator[Row]:
 
 
 def _error(runner: Runner, setting: Setting, batch: int) -> float:
-    """The relative error of one evaluation against float32 on the processor."""
+    """Return the relative error of one evaluation against float32 on the CPU."""
     x, index, reference = _question(setting.model)
     rows, indices = (value.expand(batch, *value.shape[1:]).contiguous().to(setting.device) for value in (x, index))
     with torch.no_grad():
@@ -140,14 +140,14 @@ def _peak_memory(place: Place) -> float | None:
 
 
 def _clock(place: Place) -> int | None:
-    """The clock of the card right behind a measurement, where that can be asked."""
+    """Return the clock of the GPU right after a measurement, if it can be queried."""
     with suppress(ModuleNotFoundError, RuntimeError):
         return torch.cuda.clock_rate() if place.device.type == "cuda" else None
     return None
 
 
 def _rates(lane: _Lane, place: Place, images_per_second: float) -> Row:
-    """The rate of the arithmetic in evaluations alone, and its share of the device's peak in the same dtype."""
+    """Return the FLOP rate of the evaluations, and its share of the device's peak in the same dtype."""
     setting, variant = lane.setting, lane.variant
     rate = _work(setting.model) * images_per_second
     dtype = "tf32" if variant.name == PLAIN else variant.dtype  # torch lets cuDNN round, if it is not told otherwise

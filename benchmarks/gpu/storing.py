@@ -190,7 +190,7 @@ def _growth(moments: list[_Moment]) -> Row:
 
 @contextmanager
 def _utilization(setting: Setting) -> Iterator[list[float]]:
-    """What share of the time kernels were running, as the driver says every fifth of a second; empty on a CPU."""
+    """Measure the share of time with running kernels, sampled from the driver every 0.2 s; empty on a CPU."""
     shares: list[float] = []
     if setting.device == "cpu":
         yield shares

@@ -63,7 +63,7 @@ def ratio(rows: Sequence[Row], row: Row, peer: str) -> float | None:
 
 
 def _best(rows: Sequence[Row], batch: int, peer: str) -> tuple[float, str] | None:
-    """The largest ratio that one of our variants reaches whose answers are right, and its name."""
+    """Return the largest ratio of our accurate variants, and the name of the variant."""
     right = [row for row in rows if row.get("batch") == batch and row.get("evaluation error", 0.0) <= WRONG]
     ours = [row for row in right if str(row["variant"]).startswith("ours")]
     ratios = [(found, str(row["variant"])) for row in ours if (found := ratio(rows, row, peer)) is not None]
@@ -79,7 +79,7 @@ def _times_faster(rows: Rows, peer: str, batch: int, factor: float) -> Verdict:
 
 
 def _never_slower(rows: Rows) -> Verdict:
-    """The strongest peer, at every batch at which it was measured."""
+    """Return the fastest peer for every measured batch size."""
     wanted, speed = f"not slower than {COMPILED} at any batch", inversions(rows)
     batches = sorted({int(row["batch"]) for row in speed if row.get("variant") == COMPILED and "inversion ms" in row})
     bests = {batch: _best(speed, batch, COMPILED) for batch in batches}
@@ -111,7 +111,7 @@ def _all(section: str, wanted: str, rows: Rows, column: str, good: Sequence[obje
 
 
 def _below(section: str, wanted: str, rows: Rows, column: str, limit: float, least: bool = False) -> Verdict:
-    """The largest figure of a column is below a limit, or where one will do, the least is."""
+    """Check that the largest value of a column is below a limit, or the smallest, if one suffices."""
     figures = _figures(rows.get(section, ()), column)
     if not figures:
         return Verdict(section, wanted, "", None)
@@ -120,7 +120,7 @@ def _below(section: str, wanted: str, rows: Rows, column: str, limit: float, lea
 
 
 def _above(section: str, wanted: str, rows: Rows, column: str, limit: float) -> Verdict:
-    """The smallest figure of a column reaches a limit."""
+    """Check that the smallest value of a column reaches a limit."""
     figures = _figures(rows.get(section, ()), column)
     if not figures:
         return Verdict(section, wanted, "", None)

@@ -135,7 +135,7 @@ def load_ours(variant: Variant, setting: Setting) -> Model:
 
 
 def _placed(model: Model) -> DeviceNetwork:
-    """The network of a model."""
+    """Return the network of a model."""
     assert isinstance(model.denoiser, NetworkDenoiser)
     assert isinstance(model.denoiser.network, DeviceNetwork)
     return model.denoiser.network
@@ -148,7 +148,7 @@ def _is_fused(model: Model) -> bool:
 
 
 def _without_graphs(model: Model) -> Model:
-    """The model whose network is called as it is, kernel by kernel."""
+    """Return the model with its network in eager mode."""
     assert isinstance(model.denoiser, NetworkDenoiser)
     return replace(model, denoiser=replace(model.denoiser, network=replace(_placed(model), run=None)))
 

@@ -72,7 +72,7 @@ def error_by_evaluations(bench: Bench) -> Iterator[Row]:
 
 @cache
 def climbs(bench: Bench) -> Mapping[str, Sequence[Rung]]:
-    """The rungs of every way."""
+    """Return the rungs of every variant."""
     return {name: list(climb(bench.scale, partial(_psnr, bench, way))) for name, way in bench.ways.items()}
 
 
@@ -93,7 +93,7 @@ def climb(scale: Scale, psnr: Callable[[int], Tensor]) -> Iterator[Rung]:
 
 
 def fewest(rungs: Sequence[Rung]) -> Rung:
-    """The first rung that reaches the goal, or else the last."""
+    """Return the first rung that reaches the goal, or else the last."""
     return next((rung for rung in rungs if rung.mean >= GOAL), rungs[-1])
 
 

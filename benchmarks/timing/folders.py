@@ -32,7 +32,7 @@ def alone(command: Words) -> Sequence[Words]:
 
 
 def by_hand(count: int, command: Words) -> Sequence[Words]:
-    """Processes that take every count-th shard each."""
+    """Start processes that fill every count-th shard each."""
     return [(*command, "--shard", f"{index}/{count}") for index in range(count)]
 
 

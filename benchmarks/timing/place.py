@@ -24,7 +24,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Place:
-    """A device, by name as `ddim-edit --device` takes it."""
+    """A device, by name in the form that `--device` takes."""
 
     name: str = "auto"
 
@@ -54,7 +54,7 @@ class Place:
         return time.perf_counter() - start, result
 
     def tried(self, work: Callable[[], Value]) -> Value | None:
-        """What some work returns, or None where memory ran out."""
+        """Return the result of some work, or None if memory ran out."""
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
@@ -66,7 +66,7 @@ class Place:
         return None
 
     def watch(self, network: Network) -> "Watched":
-        """The network with a watch on every call."""
+        """Return the network with a timer on every call."""
         return Watched(network, _DeviceClock(self.device) if self.device.type == "cuda" else _WallClock())
 
 
@@ -118,9 +118,9 @@ class Watched:
     clock: _WallClock | _DeviceClock = field(default_factory=_WallClock)
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """The network's output."""
+        """Return the network's output."""
         return self.clock(partial(self.network, x, index))
 
     def seconds(self) -> list[float]:
-        """The time of each call so far."""
+        """Return the time of each call so far."""
         return self.clock.seconds()

@@ -26,7 +26,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as people read it: three digits are enough, and what was not measured is empty."""
+    """Format a cell with three digits; empty if it was not measured."""
     if isinstance(cell, Spread):
         if not cell.coverage:
             return shown(cell.median)
@@ -38,13 +38,13 @@ def shown(cell: Cell) -> str:
 
 
 def read(text: str) -> Page:
-    """The sections of a page, by heading."""
+    """Return the sections of a page by heading."""
     parts = re.split(r"^## (.+)\n+", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], (part.strip() for part in parts[1::2]), strict=True))
 
 
 def merged(old: Page, new: Page) -> Page:
-    """The new sections in their places among the old ones, which are dropped if they are another machine's."""
+    """Merge new sections into the old ones, which are dropped if they are from another machine."""
     head = next(iter(new))
     kept = old if old.get(head) == new[head] else {}
     both = {**kept, **new}
@@ -52,5 +52,5 @@ def merged(old: Page, new: Page) -> Page:
 
 
 def write(title: str, page: Page) -> str:
-    """The page as text, which `read` reads again."""
+    """Return the page as text, for `read`."""
     return "\n\n".join([f"# {title}", *(f"## {heading}\n\n{text}" for heading, text in page.items())]) + "\n"

@@ -48,7 +48,7 @@ def shares(bench: Bench) -> Iterator[Row]:
 
 
 def _shares(bench: Bench, model: Model, batch: int) -> tuple[Spread, Spread]:
-    """The network's share of the wall time of reading, inverting and writing one batch; and seconds an evaluation."""
+    """Return the network's share of the wall time of one batch, files included; and seconds per evaluation."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         fill(folder, bench.pictures, batch)
@@ -70,7 +70,7 @@ def _invert_files(bench: Bench, model: Model, folder: Path, batch: int) -> tuple
 
 
 def watched(model: Model, place: Place) -> tuple[Model, Watched]:
-    """The model with one watch on its network and on the one for low noise, if there is one, and that watch."""
+    """Return the model with one timer on its networks, and the timer."""
     denoiser = model.denoiser
     assert isinstance(denoiser, NetworkDenoiser)
     network = place.watch(denoiser.network)

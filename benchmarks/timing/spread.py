@@ -18,7 +18,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float], level: float = 0.95) -> Spread:
-    """The median of independent values with the narrowest interval of order statistics of that level, if there is one.
+    """Return the median with the narrowest interval of order statistics of that level, if there is one.
 
     P(X_(k) <= m <= X_(n+1-k)) = 1 - 2^(1-n) sum_{i<k} C(n, i) for every continuous distribution. Fewer than six values
     reach no 95 %: their interval is from the smallest to the largest, and `coverage` says how much that is worth.
@@ -45,7 +45,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
 
 
 def interleaved(ways: Mapping[str, Callable[[], Value]], rounds: int) -> dict[str, list[Value]]:
-    """What every way returns, A B A B ..., so that whatever slows a machine for a while slows them all."""
+    """Run all variants in turn, A B A B ..., so that a slow phase of the machine affects them all."""
     found: dict[str, list[Value]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():

@@ -54,7 +54,7 @@ class Told(NamedTuple):
 
 
 def split(told: Told, wall: float) -> dict[str, float]:
-    """The wall time of a process in parts that add up to it, and what of it was not the network's.
+    """Split the wall time of a process into parts, and return the part outside the network.
 
     The network's part is the number of its calls times their median: what its first call takes longer is start-up.
     """

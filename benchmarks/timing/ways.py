@@ -64,7 +64,7 @@ class Theirs:
 
 
 def ours(folder: Path, place: Place, dtype: str, compiled: bool = False) -> WayIn:
-    """This package's way with its default method, once the model is loaded."""
+    """Return this package's variant with the default configuration, once the model is loaded."""
     model = load_model(folder, place.name, dtype, compiled=compiled)
     return lambda steps: Ours(model, InversionConfig(steps=steps))
 

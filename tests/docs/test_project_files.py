@@ -1,4 +1,4 @@
-"""What machines read of the project besides its code: workflows, the citation, and the pages made from public names."""
+"""Workflows, the citation, the bibliography, the drawn architecture, and the pages made from public names."""
 
 import importlib.util
 import re
@@ -15,7 +15,8 @@ import ddim_edit
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 @pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
@@ -28,38 +29,59 @@ def steps(workflow: dict[Any, Any]) -> list[dict[str, Any]]:
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 
-def test_a_workflow_says_when_it_runs_and_asks_for_no_more_than_reading(workflow: dict[Any, Any]) -> None:
+def test_workflows_have_triggers_and_read_only_permissions(workflow: dict[Any, Any]) -> None:
     assert workflow[True]
     assert workflow["permissions"] == {"contents": "read"}
     assert all(("uses" in step) != ("run" in step) for step in steps(workflow))
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@[\w./-]+", step["uses"]) for step in steps(workflow) if "uses" in step)
 
 
-def test_what_a_workflow_makes_is_in_the_makefile(workflow: dict[Any, Any]) -> None:
+def test_make_targets_of_workflows_exist(workflow: dict[Any, Any]) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     lines = [shlex.split(step["run"]) for step in steps(workflow) if step.get("run", "").startswith("make ")]
     assert {word for line in lines for word in line[1:] if "=" not in word} <= targets
 
 
-def test_the_matrix_is_the_python_versions_that_the_project_promises() -> None:
+def test_workflow_matrix_is_the_supported_python_versions() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]
     prefix = "Programming Language :: Python :: 3."
     promised = {line.removeprefix(prefix[:-2]) for line in PROJECT["classifiers"] if line.startswith(prefix)}
     assert set(jobs["suite"]["strategy"]["matrix"]["python"]) == promised
 
 
-def test_a_release_is_published_without_a_password() -> None:
+def test_releases_use_trusted_publishing() -> None:
     publish = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]["publish"]
     assert publish["permissions"] == {"id-token": "write"}
     assert publish["environment"]["name"] == "pypi"
     assert all("password" not in step.get("with", {}) for step in publish["steps"])
 
 
-def test_the_citation_names_this_version_and_what_every_citation_needs() -> None:
+def test_citation_is_complete_and_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
     assert (str(citation["version"]), citation["license"]) == (PROJECT["version"], PROJECT["license"])
     assert all(reference["authors"] and reference["title"] for reference in citation["references"])
+
+
+def test_drawn_layers_are_those_of_the_import_contract() -> None:
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    layers = next(contract for contract in contracts if contract.get("exhaustive"))["layers"]
+    wanted = ["cli", *(name for layer in layers for name in layer.split(" | "))]
+    drawn = re.findall(r'class="n[ m]*">([^<]+)<', (ROOT / "docs" / "images" / "tower.svg").read_text())
+    assert drawn == wanted
+
+
+def test_cited_papers_are_in_the_bibliography() -> None:
+    bibliography = " ".join((ROOT / "docs" / "bibliography.md").read_text().split())
+    sections = re.compile(r"References:\n(.*?)(?=\n\s*\n|\"\"\"|\n\s*[A-Z]\w+:\n)", re.DOTALL)
+    missing = set()
+    for path in (ROOT / "ddim_edit").rglob("*.py"):
+        source = path.read_text()
+        missing |= {each for each in re.findall(r"arXiv:\s*(\d{4}\.\d{4,5})", source) if each not in bibliography}
+        for section in sections.findall(source):
+            papers = re.findall(r'(\w+), "([^"]{12,})"', " ".join(section.split()))
+            missing |= {title for author, title in papers if author != "PyTorch" and title not in bibliography}
+    assert not missing
 
 
 def reference_pages() -> ModuleType:
@@ -71,7 +93,7 @@ def reference_pages() -> ModuleType:
     return module
 
 
-def test_the_reference_has_each_public_name_once() -> None:
+def test_reference_pages_list_each_public_name_once() -> None:
     listed = [name for names in reference_pages().homes().values() for name in names]
     assert sorted(listed) == sorted(ddim_edit.__all__)
 
@@ -85,5 +107,5 @@ def test_the_reference_has_each_public_name_once() -> None:
         ("nothing to do", "nothing to do"),
     ],
 )
-def test_docstrings_read_the_same_in_restructuredtext(line: str, written: str) -> None:
+def test_docstrings_are_escaped_for_restructuredtext(line: str, written: str) -> None:
     assert reference_pages().escaped(line) == written

@@ -1,4 +1,4 @@
-"""The site builds from a clean copy, offline, without one warning, its examples run, and nothing is left out of it."""
+"""The site builds from a clean copy, offline and without warnings; its examples run, and it is complete."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Links(HTMLParser):
-    """What a page points to, what it needs, and the names of its places."""
+    """Links, loaded resources and anchors of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def pages(site: Path) -> dict[Path, Links]:
     return read
 
 
-def test_every_source_is_a_page_that_can_be_reached_from_the_first_one(site: Path, pages: dict[Path, Links]) -> None:
+def test_every_page_is_reachable_from_the_index(site: Path, pages: dict[Path, Links]) -> None:
     reached, waiting = set(), [site / "index.html"]
     while waiting:
         page = waiting.pop()
@@ -87,7 +87,7 @@ def test_every_source_is_a_page_that_can_be_reached_from_the_first_one(site: Pat
     assert wanted <= reached
 
 
-def test_no_link_leads_nowhere(site: Path, pages: dict[Path, Links]) -> None:
+def test_links_resolve(site: Path, pages: dict[Path, Links]) -> None:
     broken = set()
     for page, found in pages.items():
         for link in found.links | found.needs:
@@ -102,7 +102,7 @@ def test_no_link_leads_nowhere(site: Path, pages: dict[Path, Links]) -> None:
     assert not broken
 
 
-def test_no_page_asks_another_host_for_anything(site: Path, pages: dict[Path, Links]) -> None:
+def test_pages_load_nothing_from_other_hosts(site: Path, pages: dict[Path, Links]) -> None:
     assert not {need for found in pages.values() for need in found.needs if urlsplit(need).netloc}
     for sheet in site.rglob("*.css"):
         assert not re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
@@ -114,7 +114,7 @@ def test_every_public_name_is_documented(site: Path) -> None:
     assert {f"ddim_edit.{name}" for name in ddim_edit.__all__} <= documented
 
 
-def test_every_command_and_every_option_is_there(site: Path) -> None:
+def test_every_command_and_option_is_documented(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "reference" / "cli.html").read_text())
     for name, command in commands.commands.items():
         assert f"ddim-edit {name} [OPTIONS]" in text
@@ -123,5 +123,5 @@ def test_every_command_and_every_option_is_there(site: Path) -> None:
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)
-def test_every_example_drew_a_picture(site: Path, example: Path) -> None:
+def test_every_example_drew_a_figure(site: Path, example: Path) -> None:
     assert list((site / "_images").glob(f"sphx_glr_{example.stem}_0*.png"))
