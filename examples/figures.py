@@ -1,4 +1,4 @@
-"""What the tutorial draws with: sheets of faces, plain axes, the packaged pictures."""
+"""Sheets of faces, the style of plots and the packaged images, for the tutorial."""
 
 import sys
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def packaged(name: str) -> str:
     return str(resources.files("ddim_edit.assets") / "images" / f"{name}.png")
 
 
-def picture(axes: Axes, x: Tensor) -> None:
-    """Draw one picture [3, H, W] in [-1, 1]; what lies outside is cut off."""
+def draw(axes: Axes, x: Tensor) -> None:
+    """Draw one image [3, H, W] in [-1, 1], clipped to that range."""
     axes.imshow(images.to_uint8(x).permute(1, 2, 0).numpy())
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -60,7 +60,7 @@ def faces(rows: Sequence[Tensor], labels: Sequence[str] = (), columns: Sequence[
             axes.axis("off")
         for x, axes in zip(row, line, strict=False):
             axes.axis("on")
-            picture(axes, x)
+            draw(axes, x)
     for label, line in zip(labels, grid, strict=False):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
     for name, axes in zip(columns, grid[0], strict=False):
@@ -69,7 +69,7 @@ def faces(rows: Sequence[Tensor], labels: Sequence[str] = (), columns: Sequence[
 
 
 def show() -> None:
-    """Show the figures; where there is no screen, write them to out/tutorial. The docs' build takes them by itself."""
+    """Show the figures, or write them to out/tutorial without a screen. The build of the docs collects them itself."""
     if "sphinx_gallery" in sys.modules:
         return
     if mpl.get_backend().lower() != "agg":

@@ -2,32 +2,31 @@
 1. Why does alpha go to 1 at t = 0, and to 0 at T?
 ==================================================
 
-A noise schedule has two ends, and each makes a promise. At t = 0, alpha = 1: what stands there *is* the picture. At
-T, alpha_bar is almost 0: what stands there is noise and nothing else, so that fresh noise is a fair place to start
-from. This page breaks each promise once and looks at the damage.
+At t = 0, alpha = 1, so the state *is* the image. At T, alpha_bar is almost 0, so the state is pure noise, and sampling
+can start from fresh noise. This page violates each of the two conditions once and shows the result.
 """
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from figures import GREY, faces, packaged, picture, show
+from figures import GREY, draw, faces, packaged, show
 
 from ddim_edit import Grid, NoiseSchedule, SeededNoise, find_solver, images, load_model, make_grid, sample
 
 linear = NoiseSchedule.linear()
 schedules = {
-    "linear, cut at t = 400": NoiseSchedule(linear.log_s[:400]),
+    "linear, to t = 400": NoiseSchedule(linear.log_s[:400]),
     "scaled linear": NoiseSchedule.scaled_linear(),
     "linear": linear,
     "cosine": NoiseSchedule.cosine(),
 }
 
 # %%
-# How much of the picture is left
-# -------------------------------
+# How much of the image is left
+# -----------------------------
 #
-# The signal-to-noise ratio at time t is alpha_bar / (1 - alpha_bar). A schedule has to come from far above 1 (the
-# picture is all there) to far below (none of it is). The cut one stops early, at a ratio of 0.2.
+# The signal-to-noise ratio at time t is alpha_bar / (1 - alpha_bar). A schedule has to go from far above 1 (almost no
+# noise) to far below 1 (almost no signal). The truncated one ends early, at a ratio of 0.2.
 
 photo = images.read(packaged("astronaut_face"), (64, 64)).tensor.double()
 noise = SeededNoise([0]).draw(photo.shape)[0]
@@ -53,26 +52,27 @@ for name, schedule in schedules.items():
     shown[name] = ((last.alpha * photo + last.sigma * noise) / 2, f"SNR {last.s**-2:.1g}")
 for (top, bottom), (name, (x, ratio)) in zip(grid.T, shown.items(), strict=True):
     means = F.avg_pool2d(x[None], 8)
-    picture(top, x)
-    picture(bottom, F.interpolate(means / means.std() / 4, 64, mode="bicubic")[0])
+    draw(top, x)
+    draw(bottom, F.interpolate(means / means.std() / 4, 64, mode="bicubic")[0])
     top.set_title(f"{name.replace(', ', chr(10))}\n{ratio}".strip(), fontsize=9)
 for axes, label in zip(grid[:, 0], ["x_T of a\nphotograph", "its coarse\nmeans"], strict=True):
     axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
 
 # %%
-# The upper row is x_T = alpha_T x_0 + sigma_T eps of one photograph, with the same eps. The lower row takes means
-# over 8 x 8 pixels, which average the noise away and leave what there is of the picture. Cut at t = 400 the face
-# looks through. Under the scaled linear schedule of latent diffusion a trace of its light is left, which is why such
-# models find it hard to paint a night (Lin, Liu, Li, Yang 2024). DDPM's linear one leaves 4e-5, which nobody can see.
+# The upper row is x_T = alpha_T x_0 + sigma_T eps of one photograph, with the same eps. The lower row shows means
+# over 8 x 8 pixels, which average out the noise and keep the rest of the image. With the schedule truncated at t = 400
+# the face is visible. With the scaled linear schedule of latent diffusion a trace of its brightness is left, which is
+# why such models cannot generate very dark images (Lin, Liu, Li, Yang 2024). DDPM's linear schedule has a ratio of
+# 4e-5, and nothing is visible.
 
 # %%
-# What goes wrong when the promises are not kept
-# ----------------------------------------------
+# What goes wrong otherwise
+# -------------------------
 #
-# The same three x_T go down by the same network on three grids. Started at t = 400, where a fifth of the variance
-# should be the picture's, pure noise is a lie: the network finds no light and no large shapes in it, takes that for
-# the truth, and makes faces of rags. Ended at t = 100 instead of 0, the walk leaves the pictures with the noise of
-# that level.
+# The same three x_T are decoded by the same network on three grids. At t = 400 a fifth of the variance should be
+# signal. If sampling starts there from pure noise, the network finds no brightness and no large shapes in it, treats
+# that as information about the image, and generates distorted faces. If sampling ends at t = 100 instead of 0, the
+# images keep the noise of that level.
 
 model = load_model()
 whole = make_grid("uniform", model.schedule, 20).to_clean()

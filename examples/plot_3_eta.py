@@ -2,8 +2,8 @@
 3. What does eta do when steps are few?
 =======================================
 
-eta says how much of the noise in a step is new. In a thousand steps it hardly matters. In ten it does: what a long
-step believes of x_0 is too smooth, and fresh noise put on top of it tells the next step nothing of what was lost.
+eta is the share of fresh noise in each step. With a thousand steps it hardly matters. With ten it does: in a long step
+the estimate of x_0 is too smooth, and fresh noise contains no information about the missing detail.
 """
 
 from itertools import pairwise
@@ -21,9 +21,9 @@ from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 # Exactly, for Gaussian data
 # --------------------------
 #
-# Think of pictures as Gaussian along each of their principal directions, with a deviation c: large for light and
-# pose, small for fine detail. Then every step is linear, and the deviation of what comes out follows without drawing
-# a single sample. It should be c.
+# Model images as Gaussian along each principal direction, with a standard deviation c: large for brightness and
+# pose, small for fine detail. Then every step is linear, and the standard deviation of the samples can be computed
+# exactly. It should be c.
 
 schedule = NoiseSchedule.linear()
 
@@ -48,18 +48,18 @@ for axes, steps in zip(panels, (10, 50), strict=True):
         kept = [deviation(c, steps, eta) / c for c in widths]
         axes.semilogx(widths, kept, color=colour, label=f"eta = {eta:g}")
     axes.axhline(1, color=GREY, lw=1, ls=":")
-    axes.set(title=f"{steps} steps", xlabel="c: deviation of the data", xlim=(0.01, 2), ylim=(0, 1.05))
-panels[0].set_ylabel("deviation of samples / c")
+    axes.set(title=f"{steps} steps", xlabel="c: standard deviation of the data", xlim=(0.01, 2), ylim=(0, 1.05))
+panels[0].set_ylabel("std of samples / c")
 panels[0].text(0.011, 0.93, "fine detail", color=GREY)
-panels[0].text(1.9, 0.93, "light, pose", color=GREY, ha="right")
+panels[0].text(1.9, 0.93, "brightness, pose", color=GREY, ha="right")
 panels[1].legend(loc="lower right")
 
 # %%
-# Both fall short where steps are long, and the more so the larger eta is: DDPM's samples have less of everything.
-# What eta = 0 has in 50 steps eta = 1 has in 110.
+# Long steps reduce the standard deviation, the more so the larger eta is. DDPM (eta = 1) needs 110 steps for what DDIM
+# (eta = 0) reaches in 50.
 #
-# Seen on faces, ten steps
-# ------------------------
+# On faces, ten steps
+# -------------------
 #
 # All rows start from the same x_T (as with the option ``--eta`` of ``ddim-edit sample``). At eta = 0 the image depends
 # on x_T only, and the faces are sharp. The more of the noise is new, the less the image depends on x_T (the faces
@@ -69,7 +69,7 @@ model, seeds = load_model(), [10, 14, 18, 56, 57]
 spans = model.schedule.spans(make_grid("quad", model.schedule, 10))
 shown, rows = [1.0, 0.6, 0.3, 0.0], []
 for eta in shown:
-    noise = SeededNoise(seeds)  # gives each picture its x_T first, and then what is drawn on the way
+    noise = SeededNoise(seeds)  # draws x_T of each image first, and then the noise of the steps
     start = noise.draw(model.shape)
     with torch.inference_mode():
         rows.append(sample(model.denoiser, (start,), spans, SamplingOnlySolver(AncestralStep(eta, noise))).x0)
@@ -79,8 +79,8 @@ for eta, row in zip(shown, rows, strict=True):
     print(f"eta = {eta:<4g} mean difference of neighbouring pixels {detail:.3f}")
 
 # %%
-# Song, Meng, Ermon (2021), table 1, measure the same by FID on CIFAR-10: at 10 steps 13.4 for eta = 0 and 41.1 for
-# eta = 1; at 1000 steps 4.0 and 4.7.
+# Song, Meng, Ermon (2021), table 1, report the same as FID on CIFAR-10: with 10 steps 13.4 for eta = 0 and 41.1 for
+# eta = 1; with 1000 steps 4.0 and 4.7.
 
 show()
 # sphinx_gallery_thumbnail_number = 2

@@ -2,17 +2,17 @@
 4. Is DDPM without its noise DDIM?
 ==================================
 
-No. Both are deterministic, and they are often taken for one another. DDPM with sigma = 0 keeps the mean of the
+No. Both are deterministic, and they are often confused. DDPM with sigma = 0 keeps the mean of the
 posterior and drops its noise,
 
     x_s = alpha_s x_0 + sqrt(sigma_s^2 - beta^2) eps          (beta of eta = 1),
 
-DDIM has beta = 0, so that the noise which is not drawn stays in eps:
+whereas DDIM has beta = 0, so that the full noise remains in eps:
 
     x_s = alpha_s x_0 + sigma_s eps.
 
-The first one comes to s with less noise than that level has. The network is told sigma_s, takes the rest of the noise
-out of the picture instead, and so at every step.
+The former arrives at s with less noise than that level should have. The network is conditioned on sigma_s, so it
+removes the missing noise from the image instead, at every step.
 """
 
 from itertools import pairwise
@@ -30,7 +30,7 @@ from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 # Exactly, for Gaussian data
 # --------------------------
 #
-# Data with the standard deviation c = 0.3. The state at t should have sqrt(alpha_t^2 c^2 + sigma_t^2), the dotted
+# The data have the standard deviation c = 0.3. The state at t should have sqrt(alpha_t^2 c^2 + sigma_t^2), the dotted
 # line.
 
 schedule, c = NoiseSchedule.linear(), 0.3
@@ -55,31 +55,31 @@ levels = [schedule.level(t) for t in grid.times]
 axes.plot(grid.times, deviations(grid, 1, 1), color=GREY, label="DDPM")
 axes.plot(grid.times, deviations(grid, 0, 0), color=BLUE, label="DDIM")
 axes.plot(grid.times, deviations(grid, 1, 0), color=ORANGE, label="DDPM, sigma = 0")
-axes.plot(grid.times, [(c**2 * a.alpha**2 + a.sigma**2) ** 0.5 for a in levels], "k:", label="as it should be")
-axes.set(xlabel="t", ylabel="deviation of x_t", xlim=(1000, 0), ylim=(0, 1.05), title="100 steps")
+axes.plot(grid.times, [(c**2 * a.alpha**2 + a.sigma**2) ** 0.5 for a in levels], "k:", label="exact")
+axes.set(xlabel="t", ylabel="standard deviation of x_t", xlim=(1000, 0), ylim=(0, 1.05), title="100 steps")
 axes.legend(loc="lower left", bbox_to_anchor=(0.3, 0.12))
 for n in (20, 100, 1000):
     ends = [deviations(make_grid("uniform", schedule, n), eta, noise)[0] for eta, noise in ((1, 1), (0, 0), (1, 0))]
     print("{:4} steps: DDPM {:.3f}, DDIM {:.3f}, DDPM with sigma = 0 {:.5f}".format(n, *ends))
 
 # %%
-# More steps do not help. Posterior means of posterior means are again a posterior mean, here E[x_0 | x_T] = alpha_T
-# c^2 x_T (with alpha_T = 0.006), whatever the number of steps: all that x_T said has been averaged away.
+# More steps do not help. A posterior mean of posterior means is again a posterior mean, here E[x_0 | x_T] = alpha_T
+# c^2 x_T (with alpha_T = 0.006), for any number of steps: the information in x_T is averaged out.
 #
-# Seen on faces
-# -------------
+# On faces
+# --------
 #
-# The same x_T in 12 steps, with all of DDPM's noise, less of it, and none; below, DDIM. With nine tenths of the noise
-# faces are smooth and pale; with three quarters they begin to drift to one colour. Without any, the states are such
-# as the network never saw in training, far too quiet for their time, and the colour is all that it makes of them.
+# The same x_T in 12 steps with all of DDPM's noise, with less, and with none; below, DDIM. With nine tenths of the
+# noise, faces are smooth and pale; with three quarters they drift towards one colour. Without noise the states have
+# a far too small variance for their time, which the network never saw in training, and only a colour remains.
 
 model, seeds = load_model(), [14, 18, 57]
 spans = model.schedule.spans(make_grid("uniform", model.schedule, 12))
 
 
-def walked(eta: float, kept: float) -> torch.Tensor:
-    """Pictures with this share of their drawn noise."""
-    noise = SeededNoise(seeds)  # gives each picture its x_T first, and then what is drawn on the way
+def sampled(eta: float, kept: float) -> torch.Tensor:
+    """Sample images with this share of the noise of each step."""
+    noise = SeededNoise(seeds)  # draws x_T of each image first, and then the noise of the steps
     start = noise.draw(model.shape)
     with torch.inference_mode():
         return sample(
@@ -88,16 +88,16 @@ def walked(eta: float, kept: float) -> torch.Tensor:
 
 
 rows = {
-    "DDPM": walked(1, 1),
-    "90 % of\nits noise": walked(1, 0.9),
-    "75 % of\nits noise": walked(1, 0.75),
-    "DDPM,\nsigma = 0": walked(1, 0),
-    "DDIM": walked(0, 0),
+    "DDPM": sampled(1, 1),
+    "90 % of\nits noise": sampled(1, 0.9),
+    "75 % of\nits noise": sampled(1, 0.75),
+    "DDPM,\nsigma = 0": sampled(1, 0),
+    "DDIM": sampled(0, 0),
 }
 faces(list(rows.values()), list(rows))
 
 # %%
-# ``ddim-edit sample --posterior-mean`` and ``Editor.sample(posterior_mean=True)`` are there to see it with other
+# ``Editor.sample(posterior_mean=True)`` and the option ``--posterior-mean`` of ``ddim-edit sample`` show it for other
 # models.
 
 show()

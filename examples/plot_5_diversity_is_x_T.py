@@ -2,9 +2,8 @@
 5. Where does diversity come from when eta = 0?
 ===============================================
 
-From x_T alone. Nothing is drawn on the way down, so x_T decides the picture. The grid of times, which one is free to
-choose, decides only how exactly it is drawn. Three rows of five show it, and LPIPS, a distance that agrees with human
-eyes, puts a number to it.
+From x_T alone. Sampling adds no noise, so x_T determines the image. The grid of times, which can be chosen freely,
+only determines the accuracy. Three rows of five images show it, and LPIPS, a perceptual distance, measures it.
 """
 
 from itertools import combinations
@@ -24,7 +23,7 @@ grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]
 # One x_T, five grids
 # -------------------
 
-one_code = torch.cat([editor.decode(editor.noise([28], InversionConfig("ddim", grid, 12))) for grid in grids])
+one_latent = torch.cat([editor.decode(editor.noise([28], InversionConfig("ddim", grid, 12))) for grid in grids])
 
 # %%
 # One grid, five x_T
@@ -36,7 +35,7 @@ one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], InversionConfig("ddi
 # One x_T, five times DDPM
 # ------------------------
 #
-# With eta = 1 the noise that is drawn on the way decides as well, and x_T is no code of the picture.
+# With eta = 1 the image also depends on the noise of the steps, and x_T is not a latent code of the image.
 
 model = editor.model
 start = SeededNoise([28]).draw(model.shape).expand(5, -1, -1, -1)
@@ -44,7 +43,7 @@ spans = model.schedule.spans(make_grid("uniform", model.schedule, 12))
 with torch.inference_mode():
     ddpm = sample(model.denoiser, (start,), spans, SamplingOnlySolver(AncestralStep(1.0, SeededNoise(range(5))))).x0
 
-rows = {"one x_T,\nfive grids": one_code, "one grid,\nfive x_T": one_grid, "one x_T,\nDDPM": ddpm}
+rows = {"one x_T,\nfive grids": one_latent, "one grid,\nfive x_T": one_grid, "one x_T,\nDDPM": ddpm}
 faces(list(rows.values()), list(rows))
 
 # %%
@@ -61,6 +60,6 @@ for height, ((name, row), colour) in enumerate(zip(rows.items(), (BLUE, GREEN, O
     axes.plot(apart, [-height] * len(apart), "o", color=colour, alpha=0.5, mec="none")
     axes.plot(apart.mean(), -height, "|", color=colour, ms=22, mew=2.5)
     print(f"{' '.join(name.split()):20} LPIPS {apart.mean():.3f}, from {apart.min():.3f} to {apart.max():.3f}")
-axes.set(yticks=[0, -1, -2], yticklabels=list(rows), xlabel="LPIPS of two pictures", xlim=(0, None), ylim=(-2.5, 0.5))
+axes.set(yticks=[0, -1, -2], yticklabels=list(rows), xlabel="LPIPS of two images", xlim=(0, None), ylim=(-2.5, 0.5))
 
 show()

@@ -2,10 +2,10 @@
 6. Why does a network trained as a DDPM work unchanged?
 =======================================================
 
-DDPM's training loss is a sum over t of ``E |eps - eps_network(alpha_t x_0 + sigma_t eps, t)|^2``. It looks at one
-time at once: at the law of x_t given x_0, the marginal, and never at how x_s and x_t of one path belong together.
-Every process with these marginals has the same loss, so one network is right for all of them: Markov or not, in a
-thousand steps or in ten.
+DDPM's training loss is a sum over t of ``E |eps - eps_network(alpha_t x_0 + sigma_t eps, t)|^2``. Each term depends
+only on the marginal, the distribution of x_t given x_0, and not on the joint distribution of x_s and x_t.
+Every process with these marginals has the same loss, so one network suits them all: Markovian or not, with a
+thousand steps or with ten.
 """
 
 import matplotlib.pyplot as plt
@@ -25,12 +25,12 @@ photos = torch.stack([images.read(packaged(name), (64, 64)).tensor.double() for 
 # Two processes
 # -------------
 #
-# DDPM's chain adds fresh noise at every step. DDIM's process, walked upwards, draws one eps and keeps it: it is no
-# chain, x_t cannot be had from x_s without x_0.
+# DDPM's Markov chain adds fresh noise at every step. DDIM's forward process draws one eps and keeps it: it is not a
+# Markov chain, because x_t depends on x_s and x_0.
 
 
 def markov(x0: torch.Tensor, seeds: range) -> list[torch.Tensor]:
-    """States of the chain x_t = k x_s + sqrt(sigma_t^2 - k^2 sigma_s^2) z, k = alpha_t / alpha_s, from s = 0."""
+    """Return states of the chain x_t = k x_s + sqrt(sigma_t^2 - k^2 sigma_s^2) z, k = alpha_t / alpha_s, from s = 0."""
     x, alpha, sigma, noise, states = x0, 1.0, 0.0, SeededNoise(seeds), []
     for level in levels:
         k = level.alpha / alpha
@@ -41,7 +41,7 @@ def markov(x0: torch.Tensor, seeds: range) -> list[torch.Tensor]:
 
 
 def one_noise(x0: torch.Tensor, seeds: range) -> list[torch.Tensor]:
-    """States x_t = alpha_t x0 + sigma_t eps with a single eps."""
+    """Return states x_t = alpha_t x0 + sigma_t eps with a single eps."""
     eps = SeededNoise(seeds)(x0)
     return [level.alpha * x0 + level.sigma * eps for level in levels]
 
@@ -62,13 +62,13 @@ for name, process in processes.items():
 faces(rows, labels, [f"t = {t}" for t in times])
 
 # %%
-# The upper pair of rows and the lower pair have the same law at each time, and quite different ones across times.
+# The upper and the lower pair of rows have the same distribution at each time, but very different joint distributions.
 #
-# The loss sees no difference
-# ---------------------------
+# The loss is the same
+# --------------------
 #
-# The loss of the packaged network at six times, on five pictures with two noises each, and beside it how the noises
-# at two times go together. Bars are twice the standard error; where they overlap the loss is the same.
+# Left: the loss of the packaged network at six times, on five images with two noises each; bars are twice the standard
+# error. Right: the correlation of the noises at two times.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
 x0 = photos.repeat(2, 1, 1, 1)

@@ -1,6 +1,6 @@
-"""Draws the pictures of the README and the gallery anew: `python examples/readme_figure.py [FOLDER]`.
+"""Redraw the images of the README and the gallery: `python examples/readme_figure.py [FOLDER]`.
 
-FOLDER is docs/images unless named. All of them come from the command line, so that each carries its recipe.
+FOLDER defaults to docs/images. The command line makes the images, so that each contains its recipe.
 """
 
 import shutil
@@ -18,7 +18,7 @@ SCALE = "3"
 
 
 def ddim_edit(*words: str | Path) -> None:
-    """Run a command; float32, so that the pictures are the same on every processor."""
+    """Run a command; float32, so that the images are the same on every processor."""
     command = [sys.executable, "-m", "ddim_edit", *map(str, words), "--dtype", "fp32", "--overwrite", "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
@@ -33,13 +33,13 @@ def strips(folder: Path, scratch: Path) -> None:
 
 
 def sheet(folder: Path, scratch: Path) -> None:
-    """There and back."""
+    """Draw the sheet of two reconstructions."""
     ddim_edit("reconstruct", PORTRAIT, OTHER, "-o", scratch / "there")
     shutil.copy(scratch / "there" / "sheet.png", folder / "sheet.png")
 
 
 def directions(folder: Path) -> None:
-    """Four faces along the packaged directions."""
+    """Draw four faces along the packaged directions."""
     files = [PORTRAIT, OTHER, packaged("seed-0014"), packaged("seed-0026")]
     moves = [("old", 7), ("old", -7), ("female", 7), ("female", -7), ("baby", 7), ("light", 1), ("warm", 1.5)]
     rows = images.to_uint8(Editor.from_pretrained().edits(files, [{"old": 0}, *({name: s} for name, s in moves)]))
