@@ -1,4 +1,4 @@
-"""Writes the pages of the Python reference from `ddim_edit.__all__`: one for each module that names come from."""
+"""Write the pages of the Python reference: one for each module that public names come from."""
 
 import ast
 import inspect
@@ -23,9 +23,10 @@ TITLES = {
     "distributed": "Filling stores",
     "training": "Training",
     "ui": "The page",
+    "machine": "Hardware",
     "errors": "Errors",
 }
-"""The order of the pages, and what each is called; modules that are not here come last, under their own name."""
+"""Titles of the pages in their order; other modules come last, under their own names."""
 
 
 def homes() -> dict[str, list[str]]:
@@ -60,8 +61,7 @@ def write(folder: Path) -> None:
             file.write_text(text)
 
 
-INTRODUCTION = """Everything that ``ddim_edit`` offers, by the module that it comes from.
-The first line of each entry says what the thing can and cannot do."""
+INTRODUCTION = "All public names of ``ddim_edit``, by module."
 
 
 def page(home: str, names: list[str]) -> str:
@@ -81,7 +81,12 @@ def entry(name: str) -> str:
     """Return the directive that documents one name."""
     thing = getattr(ddim_edit, name)
     if isinstance(thing, Mapping):
-        return f".. py:data:: ddim_edit.{name}\n\n   By name: {', '.join(f'``{key}``' for key in thing)}."
+        # Registries: their entries carry a line of help.
+        names = [
+            f"   - ``{key}``" + (f": {escaped(value.help)}" if hasattr(value, "help") else "")
+            for key, value in thing.items()
+        ]
+        return f".. py:data:: ddim_edit.{name}\n\n   By name:\n\n" + "\n".join(names)
     if inspect.isclass(thing):
         return f".. auto{'exception' if issubclass(thing, Exception) else 'class'}:: ddim_edit.{name}"
     return f".. autofunction:: ddim_edit.{name}"

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import socket
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddim_edit import InversionConfig
 from ddim_edit.cli import main
 
 from . import pages
@@ -50,6 +52,9 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     monkeypatch.setenv(f"DDIM_EDIT_{name}_{key}".upper().replace("-", "_"), value)
     for name, value in SMALL.items():
         monkeypatch.setenv(f"DDIM_EDIT_{name}", value)
+    names = [field.name for field in fields(InversionConfig)]
+    defaults = dict(zip(names, InversionConfig.__init__.__defaults__, strict=True)) | {"steps": int(SMALL["steps"])}
+    monkeypatch.setattr(InversionConfig.__init__, "__defaults__", tuple(defaults.values()))
     monkeypatch.chdir(tmp_path)
     portrait = Image.open(PACKAGED / "astronaut.png").convert("RGB")
     for name in ("portrait.jpg", "friend.jpg", "photo.jpg"):
