@@ -62,7 +62,7 @@ for axes, label in zip(grid[:, 0], ["x_T of a\nphotograph", "its coarse\nmeans"]
 # The upper row is x_T = alpha_T x_0 + sigma_T eps of one photograph, with the same eps. The lower row shows means
 # over 8 x 8 pixels, which average out the noise and keep the rest of the image. With the schedule truncated at t = 400
 # the face is visible. With the scaled linear schedule of latent diffusion a trace of its brightness is left, which is
-# why such models cannot generate very dark images (Lin, Liu, Li, Yang 2024). DDPM's linear schedule has a ratio of
+# why such models hardly generate very dark images (Lin, Liu, Li, Yang 2024). DDPM's linear schedule has a ratio of
 # 4e-5, and nothing is visible.
 
 # %%

@@ -28,13 +28,13 @@ photo, boy, young, old, other = (
 # A photograph that the network has never seen, its x_T, and the image that x_T decodes to. The face is not visible in
 # x_T, and its statistics are those of noise; yet it decodes to the face.
 
-trip = editor.reconstruct([photo, other])
-codes = trip.latents
+result = editor.reconstruct([photo, other])
+latents = result.latents
 faces(
-    [torch.stack([a, x / 3, b]) for a, x, b in zip(trip.originals, codes.x, trip.decoded, strict=True)],
+    [torch.stack([a, x / 3, b]) for a, x, b in zip(result.originals, latents.x, result.decoded, strict=True)],
     columns=["image", "x_T", "decoded"],
 )
-for scores in trip.scores:
+for scores in result.scores:
     print(
         "PSNR {psnr:.1f} dB, LPIPS {lpips:.5f}, x_T: std {xt_std:.3f}, correlation of neighbours {xt_corr:+.3f}, "
         "kurtosis {xt_kurtosis:.2f}".format_map(scores)
@@ -49,8 +49,8 @@ for scores in trip.scores:
 # T, and decodes it to a colour, as on page 4. Interpolated pixels show two faces at once, slerp shows one.
 
 frames = 6
-rows = {name: editor.decode(editor.interpolate(codes, frames, name)[1:-1]) for name in ("slerp", "lerp")}
-ends = trip.decoded
+rows = {name: editor.decode(editor.interpolate(latents, frames, name)[1:-1]) for name in ("slerp", "lerp")}
+ends = result.decoded
 weights = torch.linspace(0, 1, frames).double()[:, None, None, None]
 mixed = torch.lerp(ends[:1], ends[1:], weights)
 paths = [torch.cat([ends[:1], row, ends[1:]]) for row in rows.values()]
