@@ -37,10 +37,13 @@ InvertedBatches = Iterator[tuple[InversionBatch, list[Latent]]]
 
 
 class PreparedBatch(NamedTuple):
-    """Images with all that can be made of them without the device.
+    """Images with everything that a thread can prepare without the device.
 
-    Fields: images; originals, the same as a tensor [B, 3, H, W] in pinned memory; mixes, the dequantisation noise of
-    each as seeds and weights; noise, the same as a tensor [B, C, H, W] in pinned memory, if there is any.
+    Attributes:
+        images: the images with their origins.
+        originals: their pixels [B, 3, H, W] in pinned memory.
+        mixes: the dequantisation noise of each as seeds and weights.
+        noise: the same noise as a tensor [B, C, H, W] in pinned memory, if there is any.
     """
 
     images: Sequence[PreparedImage]
@@ -102,8 +105,10 @@ class BatchRunner:
             batch = chunk.rows(rows[0], rows[-1] + 1)
             x0 = self._encode(batch, config)
             found = invert(denoiser, x0, spans, solver, self._to_device(batch.noise))
-            decoded = coded = None
+            decoded = None
+            coded = None
             if found.check is not None:
+                # What a lossy codec alone makes of the images is measured too, to tell its loss from the solver's.
                 decoded = model.codec.decode(found.check.decoded).cpu()
                 coded = model.codec.decode(x0).cpu() if model.codec.lossy else None
             recipes = []
@@ -166,6 +171,7 @@ class BatchRunner:
             denoiser = BottleneckReader(denoiser, trajectory.bottlenecks)
         solver = record_states(config.plain_solver(), trajectory.states)
         x0 = self._encode(batch, config)
+        # The trajectory is all that is wanted: the solver and the denoiser record it as they go.
         invert(self._report_progress(denoiser), x0, spans, solver, self._to_device(batch.noise))
         return [space.read(trajectory).float().cpu() for space in spaces]
 
@@ -185,6 +191,7 @@ class BatchRunner:
             return self.model.codec.decode(x0).cpu()
 
         images: list[Tensor] = []
+        # Latents that are decoded alike share batches; only neighbours do, so that the order stays.
         for _, alike in groupby(latents, key=lambda latent: latent.recipe.compatibility_key):
             images += self.batches(decode_batch, alike)
         return torch.cat(images)

@@ -23,7 +23,7 @@ from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import ImageItem, Images, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
-from ddim_edit.latents.interpolation import plan_path
+from ddim_edit.latents.interpolation import PathPoint, plan_path
 from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.metrics.reconstruction import Reconstruction, score_batch
@@ -109,6 +109,15 @@ class Editor:
         Raises:
             ImageError: a file that cannot be used.
             ArgumentError: a tensor of another size, or a config that does not exist.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> images = editor.sample(2, steps=2).clamp(-1, 1)
+            >>> latents = editor.invert(images, steps=2, solver="ddim")
+            >>> list(latents.x.shape)
+            [2, 3, 64, 64]
+            >>> latents[0].recipe.solver, len(latents[0].recipe.times)
+            ('ddim', 3)
         """
         batches = self._runner.invert(images, make_config(config, options), crop)
         return Latents(chain.from_iterable(latents for _, latents in batches))
@@ -151,7 +160,17 @@ class Editor:
         crop: Crop = CENTRE,
         **options: Unpack[InversionOptions],
     ) -> Reconstruction:
-        """Invert images, decode their latents, and measure what comes back. Arguments and errors as `invert`."""
+        """Invert images, decode their latents, and measure what comes back. Arguments and errors as `invert`.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> images = editor.sample(1, steps=2).clamp(-1, 1)
+            >>> found = editor.reconstruct(images, steps=4)
+            >>> list(found.decoded.shape), found.scores[0]["nfe_in"]
+            ([1, 3, 64, 64], 4)
+            >>> found.scores[0]["psnr"] > 10
+            True
+        """
         config = replace(make_config(config, options), check=True)
         scorer = self._scorer  # made here, before the thread that uses it
         # Scores are computed in a thread, while the next batch is in the network.
@@ -191,6 +210,11 @@ class Editor:
             LatentMismatchError: a latent of another model or weights, without `force`, or of another shape.
             LatentError: a latent that is not finite.
             ArgumentError: no latents.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> list(editor.decode(editor.noise([0, 1], steps=2)).shape)
+            [2, 3, 64, 64]
         """
         if not latents:
             raise ArgumentError("There are no latents to decode. Invert an image first.")
@@ -207,6 +231,12 @@ class Editor:
             seeds: one per latent.
             config: the solver and grid that decode it.
             **options: fields of `InversionConfig`.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> (latent,) = editor.noise([7])
+            >>> latent.t, latent.recipe.origin.to_json()
+            (1000.0, {'kind': 'noise', 'seed': 7})
         """
         config = make_config(config, options)
         grid = self._grid_to_clean(config)
@@ -242,6 +272,14 @@ class Editor:
 
         Raises:
             ArgumentError: n below 1, or eta outside [0, 1].
+
+        References:
+            Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, section 4.1.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> list(editor.sample(2, seed=3, steps=2, eta=1.0).shape)
+            [2, 3, 64, 64]
         """
         config = make_config(config, options)
         if n < 1 or not 0 <= eta <= 1:
@@ -251,7 +289,8 @@ class Editor:
             return self.decode(self.noise(seeds, config))
 
         def make_solver(noise: SeededNoise) -> Solver:
-            return SamplingOnlySolver(AncestralStep(1.0, no_noise) if posterior_mean else AncestralStep(eta, noise))
+            step = AncestralStep(1.0, no_noise) if posterior_mean else AncestralStep(eta, noise)
+            return SamplingOnlySolver(step)
 
         return self._runner.sample(seeds, config, self._grid_to_clean(config), make_solver)
 
@@ -269,14 +308,21 @@ class Editor:
         Raises:
             LatentMismatchError: latents that cannot be mixed.
             ArgumentError: too few latents or frames, or an unknown interpolation.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> latents = editor.interpolate(editor.noise([1, 2]), frames=5)
+            >>> len(latents), latents[0].x.equal(editor.noise([1])[0].x)
+            (5, True)
         """
         require_compatible(latents)
         points = plan_path(len(latents), frames, loop)
         # A point that is passed twice, as on the way back of a loop, is one object, and is decoded once.
-        made = {
-            point: interpolate(latents[point.start], latents[point.end], interpolation, point.w) for point in points
-        }
-        return Latents(made[point] for point in points)
+        mixed: dict[PathPoint, Latent] = {}
+        for point in points:
+            if point not in mixed:
+                mixed[point] = interpolate(latents[point.start], latents[point.end], interpolation, point.w)
+        return Latents(mixed[point] for point in points)
 
     def sheet(
         self, corners: Sequence[Latent], rows: int = 7, columns: int = 7, interpolation: str = "slerp"
@@ -287,6 +333,12 @@ class Editor:
 
         Raises:
             ArgumentError: another number of corners.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> rows = editor.sheet(editor.noise([1, 2, 3, 4]), rows=3, columns=4)
+            >>> len(rows), len(rows[0])
+            (3, 4)
         """
         if len(corners) != 4:
             raise ArgumentError(f"A sheet has 4 corners, not {len(corners)}. Pass one latent for each.")
@@ -318,6 +370,13 @@ class Editor:
             ArgumentError: no levels, an unknown one, or a two-state solver.
             ImageError: as `invert`.
             ModelError: bottlenecks of a network that does not expose its own.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> images = editor.sample(2, steps=2).clamp(-1, 1)
+            >>> states, bottlenecks = editor.latents_at(images, ["0.4T", "h:0.4T"], steps=4)
+            >>> list(states.values.shape), list(bottlenecks.values.shape)
+            ([2, 3, 64, 64], [2, 1, 256, 8, 8])
         """
         if not levels:
             raise ArgumentError("There are no levels. 0.4T is a good start.")
@@ -362,6 +421,10 @@ class Editor:
             arXiv:1907.10786 (conditional).
             Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960
             (bottleneck).
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> edited = editor.edit("portrait.jpg", {"old": 6, "female": -4}, conditional=True)  # doctest: +SKIP
         """
         return self.edits(images, [strengths], level, keep, conditional, crop)[:, 0]
 
@@ -390,6 +453,7 @@ class Editor:
             direction.require_level(level)
             direction.require_fits(first.recipe)
 
+        # What the round trip alone loses of each image is added to its edits, so that strength 0 returns the image.
         lost: Tensor | float = 0.0
         if isinstance(images, Latent | Latents):
             latents = Latents([images] if isinstance(images, Latent) else images)
@@ -428,6 +492,13 @@ class Editor:
 
         Of a handful of images it also holds what else differs between the two sides. Its unit is half the distance
         between the means where each side is of one kind. Arguments as `latents_at`.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> a, b = editor.sample(4, steps=2).clamp(-1, 1).split(2)
+            >>> direction = editor.attribute_from(a, b, "example", steps=2)
+            >>> direction.name, list(direction.vector.shape)
+            ('example', [3, 64, 64])
         """
         from ddim_edit.directions import fit_direction  # scikit-learn takes seconds to import
 
@@ -462,6 +533,10 @@ class Editor:
             White, "Sampling Generative Networks", 2016, arXiv:1609.04468.
             Mikolov et al., "Distributed Representations of Words and Phrases and their Compositionality", NeurIPS 2013,
             arXiv:1310.4546.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> smiling = editor.analogy("smiling/", "serious/", "portrait.jpg")  # doctest: +SKIP
         """
         direction = self.attribute_from(a, b, "a - b", level, make_config(config, options), crop=crop)
         return self.edit(c, {direction: weight * direction.report["gap"] / direction.sd}, crop=crop)
@@ -486,6 +561,10 @@ class Editor:
         Raises:
             ArgumentError: a config with a level.
             LatentMismatchError: models of other shapes.
+
+        Examples:
+            >>> cats = Editor.from_pretrained("cats64/")  # doctest: +SKIP
+            >>> translated = Editor.from_pretrained().translate("portrait.jpg", cats)  # doctest: +SKIP
 
         References:
             Su, Song, Meng, Ermon, "Dual Diffusion Implicit Bridges for Image-to-Image Translation", ICLR 2023,

@@ -37,8 +37,11 @@ class Reconstruction:
 class InversionBatch(NamedTuple):
     """An inverted batch.
 
-    Fields: originals, the images [B, 3, H, W]; found, the inversion; decoded, what its latents decode to, if that is
-    known; coded, what a lossy codec alone makes of the images, if decoding was asked for.
+    Attributes:
+        originals: the images [B, 3, H, W].
+        found: the inversion.
+        decoded: what its latents decode to, where the solver checked itself.
+        coded: what a lossy codec alone makes of the images, likewise.
     """
 
     originals: Tensor
