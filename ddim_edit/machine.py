@@ -1,4 +1,4 @@
-"""The processor or card that figures and last bits depend on, by name."""
+"""The name of the processor or card, on which timings and the last bits of results depend."""
 
 import os
 import platform
@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 _INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
-"""What decides how fast a network runs on an x86 processor, by the flags of Linux, slowest first."""
+"""Instruction sets that decide how fast a network runs on x86 processors, by their flags in Linux, slowest first."""
 _LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables that keep torch and oneDNN from instructions that the processor has."""
+"""Environment variables that keep torch and oneDNN from using what the processor has."""
 
 
 def hardware(device: str | torch.device = "cpu") -> str:
@@ -30,8 +30,9 @@ def hardware(device: str | torch.device = "cpu") -> str:
         return _card(place)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ]
-    parts = [_processor(), f"{cores} core{'s' * (cores > 1)}", *instruction_sets(), *limits]
-    return ", ".join(parts)
+    count = "1 core" if cores == 1 else f"{cores} cores"
+    name = _entry(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
+    return ", ".join([name, count, *instruction_sets(), *limits])
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
@@ -45,17 +46,15 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     return listed or [torch.backends.cpu.get_cpu_capability()]
 
 
-def _processor() -> str:
-    """The processor by the name that its maker gave it."""
-    return _entry(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
-
-
 def _entry(cpuinfo: Path, name: str) -> str:
-    """The first entry of that name, or nothing."""
+    """Return the first entry of that name in /proc/cpuinfo, or an empty text."""
     if not cpuinfo.exists():
         return ""
-    entries = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
-    return next((value.strip() for key, _, value in entries if key.strip() == name), "")
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
 
 
 def _card(device: torch.device) -> str:

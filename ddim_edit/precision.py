@@ -1,4 +1,4 @@
-"""How float32 numbers are multiplied: torch's flags, which hold for the whole process, set for a block of work."""
+"""Set torch's flags for float32 precision, which hold for the whole process, for a block of work."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 Restore = Callable[[], None]
-"""Puts the flags back as they were."""
+"""Restores the flags."""
 
 HAS_FP32_PRECISION = hasattr(torch._C, "_set_fp32_precision_setter")
 """Whether torch has `fp32_precision` (2.9 and later) besides the older `allow_tf32`."""
@@ -16,7 +16,7 @@ _BACKENDS = ("cuda", "mkldnn")
 
 
 class _Flags:
-    """Torch's flags, held by any number of threads that want the same, and by one kind of them at a time."""
+    """Torch's flags, which any number of threads may hold at once as long as they want the same."""
 
     def __init__(self) -> None:
         self._door = threading.Lock()
@@ -58,7 +58,7 @@ _FLAGS = _Flags()
 
 @contextmanager
 def float32_precision(tf32: bool = False) -> Iterator[None]:
-    """Multiply float32 numbers strictly inside the block, or in tf32 where asked to, and the same way every time.
+    """Multiply float32 numbers in IEEE precision inside the block, or in tf32 on request, and reproducibly.
 
     Sets, for matrix products and convolutions of CUDA and of the CPU's oneDNN: IEEE float32, or tf32 on CUDA; cuDNN's
     deterministic algorithms, chosen without a benchmark. Afterwards every flag is as it was, also where a flag is

@@ -162,6 +162,7 @@ class ShiftedDenoiser:
         shift = to_device(self.shifts[level.t], x.device)
         inner, bottleneck = _at(self.denoiser, level)
 
+        # One call of the network for both outputs: the half before the bottleneck runs once.
         def own_and_shifted(x: Tensor, index: Tensor) -> Tensor:
             return torch.stack(bottleneck.shifted(x, index, shift))
 

@@ -98,6 +98,7 @@ class MixtureDenoiser:
         offset = x.flatten(1)[:, None] / level.alpha - self.means.flatten(1)
         variance = self.widths**2 + level.s**2
         energy = offset.square().sum(-1) / variance + offset.shape[-1] * variance.log()
+        # Softmax of log weights: the densities themselves underflow in as many dimensions as an image has.
         posterior = torch.softmax(self.weights.log() - energy / 2, dim=1)
         eps = torch.einsum("bk,bkd->bd", posterior * level.s / variance, offset).view_as(x)
         return Prediction(x / level.alpha - level.s * eps, eps)

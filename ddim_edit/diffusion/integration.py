@@ -89,12 +89,14 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     start = spans[0].here
     offset = 0.0 if noise is None else start.s * noise
     tracked = TrackedDenoiser.start(denoiser, len(x0), x0.device)
+    # Only the network computes in low precision: rounding errors of the state would add up over the steps.
     state, own_check = solver.invert(tracked, start.alpha * (x0.double() + offset), spans)
     check = None
     if own_check is not None:
         decoded = own_check.decoded / start.alpha - offset
         error = (decoded - x0).flatten(1).abs().amax(1)
         check = RoundTripCheck(decoded, own_check.nfe.cpu(), error.cpu(), own_check.rounds.cpu())
+    # A network in 16 bits may overflow where no equation is solved that could notice.
     converged = tracked.converged & state[0].flatten(1).isfinite().all(1)
     return Inversion(state, tracked.nfe.cpu(), tracked.residual.cpu(), converged.cpu(), check)
 

@@ -118,6 +118,7 @@ class NoiseSchedule:
     description: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # A copy, which the caller cannot change later.
         log_s = np.array(self.log_s, dtype=np.float64)
         if log_s.ndim != 1 or not log_s.size or not np.isfinite(log_s).all() or not (np.diff(log_s) > 0).all():
             raise ArgumentError("The levels of a schedule must be finite, each noisier than the one before. Sort them.")

@@ -80,6 +80,7 @@ def evaluate_iter(
         round_trips: as `make_round_trips` makes them.
         on_error: called when a setting fails on a batch, which then has no rows; None lets the error pass.
     """
+    # Batches are drawn one at a time, so that a folder of any size fits in memory.
     remaining = iter(images)
     while batch := list(islice(remaining, editor.batch_size)):
         names = [name for name, _ in batch]
@@ -91,6 +92,7 @@ def evaluate_iter(
         originals = torch.stack([image.pixels for image in prepared])
         for round_trip in round_trips:
             try:
+                # A setting that fails must not cost the rows of the others.
                 scores = round_trip(inputs, originals)
             except DDIMEditError as error:
                 if on_error is None:

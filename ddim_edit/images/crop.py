@@ -82,7 +82,7 @@ class Box:
         bottom = self.y + max(1, round(self.size * target[1] / target[0]))
         if right > width or bottom > height:
             raise ImageError(
-                f"the box from ({self.x}, {self.y}) to ({right}, {bottom}) reaches outside the image of "
+                f"The box from ({self.x}, {self.y}) to ({right}, {bottom}) reaches outside the image of "
                 f"{width}x{height} pixels. Move or shrink it."
             )
         return Placement((self.x, self.y, right, bottom), target)

@@ -20,7 +20,7 @@ Images = ImageItem | Tensor | Sequence[ImageItem]
 Source = TypeVar("Source", bound=ImageItem)
 
 READ_AHEAD = 16
-"""Images that may lie ready before they are asked for."""
+"""Number of images that are prepared before they are needed."""
 
 
 class PreparedImage(NamedTuple):

@@ -74,7 +74,7 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
     """
     if originals.shape != reconstructions.shape or originals.ndim != 4 or not len(originals):
         shapes = f"{list(originals.shape)} and {list(reconstructions.shape)}"
-        raise ArgumentError(f"originals and reconstructions must have one shape [N, 3, H, W], not {shapes}.")
+        raise ArgumentError(f"Originals and reconstructions must have one shape [N, 3, H, W], not {shapes}.")
     difference = (originals.float() - reconstructions.float()).abs().mul(gain).clamp(max=255).to(torch.uint8)
     triples = torch.stack([originals, reconstructions, difference], dim=1)
     triples = enlarge(triples, math.ceil(MIN_CELL / triples.shape[-1]))

@@ -1,4 +1,4 @@
-"""Do work in threads before it is asked for, so that a device never waits for a file."""
+"""Do work in threads before it is needed, so that a device never waits for a file."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

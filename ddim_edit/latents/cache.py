@@ -71,6 +71,7 @@ class LatentCache(MutableMapping[str, Tensor]):
         try:
             return _CACHED_FILE.load(self._path(key)).tensors["code"]
         except LatentError as error:
+            # Damaged, of an older format or absent: in each case the latent is made again.
             raise KeyError(key) from error
 
     def __setitem__(self, key: str, value: Tensor) -> None:

@@ -87,7 +87,7 @@ def comfy_units(model: Model | None, t: float) -> Affine:
     level = model.schedule.level(t)
     if level.alpha < 2 * SMALLEST_ALPHA:
         raise LatentError(
-            f"at t = {level.t:g} this latent is pure noise, of which ComfyUI would keep nothing."
+            f"At t = {level.t:g} this latent is pure noise, of which ComfyUI would keep nothing."
             " Use diffusers, npy or safetensors."
         )
     scale = torch.tensor(model.codec.scaling_factor, dtype=torch.float64).view(-1, 1, 1)
@@ -97,7 +97,7 @@ def comfy_units(model: Model | None, t: float) -> Affine:
 
 def _require_model(model: Model | None) -> Model:
     if model is None:
-        raise ArgumentError("this format has the units of a model. Pass the model that the latents are of.")
+        raise ArgumentError("This format has the units of a model. Pass the model that the latents are of.")
     return model
 
 
@@ -208,7 +208,7 @@ class ExchangeFormat(NamedTuple):
         write: (path, x [B, C, H, W]) writes the file, whole or not at all.
         read: (path, (C, H, W)) -> float64 [B, C, H, W].
         units: what the numbers mean, for a model at a time.
-        dtype: of the file, unless another one is asked for.
+        dtype: of the file, unless the caller chooses another.
     """
 
     name: str
@@ -281,10 +281,10 @@ def export_latents(
 
     rows = [latents] if isinstance(latents, Latent) else list(latents)
     if not rows:
-        raise ArgumentError("there are no latents to export.")
+        raise ArgumentError("There are no latents to export.")
     require_compatible(rows)
     if any(row.delta is not None for row in rows):
-        raise LatentError(f"latents of {rows[0].recipe.solver} have two states, and a file would hold one. Use dpm2m.")
+        raise LatentError(f"Latents of {rows[0].recipe.solver} have two states, and a file would hold one. Use dpm2m.")
     form = _find(to)
     x = form.units(model, rows[0].t).apply(Latents(rows).x.cpu())
     form.write(Path(path), x.to(dtype or getattr(torch, form.dtype)))
@@ -312,7 +312,7 @@ def import_latents(path: str | Path, like: Latent, of: str | None = None, model:
     path = Path(path)
     form = _find(of or format_of(path))
     if like.delta is not None:
-        raise LatentError(f"latents of {like.recipe.solver} have two states, and a file holds one. Use dpm2m.")
+        raise LatentError(f"Latents of {like.recipe.solver} have two states, and a file holds one. Use dpm2m.")
     x = form.units(model, like.t).invert(form.read(path, tuple(like.x.shape)))
     with path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
@@ -337,5 +337,5 @@ def format_of(path: Path) -> str:
 
 def _find(name: str) -> ExchangeFormat:
     if name not in FORMATS:
-        raise ArgumentError(f"there is no format {name!r}. Use {', '.join(FORMATS)}.")
+        raise ArgumentError(f"There is no format {name!r}. Use {', '.join(FORMATS)}.")
     return FORMATS[name]

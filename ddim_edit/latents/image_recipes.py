@@ -338,7 +338,7 @@ def command_line(
         "ddim-edit edit 'a photo.jpg' --set old=+2 -o edited"
     """
     if not recipe.command:
-        raise ArgumentError(f"no command line is known for an image of kind {recipe.kind!r}.")
+        raise ArgumentError(f"No command line is known for an image of kind {recipe.kind!r}.")
     words = ["ddim-edit", recipe.command]
     # A name that begins with a dash would be taken for an option.
     words += [f"./{name}" if name.startswith("-") else name for name in inputs]

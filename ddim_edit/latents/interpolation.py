@@ -33,11 +33,13 @@ def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
         w: in [0, 1].
 
     References:
-        Shoemake: Animating Rotation with Quaternion Curves. SIGGRAPH 1985.
-        Song, Meng, Ermon: Denoising Diffusion Implicit Models. ICLR 2021. arXiv:2010.02502, appendix D.5.
+        Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
+        Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, appendix D.5.
     """
-    length_a, length_b = _length(a), _length(b)
-    u, target = a / _nonzero(length_a), b / _nonzero(length_b)
+    length_a = _length(a)
+    length_b = _length(b)
+    u = a / _nonzero(length_a)
+    target = b / _nonzero(length_b)
     cosine = _dot(u, target)
     across = target - cosine * u
     sine = _length(across)
@@ -74,13 +76,14 @@ def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
         ArgumentError: the line passes through zero.
 
     References:
-        Bodin, Stere, Margineantu, Ek, Moss: Linear Combinations of Gaussian Latents in Generative Models: Interpolation
-        and Beyond. 2024. arXiv:2408.08558. It also covers latents that are correlated.
+        Bodin, Stere, Margineantu, Ek, Moss, "Linear Combinations of Latents in Generative Models: Subspaces and
+        Beyond", ICLR 2025, arXiv:2408.08558. It also covers latents that are correlated.
     """
-    line, wanted = a.lerp(b, w), _length(a).lerp(_length(b), w)
+    line = a.lerp(b, w)
     length = _length(line)
+    wanted = _length(a).lerp(_length(b), w)
     if (length <= 1e-9 * wanted).any():
-        raise ArgumentError("the interpolation norm is not defined for opposite latents, which cancel. Use slerp.")
+        raise ArgumentError("The interpolation norm is not defined for opposite latents, which cancel. Use slerp.")
     return _exact_at_ends(line * (wanted / length), a, b, w)
 
 
@@ -116,7 +119,7 @@ def find_interpolation(name: str) -> Interpolation:
         ArgumentError: an unknown name.
     """
     if name not in INTERPOLATIONS:
-        raise ArgumentError(f"there is no interpolation {name!r}. Use {', '.join(INTERPOLATIONS)}.")
+        raise ArgumentError(f"There is no interpolation {name!r}. Use {', '.join(INTERPOLATIONS)}.")
     return INTERPOLATIONS[name]
 
 
@@ -144,7 +147,7 @@ def plan_path(ends: int, frames: int, loop: bool = False) -> list[PathPoint]:
         [0.0, 0.5, 1.0]
     """
     if ends < 2 or frames < 2:
-        raise ArgumentError(f"a path needs at least 2 images and 2 frames, not {ends} images and {frames} frames.")
+        raise ArgumentError(f"A path needs at least 2 images and 2 frames, not {ends} images and {frames} frames.")
     indices = [*range(ends), 0] if loop else [*range(ends)]
     steps = frames - 1
     points = [_point(a, b, i, steps) for a, b in pairwise(indices) for i in range(steps)]

@@ -67,8 +67,8 @@ class Latent:
         This edits the image by a prompt or a class.
 
         References:
-            Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or: Prompt-to-Prompt Image Editing with Cross Attention
-            Control. ICLR 2023. arXiv:2208.01626.
+            Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or, "Prompt-to-Prompt Image Editing with Cross Attention
+            Control", ICLR 2023, arXiv:2208.01626.
         """
         return replace(self, recipe=replace(self.recipe, condition=condition))
 
@@ -206,7 +206,7 @@ def require_compatible(latents: Sequence[Latent]) -> None:
             mine, theirs = getattr(a.recipe, name), getattr(b.recipe, name)
             if mine != theirs:
                 raise LatentMismatchError(
-                    f"these latents differ in {name}: {_shorten(mine)} and {_shorten(theirs)}."
+                    f"These latents differ in {name}: {_shorten(mine)} and {_shorten(theirs)}."
                     " Invert the images with the same settings."
                 )
 

@@ -77,7 +77,9 @@ class Record:
         Raises:
             LatentError: an entry is missing, unknown or something else.
         """
-        source, unclaimed, values = f"a record of kind {record.get('kind')!r:.40}", dict(record), dict[str, Any]()
+        source = f"a record of kind {record.get('kind')!r:.40}"
+        unclaimed = dict(record)
+        values: dict[str, Any] = {}
         if cls.kind:
             unclaimed.pop("kind", None)
         for each in fields(cls):
@@ -85,7 +87,8 @@ class Record:
                 values[each.name] = unclaimed
                 unclaimed = {}
                 continue
-            key, parse = each.metadata["key"] or each.name, each.metadata["parse"]
+            key = each.metadata["key"] or each.name
+            parse = each.metadata["parse"]
             if key in unclaimed or (each.default is MISSING and each.default_factory is MISSING):
                 value = schema.read_entry(record, key, each.metadata["check"], source=source, error=LatentError)
                 values[each.name] = value if parse is None else parse(value)
@@ -139,7 +142,7 @@ class LatentArrayOrigin(Origin):
     Attributes:
         dequantise: the seed of the noise that was added to the images, or None.
         refine: how the latents of an autoencoder were refined, or None.
-        level: where the trajectories were read, as it was asked for; None where several levels share a record.
+        level: where the trajectories were read, as the user named it; None where several levels share a record.
     """
 
     kind: ClassVar[str] = "codes"

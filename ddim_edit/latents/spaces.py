@@ -144,7 +144,7 @@ class BottleneckSpace:
         last: the time up to which one must invert to read them.
 
     References:
-        Kwon, Jeong, Uh: Diffusion Models Already Have a Semantic Latent Space. ICLR 2023. arXiv:2210.10960.
+        Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960.
     """
 
     times: tuple[float, ...]
@@ -165,7 +165,7 @@ class BottleneckSpace:
 
         if any(t not in trajectory.bottlenecks for t in self.times):
             raise ArgumentError(
-                "this solver evaluates the network between the times of its grid, where no bottleneck can be read."
+                "This solver evaluates the network between the times of its grid, where no bottleneck can be read."
                 " Use dpm2m, ddim or heun."
             )
         return torch.stack([trajectory.bottlenecks[t] for t in self.times], 1)
@@ -190,11 +190,11 @@ def find_space(level: str | float, grid: Grid, T: int) -> Space:
     if parsed.t is None:
         times = tuple(t for t in inner if t >= H_FROM * T)
     else:
-        asked = parsed.t
-        times = tuple(sorted(inner, key=lambda t: abs(t - asked))[:1])
+        wanted = parsed.t
+        times = tuple(sorted(inner, key=lambda t: abs(t - wanted))[:1])
     if not times:
         raise ArgumentError(
-            f"a grid of {grid.steps} steps up to t = {grid.times[-1]:g} has no times inside to read bottlenecks at."
+            f"A grid of {grid.steps} steps up to t = {grid.times[-1]:g} has no times inside to read bottlenecks at."
             " Take more steps, or read the state x."
         )
     # The network is evaluated at a time on the way to the next one, so that is how far one must invert.

@@ -186,7 +186,7 @@ def test_latents_of_different_walks_are_refused(
     outcome = run("interpolate", latents[0], pictures[1], "-o", tmp_path / "out.png", "--steps", "5")
     assert outcome.status == 1
     assert len(outcome.errors) == 1
-    assert "these latents differ in times" in outcome.errors[0]
+    assert "These latents differ in times" in outcome.errors[0]
     assert not (tmp_path / "out.png").exists()
 
 

@@ -155,7 +155,7 @@ def test_norm_refuses_a_line_through_zero(scale: float) -> None:
 
 def test_blends_are_found_by_name() -> None:
     assert [find_interpolation(name) for name in INTERPOLATIONS] == [slerp, lerp, norm]
-    with pytest.raises(ArgumentError, match=r"there is no interpolation 'cubic'\. Use slerp, lerp, norm\."):
+    with pytest.raises(ArgumentError, match=r"There is no interpolation 'cubic'\. Use slerp, lerp, norm\."):
         find_interpolation("cubic")
 
 

@@ -216,7 +216,7 @@ def test_with_condition_changes_the_recipe_alone(place: Path) -> None:
     moved = plain.with_condition(dog)
     assert moved.recipe == replace(plain.recipe, condition=dog)
     assert torch.equal(moved.x, plain.x)
-    with pytest.raises(LatentMismatchError, match="these latents differ in condition"):
+    with pytest.raises(LatentMismatchError, match="These latents differ in condition"):
         require_compatible([plain, moved])
 
 
@@ -274,7 +274,7 @@ def test_incompatible_latents_are_refused_naming_both(name: str) -> None:
         with pytest.raises(LatentMismatchError) as caught:
             attempt()
         mine, theirs = (str(each)[:37] for each in (getattr(RECIPE, name), OTHERS[name]))
-        assert str(caught.value).startswith(f"these latents differ in {name}: {mine}")
+        assert str(caught.value).startswith(f"These latents differ in {name}: {mine}")
         assert f" and {theirs}" in str(caught.value)
         assert str(caught.value).endswith("Invert the images with the same settings.")
 

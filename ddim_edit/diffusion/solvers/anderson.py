@@ -42,7 +42,7 @@ class AndersonAccelerator:
 
     References:
         Anderson, "Iterative Procedures for Nonlinear Integral Equations", Journal of the ACM 12, 1965.
-        Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM Journal on Numerical Analysis 49, 2011.
+        Walker, Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM Journal on Numerical Analysis 49, 2011.
     """
 
     mixing: float = 1.0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def _find_entries() -> Mapping[str, SolverEntry]:
     found: list[SolverEntry] = []
+    # Reading the names of files, not a list of modules, is what makes a new solver a single file.
     for info in pkgutil.iter_modules(registered.__path__, f"{registered.__name__}."):
         found.append(import_module(info.name).ENTRY)
     return MappingProxyType({entry.name: entry for entry in sorted(found, key=lambda entry: entry.position)})

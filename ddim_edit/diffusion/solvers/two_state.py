@@ -76,6 +76,7 @@ class TwoStepSolver:
         z_next = round_to_lattice(euler_step(denoiser, x, spans[0], ())[0])
         for node in nodes:
             z, z_next = z_next, z - node.g(denoiser, z_next)
+        # Kept as delta, the second state is small, so that x alone can be edited or drawn.
         x = z_next / scale_next
         return SolverInversion((x, z / scale - shrink_noise(x, spans[-1])))
 
@@ -103,6 +104,7 @@ class TwoStepSolver:
         for near, far in pairwise(spans):
             w = self.weight(near, far)
             nodes.append(_InnerNode(near.there, c, c_before, w, near.h + w * far.h))
+            # With this c the factor of z_{i+1} is exactly 1: adding and subtracting g then undo each other.
             c_before, c = c, w * c_before
         return nodes, c_before / spans[-1].here.alpha, c / spans[-1].there.alpha
 

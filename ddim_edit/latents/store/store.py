@@ -200,7 +200,7 @@ class StoreRows:
         """
         start, end, step = rows.indices(len(self))
         if step != 1:
-            raise ArgumentError(f"rows of a store are read in slices of step 1, not {step}. Slice first, then step.")
+            raise ArgumentError(f"Rows of a store are read in slices of step 1, not {step}. Slice first, then step.")
         values = np.empty((max(end - start, 0), self.shape[1]), np.float32)
         row = start
         while row < end:

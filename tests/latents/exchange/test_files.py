@@ -166,15 +166,15 @@ def test_what_cannot_be_exported(latents: Latents, editor: Editor, tmp_path: Pat
     path = tmp_path / "a.npy"
     two = Latent(latents[0].x, latents[0].t, latents[0].recipe, latents[0].x)
     other = editor.noise([0], InversionConfig(solver="ddim", grid="leading", steps=6))[0]
-    with pytest.raises(ArgumentError, match="there are no latents to export"):
+    with pytest.raises(ArgumentError, match="There are no latents to export"):
         export_latents(path, [], "npy")
-    with pytest.raises(ArgumentError, match="there is no format 'pt'"):
+    with pytest.raises(ArgumentError, match="There is no format 'pt'"):
         export_latents(path, latents, "pt")
     with pytest.raises(LatentError, match="have two states"):
         export_latents(path, two, "npy")
     with pytest.raises(LatentError, match="have two states"):
         import_latents(path, two)
-    with pytest.raises(LatentMismatchError, match="these latents differ in times"):
+    with pytest.raises(LatentMismatchError, match="These latents differ in times"):
         export_latents(path, [latents[0], other], "npy")
     for name in ("diffusers", "comfy"):
         with pytest.raises(ArgumentError, match="has the units of a model"):

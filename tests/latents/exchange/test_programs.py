@@ -220,5 +220,5 @@ def test_old_latents_without_the_marker_are_scaled_as_comfyui_scales_them(
 @pytest.mark.parametrize("told", ["flow"], indirect=True)
 def test_pure_noise_of_a_straight_path_is_not_for_comfyui(told: tuple[Any, Editor, Latents], tmp_path: Path) -> None:
     _, editor, latents = told
-    with pytest.raises(LatentError, match="at t = 1000 this latent is pure noise"):
+    with pytest.raises(LatentError, match="At t = 1000 this latent is pure noise"):
         export_latents(tmp_path / "a.latent", latents, "comfy", editor.model)

@@ -123,7 +123,7 @@ def test_codes_of_two_conditions_are_not_mixed(editors: Editors, family: str) ->
     )
     with pytest.raises(LatentMismatchError, match=ONE_SENTENCE) as caught:
         editor.interpolate([a, b])
-    assert "these latents differ in condition" in str(caught.value)
+    assert "These latents differ in condition" in str(caught.value)
 
 
 @families

@@ -15,7 +15,7 @@ def bdia_weight(near: Span, far: Span) -> float:
     """Return the weight of y_{i+1} in BDIA with gamma = 1, w = alpha_{i+1} / alpha_{i-1}; stable on any grid.
 
     References:
-        Zhang, Lewis, Kleijn, "Exact Diffusion Inversion via Bi-directional Integration Approximation", ECCV 2024,
+        Zhang, Lewis, Kleijn, "Exact Diffusion Inversion via Bi-directional Integration Approximation", 2023,
         arXiv:2307.10829.
     """
     return far.there.alpha / near.here.alpha

@@ -34,6 +34,7 @@ def dpm2m_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history: Histor
     """
     x0, eps = denoiser(x, span.here)
     remembered = (HistoryEntry(span.here, x0),)
+    # lambda is infinite at s = 0, at the end of this step or where the step before came from.
     if not history or not span.there.s or not history[-1].level.s:
         return ddim_step_x0(x0, eps, span.there), remembered
     previous = history[-1]

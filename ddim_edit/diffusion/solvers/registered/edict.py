@@ -43,6 +43,7 @@ class EdictSolver:
         p = self.mixing
         twin = x
         for span in spans:
+            # Division by p undoes the mixing, and multiplies rounding errors by 1 / p twice per step.
             v = (twin - (1 - p) * x) / p
             u = (x - (1 - p) * v) / p
             twin = ddim_step_eps(v, denoiser(u, span.there).eps, span)
