@@ -135,7 +135,7 @@ def _loss(network: Any, x0: Tensor, labels: Tensor, alpha_bar: Tensor, batch: in
 def _with_null_class(model: Model) -> Model:
     """Load the model with its last class as the null class, which a UNet2DModel's config cannot express."""
     assert isinstance(model.conditioner, Conditioner)
-    conditioner = replace(model.conditioner, embedder=ClassLabels(model.name, Classes(NONE, none=NONE)))
+    conditioner = replace(model.conditioner, encoder=ClassLabels(model.name, Classes(NONE, none=NONE)))
     return replace(model, conditioner=conditioner, denoiser=conditioner.unconditional())
 
 

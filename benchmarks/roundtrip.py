@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import SOLVERS, Editor, InversionConfig, hardware, images, metrics
-from ddim_edit.models.inverse_scheduler import InverseScheduler
+from ddim_edit.models.diffusers_inversion import DiffusersInversion
 
 GRIDS = ("karras:14", "karras", "logsnr", "uniform")
 EXACT = (
@@ -95,7 +95,7 @@ def _line(name: str, row: Row) -> str:
 
 def _diffusers(editor: Editor, pictures: Tensor, steps: int) -> Row:
     """Diffusers' own pair of schedulers around the same network, without clipping."""
-    loop = InverseScheduler.of(editor.model)
+    loop = DiffusersInversion.of(editor.model)
     x = torch.cat([loop.encode(part, steps) for part in torch.split(pictures, 8)])
     back = torch.cat([loop.decode(part, steps) for part in torch.split(x, 8)])
     health = metrics.health(x)

@@ -58,11 +58,13 @@ from .models.codec.autoencoder import Autoencoder, AutoencoderCodec
 from .models.codec.pixels import Codec
 from .models.codec.refinement import REFINERS
 from .models.condition import Condition
+from .models.devices import suited_dtype
+from .models.families.registry import FAMILIES
 from .models.loading import load_model, packaged_models
 from .models.model import Model
-from .models.placement import suited_dtype
 
 __all__ = [
+    "FAMILIES",
     "GRIDS",
     "GRID_ENTRIES",
     "REFINERS",

@@ -34,7 +34,7 @@ from ddim_edit import Model
 from ddim_edit.diffusion.bottleneck import require_bottleneck
 from ddim_edit.diffusion.denoisers import Network, NetworkDenoiser
 from ddim_edit.models.conditioning import Conditioner
-from ddim_edit.models.placement import DeviceNetwork
+from ddim_edit.models.devices import DeviceNetwork
 
 DEVICE = torch.device("cuda", 0)
 _HERE, _TORCH = Path(__file__), Path(torch.__file__).parent
@@ -335,8 +335,10 @@ def model_on(gpu: PretendGPU, model: Model) -> Model:
 
     def moved(network: Network) -> DeviceNetwork:
         assert isinstance(network, DeviceNetwork)
-        given = {name: value.to(DEVICE) for name, value in network.given.items()}
-        return replace(network, network=_NetworkOnGPU(gpu, network.network), device=DEVICE, given=given, run=None)
+        conditioning = {name: value.to(DEVICE) for name, value in network.conditioning.items()}
+        return replace(
+            network, network=_NetworkOnGPU(gpu, network.network), device=DEVICE, conditioning=conditioning, run=None
+        )
 
     denoiser, conditioner = model.denoiser, model.conditioner
     if isinstance(conditioner, Conditioner):

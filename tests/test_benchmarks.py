@@ -28,7 +28,7 @@ from timing.ways import all_ways, lap, ours, theirs
 from torch import Tensor, nn
 
 from ddim_edit import Editor, InversionConfig, images, load_model
-from ddim_edit.models.unet.checkpoint import load_unet
+from ddim_edit.models.unet.network import load_unet
 
 from . import tiny
 from .rounding import assert_alike, assert_shown_alike

@@ -10,7 +10,7 @@ from ddim_edit.cli import fitting, interpolating, looking, options, probing, sam
 from ddim_edit.cli.main import commands
 from ddim_edit.directions import ESTIMATORS, SUFFIX
 from ddim_edit.latents.interpolation import INTERPOLATIONS
-from ddim_edit.models.single_file.loading import SUFFIXES
+from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 from ddim_edit.plots import plot_suffixes
 
 
@@ -35,7 +35,7 @@ def test_the_command_line_knows_the_names_of_the_registries() -> None:
     assert tuple(INTERPOLATIONS) == interpolating.BLEND_NAMES
     assert set(ESTIMATORS) == set(fitting.METHOD_NAMES)
     assert SUFFIX == fitting.DIRECTION
-    assert set(SUFFIXES) == set(looking.CHECKPOINTS)
+    assert set(SINGLE_FILE_SUFFIXES) == set(looking.CHECKPOINTS)
     assert plot_suffixes() == probing.PLOTS
 
 

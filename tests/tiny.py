@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ddim_edit.models.component import WEIGHTS
+from ddim_edit.models.pretrained import WEIGHTS
 from ddim_edit.models.unet.config import UNetConfig
 from ddim_edit.models.unet.network import UNet
 

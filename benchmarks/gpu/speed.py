@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ddim_edit import Editor, InversionConfig, NetworkDenoiser, load_model, metrics
-from ddim_edit.models.placement import PRECISIONS
-from ddim_edit.models.unet.checkpoint import load_unet
+from ddim_edit.models.devices import PRECISIONS
+from ddim_edit.models.unet.network import load_unet
 from gpu.material import gather, image_size, portrait, relative
 from gpu.plan import Case, Row, Setting, Skipped
 from gpu.targets import HALF, PLAIN

@@ -12,7 +12,7 @@ from timing.spread import spread
 from torch import Tensor
 
 from ddim_edit import NetworkDenoiser, load_model
-from ddim_edit.models.placement import PRECISIONS, DeviceNetwork
+from ddim_edit.models.devices import PRECISIONS, DeviceNetwork
 from gpu.material import relative
 from gpu.plan import Case, Row, Setting, Skipped
 
@@ -155,7 +155,7 @@ def _ours(setting: Setting, dtype: str) -> Iterator[Row]:
     """Our way, with diffusers' network inside; its answer is compared with that of the network called plainly."""
     network = _network(setting, dtype)
     x, time = _inputs(setting, 1), torch.full((1,), 500.0, device=setting.device)
-    given = {name: value[:1] for name, value in network.given.items()}
+    given = {name: value[:1] for name, value in network.conditioning.items()}
     with torch.inference_mode():
         plain = network.network(x.to(network.precision.dtype), time, **given)
     error = relative(network(x, time), plain)

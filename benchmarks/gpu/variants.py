@@ -14,7 +14,7 @@ from timing.ways import Loop, their_loop, their_network
 from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, load_model
-from ddim_edit.models.placement import DeviceNetwork
+from ddim_edit.models.devices import DeviceNetwork
 from gpu.plan import Setting, Skipped
 from gpu.targets import COMPILED, HALF, PLAIN
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import Network
 from ddim_edit.memory import is_out_of_memory
-from ddim_edit.models.placement import find_device
+from ddim_edit.models.devices import find_device
 
 Value = TypeVar("Value")
 DTYPES = {

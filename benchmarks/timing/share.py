@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddim_edit import Editor, InversionConfig, Model, load_model
 from ddim_edit.diffusion.denoisers import Network, NetworkDenoiser
-from ddim_edit.models.placement import PRECISIONS
-from ddim_edit.models.unet.checkpoint import load_unet
+from ddim_edit.models.devices import PRECISIONS
+from ddim_edit.models.unet.network import load_unet
 from ddim_edit.precision import float32_precision
 from timing.bench import Bench, Section
 from timing.cells import Row

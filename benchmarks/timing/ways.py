@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig, Model, load_model
-from ddim_edit.models.inverse_scheduler import InverseScheduler
+from ddim_edit.models.diffusers_inversion import DiffusersInversion
 from timing.place import Place
 
 THEIRS = "diffusers"
-Loop = InverseScheduler
+Loop = DiffusersInversion
 """Diffusers' inverse scheduler up and its scheduler down."""
 
 
@@ -86,7 +86,7 @@ def their_loop(folder: Path, ask: Callable[[Tensor, Tensor], Tensor]) -> Loop:
     diffusers = _diffusers()
     down = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", clip_sample=False)
     up = diffusers.DDIMInverseScheduler.from_config(down.config, clip_sample=False)
-    return InverseScheduler(ask, up, down)
+    return DiffusersInversion(ask, up, down)
 
 
 def _diffusers() -> Any:

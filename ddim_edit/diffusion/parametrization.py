@@ -6,15 +6,20 @@ terms and the variance-preserving state x = alpha x0 + sigma eps that solvers wo
 knows prediction types or timestep indices.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from torch import Tensor
-
-from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    # Registries of checkpoint families use this module where torch is not to be imported.
+    from torch import Tensor
+
+    from ddim_edit.diffusion.schedules import Level
 
 
 class Prediction(NamedTuple):

@@ -16,7 +16,7 @@ from ddim_edit.evaluation.rows import EvaluationSetting
 from ddim_edit.images.prepare import Images
 from ddim_edit.metrics.reconstruction import InversionBatch, score_batch
 from ddim_edit.metrics.registry import METRICS, ImageScorer
-from ddim_edit.models.inverse_scheduler import InverseScheduler
+from ddim_edit.models.diffusers_inversion import DiffusersInversion
 from ddim_edit.models.model import Model
 
 
@@ -57,7 +57,7 @@ class BaselineRoundTrip:
 
     setting: EvaluationSetting
     model: Model
-    loop: InverseScheduler
+    loop: DiffusersInversion
     scorer: ImageScorer
 
     def __call__(self, images: Images, originals: Tensor) -> Sequence[Mapping[str, Any]]:
@@ -92,12 +92,12 @@ class Baseline:
     """
 
     help: str
-    make: Callable[[Model], InverseScheduler]
+    make: Callable[[Model], DiffusersInversion]
     grid: str
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "diffusers": Baseline("diffusers' DDIMInverseScheduler and DDIMScheduler", InverseScheduler.of, "leading"),
+    "diffusers": Baseline("diffusers' DDIMInverseScheduler and DDIMScheduler", DiffusersInversion.of, "leading"),
 }
 
 

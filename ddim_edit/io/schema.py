@@ -83,6 +83,11 @@ flag = Check("true or false", lambda value: isinstance(value, bool))
 table = Check("a table", lambda value: isinstance(value, dict))
 
 
+def int_between(low: int, high: int) -> Check:
+    """Return the check for an integer from `low` to `high`."""
+    return Check(f"an integer from {low} to {high}", lambda value: _is_int(value) and low <= value <= high)
+
+
 def one_of(*choices: str | int | float | None) -> Check:
     """Return the check for a value that is one of several."""
     # Types are compared too: in Python True == 1 and 1 == 1.0.

@@ -1,4 +1,4 @@
-"""Diffusers-format folders of autoencoders as a codec; the networks themselves are diffusers'."""
+"""Load diffusers-format autoencoders as codecs; the networks themselves are diffusers'."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,82 +9,77 @@ import torch
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
+from ddim_edit.io import schema
 from ddim_edit.models.codec.autoencoder import Affine, AutoencoderCodec
-from ddim_edit.models.component import read_json, read_weights, weights_in
-from ddim_edit.models.entries import number, word
-from ddim_edit.models.extra import diffusers, explained
-from ddim_edit.models.weights import fill, require_room
+from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_config, read_weights, weights_file
+from ddim_edit.models.weights import fill, require_plausible_config
 from ddim_edit.precision import float32_precision
 
 Config = Mapping[str, Any]
-WHOLE = 1024 * 1024
-"""Pixels of the largest picture that no autoencoder needs tiles for."""
+LARGEST_UNTILED = 1024 * 1024
+"""Pixels of the largest image that no autoencoder needs tiles for."""
 
 
 @dataclass(frozen=True, eq=False)
 class WholeAutoencoder:
-    """A network of diffusers that takes every picture as a whole, on its own device, in float32 without tf32.
+    """A network of diffusers that takes every image as a whole, on its own device, in float32 without tf32.
 
     Args:
-        network: with `encode` and `decode`.
+        network: has `encode` and `decode`.
         device: where its weights are.
-        latents: the latents of what its `encode` answers.
+        latents: takes the latents out of the output of `encode`.
     """
 
     network: Any
     device: torch.device
     latents: Callable[[Any], Tensor]
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """The latents of pictures, on the device of those."""
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents of images, on the device of the images."""
         with float32_precision():
-            return self.latents(self.network.encode(pictures.to(self.device))).to(pictures.device)
+            return self.latents(self.network.encode(images.to(self.device))).to(images.device)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The pictures of latents, on the device of those."""
+        """Return the images of latents, on the device of the latents."""
         with float32_precision():
-            pictures: Tensor = self.network.decode(z.to(self.device)).sample
-        return pictures.to(z.device)
+            images: Tensor = self.network.decode(z.to(self.device)).sample
+        return images.to(z.device)
 
 
 @dataclass(frozen=True, eq=False)
 class TiledAutoencoder:
-    """An autoencoder that cuts large pictures into diffusers' overlapping tiles, which bounds memory; changes them.
+    """An autoencoder that cuts large images into diffusers' overlapping tiles, which bounds its memory.
 
-    Each tile is normalised and attended to by itself, so that small pictures are left whole.
+    Each tile is normalised and attended to by itself, which changes the image, so small images are left whole.
 
     Args:
         autoencoder: of an `AutoencoderKL`.
-        whole: pixels of the largest picture that is taken whole.
+        largest_untiled: pixels of the largest image that is left whole.
         factor: pixels a side of one cell of its latents.
     """
 
     autoencoder: WholeAutoencoder
-    whole: int
+    largest_untiled: int
     factor: int
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """The latents of pictures."""
-        self._tile(pictures.shape[-2] * pictures.shape[-1])
-        return self.autoencoder.encode(pictures)
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents of images."""
+        self.autoencoder.network.use_tiling = images.shape[-2] * images.shape[-1] > self.largest_untiled
+        return self.autoencoder.encode(images)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The pictures of latents."""
-        self._tile(z.shape[-2] * z.shape[-1] * self.factor**2)
+        """Return the images of latents."""
+        pixels = z.shape[-2] * z.shape[-1] * self.factor**2
+        self.autoencoder.network.use_tiling = pixels > self.largest_untiled
         return self.autoencoder.decode(z)
 
-    def _tile(self, pixels: int) -> None:
-        self.autoencoder.network.use_tiling = pixels > self.whole
 
+class _AutoencoderClass(NamedTuple):
+    """What must be known of an autoencoder of diffusers.
 
-class _Kind(NamedTuple):
-    """What must be known of a class of diffusers.
-
-    Attributes:
-        latents: the latents of what its `encode` answers.
-        widths: the config entry that has one number for every size that pictures pass through.
-        scaling_factor: where the config has none.
-        tiles: whether its networks can cut pictures into tiles; those of `AutoencoderTiny` assume 4 channels.
+    Fields: latents takes the latents out of the output of its `encode`; widths is the config entry with one number for
+    every size that images pass through; scaling_factor is what it is where the config has none; tiles says whether it
+    can cut images into tiles.
     """
 
     latents: Callable[[Any], Tensor]
@@ -93,66 +88,84 @@ class _Kind(NamedTuple):
     tiles: bool
 
 
-_KINDS: Mapping[str, _Kind] = {
-    "AutoencoderKL": _Kind(lambda answer: answer.latent_dist.mode(), "block_out_channels", 0.18215, tiles=True),
+_CLASSES: Mapping[str, _AutoencoderClass] = {
+    "AutoencoderKL": _AutoencoderClass(
+        lambda output: output.latent_dist.mode(), "block_out_channels", 0.18215, tiles=True
+    ),
     # Diffusers' default is that of Stable Diffusion, but the released LDMs (celebahq-256) never scaled VQ latents.
-    "VQModel": _Kind(lambda answer: answer.latents, "block_out_channels", 1.0, tiles=False),
-    "AutoencoderTiny": _Kind(lambda answer: answer.latents, "encoder_block_out_channels", 1.0, tiles=False),
+    "VQModel": _AutoencoderClass(lambda output: output.latents, "block_out_channels", 1.0, tiles=False),
+    # Its tiling assumes 4 latent channels, which those for Stable Diffusion 3 and Flux do not have.
+    "AutoencoderTiny": _AutoencoderClass(lambda output: output.latents, "encoder_block_out_channels", 1.0, tiles=False),
 }
 
 
 @torch.inference_mode(False)
-def load_autoencoder(folder: Path, device: torch.device, whole: int = WHOLE) -> AutoencoderCodec:
-    """The codec in a diffusers `vae` or `vqvae` folder: AutoencoderKL, VQModel or AutoencoderTiny, in safetensors only.
+def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = LARGEST_UNTILED) -> AutoencoderCodec:
+    """Load the codec in a diffusers `vae` or `vqvae` folder: AutoencoderKL, VQModel or AutoencoderTiny.
 
     KL latents are posterior means. VQ latents are those before the codebook, which belongs to decoding. AutoencoderKL
-    takes pictures of more pixels than `whole` and than it was trained on in tiles.
+    cuts images of more pixels than `largest_untiled`, and than it was trained on, into tiles.
 
     Args:
-        folder: with a config.json and the weights.
-        device: where the network shall live, in float32.
-        whole: pixels of the largest picture that is never cut into tiles.
+        folder: has a config.json and the weights in safetensors.
+        device: where the network runs, in float32.
+        largest_untiled: pixels of the largest image that is never cut into tiles.
 
     Raises:
-        ModelError: diffusers is missing, files are missing, broken or pickles, or it is another kind of autoencoder.
+        MissingExtraError: diffusers is not installed.
+        ModelError: files are missing, broken or pickles, or it is another kind of autoencoder.
 
-    Kingma, Welling (2014); Esser, Rombach, Ommer (2021); Rombach, Blattmann, Lorenz, Esser, Ommer (2022).
+    References:
+        Kingma, Welling, "Auto-Encoding Variational Bayes", ICLR 2014, arXiv:1312.6114.
+        Esser, Rombach, Ommer, "Taming Transformers for High-Resolution Image Synthesis", CVPR 2021, arXiv:2012.09841.
+        Rombach, Blattmann, Lorenz, Esser, Ommer, "High-Resolution Image Synthesis with Latent Diffusion Models",
+        CVPR 2022, arXiv:2112.10752.
     """
-    config = read_json(folder / "config.json")
-    name, kind = _kind(config)
-    maker = getattr(diffusers(f"its {name}"), name)
-    file = weights_in(folder)
-    weights = read_weights(file)
-    require_room(config, [tensor.shape for tensor in weights.values()], str(file))
-    network = fill(lambda: _made(maker, config), weights, str(file)).to(device)
-    factor = 2 ** (len(network.config[kind.widths]) - 1)
-    autoencoder = WholeAutoencoder(network, device, kind.latents)
-    shift, scale = _affine(config, kind)
-    if not kind.tiles:
-        return AutoencoderCodec(autoencoder, scale, shift, factor)
-    whole = max(whole, (network.tile_latent_min_size * factor) ** 2)
-    return AutoencoderCodec(TiledAutoencoder(autoencoder, whole, factor), scale, shift, factor)
-
-
-def _kind(config: Config) -> tuple[str, _Kind]:
-    if (name := word(config, "_class_name", "nothing")) not in _KINDS:
-        raise ModelError(f"an autoencoder out of {', '.join(_KINDS)}", name, "use another model")
+    config = read_config(folder / "config.json")
+    name: Any = config.get("_class_name")
+    if name not in _CLASSES:
+        raise ModelError(
+            f"{folder.name}: autoencoders of the class {name!r:.60} are not supported. Known: {', '.join(_CLASSES)}."
+        )
     for side in ("in_channels", "out_channels"):
         if (channels := config.get(side, 3)) != 3:
-            raise ModelError("an autoencoder of RGB pictures", f"one with {side} {channels}", "use another model")
-    return name, _KINDS[name]
+            raise ModelError(
+                f"{folder.name}: the autoencoder must be of RGB images, but its {side} is {channels!r:.60}."
+            )
+    kind = _CLASSES[name]
+    network_class = getattr(import_diffusers(f"Running an {name}"), name)
+    file = weights_file(folder)
+    weights = read_weights(file)
+    require_plausible_config(config, [tensor.shape for tensor in weights.values()], str(file))
+
+    def build() -> Any:
+        with explain_errors(f"{folder.name}: cannot build an {name} from config.json"):
+            return network_class.from_config(dict(config))
+
+    network = fill(build, weights, str(file)).to(device)
+    factor = 2 ** (len(network.config[kind.widths]) - 1)
+    autoencoder = WholeAutoencoder(network, device, kind.latents)
+    shift, scale = _shift_and_scale(config, kind)
+    if not kind.tiles:
+        return AutoencoderCodec(autoencoder, scale, shift, factor)
+    largest_untiled = max(largest_untiled, (network.tile_latent_min_size * factor) ** 2)
+    return AutoencoderCodec(TiledAutoencoder(autoencoder, largest_untiled, factor), scale, shift, factor)
 
 
-def _made(maker: Any, config: Config) -> Any:
-    with explained(f"a config.json that {maker.__name__} can be built from"):
-        return maker.from_config(dict(config))
+_NUMBERS = {
+    "scaling_factor": schema.positive_number,
+    "shift_factor": schema.number,
+    "latents_mean": schema.list_of(schema.number),
+    "latents_std": schema.list_of(schema.positive_number),
+}
 
 
-def _affine(config: Config, kind: _Kind) -> tuple[Affine, Affine]:
-    """Shift and scale of the latents."""
-    told = {name: value for name, value in config.items() if value is not None}
-    scale, shift = number(told, "scaling_factor", kind.scaling_factor), told.get("shift_factor", 0.0)
-    with explained("'shift_factor', 'latents_mean' and 'latents_std' to be numbers"):
-        if "latents_mean" not in told or "latents_std" not in told:
-            return float(shift), scale
-        return tuple(map(float, told["latents_mean"])), tuple(scale / float(std) for std in told["latents_std"])
+def _shift_and_scale(config: Config, kind: _AutoencoderClass) -> tuple[Affine, Affine]:
+    """Return shift and scale of the latents, per channel where the config has statistics of each."""
+    given = {name: config[name] for name in _NUMBERS if config.get(name) is not None}
+    if problem := schema.find_problem(given, {name: _NUMBERS[name] for name in given}):
+        raise ModelError(f"config.json: {problem}. Download the checkpoint again.")
+    scale = float(given.get("scaling_factor", kind.scaling_factor))
+    if "latents_mean" not in given or "latents_std" not in given:
+        return float(given.get("shift_factor", 0.0)), scale
+    return tuple(map(float, given["latents_mean"])), tuple(scale / float(std) for std in given["latents_std"])

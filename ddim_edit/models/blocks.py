@@ -1,4 +1,4 @@
-"""The ways to run the residual blocks of a network: as they are, with fused norms, or compiled.
+"""Run the residual blocks of a network as they are, with fused norms, or compiled.
 
 The choice rewrites the layers of a loaded network, whose forward passes stay as they are, and works on whatever runs
 the network: CUDA graphs capture each of them. `load_model(..., blocks=...)` takes it by name:
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.models.cpu_layers import optimize_for_cpu
 from ddim_edit.models.layers import GroupNormAct, ResidualBlock
-from ddim_edit.models.packing import packed
 
 BLOCKS = ("eager", "fused", "compiled")
 """The ways, by name."""
@@ -46,7 +46,7 @@ def prepare_blocks(network: nn.Module, blocks: str) -> nn.Module:
     norm = next((module for module in network.modules() if isinstance(module, nn.GroupNorm)), None)
     if blocks == "fused" and norm is not None and fusion_obstacle(norm.weight.device, norm.weight.dtype) is None:
         fuse_norms(network)
-    return packed(network)
+    return optimize_for_cpu(network)
 
 
 def require_blocks(blocks: str, compiled: bool) -> None:
@@ -56,16 +56,16 @@ def require_blocks(blocks: str, compiled: bool) -> None:
         ArgumentError: an unknown name, or one other than "eager" where the whole network is compiled.
     """
     if blocks not in BLOCKS:
-        raise ArgumentError(f"blocks out of {', '.join(BLOCKS)}", blocks, "choose one of these")
+        raise ArgumentError(f"blocks must be one of {', '.join(BLOCKS)}, not {blocks}.")
     if compiled and blocks != "eager":
-        raise ArgumentError("either compiled=True or blocks", f"both, with blocks={blocks!r}", "leave one of them out")
+        raise ArgumentError(f"compiled=True compiles blocks={blocks!r} too. Leave one of them out.")
 
 
 @cache
 def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return why norms cannot be fused on a device and in a dtype, or None where they can.
 
-    On a CUDA device the kernels are tried: they need Triton, a compiler for its launchers, and a card that both know.
+    On a CUDA device the kernels are tried: they need Triton, a compiler for its launchers, and a GPU that both know.
     """
     if device.type != "cuda":
         return f"the kernels need a CUDA device, and this one is {device}"
@@ -79,8 +79,8 @@ def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
         with torch.inference_mode():
             difference = (network(x) - norm(x)).abs().max().item()
     except Exception as error:  # Triton's compiler, the C compiler and the driver fail in many ways.
-        given = (str(error).strip() or "no reason given").splitlines()[0][:200]
-        return f"the kernels fail with {type(error).__name__}: {given}"
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        return f"the kernels fail with {type(error).__name__}: {reason}"
     return None if difference < 16 * torch.finfo(dtype).eps else f"the kernels are wrong by {difference:.1e}"
 
 
@@ -129,8 +129,9 @@ def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         try:
             return compiled(*inputs)
         except TorchDynamoException as error:
-            given = str(error).strip().splitlines()[0][:120]
-            remedy = "load the model with blocks='eager' or 'fused'"
-            raise ModelError("blocks that can be compiled here", given, remedy) from error
+            reason = str(error).strip().splitlines()[0][:120]
+            raise ModelError(
+                f"The blocks cannot be compiled here ({reason}). Load the model with blocks='eager' or 'fused'."
+            ) from error
 
     return call

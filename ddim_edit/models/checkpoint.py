@@ -1,20 +1,35 @@
-"""What every family of checkpoints turns into before it is placed on a device."""
+"""Checkpoints as loaders hand them over, before anything is placed on a device. Importing this needs no torch."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-from ddim_edit.diffusion.parametrization import Parametrization
-from ddim_edit.diffusion.schedules import NoiseSchedule
+    from ddim_edit.diffusion.parametrization import Parametrization
+    from ddim_edit.diffusion.schedules import NoiseSchedule
+    from ddim_edit.models.codec.pixels import Codec
+    from ddim_edit.models.conditioning import ConditionEncoder
 
-State = Mapping[str, Tensor]
-"""A state dict: tensors by parameter name."""
+    StateDict = Mapping[str, Tensor]
+    """Tensors by parameter name."""
+
+Size = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that a network was trained on: count of them, and the label that stands for none, if there is one."""
+    """The classes that a network was trained on.
+
+    Args:
+        count: how many there are.
+        none: the label that stands for no class, if there is one.
+    """
 
     count: int
     none: int | None = None
@@ -22,15 +37,15 @@ class Classes:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network of pixels, and what must be known to walk with it.
+    """A trained network and its diffusion process.
 
-    Attributes:
-        network: called with x [B, C, H, W], indices [B] and, where there are classes, label=[B] int64; answers in the
-            shape of x, or with more channels, of which the first C count (the others are learned variances).
-        schedule: the noise schedule that it was trained with.
+    Args:
+        network: called with x [B, C, H, W], time conditions [B] and, where there are classes, label=[B] int64. Its
+            output has the shape of x, or more channels, of which the first C count (the others are learned variances).
+        schedule: the noise schedule of its training.
         parametrization: how it is called and what its output means.
         channels: C.
-        size: (H, W) of its training pictures, or None where any will do and nothing tells.
+        size: (H, W) of its training images, or latents; None where no file tells.
         classes: its classes, or None.
     """
 
@@ -38,5 +53,34 @@ class Checkpoint:
     schedule: NoiseSchedule
     parametrization: Parametrization
     channels: int
-    size: tuple[int, int] | None
+    size: Size | None
     classes: Classes | None = None
+
+
+class CheckpointBundle(NamedTuple):
+    """A checkpoint with what belongs to it.
+
+    Fields: checkpoint; codec between images and x_0; weights, the SHA-256 of its files; encode_prompts, which makes the
+    encoder of prompts for images of a size, or None for networks that follow no prompts.
+    """
+
+    checkpoint: Checkpoint
+    codec: Codec
+    weights: str
+    encode_prompts: Callable[[Size], ConditionEncoder] | None = None
+
+
+class LoadOptions(NamedTuple):
+    """How to load and run a model.
+
+    Fields: device; dtype by name; size of the images (height, width), None for the model's own; compiled, whether
+    TorchInductor compiles the network; blocks, how residual blocks run, one of `blocks.BLOCKS`; memory_format of the
+    feature maps, None for the one that suits the device.
+    """
+
+    device: torch.device
+    dtype: str
+    size: Size | None = None
+    compiled: bool = False
+    blocks: str = "eager"
+    memory_format: torch.memory_format | None = None

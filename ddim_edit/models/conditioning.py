@@ -1,53 +1,53 @@
-"""From a condition to the denoiser of a network that follows it."""
+"""Make the denoiser of a condition from a network that follows it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, GuidedDenoiser, GuidedNetwork, Network, NetworkDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser, GuidedDenoiser, GuidedNetwork, NetworkDenoiser
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.checkpoint import Classes
 from ddim_edit.models.condition import NOTHING, Condition
-from ddim_edit.models.placement import DeviceNetwork
+from ddim_edit.models.devices import DeviceNetwork
 
-Given = Mapping[str, Tensor]
-"""What a network is given besides x and its index, by keyword; each [1, ...], the same for every picture."""
+Conditioning = Mapping[str, Tensor]
+"""Further inputs of a network by keyword, each [1, ...], the same for every image."""
 
 
 class ConditionEncoder(Protocol):
-    """What a network is given for a condition, and for what guidance leads away from."""
+    """Turns conditions into the inputs of a network."""
 
     @property
     def follows(self) -> str:
-        """What kind of condition, in words."""
+        """What kind of condition it encodes, in words."""
         ...
 
     @property
     def distilled(self) -> bool:
-        """Whether the network itself is told the guidance scale, and so is asked once."""
+        """Whether the network was distilled with guidance: it gets the scale as an input, and runs once."""
         ...
 
-    def wanted(self, condition: Condition) -> Given:
-        """For the condition itself."""
+    def positive(self, condition: Condition) -> Conditioning:
+        """Return the conditioning of the prompt or class."""
         ...
 
-    def unwanted(self, condition: Condition) -> Given:
-        """For its negative prompt, or for nothing."""
+    def negative(self, condition: Condition) -> Conditioning:
+        """Return the conditioning that guidance leads away from."""
         ...
 
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """Conditions of a network with numbered classes; follows no prompts.
+    """Encodes the classes of a network; there are no prompts.
 
     Args:
         name: the model's, for errors.
-        classes: which there are.
+        classes: the classes.
     """
 
     name: str
@@ -56,92 +56,96 @@ class ClassLabels:
 
     @property
     def follows(self) -> str:
-        """Numbers."""
+        """The numbers of the classes."""
         return f"classes from 0 to {self.classes.count - 1}"
 
-    def wanted(self, condition: Condition) -> Given:
-        """The class asked for, or the one that stands for none."""
-        self._refuse_prompts(condition)
-        if condition.label is None and self.classes.none is not None:
-            return _label(self.classes.none)
-        if condition.label is None or condition.label >= self.classes.count:
-            given = "none" if condition.label is None else str(condition.label)
-            raise ArgumentError(f"a class from 0 to {self.classes.count - 1} for {self.name}", given, "name one")
-        return _label(condition.label)
+    def positive(self, condition: Condition) -> Conditioning:
+        """Return the label of the class, or of no class.
 
-    def unwanted(self, condition: Condition) -> Given:
-        """The class that stands for none."""
-        if self.classes.none is None:
-            given, remedy = f"guidance_scale {condition.guidance_scale:g}", "leave guidance out"
-            raise ArgumentError(f"no guidance for {self.name}, which has no class for none", given, remedy)
-        return _label(self.classes.none)
-
-    def _refuse_prompts(self, condition: Condition) -> None:
+        Raises:
+            ArgumentError: a prompt, a class that there is not, or none where one is needed.
+        """
         if prompt := condition.prompt or condition.negative_prompt:
-            raise ArgumentError(f"a class for {self.name}", f"the prompt {prompt!r}", "it follows numbers, not text")
+            raise ArgumentError(f"{self.name} follows classes, not prompts. Leave the prompt {prompt!r} out.")
+        label = self.classes.none if condition.label is None else condition.label
+        if label is None or (condition.label is not None and label >= self.classes.count):
+            given = "is missing" if label is None else f"{label} does not exist"
+            raise ArgumentError(f"The class {given}. {self.name} follows {self.follows}: choose one.")
+        return {"label": torch.tensor([label])}
 
+    def negative(self, condition: Condition) -> Conditioning:
+        """Return the label of no class.
 
-def _label(label: int) -> Given:
-    return {"label": torch.tensor([label])}
+        Raises:
+            ArgumentError: there is no such label, so there can be no guidance.
+        """
+        if self.classes.none is None:
+            raise ArgumentError(
+                f"{self.name} has no label for no class, so guidance_scale {condition.guidance_scale:g} cannot be "
+                "followed. Leave guidance out."
+            )
+        return {"label": torch.tensor([self.classes.none])}
 
 
 @dataclass(frozen=True)
 class Conditioner:
-    """Makes the denoiser of a condition: the network given what the embedder says, guided where that is asked for.
+    """Makes the denoiser of a condition, guided where the condition asks for it.
 
     Args:
-        denoiser: of the network given nothing.
-        network: the same network.
-        embedder: what it is given.
+        denoiser: the denoiser of the network without conditioning.
+        network: its network.
+        encoder: what encodes conditions.
         low: the denoiser's network for low noise, if it has one.
+
+    References:
+        Ho and Salimans, "Classifier-Free Diffusion Guidance", NeurIPS 2021 workshop, arXiv:2207.12598.
     """
 
     denoiser: NetworkDenoiser
     network: DeviceNetwork
-    embedder: ConditionEncoder
+    encoder: ConditionEncoder
     low: DeviceNetwork | None = None
 
     def __call__(self, condition: Condition) -> Denoiser:
-        """The denoiser.
+        """Return the denoiser.
 
         Raises:
             ArgumentError: a condition that the network cannot follow.
         """
-        wanted = self.embedder.wanted(condition)
-        if not condition.guided or self.embedder.distilled:
-            return self._told(wanted)
-        unwanted, scale = self.embedder.unwanted(condition), condition.guidance_scale
-        if _shapes(wanted) != _shapes(unwanted):
-            return GuidedDenoiser(self._told(wanted), self._told(unwanted), scale)
-        both = {name: torch.cat([unwanted[name], wanted[name]]) for name in wanted}
-        return self._asking(lambda network: GuidedNetwork(network.with_conditioning(both), scale))
+        positive = self.encoder.positive(condition)
+        if not condition.guided or self.encoder.distilled:
+            return self._with_conditioning(positive)
+        negative, scale = self.encoder.negative(condition), condition.guidance_scale
+        if any(positive[name].shape != negative[name].shape for name in positive):
+            # Prompts of different lengths do not fit into one batch.
+            return GuidedDenoiser(self._with_conditioning(positive), self._with_conditioning(negative), scale)
+        both = {name: torch.cat([negative[name], positive[name]]) for name in positive}
+        network = GuidedNetwork(self.network.with_conditioning(both), scale)
+        low = None if self.low is None else GuidedNetwork(self.low.with_conditioning(both), scale)
+        return replace(self.denoiser, network=network, low=low)
 
     def unconditional(self) -> Denoiser:
-        """The denoiser of no condition; for networks without such a thing one that says so when asked."""
+        """Return the denoiser of no condition; for networks that need one, a denoiser that says so when called."""
         try:
             return self(NOTHING)
         except ArgumentError as error:
             return UnavailableDenoiser(error)
 
-    def _told(self, given: Given) -> NetworkDenoiser:
-        return self._asking(lambda network: network.with_conditioning(given))
-
-    def _asking(self, change: Callable[[DeviceNetwork], Network]) -> NetworkDenoiser:
-        """The denoiser over what is made of its networks."""
-        low = None if self.low is None else change(self.low)
-        return replace(self.denoiser, network=change(self.network), low=low)
-
-
-def _shapes(given: Given) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in given.items()}
+    def _with_conditioning(self, conditioning: Conditioning) -> NetworkDenoiser:
+        low = None if self.low is None else self.low.with_conditioning(conditioning)
+        return replace(self.denoiser, network=self.network.with_conditioning(conditioning), low=low)
 
 
 @dataclass(frozen=True)
 class UnavailableDenoiser:
-    """Stands where a model has no denoiser, and says why when asked."""
+    """Stands where a model has no unconditional denoiser.
+
+    Args:
+        error: what it raises when called.
+    """
 
     error: ArgumentError
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """Refuse."""
+        """Raise the error."""
         raise self.error

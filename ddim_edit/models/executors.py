@@ -1,4 +1,4 @@
-"""Faster ways to a network's own answer: its kernels replayed from CUDA graphs, or compiled ones."""
+"""Run networks faster: replay their kernels from CUDA graphs, or compile them."""
 
 import threading
 import warnings
@@ -16,14 +16,14 @@ from ddim_edit.errors import ModelError
 from ddim_edit.memory import is_out_of_memory, register_cache
 
 Call = Callable[..., Tensor]
-"""A network as it is called: x [B, C, H, W], indices [B] and what is given by keyword, to one tensor."""
+"""A network as it is called: x [B, C, H, W], time conditions [B] and its conditioning by keyword, to one tensor."""
 Executor = Callable[[Call], Call]
-"""From a network to a call that answers alike."""
+"""From a network to a call with the same output."""
 Inputs = Mapping[str, Tensor]
-"""What a network is called with, by keyword; x [B, ...] among it."""
-Answers = tuple[Tensor, ...]
-Work = Callable[..., Answers]
-"""A network, or another thing that it can do, with everything that it answers, [B, ...] each."""
+"""The inputs of a network by keyword; x [B, ...] is one of them."""
+Outputs = tuple[Tensor, ...]
+Work = Callable[..., Outputs]
+"""A network, or another of its methods, with all of its outputs, [B, ...] each."""
 
 _LOCK = threading.RLock()
 """Held while a graph is captured or replayed: a process may capture one at a time, and all graphs of a device work in
@@ -35,15 +35,15 @@ class CaptureError(RuntimeError):
 
 
 class Replay(Protocol):
-    """A captured call: inputs of the captured shapes in, answers out that the next replay may overwrite."""
+    """A captured call: inputs of the captured shapes in, outputs out that the next replay may overwrite."""
 
-    def __call__(self, inputs: Inputs) -> Answers:
-        """Return the answers for these inputs."""
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Return the outputs for these inputs."""
         ...
 
 
 class _Pool:
-    """What the graphs of one device share: the memory they work in, and the streams they are made on.
+    """The memory that the graphs of one device work in, and the streams that they are made on.
 
     The memory is about as much as the largest of them needs. Each overwrites what the others have left there, so they
     may only run in turn. To be made and used with its device selected.
@@ -91,7 +91,9 @@ class CUDAGraph:
         CaptureError: work that runs but cannot be captured.
         RuntimeError: CUDA's own, where it does not even run.
 
-    Gray (2019), "Getting Started with CUDA Graphs"; Nguyen, Carilli et al. (2021) for PyTorch.
+    References:
+        Gray, "Getting Started with CUDA Graphs", NVIDIA Technical Blog, 2019.
+        Nguyen, Carilli et al., "Accelerating PyTorch with CUDA Graphs", PyTorch Blog, 2021.
     """
 
     WARM_UP = 3
@@ -104,18 +106,18 @@ class CUDAGraph:
             self._pool = _pool(self._device)
             self._inputs = {name: value.clone() for name, value in inputs.items()}
             self._warm_up(work)
-            self._graph, self._answers = self._captured(work)
+            self._graph, self._outputs = self._captured(work)
             self._require_work()
             self._pool.graphs.add(self)
 
-    def __call__(self, inputs: Inputs) -> Answers:
-        """Return the answers for inputs of the same shapes."""
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Return the outputs for inputs of the same shapes."""
         with torch.cuda.device(self._device):
             self._pool.await_turn()
             for name, value in self._inputs.items():
                 value.copy_(inputs[name], non_blocking=True)
             self._graph.replay()
-        return self._answers
+        return self._outputs
 
     def _warm_up(self, work: Work) -> None:
         side, current = self._pool.warm_up, torch.cuda.current_stream()
@@ -125,7 +127,7 @@ class CUDAGraph:
                 work(**self._inputs)
         current.wait_stream(side)
 
-    def _captured(self, work: Work) -> tuple[torch.cuda.CUDAGraph, Answers]:
+    def _captured(self, work: Work) -> tuple[torch.cuda.CUDAGraph, Outputs]:
         graph, handle, side = torch.cuda.CUDAGraph(), self._pool.take(), self._pool.capture
         reason: RuntimeError | None = None
         try:
@@ -135,7 +137,7 @@ class CUDAGraph:
                 torch.cuda.graph(graph, pool=handle, stream=side, capture_error_mode="thread_local"),
             ):
                 try:
-                    answers = work(**self._inputs)
+                    outputs = work(**self._inputs)
                 except RuntimeError as error:
                     reason = error  # ending the capture then raises another error, which says less
                     raise
@@ -144,21 +146,21 @@ class CUDAGraph:
         finally:
             del reason  # it holds the frames, and so the memory, of the attempt
         self._pool.give_back(handle)
-        return graph, answers
+        return graph, outputs
 
     def _require_work(self) -> None:
-        """Insist that a replay writes every answer; an empty graph would return the first ones for ever."""
+        """Check that a replay writes every output; an empty graph would return the first ones for ever."""
         self._pool.await_turn()
-        marks = [torch.finfo(answer.dtype).max for answer in self._answers]
-        for answer, mark in zip(self._answers, marks, strict=True):
-            answer.fill_(mark)
+        marks = [torch.finfo(output.dtype).max for output in self._outputs]
+        for output, mark in zip(self._outputs, marks, strict=True):
+            output.fill_(mark)
         self._graph.replay()
-        if any(bool((answer == mark).all()) for answer, mark in zip(self._answers, marks, strict=True)):
+        if any(bool((output == mark).all()) for output, mark in zip(self._outputs, marks, strict=True)):
             raise CaptureError("the graph is empty, as the work was done elsewhere")
 
 
 class _Shape(NamedTuple):
-    """What calls must have in common to be answered by the same replay, but for the number of their rows."""
+    """What calls must have in common to be run by the same replay, but for the number of their rows."""
 
     kind: str
     device: torch.device
@@ -166,14 +168,14 @@ class _Shape(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """How calls of a shape are answered: by a replay of so many rows, or, where there is none, by the network."""
+    """How calls of a shape are run: by a replay of so many rows, or, where there is none, by the network."""
 
     rows: int
     replay: Replay | None
 
 
 class GraphedNetwork:
-    """A network that is captured for a few sizes of a batch, and replayed from then on; its answers are copies.
+    """A network that is captured for a few sizes of a batch, and replayed from then on; its outputs are copies.
 
     A batch is filled up to the next power of two with copies of its last row, but not beyond the largest batch so far,
     so that fixed points, which lose rows as they converge, need few graphs. The loop around the network stays in
@@ -184,7 +186,7 @@ class GraphedNetwork:
             it is, which is said once in a RuntimeWarning.
         capture: makes a `Replay` of some work and example inputs, or raises a `CaptureError`.
         limit: so many replays are kept, the latest ones. They share the memory of their activations, but each holds its
-            inputs and answers. All are dropped where memory runs out.
+            inputs and outputs. All are dropped where memory runs out.
     """
 
     def __init__(self, network: Call, capture: Callable[[Work, Inputs], Replay] = CUDAGraph, limit: int = 32) -> None:
@@ -194,23 +196,23 @@ class GraphedNetwork:
         self._refused: set[str] = set()
         register_cache(self)
 
-    def __call__(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
         """Return the network's output."""
-        (output,) = self._answers("output", self._output, {"x": x, "index": index, **given})
+        (output,) = self._run("output", self._output, {"x": x, "index": index, **conditioning})
         return output
 
-    def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output and its bottleneck."""
         work = require_bottleneck(self._network).read
-        output, h = self._answers("bottleneck", work, {"x": x, "index": index, **given})
+        output, h = self._run("bottleneck", work, {"x": x, "index": index, **conditioning})
         return output, h
 
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output, and the one with the shift added to its bottleneck."""
         work = require_bottleneck(self._network).shifted
         # One shift for all images must not be taken for one of as many rows as it has channels.
         rows = shift if shift.ndim == x.ndim else shift[None]
-        own, shifted = self._answers("shifted output", work, {"x": x, "index": index, "shift": rows, **given})
+        own, shifted = self._run("shifted output", work, {"x": x, "index": index, "shift": rows, **conditioning})
         return own, shifted
 
     def release(self) -> bool:
@@ -221,16 +223,16 @@ class GraphedNetwork:
             self._largest.clear()  # batches may be smaller from now on
         return held
 
-    def _output(self, **inputs: Tensor) -> Answers:
+    def _output(self, **inputs: Tensor) -> Outputs:
         return (self._network(**inputs),)
 
-    def _answers(self, kind: str, work: Work, inputs: Inputs) -> Answers:
+    def _run(self, kind: str, work: Work, inputs: Inputs) -> Outputs:
         n = len(inputs["x"])
         if n and kind not in self._refused:
             with _LOCK:
                 rows, replay = self._kept_for(kind, work, inputs)
                 if replay:
-                    return tuple(answer[:n].clone() for answer in replay(_filled(inputs, rows)))
+                    return tuple(output[:n].clone() for output in replay(_filled(inputs, rows)))
         return work(**inputs)
 
     def _kept_for(self, kind: str, work: Work, inputs: Inputs) -> _Kept:
@@ -285,7 +287,7 @@ def _shape(kind: str, inputs: Inputs) -> _Shape:
 
 
 def _filled(inputs: Inputs, rows: int) -> Inputs:
-    """Return the inputs with copies of their last rows behind them; they change nothing in the other rows' answers."""
+    """Return the inputs with copies of their last rows behind them; they change nothing in the other rows' outputs."""
     missing = rows - len(inputs["x"])
     if not missing:
         return inputs
@@ -304,29 +306,31 @@ class CompiledNetwork:
     Raises:
         ModelError: when called, on a machine without a compiler, or for a network that cannot be compiled.
 
-    Ansel et al. (2024), "PyTorch 2".
+    References:
+        Ansel et al., "PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
+        Compilation", ASPLOS 2024.
     """
 
     def __init__(self, network: Call) -> None:
         self._network, self._compiled = network, torch.compile(network, dynamic=False)
 
-    def __call__(self, x: Tensor, index: Tensor, **given: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
         """Return the network's output."""
         from torch._dynamo.exc import TorchDynamoException
 
         try:
-            return self._compiled(x, index, **given)
+            return self._compiled(x, index, **conditioning)
         except TorchDynamoException as error:
-            given_ = str(error).strip().splitlines()[0][:120]
-            raise ModelError("a network that can be compiled here", given_, "leave --compile out") from error
+            reason = str(error).strip().splitlines()[0][:120]
+            raise ModelError(f"The network cannot be compiled here ({reason}). Leave --compile out.") from error
 
-    def read(self, x: Tensor, index: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output and its bottleneck."""
-        return require_bottleneck(self._network).read(x, index, **given)
+        return require_bottleneck(self._network).read(x, index, **conditioning)
 
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output, and the one with the shift added to its bottleneck."""
-        return require_bottleneck(self._network).shifted(x, index, shift, **given)
+        return require_bottleneck(self._network).shifted(x, index, shift, **conditioning)
 
 
 def executor_for(device: torch.device, compiled: bool) -> Executor:

@@ -1,103 +1,83 @@
-"""Diffusers-format folders: pixels or latents, unconditional, by class or by prompt, as a loaded checkpoint."""
+"""Load diffusers folders: pixels or latents, unconditional, by class or by prompt."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.assembly import CheckpointBundle, LoadOptions, cells, fingerprint
+from ddim_edit.io import schema
 from ddim_edit.models.autoencoders import load_autoencoder
-from ddim_edit.models.checkpoint import Checkpoint, Classes
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Size
 from ddim_edit.models.codec.pixels import codec_for
-from ddim_edit.models.component import component, read_json, weights_in
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
-from ddim_edit.models.entries import MOST, count, word, words
-from ddim_edit.models.process import read_process
-from ddim_edit.models.prompts import Prompts, load_prompts
-from ddim_edit.models.unet.checkpoint import load_unet
-from ddim_edit.models.unet.network import UNet
+from ddim_edit.models.families.family import COUNT
+from ddim_edit.models.families.registry import family_of_config
+from ddim_edit.models.pretrained import component_folder, fingerprint, read_config, weights_files
+from ddim_edit.models.prompts import load_prompts
+from ddim_edit.models.scheduler_config import read_scheduler_config
 
-_OWN_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
-_TEXT = ("UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel")
+if TYPE_CHECKING:
+    import torch
 
 
-def load_folder(folder: Path, name: str, wish: LoadOptions) -> CheckpointBundle:
-    """A diffusers folder: UNets of pixels or of latents, DiT, Stable Diffusion 1, 2, XL and 3, Flux; no others.
+def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBundle:
+    """Load the checkpoint in a diffusers folder, of any `DiffusersFamily` of the registry.
 
-    Pixel-space UNets run on our own network; whatever else there is needs the extra `ddim-edit[diffusers]`.
+    Pixel-space UNets run on our own network; all else needs the extra `ddim-edit[diffusers]`.
 
     Args:
         folder: with a model_index.json and its components, or flat, as google/ddpm-* are.
         name: what to call the model.
-        wish: where it shall live, and pictures of which size.
+        device: where autoencoders and text encoders run.
 
     Raises:
-        ModelError: files that are missing or broken, a network or process that cannot be run, or no diffusers.
+        MissingExtraError: diffusers or transformers is needed and not installed.
+        ModelError: files that are missing or broken, or a network or process that cannot be run.
     """
-    part = component(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
-    config = read_json(part / "config.json")
-    kind = word(config, "_class_name", "UNet2DModel")
-    codec_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
-    # Found out before anything large is read.
-    process = read_process(folder)
-    network = load_unet(part) if _is_own(kind, config) else load_diffusers_network(part)
+    network_folder = component_folder(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
+    config = read_config(network_folder / "config.json")
+    family = family_of_config(config)
+    # What cannot be run is found out before anything large is read.
+    process = read_scheduler_config(folder)
+    classes = family.classes(config)
+    network: Any = None if family.load is None else family.load(network_folder, config)
+    if network is None:
+        network = load_diffusers_network(network_folder, family)
+    shape = network.config
+    if shape.out_channels not in (shape.in_channels, 2 * shape.in_channels):
+        raise ModelError(
+            f"{name}: the network has {shape.in_channels} channels in and {shape.out_channels} out, but it should have "
+            "as many out as in, or twice as many with learned variances. Networks for inpainting and upsampling see "
+            "more than x and are not supported."
+        )
     checkpoint = Checkpoint(
         network=network,
         schedule=process.schedule,
         parametrization=process.parametrization,
-        channels=_channels(network),
-        size=_size(network),
-        classes=_classes(kind, config),
+        channels=shape.in_channels,
+        size=_sample_size(shape.sample_size),
+        classes=classes,
     )
-    codec = codec_for(checkpoint.channels) if codec_folder is None else load_autoencoder(codec_folder, wish.device)
-    files = [*_weights(part), *([] if codec_folder is None else _weights(codec_folder))]
-    loaded = CheckpointBundle(checkpoint, codec, fingerprint(files))
-    return loaded._replace(prompts=_prompts(folder, name, loaded, wish)) if kind in _TEXT else loaded
+    files = weights_files(network_folder)
+    autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
+    if autoencoder_folder is None:
+        codec = codec_for(checkpoint.channels)
+    else:
+        codec = load_autoencoder(autoencoder_folder, device)
+        files += weights_files(autoencoder_folder)
+    encode_prompts = None
+    if family.pipeline is not None and isinstance(network, DiffusersNetwork):
+        encode_prompts = partial(load_prompts, folder, name, network, device)
+    return CheckpointBundle(checkpoint, codec, fingerprint(files), encode_prompts)
 
 
-def _is_own(kind: str, config: Mapping[str, Any]) -> bool:
-    blocks = {*words(config, "down_block_types"), *words(config, "up_block_types")}
-    return kind == "UNet2DModel" and blocks <= _OWN_BLOCKS
-
-
-def _channels(network: UNet | DiffusersNetwork) -> int:
-    channels, answered = network.config.in_channels, network.config.out_channels
-    if answered not in (channels, 2 * channels):
-        given = f"{channels} channels in, {answered} out"
-        remedy = "use another one: inpainting and upsampling networks see more than x"
-        raise ModelError("a network that answers in its own channels, or in them and their variances", given, remedy)
-    return channels
-
-
-def _size(network: UNet | DiffusersNetwork) -> tuple[int, int] | None:
-    size = network.config.sample_size
+def _sample_size(size: object) -> Size | None:
     if size is None:
         return None
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    if len(sides) != 2 or not all(type(side) is int and 0 < side <= MOST for side in sides):
-        wanted = "'sample_size' to be a number of cells, or two of them"
-        raise ModelError(wanted, f"{size!r:.60}", "fetch the checkpoint again")
-    return sides
-
-
-def _classes(kind: str, config: Mapping[str, Any]) -> Classes | None:
-    if kind == "DiTTransformer2DModel":
-        classes = count(config, "num_embeds_ada_norm", 1000)
-        return Classes(classes, none=classes)
-    if (embedded := config.get("class_embed_type")) is not None:
-        wanted = "a network whose condition is a class or a prompt"
-        raise ModelError(wanted, f"one with class_embed_type {embedded!r}", "use `load_unet` and your own denoiser")
-    return None if config.get("num_class_embeds") is None else Classes(count(config, "num_class_embeds", 1000))
-
-
-def _prompts(folder: Path, name: str, loaded: CheckpointBundle, wish: LoadOptions) -> Prompts:
-    checkpoint, factor = loaded.checkpoint, loaded.codec.factor
-    assert isinstance(checkpoint.network, DiffusersNetwork)
-    height, width = cells(checkpoint, loaded.codec, wish.size)
-    return load_prompts(folder, name, checkpoint.network, wish.device, (height * factor, width * factor))
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The files that make a component what it is: one, or its shards."""
-    whole = weights_in(folder)
-    return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    if problem := schema.list_of(COUNT, 2).find_problem(sides, "sample_size"):
+        raise ModelError(f"config.json: {problem}. Download the checkpoint again.")
+    height, width = sides
+    return height, width

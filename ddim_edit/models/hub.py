@@ -1,4 +1,4 @@
-"""Hub ids: the local folder of a diffusers checkpoint, from the hub's cache, or downloaded into it."""
+"""Find hub ids: the local folder of a diffusers checkpoint, from the hub's cache, or downloaded into it."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddim_edit.errors import ModelError
+from ddim_edit.io.extras import import_extra
 from ddim_edit.io.schema import parse_json
 
 TIMEOUT = 5
@@ -16,8 +17,7 @@ _INDEX = "model_index.json"
 _UNUSED = ("safety_checker",)
 _WEIGHTS = re.compile(r"(?P<stem>diffusion_pytorch_model|model)(-\d{5}-of-(?P<shards>\d{5}))?\.safetensors")
 _READ = re.compile(rf"[\w-]+\.json|{_WEIGHTS.pattern}(\.index\.json)?|(merges|vocab)\.txt|[\w.-]+\.model")
-# What has no weights, by a word in its class name, and the files any one set of which makes it whole.
-_WEIGHTLESS: Mapping[str, tuple[set[str], ...]] = {
+_REQUIRED_FILES: Mapping[str, tuple[set[str], ...]] = {
     "Scheduler": ({"scheduler_config.json"},),
     "Tokenizer": (
         {"tokenizer.json"},
@@ -30,190 +30,182 @@ _WEIGHTLESS: Mapping[str, tuple[set[str], ...]] = {
     "Processor": ({"preprocessor_config.json"},),
     "FeatureExtractor": ({"preprocessor_config.json"},),
 }
+"""Components without weights by a word in their class names: the sets of files, any one of which is a whole one."""
 
 
 def fetch(name: str, offline: bool = False) -> Path:
-    """The local folder of a hub id: cached if it is whole there, else downloaded; no pickles, no single-file weights.
+    """Return the local folder of a hub id: from the cache if it is whole there, else downloaded.
 
-    What is cached is used without asking the hub, also where a branch has moved on since. Nothing is connected to
+    What is in the cache is used without asking the hub, also where a branch has moved on since. Nothing is connected to
     where `offline` or HF_HUB_OFFLINE says so. Of a repository only the components that its model_index.json names are
-    downloaded, without the safety checker, as full-precision safetensors.
+    downloaded, without the safety checker, as full-precision safetensors: no pickles, no single-file weights.
 
     Args:
         name: "owner/name", or "owner/name@revision" for a branch, a tag or a commit other than main.
         offline: whether only the cache is looked at; it lies where HF_HOME or HF_HUB_CACHE says.
 
     Raises:
-        ModelError: no huggingface_hub, no such checkpoint there, one that is gated or has no safetensors, no
-            connection, or offline and not whole in the cache.
+        MissingExtraError: huggingface_hub is not installed.
+        ModelError: no such checkpoint there, one that is gated or has no safetensors, no connection, or offline and
+            not whole in the cache.
     """
     repo, _, tag = name.partition("@")
     revision = tag or None
-    folder = _cached(repo, revision)
-    lacking = None if folder is None else _lacking(_files(folder), _read_index(folder / _INDEX, name))
-    if folder is not None and not lacking:
+    folder = _find_cached(repo, revision)
+    missing = None if folder is None else _incomplete_components(_files(folder), _read_index(folder / _INDEX, name))
+    if folder is not None and not missing:
         return folder
-    if offline or _told_to_stay_offline():
-        raise _not_cached(name, lacking)
+
+    from huggingface_hub import constants
+
+    # The hub reads HF_HUB_OFFLINE once, when it is imported; it may have been set since.
+    late = os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
+    if offline or constants.HF_HUB_OFFLINE or late:
+        state = "is not there" if missing is None else f"has no whole {' and '.join(missing)} there"
+        raise ModelError(
+            f"{name} {state}, in the cache ({constants.HF_HUB_CACHE}), and we are offline. Fetch it once with a "
+            "connection, or name a folder."
+        )
     return _download(name, repo, revision)
 
 
-def _told_to_stay_offline() -> bool:
-    from huggingface_hub import constants
+def _find_cached(repo: str, revision: str | None) -> Path | None:
+    """Return the snapshot in the cache, whole or not, without ever connecting."""
+    import_extra("huggingface_hub", "diffusers", f"Finding the hub id {repo}")
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    late = os.environ.get("HF_HUB_OFFLINE", "")  # the hub reads it once, when it is imported
-    return constants.HF_HUB_OFFLINE or late.upper() in constants.ENV_VARS_TRUE_VALUES
-
-
-def _cached(repo: str, revision: str | None) -> Path | None:
-    """The snapshot in the cache, whole or not; nothing here ever connects."""
     try:
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-    except ImportError as error:
-        remedy = "pip install 'ddim-edit[diffusers]', or check the path"
-        raise ModelError("a model folder, or huggingface_hub to find a hub id with", repo, remedy) from error
-    try:
-        found = [try_to_load_from_cache(repo, file, revision=revision) for file in (_INDEX, "config.json")]
+        for file in (_INDEX, "config.json"):
+            path = try_to_load_from_cache(repo, file, revision=revision)
+            if isinstance(path, str):  # else None, or a mark that the hub has no such file
+                return Path(path).parent
     except HFValidationError as error:
-        raise ModelError("a hub id such as google/ddpm-cifar10-32", repr(repo), "check the spelling") from error
-    return next((Path(path).parent for path in found if isinstance(path, str)), None)
+        raise ModelError(f"{repo!r} is no hub id such as google/ddpm-cifar10-32. Check the spelling.") from error
+    return None
 
 
 def _files(folder: Path) -> set[str]:
-    """Relative names with "/", as the hub lists them; a link to what was never downloaded whole is not a file."""
+    """Return relative names with "/", as the hub lists them."""
+    # A link to what was never downloaded whole is not a file.
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def _not_cached(name: str, lacking: Collection[str] | None) -> ModelError:
-    from huggingface_hub import constants
-
-    state = "which is not there" if lacking is None else f"of which it has no whole {' and '.join(lacking)}"
-    return ModelError(
-        f"a checkpoint in the cache ({constants.HF_HUB_CACHE}), as we are offline",
-        f"{name}, {state}",
-        "fetch it once with a connection, or name a folder",
-    )
-
-
 def _download(name: str, repo: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download, model_info, snapshot_download
+    from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download
 
-    patience = _patience()
-    with _in_one_sentence(name, "and no connection to the hub"):  # first, because the download would wait or retry long
-        listing = model_info(repo, revision=revision, timeout=patience).siblings or []
+    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    if timeout == constants.DEFAULT_ETAG_TIMEOUT:
+        timeout = TIMEOUT
+    # Ask for the listing first: without a connection a download would wait and retry for long.
+    with _explain_errors(name, "cannot connect to the hub"):
+        listing = model_info(repo, revision=revision, timeout=timeout).siblings or []
     files = {file.rfilename for file in listing}
     index: Mapping[str, object] = {}
     if _INDEX in files:
-        with _in_one_sentence(name, f"whose {_INDEX} did not arrive"):
-            path = hf_hub_download(repo, _INDEX, revision=revision, etag_timeout=patience)
+        with _explain_errors(name, f"its {_INDEX} did not arrive"):
+            path = hf_hub_download(repo, _INDEX, revision=revision, etag_timeout=timeout)
         index = _read_index(Path(path), name)
-    _check_offer(name, files, index)
-    with _in_one_sentence(name, "which did not arrive whole"):
-        wanted = _wanted(files, index)
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, etag_timeout=patience))
-    if lacking := _lacking(_files(folder), index):  # a connection lost half-way gives a folder all the same
-        given = f"{name}, of which no whole {' and '.join(lacking)} arrived"
-        raise ModelError("a checkpoint from the hub", given, "try again: what has arrived is kept")
+    elif "config.json" not in files:
+        raise ModelError(
+            f"{name} is no diffusers checkpoint: it has no {_INDEX}. Download the file that you want and name that."
+        )
+    # Refuse before anything large is downloaded.
+    if missing := _incomplete_components(files, index):
+        raise ModelError(
+            f"{name} has no safetensors or no config for {' and '.join(missing)}. Save it once with diffusers' "
+            "save_pretrained(FOLDER), and name FOLDER."
+        )
+    folders = {_prefix(component, files) for component in _components(index)}
+    needed = []
+    for file in sorted(files):
+        if file == _INDEX or any(_is_needed(file, prefix) for prefix in folders):
+            needed.append(file)
+    with _explain_errors(name, "it did not arrive whole"):
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=needed, etag_timeout=timeout))
+    # A connection that is lost half-way gives a folder all the same.
+    if missing := _incomplete_components(_files(folder), index):
+        raise ModelError(f"{name}: no whole {' and '.join(missing)} arrived. Try again: what has arrived is kept.")
     return folder
 
 
-def _patience() -> float:
-    from huggingface_hub import constants
-
-    given = constants.HF_HUB_ETAG_TIMEOUT
-    return TIMEOUT if given == constants.DEFAULT_ETAG_TIMEOUT else given
-
-
-def _check_offer(name: str, files: Collection[str], index: Mapping[str, object]) -> None:
-    """Refuse before anything large is downloaded."""
-    wanted = "a diffusers checkpoint in safetensors on the hub"
-    if _INDEX not in files and "config.json" not in files:
-        raise ModelError(wanted, f"{name}, which has no {_INDEX}", "download the file that you want and name that")
-    if lacking := _lacking(files, index):
-        given = f"{name}, which has no safetensors or no config for {' and '.join(lacking)}"
-        raise ModelError(wanted, given, "save it once with diffusers' save_pretrained(FOLDER), and name FOLDER")
-
-
 @contextmanager
-def _in_one_sentence(name: str, otherwise: str) -> Iterator[None]:
-    """The hub's errors as ours; `otherwise` describes those that are not the hub's answer."""
+def _explain_errors(name: str, otherwise: str) -> Iterator[None]:
+    """Raise the hub's errors as ours; `otherwise` describes those that are not the hub's answer."""
     try:
         yield
     except Exception as error:  # of the hub, of its HTTP library or of the disk: they have no other common base
-        given, remedy = _explain(error, otherwise)
-        raise ModelError("a checkpoint on the hub", f"{name}, {given}", remedy) from error
+        raise ModelError(f"{name}: {_explain(error, otherwise)}") from error
 
 
-def _explain(error: Exception, otherwise: str) -> tuple[str, str]:
+def _explain(error: Exception, otherwise: str) -> str:
     from huggingface_hub import errors
 
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    unreached = f"{otherwise} ({reason})", "check the connection, or name a folder"
-    # The first that fits counts: most of them are also one of those further down.
-    meanings: tuple[tuple[type[Exception], tuple[str, str]], ...] = (
+    unreached = f"{otherwise} ({reason}). Check the connection, or name a folder."
+    # The first that fits counts: most of these are subclasses of one further down.
+    explanations: tuple[tuple[type[Exception], str], ...] = (
         (errors.LocalEntryNotFoundError, unreached),
-        (errors.GatedRepoError, ("which is gated", "accept its terms on its page and log in to the hub")),
-        (errors.RepositoryNotFoundError, ("which the hub does not know", "check the spelling, or log in to see it")),
-        (errors.RevisionNotFoundError, ("a revision which the hub does not know", "check what follows the @")),
-        (errors.HfHubHTTPError, (f"and the hub refused ({reason})", "try again later, or name a folder")),
+        (errors.GatedRepoError, "it is gated. Accept its terms on its page and log in to the hub."),
+        (errors.RepositoryNotFoundError, "the hub does not know it. Check the spelling, or log in to see it."),
+        (errors.RevisionNotFoundError, "the hub does not know this revision. Check what follows the @."),
+        (errors.HfHubHTTPError, f"the hub refused ({reason}). Try again later, or name a folder."),
         (Exception, unreached),
     )
-    return next(meaning for kind, meaning in meanings if isinstance(error, kind))
+    return next(explanation for kind, explanation in explanations if isinstance(error, kind))
 
 
 def _read_index(path: Path, name: str) -> Mapping[str, object]:
-    """What model_index.json says; nothing where there is none."""
+    """Return what model_index.json says; nothing where there is none."""
     try:
         index = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
-        raise ModelError(f"a {_INDEX} that is JSON", f"that of {name}", "remove it from the cache") from error
+        raise ModelError(f"{name}: its {_INDEX} is not JSON. Remove it from the cache.") from error
     return index if isinstance(index, dict) else {}
 
 
 def _components(index: Mapping[str, object]) -> dict[str, str]:
-    """The class of every component that we need, by name; without an index a network."""
-    named: dict[str, str] = {}
+    """Return the class of every component that we need, by name; without an index that of a network."""
+    components: dict[str, str] = {}
     for name, entry in index.items():
         match entry:
             case [str(), str(kind)] if name not in _UNUSED:
-                named[name] = kind
-    return named or {"unet": "UNet2DModel"}
+                components[name] = kind
+    return components or {"unet": "UNet2DModel"}
 
 
-def _place(component: str, files: Collection[str]) -> str:
-    """Where a component's files are: old checkpoints such as google/ddpm-* keep everything in one folder."""
+def _prefix(component: str, files: Collection[str]) -> str:
+    """Return where a component's files are: old checkpoints such as google/ddpm-* keep everything in one folder."""
     return f"{component}/" if any(file.startswith(f"{component}/") for file in files) else ""
 
 
-def _wanted(files: Collection[str], index: Mapping[str, object]) -> list[str]:
-    """Those of the files that we read."""
-    places = {_place(component, files) for component in _components(index)}
-    return sorted(file for file in files if file == _INDEX or any(_is_read(file, place) for place in places))
+def _is_needed(file: str, prefix: str) -> bool:
+    return file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix)) is not None
 
 
-def _is_read(file: str, place: str) -> bool:
-    return file.startswith(place) and _READ.fullmatch(file.removeprefix(place)) is not None
+def _incomplete_components(files: Collection[str], index: Mapping[str, object]) -> list[str]:
+    """Return the components of which these files are no whole ones."""
+    incomplete = []
+    for component, kind in _components(index).items():
+        prefix = _prefix(component, files)
+        names = {file.removeprefix(prefix) for file in files if file.startswith(prefix)}
+        if not _is_whole(kind, names):
+            incomplete.append(component)
+    return incomplete
 
 
-def _lacking(files: Collection[str], index: Mapping[str, object]) -> list[str]:
-    """The components that these files do not make whole."""
-    return [component for component, kind in _components(index).items() if not _is_whole(component, kind, files)]
-
-
-def _is_whole(component: str, kind: str, files: Collection[str]) -> bool:
-    place = _place(component, files)
-    names = {file.removeprefix(place) for file in files if file.startswith(place)}
-    for word, ways in _WEIGHTLESS.items():
+def _is_whole(kind: str, names: Collection[str]) -> bool:
+    for word, alternatives in _REQUIRED_FILES.items():
         if word in kind:
-            return any(way <= names for way in ways)
-    return "config.json" in names and _has_weights(names)
-
-
-def _has_weights(names: Collection[str]) -> bool:
-    """Whether there is a file of weights, or an index and every shard."""
-    found = Counter((match["stem"], match["shards"]) for name in names if (match := _WEIGHTS.fullmatch(name)))
+            return any(required <= set(names) for required in alternatives)
+    if "config.json" not in names:
+        return False
+    # Either one file of weights, or an index and every shard.
+    shards: Counter[tuple[str, str | None]] = Counter()
+    for name in names:
+        if match := _WEIGHTS.fullmatch(name):
+            shards[match["stem"], match["shards"]] += 1
     return any(
-        shards is None or (count == int(shards) and f"{stem}.safetensors.index.json" in names)
-        for (stem, shards), count in found.items()
+        of is None or (count == int(of) and f"{stem}.safetensors.index.json" in names)
+        for (stem, of), count in shards.items()
     )

@@ -1,7 +1,58 @@
 """Layers that the UNets of this package share."""
 
+import math
+from collections.abc import Callable
+from typing import Self
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class TimeFeatures(nn.Module):
+    """Base of features of time: their frequencies stay in float32 whatever the network is cast to.
+
+    bfloat16 would round index 999 to 1000.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, *, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=persistent)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = self.weight
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.weight = exact.to(self.weight.device)
+        return self
+
+
+class SinusoidalFeatures(TimeFeatures):
+    """Sines and cosines of time 10000^(-i / (width/2 - freq_shift)), i < width/2, time [B] -> float32 [B, width].
+
+    Args:
+        width: number of features; an odd one is filled up with a zero.
+        freq_shift: diffusers' word for what is taken from width/2 in the exponent.
+        cosines_first: whether cosines come before sines (diffusers' `flip_sin_to_cos`).
+
+    References:
+        Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762.
+    """
+
+    def __init__(self, width: int, freq_shift: float = 0, cosines_first: bool = False) -> None:
+        half = width // 2
+        # Real numbers even where the network is made on "meta", since no checkpoint holds them.
+        exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device="cpu")
+        super().__init__(torch.exp(exponents / (half - freq_shift)), persistent=False)
+        self.width, self.cosines_first = width, cosines_first
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Return the features."""
+        angle = time[:, None].float() * self.weight
+        sines, cosines = angle.sin(), angle.cos()
+        features = torch.cat((cosines, sines) if self.cosines_first else (sines, cosines), dim=1)
+        return F.pad(features, (0, self.width % 2))
 
 
 class ResidualBlock(nn.Module):

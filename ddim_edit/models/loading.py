@@ -1,25 +1,51 @@
-"""`load_model`: a checkpoint of any family, by whatever name users have for it, as a `Model`."""
+"""`load_model`: load a checkpoint of any family, by whatever name users have for it."""
 
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 
-from ddim_edit.errors import ModelError
-from ddim_edit.models.assembly import CheckpointBundle, LoadOptions, assemble, fingerprint
-from ddim_edit.models.blocks import require_blocks
-from ddim_edit.models.codec.pixels import codec_for
+import torch
+from torch import nn
+
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.images.reading import PIXEL_LIMIT
+from ddim_edit.models.blocks import prepare_blocks, require_blocks
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, Size
+from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
+from ddim_edit.models.codec.pixels import Codec, codec_for
+from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
+from ddim_edit.models.devices import (
+    PRECISIONS,
+    DeviceNetwork,
+    Precision,
+    dtype_name,
+    find_device,
+    is_native,
+    state_device,
+    suited_memory_format,
+)
+from ddim_edit.models.executors import executor_for
+from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
+from ddim_edit.models.families.registry import family_of_state
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
 from ddim_edit.models.model import Model
-from ddim_edit.models.placement import dtype_name, find_device
-from ddim_edit.models.single_file.loading import SUFFIXES, load_single_file
+from ddim_edit.models.pretrained import fingerprint
+from ddim_edit.models.unet.base import UNetBase
 
 DEFAULT_MODEL = "faces64"
 
 
 def packaged_models() -> dict[str, Path]:
-    """The models that come with the package, by name."""
-    shelf = Path(str(resources.files("ddim_edit.assets"))) / "models"
-    return {folder.name: folder for folder in sorted(shelf.iterdir()) if folder.is_dir()}
+    """Return the folders of the models that come with the package, by name.
+
+    Examples:
+        >>> list(packaged_models())
+        ['faces64']
+    """
+    models = Path(str(resources.files("ddim_edit.assets"))) / "models"
+    return {folder.name: folder for folder in sorted(models.iterdir()) if folder.is_dir()}
 
 
 def load_model(
@@ -39,7 +65,7 @@ def load_model(
         device: "auto", "cuda", "mps" or "cpu".
         dtype: of the network, "float32", "tf32", "bfloat16", "float16" or "mixed", float32 and below s = 1 bfloat16;
             autoencoders and text encoders stay float32.
-        size: height and width of the pictures, or one number for both; as trained when left out.
+        size: height and width of the images in pixels, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 says so too.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
         blocks: how the blocks of a pixel-space UNet run: "eager"; "fused", with Triton kernels for group norm,
@@ -47,8 +73,14 @@ def load_model(
             TorchInductor. Networks of diffusers run as they are.
 
     Raises:
+        MissingExtraError: diffusers or huggingface_hub is needed and not installed.
         ModelError: no such model, or one that cannot be run as it claims.
         ArgumentError: a device, dtype or size that cannot be had, an unknown `blocks`, or both ways of compiling.
+
+    Examples:
+        >>> model = load_model("faces64")
+        >>> model.shape, model.prediction
+        ((3, 64, 64), 'epsilon')
     """
     require_blocks(blocks, compiled)
     pair = (size, size) if isinstance(size, int) else size
@@ -56,26 +88,120 @@ def load_model(
     return load_with_options(str(name_or_path or DEFAULT_MODEL), options, offline)
 
 
-def load_with_options(name: str, wish: LoadOptions, offline: bool = False) -> Model:
-    """Load a checkpoint as `load_model` does, with all that `LoadOptions` can ask for."""
-    path = _locate(name, offline)
-    title = path.resolve().stem if path.is_file() else path.resolve().name if Path(name).is_dir() else name
-    loaded = _load_file(path) if path.is_file() else load_folder(path, title, wish)
-    return assemble(title, loaded, wish)
+def load_with_options(name: str, options: LoadOptions, offline: bool = False) -> Model:
+    """Load a checkpoint as `load_model` does, with everything that `LoadOptions` can ask for."""
+    path = _find(name, offline)
+    if path.is_file():
+        return build_model(path.resolve().stem, load_single_file(path), options)
+    # A folder is called by its last part, whatever the way to it; hub ids and packaged models keep their names.
+    title = path.resolve().name if Path(name).is_dir() else name
+    return build_model(title, load_folder(path, title, options.device), options)
 
 
-def _load_file(path: Path) -> CheckpointBundle:
-    checkpoint = load_single_file(path)
+def _find(name: str, offline: bool) -> Path:
+    packaged = packaged_models()
+    path = Path(name)
+    if name in packaged:
+        return packaged[name]
+    if path.exists():
+        return path
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and path.suffix not in SINGLE_FILE_SUFFIXES:
+        return fetch(name, offline)
+    raise ModelError(
+        f"There is no model {name!r}. Give a model folder or file, a hub id, or one of {', '.join(packaged)}; see "
+        "`ddim-edit models`."
+    )
+
+
+def load_single_file(path: Path) -> CheckpointBundle:
+    """Load the checkpoint in a .pt, .pth, .ckpt, .bin or .safetensors file of a registered family.
+
+    What the weights do not tell is read from NAME.json beside the file, under the names of the family's own code, or
+    assumed as in its released checkpoints.
+
+    Raises:
+        ModelError: a file that cannot be read, that is of no known family, or that lacks something.
+    """
+    state = read_state_dict(path)
+    family = family_of_state(state, path.name)
+    checkpoint = family.load(state, read_settings(path), path.with_suffix(".json").name)
     return CheckpointBundle(checkpoint, codec_for(checkpoint.channels), fingerprint([path]))
 
 
-def _locate(name: str, offline: bool) -> Path:
-    packaged = packaged_models()
-    if name in packaged:
-        return packaged[name]
-    if (path := Path(name)).exists():
-        return path
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and path.suffix not in SUFFIXES:
-        return fetch(name, offline)
-    wanted = f"a model folder or file, a hub id or one of {', '.join(packaged)}"
-    raise ModelError(wanted, name, "check the spelling; see `ddim-edit models`")
+def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Model:
+    """Build the model of a loaded checkpoint: network on its device, conditions tied to it, size settled.
+
+    Raises:
+        ModelError: a checkpoint without a size of its own, and none in the options.
+        ArgumentError: a size that cannot be had.
+    """
+    checkpoint, codec, precision = bundle.checkpoint, bundle.codec, PRECISIONS[options.dtype]
+    height, width = _latent_size(checkpoint, codec, options.size)
+    encoder: ConditionEncoder | None = None
+    if bundle.encode_prompts is not None:
+        encoder = bundle.encode_prompts((height * codec.factor, width * codec.factor))
+    elif checkpoint.classes is not None:
+        encoder = ClassLabels(name, checkpoint.classes)
+    low = None
+    if precision.low is not None:
+        low = place_network(deepcopy(checkpoint.network), Precision(precision.low), options)
+    network = place_network(checkpoint.network, precision, options)
+    denoiser = NetworkDenoiser(network, checkpoint.parametrization, low=low)
+    conditioner = None if encoder is None else Conditioner(denoiser, network, encoder, low)
+    return Model(
+        denoiser=denoiser if conditioner is None else conditioner.unconditional(),
+        codec=codec,
+        schedule=checkpoint.schedule,
+        shape=(checkpoint.channels, height, width),
+        name=name,
+        weights=bundle.weights,
+        prediction=checkpoint.parametrization.name,
+        dtype=options.dtype,
+        device=options.device,
+        native=is_native(options.device, precision.low or precision.dtype),
+        state_device=state_device(options.device),
+        conditioner=conditioner,
+        follows="nothing" if encoder is None else encoder.follows,
+    )
+
+
+def place_network(network: nn.Module, precision: Precision, options: LoadOptions) -> DeviceNetwork:
+    """Return a network on its device, prepared to run there as fast as we know how to.
+
+    Args:
+        network: a module that is not used elsewhere; it is moved, cast, laid out and rewritten in place.
+        precision: of its weights and activations.
+        options: device, memory format, and how it is compiled.
+    """
+    memory_format = options.memory_format or suited_memory_format(options.device)
+    module = network.to(options.device, precision.dtype)
+    if not isinstance(module, UNetBase):
+        module = module.to(memory_format=memory_format)
+    else:
+        module = module.to_memory_format(memory_format)
+        # We know the layers of these. A compiler packs weights for itself, and packed layers are channels_last ones.
+        if not options.compiled and (options.blocks != "eager" or memory_format == torch.channels_last):
+            module = prepare_blocks(module, options.blocks)
+    return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
+
+
+def _latent_size(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:
+    """Return height and width of x_0 for images of a size in pixels, or of the size of its training."""
+    if size is None:
+        if checkpoint.size is None:
+            raise ModelError("This model does not tell the size of its images. Give --size.")
+        height, width = checkpoint.size
+    else:
+        if min(size) < 1 or any(side % codec.factor for side in size):
+            raise ArgumentError(
+                f"The size must be in multiples of {codec.factor} pixels, not {size[1]}x{size[0]}. "
+                "Choose the nearest one."
+            )
+        height, width = size[0] // codec.factor, size[1] // codec.factor
+    # Larger images could never be read.
+    if height * width * codec.factor**2 > PIXEL_LIMIT:
+        raise ArgumentError(
+            f"Images of {width * codec.factor}x{height * codec.factor} pixels are too large: the limit is "
+            f"{PIXEL_LIMIT:,} pixels. Give a smaller --size."
+        )
+    return height, width

@@ -1,4 +1,4 @@
-"""A model: a denoiser and a codec, the schedule they were trained with, and who they are."""
+"""Models: a denoiser and a codec, the schedule they were trained with, and what identifies them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,20 +16,20 @@ from ddim_edit.transfer import to_device
 
 @dataclass(frozen=True)
 class Model:
-    """Everything that walks need of a checkpoint.
+    """A loaded checkpoint: denoiser, codec, schedule and metadata.
 
-    Attributes:
-        denoiser: what answers at noisy pictures, under no condition.
-        codec: between pictures and x_0.
+    Args:
+        denoiser: the denoiser of no condition.
+        codec: between images and x_0.
         schedule: the noise schedule.
         shape: of x_0, (C, H, W).
         name: what to call it; for a folder its last part.
         weights: SHA-256 of the weights file.
-        prediction: what the network predicts, in diffusers' words.
+        prediction: the prediction type of the network, in diffusers' words.
         dtype: what the network computes in, by name.
-        device: where the network lives.
+        device: where the network is.
         native: whether that device computes in the dtype itself, or emulates it.
-        state_device: where the state of a walk lives; the CPU for devices without float64.
+        state_device: where the state of an integration is; the CPU for devices without float64.
         conditioner: makes the denoiser of a condition; None for a model that follows none.
         follows: what kind of condition that is, in words.
     """
@@ -50,33 +50,31 @@ class Model:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the pictures it takes."""
+        """Height and width of its images, in pixels."""
         return self.shape[1] * self.codec.factor, self.shape[2] * self.codec.factor
 
     @property
     def default_batch_size(self) -> int:
-        """How many pictures at once are worth a try: more gain nothing on a CPU, and little on a GPU."""
+        """The default batch size; larger ones gain nothing on a CPU, and little on a GPU."""
         if self.device.type != "cpu":
             return 64
-        # A CPU has no allocator that says no in time, so large pictures go through in smaller batches.
+        # A CPU has no allocator that fails in time, so large images go through in smaller batches.
         return max(min(8, 2**19 // (self.shape[1] * self.shape[2])), 1)
 
     def to_state_device(self, x: Tensor) -> Tensor:
-        """A tensor where the state of a walk lives, copied there while the device goes on with its work."""
+        """Return a tensor on the state device, copied there while the device goes on with its work."""
         return to_device(x, self.state_device)
 
     def pinned(self, x: Tensor) -> Tensor:
         """Return a tensor in memory that `to_state_device` copies from without blocking.
 
-        It is the tensor itself where that changes nothing.
-
-        May be called in a thread while another one uses the device.
+        It is the tensor itself where that changes nothing. May be called in a thread while another one uses the device.
         """
         moves = self.state_device.type == "cuda" and x.device.type == "cpu"
         return x.pin_memory() if moves and not x.is_pinned() else x
 
     def conditioned_on(self, condition: Condition) -> Denoiser:
-        """The denoiser that answers under a condition.
+        """Return the denoiser of a condition.
 
         Raises:
             ArgumentError: a condition that this model cannot follow.
@@ -85,5 +83,7 @@ class Model:
             return self.denoiser
         if self.conditioner is None:
             given = ", ".join(f"{name} {value!r}" for name, value in condition.as_dict().items())
-            raise ArgumentError(f"no prompt, class or guidance for {self.name}", given, "it is unconditional")
+            raise ArgumentError(
+                f"{self.name} is unconditional: it follows no prompt, class or guidance. Leave {given} out."
+            )
         return self.conditioner(condition)

@@ -1,6 +1,6 @@
-"""Weights into a network: every tensor in its place, or an error that says which is not."""
+"""Fill networks with weights."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TypeVar
 
@@ -8,83 +8,74 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.entries import MOST
 
 Net = TypeVar("Net", bound=nn.Module)
-_FEW = 100
-"""So many layers cost nothing, whatever the weights are."""
+_HARMLESS_WIDTH, _HARMLESS_LAYERS = 1_000_000, 100
+"""Numbers in a config that cost nothing, however few weights there are."""
 
 
-def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], where: str) -> Net:
-    """The network that `make` builds with these weights, on the CPU, in eval mode, asking for no gradients.
-
-    It is float32 whatever the weights are. Buffers that no checkpoint holds must be made on the CPU explicitly.
+def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) -> Net:
+    """Return the network that `make` builds with these weights, on the CPU in float32, in eval mode, without gradients.
 
     Args:
-        make: called once, on the "meta" device.
-        weights: every parameter and persistent buffer by name, and no other.
-        where: the file, for the error.
+        make: builds the network; it is called on the "meta" device, where random weights cost neither time nor a move
+            of the global generator. Buffers that no checkpoint holds must be made on the CPU explicitly.
+        weights: every parameter and persistent buffer by name, in any floating dtype, and no other tensors.
+        source: what the weights are, for the error, as in "An EDM checkpoint".
 
     Raises:
-        ModelError: tensors that are missing, unknown or of another shape.
+        ModelError: tensors that are missing, unknown, or of another shape.
     """
-    with torch.device("meta"):  # draws no random weights: they cost time and move the global generator
+    with torch.device("meta"):
         network = make()
-    wanted = network.state_dict()
-    _check_fit(wanted, weights, where)
-    # `to_empty` would do, but loads sympy, which takes half a second.
-    network.load_state_dict({name: _laid_out(weights[name], like) for name, like in wanted.items()}, assign=True)
+    expected = network.state_dict()
+    _require_fit(expected, weights, source)
+    # nn.Module.to_empty would do this, but it imports sympy, which takes half a second.
+    tensors = {}
+    for name, like in expected.items():
+        tensors[name] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weights[name])
+    network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def _laid_out(weight: Tensor, like: Tensor) -> Tensor:
-    """A copy of a weight in the dtype and memory layout of the parameter that it is for."""
-    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weight)
-
-
-def _check_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> None:
-    misfits = [f"no {name}" for name in wanted if name not in weights]
-    misfits += [f"an unknown {name}" for name in weights if name not in wanted]
-    misfits += [
-        f"{name} of shape {list(tensor.shape)}, not {list(wanted[name].shape)}"
-        for name, tensor in weights.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    misfits += [
-        f"{name} of {tensor.dtype}"
-        for name, tensor in weights.items()
-        if name in wanted and wanted[name].is_floating_point() and not tensor.is_floating_point()
-    ]
-    if misfits:
-        more = [f"{len(misfits) - 3} more misfits"] * (len(misfits) > 3)
+def _require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in expected]
+    for name, tensor in weights.items():
+        like = expected.get(name)
+        if like is None:
+            continue
+        if tensor.shape != like.shape:
+            problems.append(f"{name} has the shape {list(tensor.shape)}, not {list(like.shape)}")
+        elif like.is_floating_point() and not tensor.is_floating_point():
+            problems.append(f"{name} is of {tensor.dtype}")
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(
-            f"in {where} the tensors that its config describes",
-            ", ".join(misfits[:3] + more),
-            "take both from one checkpoint",
+            f"{source}: the weights do not fit the network: {', '.join(problems[:3])}{more}. "
+            "Take config and weights from one checkpoint."
         )
 
 
-def require_room(config: Mapping[str, object], shapes: Sequence[Sequence[int]], where: str) -> None:
-    """Refuse a config of more layers than there are tensors, or wider than there are weights, before it is built.
+def require_plausible_config(config: Mapping[str, object], shapes: Sequence[Sequence[int]], source: str) -> None:
+    """Refuse a config of a network that is larger than its weights, before building it takes all memory.
 
     Args:
-        config: as its file has it; entries whose names have the word "layers" are counts of layers.
-        shapes: of all tensors that there are for it.
-        where: the file, for the error.
+        config: the config as its file has it; numbers under names with the word "layers" are counts of layers.
+        shapes: the shapes of all tensors of the checkpoint.
+        source: the file or folder, for the error.
 
     Raises:
-        ModelError: the first such entry.
+        ModelError: a number, or a list, that is larger than what the file can hold.
     """
-    weights, tensors = max(sum(map(prod, shapes)), MOST), max(len(shapes), _FEW)
+    most_weights = max(sum(map(prod, shapes)), _HARMLESS_WIDTH)
+    most_layers = max(len(shapes), _HARMLESS_LAYERS)
     for name, value in config.items():
-        most = tensors if "layers" in name else weights
-        long = isinstance(value, list | tuple) and len(value) > tensors
-        if long or any(number > most for number in _numbers(value)):
-            given = f"{name!r:.60} of more than {tensors if long else most:,}"
-            wanted = f"in {where} the tensors that its config describes"
-            raise ModelError(wanted, given, "take both from one checkpoint")
-
-
-def _numbers(value: object) -> Iterator[int]:
-    """The whole numbers in an entry."""
-    yield from (each for each in (value if isinstance(value, list | tuple) else [value]) if type(each) is int)
+        values = value if isinstance(value, list | tuple) else [value]
+        most = most_layers if "layers" in name else most_weights
+        too_long = len(values) > most_layers
+        if too_long or any(type(number) is int and number > most for number in values):
+            raise ModelError(
+                f"{source}: the weights do not fit the config: {name:.60} has more than "
+                f"{most_layers if too_long else most:,} entries or units. Take both from one checkpoint."
+            )

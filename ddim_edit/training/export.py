@@ -14,7 +14,7 @@ from ddim_edit.editor import Editor
 from ddim_edit.images import sheet, to_uint8, write
 from ddim_edit.io.atomic import atomic
 from ddim_edit.latents.image_recipes import TrainingSheetRecipe
-from ddim_edit.models.extra import diffusers
+from ddim_edit.models.pretrained import import_diffusers
 from ddim_edit.training.checkpoint import LossRow, TrainingFolder
 from ddim_edit.training.train_state import TrainState
 
@@ -24,7 +24,7 @@ _ROWS_ON_CARD = 20
 def write_model(folder: TrainingFolder, state: TrainState, record: Mapping[str, Any], rows: Sequence[LossRow]) -> None:
     """Write the averaged weights as a diffusers pipeline, with losses and a card; every file whole or not at all."""
     network = deepcopy(state.ema.network).cpu().to(memory_format=torch.contiguous_format)
-    pipeline = diffusers("a training").DDPMPipeline(unet=network, scheduler=state.loss.scheduler)
+    pipeline = import_diffusers("Training").DDPMPipeline(unet=network, scheduler=state.loss.scheduler)
     folder.path.mkdir(parents=True, exist_ok=True)
     # Inside of the folder, so that files can be renamed to their places.
     with tempfile.TemporaryDirectory(prefix=".ddim-edit-", dir=folder.path) as temporary:

@@ -105,9 +105,9 @@ class FreshNetwork:
         """
         import torch
 
-        from ddim_edit.models.extra import diffusers
+        from ddim_edit.models.pretrained import import_diffusers
 
-        library = diffusers("a training")
+        library = import_diffusers("Training")
         config = dict(NETWORKS[self.network])
         config["sample_size"] = _find_size(config, size)
         with torch.random.fork_rng(devices=[]):
@@ -136,10 +136,15 @@ class FineTuning:
         Raises:
             ModelError: no such model, or one of another kind; ArgumentError: a size that it cannot work at.
         """
-        from ddim_edit.models.assembly import fingerprint
-        from ddim_edit.models.component import component, read_json
-        from ddim_edit.models.extra import diffusers, explained, load_network
         from ddim_edit.models.loading import packaged_models
+        from ddim_edit.models.pretrained import (
+            component_folder,
+            explain_errors,
+            fingerprint,
+            import_diffusers,
+            load_pretrained_network,
+            read_config,
+        )
 
         folder = packaged_models().get(self.model, Path(self.model))
         if not folder.is_dir():
@@ -147,16 +152,16 @@ class FineTuning:
                 f"There is no model {self.model!r} to begin with. Name a diffusers folder or one of "
                 f"{', '.join(packaged_models())}; checkpoints of one file cannot be trained."
             )
-        part = component(folder, "unet")
-        config = read_json(part / "config.json")
+        part = component_folder(folder, "unet")
+        config = read_config(part / "config.json")
         _require_trainable(folder, config)
         sample_size = _find_size(config, size)
-        library = diffusers("a training")
+        library = import_diffusers("Training")
         # Loaded for inference, its weights would not learn.
-        network = load_network(library.UNet2DModel, part).requires_grad_(True)
+        network = load_pretrained_network(library.UNet2DModel, part).requires_grad_(True)
         network.register_to_config(sample_size=sample_size)
-        scheduler_config = read_json(component(folder, "scheduler") / "scheduler_config.json")
-        with explained(f"a scheduler in {folder.name}"):
+        scheduler_config = read_config(component_folder(folder, "scheduler") / "scheduler_config.json")
+        with explain_errors(f"{folder.name}: cannot load the scheduler"):
             scheduler = library.DDPMScheduler.from_config(scheduler_config)
         record = {"size": sample_size, "from": fingerprint(sorted(part.glob("*.safetensors")))}
         return InitialState(network, scheduler, record)
@@ -168,9 +173,9 @@ StartingNetwork: TypeAlias = FreshNetwork | FineTuning
 def _require_trainable(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse networks whose loss is not known here."""
     from ddim_edit.diffusion.parametrization import timestep_index
-    from ddim_edit.models.process import read_process
+    from ddim_edit.models.scheduler_config import read_scheduler_config
 
-    parametrization = read_process(folder).parametrization
+    parametrization = read_scheduler_config(folder).parametrization
     channels = config.get("in_channels", 3), config.get("out_channels", 3)
     problem = None
     if config.get("_class_name") != "UNet2DModel":

@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from ddim_edit.cli import main
-from ddim_edit.models.placement import DeviceNetwork
+from ddim_edit.models.devices import DeviceNetwork
 
 from .. import tiny
 

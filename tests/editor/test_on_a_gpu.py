@@ -97,7 +97,7 @@ def test_conditions_are_followed(tmp_path: Path, images: Tensor, condition: Cond
     model = load_model(tiny.save_model(tmp_path / "classes", unet={"num_class_embeds": 3}))
     conditioner = model.conditioner
     assert isinstance(conditioner, Conditioner)
-    model = replace(model, conditioner=replace(conditioner, embedder=ClassLabels(model.name, Classes(3, none=2))))
+    model = replace(model, conditioner=replace(conditioner, encoder=ClassLabels(model.name, Classes(3, none=2))))
     method = replace(QUICK, condition=condition)
     found, expected, _ = on_both(model, lambda editor: editor.decode(editor.invert(images, method)))
     assert max_error(found, expected) < 1e-4

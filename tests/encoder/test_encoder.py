@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ddim_edit import ArgumentError, Editor, ImageError, InversionConfig, LatentEncoder, load_model
 from ddim_edit.images import Box, read, to_float
-from ddim_edit.models.placement import DeviceNetwork
+from ddim_edit.models.devices import DeviceNetwork
 
 from .. import rounding, tiny
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddim_edit import Editor, FlowParametrization, ModelError, NoiseSchedule, evaluate, load_model, metrics
 from ddim_edit.models.codec.pixels import GreyCodec
-from ddim_edit.models.inverse_scheduler import InverseScheduler, betas
+from ddim_edit.models.diffusers_inversion import DiffusersInversion, betas
 
 from .. import tiny
 from . import closed_form
@@ -54,7 +54,7 @@ def test_every_step_up_and_down_is_that_of_the_loop_of_diffusers_users(checkpoin
     network = UNet2DModel.from_pretrained(checkpoint / "unet").eval()
     forward = DDIMScheduler.from_pretrained(checkpoint / "scheduler")
     inverse = DDIMInverseScheduler.from_pretrained(checkpoint / "scheduler")
-    loop = InverseScheduler.of(load_model(checkpoint))
+    loop = DiffusersInversion.of(load_model(checkpoint))
     watched = replace(loop, up=Recorded(loop.up), down=Recorded(loop.down))
     x = closed_form.drawn(2).float()
     up = users_path(inverse, network, x)
@@ -73,7 +73,7 @@ def test_the_way_down_is_diffusers_own_pipeline(checkpoint: Path) -> None:
     pipeline.set_progress_bar_config(disable=True)
     shown = pipeline(2, torch.Generator().manual_seed(5), num_inference_steps=STEPS, output_type="np").images
     noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(5))
-    decoded = InverseScheduler.of(load_model(checkpoint)).decode(noise, STEPS)
+    decoded = DiffusersInversion.of(load_model(checkpoint)).decode(noise, STEPS)
     mine = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     torch.testing.assert_close(mine, torch.from_numpy(shown), atol=1e-5, rtol=0)
 
@@ -82,7 +82,7 @@ def test_rows_beside_the_editor_s_are_scores_of_that_loop(editor: Editor) -> Non
     x = closed_form.drawn(3)
     found = evaluate(editor, x, ("ddim",), steps=(5, STEPS), against=("diffusers",))
     rows = [row for row in found.rows if row.setting.solver == "diffusers" and row.setting.steps == STEPS]
-    loop = InverseScheduler.of(editor.model)
+    loop = DiffusersInversion.of(editor.model)
     back = loop.decode(loop.encode(x.float(), STEPS), STEPS)
     assert [row.scores["mse"] for row in rows] == pytest.approx(metrics.mse(x, back).tolist(), rel=1e-4)
     assert [row.scores["ssim"] for row in rows] == pytest.approx(metrics.ssim(x, back).tolist(), rel=1e-4)
@@ -115,4 +115,4 @@ def test_models_that_diffusers_pipelines_for_pixels_do_not_run_are_refused() -> 
     }
     for given, model in others.items():
         with pytest.raises(ModelError, match=f"an unconditional model of pixels.*{given}.*leave the comparison out"):
-            InverseScheduler.of(model)
+            DiffusersInversion.of(model)

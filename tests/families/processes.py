@@ -24,7 +24,7 @@ from ddim_edit.diffusion.parametrization import (
     RescaledTimestepIndex,
 )
 from ddim_edit.diffusion.schedules import Floats, NoiseSchedule
-from ddim_edit.models.process import Process
+from ddim_edit.models.scheduler_config import DiffusionProcess
 
 from ..diffusion.solvers.closed_forms import draw, randn
 
@@ -143,7 +143,7 @@ class Knowing:
 class Family(NamedTuple):
     """A process and a network that knows its answer."""
 
-    process: Process
+    process: DiffusionProcess
     network: Knowing
 
     def denoiser(self, dtype: torch.dtype = torch.float32) -> NetworkDenoiser:
@@ -156,7 +156,7 @@ def _alpha(s: float) -> float:
 
 def _discrete(schedule: NoiseSchedule, prediction: str, alpha_bar: Floats) -> Family:
     network = Knowing(discrete(alpha_bar, len(alpha_bar)), _alpha, OUTPUTS[prediction])
-    return Family(Process(schedule, DDPMParametrization(prediction)), network)
+    return Family(DiffusionProcess(schedule, DDPMParametrization(prediction)), network)
 
 
 def _ddpm() -> dict[str, Family]:
@@ -176,18 +176,19 @@ def _ddpm() -> dict[str, Family]:
 def _improved() -> Family:
     network = Knowing(discrete(alpha_bars("cosine", 4000), 1000), _alpha, _epsilon)
     return Family(
-        Process(NoiseSchedule.cosine(4000), DDPMParametrization("epsilon", RescaledTimestepIndex(4000))), network
+        DiffusionProcess(NoiseSchedule.cosine(4000), DDPMParametrization("epsilon", RescaledTimestepIndex(4000))),
+        network,
     )
 
 
 def _straight() -> Family:
     network = Knowing(lambda index: index / (1000 - index), lambda s: 1 / (1 + s), _flow)
-    return Family(Process(NoiseSchedule.flow(), FlowParametrization()), network)
+    return Family(DiffusionProcess(NoiseSchedule.flow(), FlowParametrization()), network)
 
 
 def _karras() -> Family:
     network = Knowing(lambda index: math.exp(4 * index), lambda s: 1 / math.hypot(s, SIGMA_DATA), _edm)
-    return Family(Process(NoiseSchedule.continuous(0.002, 80.0), EDMParametrization(SIGMA_DATA)), network)
+    return Family(DiffusionProcess(NoiseSchedule.continuous(0.002, 80.0), EDMParametrization(SIGMA_DATA)), network)
 
 
 FAMILIES: Mapping[str, Family] = {**_ddpm(), "improved": _improved(), "flow": _straight(), "edm": _karras()}

@@ -21,7 +21,7 @@ from ddim_edit.diffusion.integration import Inversion, invert, sample
 from ddim_edit.diffusion.schedules import Span
 from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.models.process import read_process
+from ddim_edit.models.scheduler_config import read_scheduler_config
 
 from ..diffusion.solvers.closed_forms import max_error
 from .processes import DATA, FAMILIES, MAKERS, PICTURES
@@ -196,4 +196,4 @@ def test_eps_prediction_is_refused_at_zero_snr(tmp_path: Path) -> None:
     config = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "prediction_type": "epsilon"}
     (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler", **config}))
     with pytest.raises(ModelError, match="its eps says nothing of x0 there"):
-        read_process(tmp_path)
+        read_scheduler_config(tmp_path)

@@ -31,7 +31,7 @@ from ddim_edit.diffusion.solvers.registered.dpm2m import dpm2m_step
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import euler_step
-from ddim_edit.models.process import Process, read_process
+from ddim_edit.models.scheduler_config import DiffusionProcess, read_scheduler_config
 
 from ..diffusion.solvers.closed_forms import max_error, randn
 from .processes import FAMILIES, alpha_bars
@@ -83,17 +83,17 @@ def started(oracle: Any, steps: int = N) -> Any:
     return oracle
 
 
-def process_of(oracle: Any, folder: Path) -> Process:
+def process_of(oracle: Any, folder: Path) -> DiffusionProcess:
     """What we read in the scheduler's file."""
     oracle.save_pretrained(folder)
-    return read_process(folder)
+    return read_scheduler_config(folder)
 
 
-def denoiser(process: Process) -> NetworkDenoiser:
+def denoiser(process: DiffusionProcess) -> NetworkDenoiser:
     return NetworkDenoiser(network, process.parametrization, torch.float64)
 
 
-def our_path(process: Process, grid: Grid, step: Any = euler_step) -> list[Tensor]:
+def our_path(process: DiffusionProcess, grid: Grid, step: Any = euler_step) -> list[Tensor]:
     """From noise to the grid's first time, one point after another."""
     states: dict[float, Tensor] = {}
     solver = SamplingOnlySolver(RecordingStep(step, states))
@@ -101,7 +101,7 @@ def our_path(process: Process, grid: Grid, step: Any = euler_step) -> list[Tenso
     return list(states.values())
 
 
-def their_path(oracle: Any, process: Process, grid: Grid, unit: Unit = variance_preserving) -> list[Tensor]:
+def their_path(oracle: Any, process: DiffusionProcess, grid: Grid, unit: Unit = variance_preserving) -> list[Tensor]:
     """The same path as the scheduler walks it, in our state."""
     levels = [process.schedule.level(t) for t in reversed(grid.times)]
     x, points = randn(*SHAPE) * unit(levels[0]), []
@@ -236,7 +236,7 @@ def test_zero_snr_dpm2m_walks_as_diffusers_does(prediction: str, tmp_path: Path)
     assert_same(our_path(process, grid, dpm2m_step), their_path(oracle, process, grid), 1e-5)
 
 
-def at_whole_indices(process: Process, whole: Callable[[float], int]) -> Process:
+def at_whole_indices(process: DiffusionProcess, whole: Callable[[float], int]) -> DiffusionProcess:
     """The process with whole timestep indices only, as diffusers has them on a Karras grid."""
     parametrization = process.parametrization
     assert isinstance(parametrization, DDPMParametrization)

@@ -19,7 +19,7 @@ from ddim_edit.errors import DDIMEditError
 from ddim_edit.images import read, read_recipe
 from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.shard import write_shard
-from ddim_edit.models.single_file.reading import read_states
+from ddim_edit.models.checkpoint_file import read_state_dict
 
 from .. import tiny
 from . import bad_images
@@ -124,4 +124,4 @@ def test_checkpoint_files(tmp_path: Path, mutations: list[tuple[float, int, byte
     state, file = {"a.weight": torch.ones(3, 3), "b": torch.ones(2)}, tmp_path / f"a{suffix}"
     torch.save(state, file, _use_new_zipfile_serialization=zipped)
     good = file.read_bytes() if suffix == ".pt" else save(state)
-    survives(file, mutated(good, mutations), read_states)
+    survives(file, mutated(good, mutations), read_state_dict)

@@ -13,11 +13,11 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img impo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import DDIMEditError
 from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
-from ddim_edit.models.component import WEIGHTS
+from ddim_edit.models.pretrained import WEIGHTS
 from ddim_edit.precision import HAS_FP32_PRECISION
 
 from .. import tiny
@@ -268,7 +268,7 @@ def errors(codec: AutoencoderCodec, x0: Tensor) -> Tensor:
 
 def test_large_pictures_are_cut_into_the_tiles_of_diffusers(tmp_path: Path) -> None:
     made = network("stable diffusion", sample_size=64)
-    codec = load_autoencoder(saved(made, tmp_path), CPU, whole=64 * 64)
+    codec = load_autoencoder(saved(made, tmp_path), CPU, largest_untiled=64 * 64)
     large = pictures(1, 160, 112)
     x0 = codec.encode(large)
     made.enable_tiling()
@@ -281,7 +281,7 @@ def test_large_pictures_are_cut_into_the_tiles_of_diffusers(tmp_path: Path) -> N
 
 def test_what_fits_is_left_whole_even_after_a_large_picture(tmp_path: Path) -> None:
     made = network("stable diffusion", sample_size=64)
-    codec = load_autoencoder(saved(made, tmp_path), CPU, whole=72 * 72)
+    codec = load_autoencoder(saved(made, tmp_path), CPU, largest_untiled=72 * 72)
     codec.decode(codec.encode(pictures(1, 160, 112)))
     wanted = made.encode(pictures(1, 72, 72).float()).latent_dist.mean.double() * 0.18215
     x0 = codec.encode(pictures(1, 72, 72))
@@ -294,7 +294,7 @@ def test_what_fits_is_left_whole_even_after_a_large_picture(tmp_path: Path) -> N
 def test_tiles_lie_where_they_belong(attention: bool, tmp_path: Path) -> None:
     """Without norms, whose statistics differ from tile to tile, only the tiles' borders tell, and those are blended."""
     folder = saved(network("stable diffusion", sample_size=64, mid_block_add_attention=attention), tmp_path)
-    whole, tiled = load_autoencoder(folder, CPU), load_autoencoder(folder, CPU, whole=0)
+    whole, tiled = load_autoencoder(folder, CPU), load_autoencoder(folder, CPU, largest_untiled=0)
     for codec in (whole, tiled):
         strip_norms(codec.autoencoder.autoencoder.network)
     tiled.autoencoder.autoencoder.network.tile_overlap_factor = 0.5
@@ -317,7 +317,7 @@ def deviation(a: Tensor, b: Tensor) -> float:
 
 
 def test_gradients_flow_through_tiles(tmp_path: Path) -> None:
-    codec = load_autoencoder(saved(network("stable diffusion", sample_size=32), tmp_path), CPU, whole=0)
+    codec = load_autoencoder(saved(network("stable diffusion", sample_size=32), tmp_path), CPU, largest_untiled=0)
     large = pictures(1, 48, 56)
     x0 = codec.encode(large)
     refined = REFINERS["gradient"](codec, large, x0)
@@ -333,20 +333,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str) -> None:
-    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+    with pytest.raises(DDIMEditError, match=ONE_SENTENCE) as caught:
         load_autoencoder(folder, CPU)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_unknown_autoencoders_are_refused_by_name(folder: Path) -> None:
-    known = "AutoencoderKL, VQModel, AutoencoderTiny, was given"
+    known = "Known: AutoencoderKL, VQModel, AutoencoderTiny."
     refused(rewrite(folder, _class_name="AutoencoderDC"), known, "AutoencoderDC")
-    refused(rewrite(folder, _class_name=None), known, "nothing")
+    refused(rewrite(folder, _class_name=None), known, "None")
 
 
 @pytest.mark.parametrize("side", ["in_channels", "out_channels"])
 def test_autoencoders_of_other_pictures_are_refused(folder: Path, side: str) -> None:
-    refused(rewrite(folder, **{side: 1}), "RGB", f"{side} 1")
+    refused(rewrite(folder, **{side: 1}), "RGB", f"{side} is 1")
 
 
 def test_without_diffusers_the_remedy_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_blocks_that_cannot_be_compiled_are_one_sentence(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch, "compile", failing)
     network = prepare_blocks(unet(), "compiled")
-    with pytest.raises(ModelError, match=r"^wanted blocks that can be compiled here, .*: load the model with blocks="):
+    with pytest.raises(ModelError, match=r"^The blocks cannot be compiled here \(.*\)\. Load the model with blocks="):
         network(noise(2, 3, 8, 4), TIMES)
 
 

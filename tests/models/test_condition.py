@@ -32,10 +32,10 @@ def test_a_record_holds_what_differs_from_no_condition_alone(condition: Conditio
 
 @pytest.mark.parametrize("wrong", [{"label": -1}, {"guidance_scale": math.nan}, {"guidance_scale": math.inf}], ids=str)
 def test_what_no_model_can_follow_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ArgumentError, match="wanted a label from 0 and a finite guidance_scale, was given"):
+    with pytest.raises(ArgumentError, match="must be"):
         Condition(**wrong)
 
 
 def test_an_unknown_entry_is_named() -> None:
-    with pytest.raises(ArgumentError, match="guidance_scale, was given mood: leave that out"):
+    with pytest.raises(ArgumentError, match="A condition has no mood"):
         Condition.from_dict({"prompt": "a cat", "mood": "sad"})

@@ -19,18 +19,18 @@ from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ModelError
 from ddim_edit.images import read, to_uint8
 from ddim_edit.memory import AdaptiveBatcher, release_caches
+from ddim_edit.models.devices import PRECISIONS, DeviceNetwork
 from ddim_edit.models.executors import (
-    Answers,
     Call,
     CaptureError,
     CompiledNetwork,
     GraphedNetwork,
     Inputs,
+    Outputs,
     Work,
     eager,
     executor_for,
 )
-from ddim_edit.models.placement import PRECISIONS, DeviceNetwork
 
 from .. import tiny
 
@@ -65,11 +65,11 @@ class Recorder:
         self.captures: list[int] = []
         self.inputs: list[Inputs] = []
 
-    def __call__(self, work: Work, inputs: Inputs) -> Callable[[Inputs], Answers]:
+    def __call__(self, work: Work, inputs: Inputs) -> Callable[[Inputs], Outputs]:
         self.captures.append(len(inputs["x"]))
         answers = work(**inputs)
 
-        def replay(inputs: Inputs) -> Answers:
+        def replay(inputs: Inputs) -> Outputs:
             self.inputs.append(inputs)
             for answer, new in zip(answers, work(**inputs), strict=True):
                 answer.copy_(new)
@@ -101,7 +101,7 @@ class _Held:
         self.card, self.work, self.rows = card, work, rows
         card.held += rows
 
-    def __call__(self, inputs: Inputs) -> Answers:
+    def __call__(self, inputs: Inputs) -> Outputs:
         self.card.replays.append(len(inputs["x"]))
         return self.work(**inputs)
 
@@ -229,7 +229,7 @@ def test_a_graphed_network_without_a_bottleneck_says_so() -> None:
             ask()
 
 
-def refuse(work: Work, inputs: Inputs) -> Callable[[Inputs], Answers]:
+def refuse(work: Work, inputs: Inputs) -> Callable[[Inputs], Outputs]:
     work(**inputs)
     raise CaptureError("not captured") from RuntimeError("operation not permitted when stream is capturing\nCompile")
 
@@ -237,7 +237,7 @@ def refuse(work: Work, inputs: Inputs) -> Callable[[Inputs], Answers]:
 def test_what_cannot_be_captured_is_called_as_it_is_and_that_is_said_once() -> None:
     tries = []
 
-    def counting(work: Work, inputs: Inputs) -> Callable[[Inputs], Answers]:
+    def counting(work: Work, inputs: Inputs) -> Callable[[Inputs], Outputs]:
         tries.append(work)
         return refuse(work, inputs)
 
@@ -289,7 +289,7 @@ def test_where_memory_runs_out_a_larger_graph_answers_for_a_smaller_batch() -> N
 def test_where_memory_runs_out_for_a_graph_alone_the_network_answers_until_some_is_released() -> None:
     tries, recorder = [], Recorder()
 
-    def full(work: Work, inputs: Inputs) -> Callable[[Inputs], Answers]:
+    def full(work: Work, inputs: Inputs) -> Callable[[Inputs], Outputs]:
         tries.append(len(inputs["x"]))
         if len(tries) > 1:
             return recorder(work, inputs)
@@ -350,8 +350,8 @@ def test_threads_get_their_own_answers() -> None:
     """Replays of two networks, which work in the same memory, as do those of one."""
     shared = torch.zeros(1, 1, 1, 1)
 
-    def capture(work: Work, inputs: Inputs) -> Callable[[Inputs], Answers]:
-        def replay(inputs: Inputs) -> Answers:
+    def capture(work: Work, inputs: Inputs) -> Callable[[Inputs], Outputs]:
+        def replay(inputs: Inputs) -> Outputs:
             shared.copy_(work(**inputs)[0])
             time.sleep(1e-4)  # lets another thread in
             return (shared,)
@@ -422,7 +422,7 @@ def test_a_network_that_cannot_be_compiled_is_one_sentence(monkeypatch: pytest.M
         return call
 
     monkeypatch.setattr(torch, "compile", failing)
-    with pytest.raises(ModelError, match=r"^wanted a network that can be compiled here, .*: leave --compile out$"):
+    with pytest.raises(ModelError, match=r"^The network cannot be compiled here \(.*\)\. Leave --compile out\.$"):
         CompiledNetwork(network)(images(1, 3, 2, 2), INDEX)
 
 

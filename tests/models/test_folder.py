@@ -13,9 +13,9 @@ from ddim_edit.diffusion.parametrization import PREDICTION_TYPES
 from ddim_edit.errors import ModelError
 from ddim_edit.images import to_uint8
 from ddim_edit.models import loading
-from ddim_edit.models.component import WEIGHTS
 from ddim_edit.models.loading import load_model, packaged_models
 from ddim_edit.models.model import Model
+from ddim_edit.models.pretrained import WEIGHTS
 
 from .. import tiny
 from ..rounding import assert_alike
@@ -158,8 +158,8 @@ def test_a_model_that_is_not_square_goes_there_and_back(tmp_path: Path) -> None:
     ("unet", "words"),
     [
         ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
-        ({"sample_size": None}, "wanted a size for pictures"),
-        ({"out_channels": 4}, "3 channels in, 4 out"),
+        ({"sample_size": None}, "does not tell the size"),
+        ({"out_channels": 4}, "3 channels in and 4 out"),
         ({"in_channels": 4, "out_channels": 4}, "1 or 3 channels"),
     ],
     ids=str,

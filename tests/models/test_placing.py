@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
-from ddim_edit.models.assembly import LoadOptions, place
-from ddim_edit.models.loading import load_with_options
-from ddim_edit.models.packing import Direct, Winograd
-from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, suited_memory_format
+from ddim_edit.models.checkpoint import LoadOptions
+from ddim_edit.models.cpu_layers import PackedConv2d, WinogradConv2d
+from ddim_edit.models.devices import PRECISIONS, DeviceNetwork, suited_memory_format
+from ddim_edit.models.loading import load_with_options, place_network
 
 from .. import tiny
 from .twins import LAYERS, TIMES, Config, images, twins
@@ -31,14 +31,14 @@ def test_every_convolution_is_given_maps_that_lie_as_its_weights_do(
 ) -> None:
     """Otherwise they are copied to the other format on the way."""
     ours, _ = twins(config)
-    placed = place(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=memory_format))
+    placed = place_network(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=memory_format))
     strays = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not inputs[0].is_contiguous(memory_format=memory_format):
             strays.append(module)
 
-    convolutions = [each for each in ours.modules() if isinstance(each, nn.Conv2d | Direct | Winograd)]
+    convolutions = [each for each in ours.modules() if isinstance(each, nn.Conv2d | PackedConv2d | WinogradConv2d)]
     for each in convolutions:
         each.register_forward_pre_hook(note)
     placed(images(ours.config), TIMES)
@@ -51,7 +51,7 @@ def test_the_memory_format_changes_no_answer_beyond_rounding(config: Config) -> 
     ours, _ = twins(config)
     x = images(ours.config)
     nchw, nhwc = (
-        place(deepcopy(ours), PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=each))(x, TIMES)
+        place_network(deepcopy(ours), PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=each))(x, TIMES)
         for each in FORMATS.values()
     )
     torch.testing.assert_close(nchw, nhwc, rtol=1e-3, atol=1e-4)
@@ -61,7 +61,7 @@ def test_a_bottleneck_is_read_and_shifted_in_either_format(memory_format: torch.
     ours, _ = twins(LAYERS["small"])
     x = images(ours.config)
     wanted, h = ours.read(x, TIMES)
-    placed = place(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=memory_format))
+    placed = place_network(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=memory_format))
     output, found = placed.read(x, TIMES)
     torch.testing.assert_close(output, wanted, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found, h, rtol=1e-3, atol=1e-4)
@@ -86,5 +86,5 @@ def test_a_model_is_loaded_in_the_format_that_is_wished_for(
 
 def test_left_alone_the_format_is_the_one_that_suits_the_device() -> None:
     ours, _ = twins(LAYERS["small"])
-    assert place(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32")).network is ours
+    assert place_network(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32")).network is ours
     assert ours.memory_format == suited_memory_format(CPU) == torch.channels_last

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.unet.checkpoint import load_unet
+from ddim_edit.models.unet.network import load_unet
 
 from .twins import CIFAR10, LAYERS, SMALL, assert_same_answers, twins
 
@@ -83,47 +83,52 @@ def test_missing_unknown_and_misshapen_tensors_are_named(saved: tuple[Path, Any]
     rewrite(folder, spoil)
     with pytest.raises(ModelError) as refusal:
         load_unet(folder)
-    for part in (str(folder / WEIGHTS), "no conv_in.bias", "ema.decay", "conv_out.bias of shape [4], not [3]"):
+    for part in (
+        str(folder / WEIGHTS),
+        "conv_in.bias is missing",
+        "ema.decay",
+        "conv_out.bias has the shape [4], not [3]",
+    ):
         assert part in str(refusal.value)
 
 
 def test_only_the_first_misfits_are_named(saved: tuple[Path, Any]) -> None:
     folder, _ = saved
     rewrite(folder, lambda weights: {"alien": torch.ones(1)})
-    with pytest.raises(ModelError, match=r"no \S+, no \S+, no \S+, \d+ more misfits:"):
+    with pytest.raises(ModelError, match=r"(\S+ is missing, ){2}\S+ is missing, and \d+ more\. "):
         load_unet(folder)
 
 
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"config\.json, was given none"):
+    with pytest.raises(ModelError, match=r"config\.json: cannot read"):
         load_unet(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "\xff"])
 def test_a_config_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=r"JSON.* in .*config\.json"):
+    with pytest.raises(ModelError, match=r"config\.json: it .*JSON"):
         load_unet(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("instead", "given"),
     [
-        ([], "was given none"),
-        (["diffusion_pytorch_model.bin"], r"was given only the pickle diffusion_pytorch_model\.bin"),
-        ([f"{WEIGHTS}.index.json"], "was given a sharded checkpoint"),
+        ([], "there is no such file"),
+        (["diffusion_pytorch_model.bin"], r"there is only the pickle diffusion_pytorch_model\.bin"),
+        ([f"{WEIGHTS}.index.json"], "the checkpoint is sharded"),
     ],
 )
 def test_other_weight_files_are_refused(tmp_path: Path, instead: list[str], given: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     for name in instead:
         (tmp_path / name).touch()
-    with pytest.raises(ModelError, match=f"{WEIGHTS}, {given}"):
+    with pytest.raises(ModelError, match=given):
         load_unet(tmp_path)
 
 
 def test_a_broken_weight_file_is_refused(saved: tuple[Path, Any]) -> None:
     path = saved[0] / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=f"tensors in .*{WEIGHTS}, was given a broken file"):
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: the file is broken"):
         load_unet(saved[0])

@@ -15,26 +15,26 @@ Affine = float | tuple[float, ...]
 
 
 class Autoencoder(Protocol):
-    """A trained autoencoder, in float32, wherever it lives; draws nothing, so that equal pictures have equal latents.
+    """A trained autoencoder, in float32 on any device. It draws nothing, so that equal images have equal latents.
 
-    Its weights ask for no gradients, and it is differentiable in its input.
+    Its weights need no gradients, and it is differentiable in its input.
     """
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """The latents [B, C, H/f, W/f] of pictures [B, 3, H, W] in [-1, 1]: posterior means where it has posteriors."""
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents [B, C, H/f, W/f] of images [B, 3, H, W] in [-1, 1]: means of posteriors."""
         ...
 
     def decode(self, z: Tensor) -> Tensor:
-        """The pictures of latents."""
+        """Return the images of latents."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class AutoencoderCodec:
-    """An autoencoder between pictures and x_0; does not return pictures exactly, however exact the walk is.
+    """An autoencoder between images and x_0. It does not return images exactly, however exact the inversion is.
 
-    x_0 = (E(p) - shift) scale, p = D(x_0 / scale + shift). Pictures go through one by one, so that none depends on
-    its batch and memory on one alone. Decoded pictures may leave [-1, 1]. Gradients flow where x_0 asks for them.
+    x_0 = (E(p) - shift) scale, p = D(x_0 / scale + shift). Images go through one by one, so that none depends on its
+    batch, and memory on one image alone. Decoded images may leave [-1, 1]. Gradients flow where x_0 requires them.
 
     Args:
         autoencoder: E and D.
@@ -42,7 +42,9 @@ class AutoencoderCodec:
         shift_factor: shift, the mean of the latents.
         factor: f, pixels a side of one cell of x_0.
 
-    Rombach, Blattmann, Lorenz, Esser, Ommer (2022).
+    References:
+        Rombach, Blattmann, Lorenz, Esser, Ommer, "High-Resolution Image Synthesis with Latent Diffusion Models",
+        CVPR 2022, arXiv:2112.10752.
     """
 
     autoencoder: Autoencoder
@@ -51,29 +53,32 @@ class AutoencoderCodec:
     factor: int = 8
     lossy: ClassVar[bool] = True
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """x_0, float64 [B, C, H/f, W/f], of pictures [B, 3, H, W] in [-1, 1].
+    def encode(self, images: Tensor) -> Tensor:
+        """Return x_0, float64 [B, C, H/f, W/f], of images [B, 3, H, W] in [-1, 1].
 
         Raises:
-            ArgumentError: pictures whose sides are not multiples of f.
+            ArgumentError: images whose sides are not multiples of f.
         """
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         if height % self.factor or width % self.factor:
-            wanted = f"pictures whose sides are multiples of {self.factor}"
-            raise ArgumentError(wanted, f"{width}x{height}", "crop or resize them")
-        z = _one_by_one(self.autoencoder.encode, pictures)
-        return (z - _each(self.shift_factor, z)) * _each(self.scaling_factor, z)
+            raise ArgumentError(
+                f"The sides of images must be multiples of {self.factor}, which {width}x{height} are not. Crop or "
+                "resize them."
+            )
+        z = _run_singly(self.autoencoder.encode, images)
+        return (z - _per_channel(self.shift_factor, z)) * _per_channel(self.scaling_factor, z)
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pictures, float64 [B, 3, H, W], of x_0."""
+        """Return images, float64 [B, 3, H, W], of x_0."""
         x0 = x0.double()
-        return _one_by_one(self.autoencoder.decode, x0 / _each(self.scaling_factor, x0) + _each(self.shift_factor, x0))
+        z = x0 / _per_channel(self.scaling_factor, x0) + _per_channel(self.shift_factor, x0)
+        return _run_singly(self.autoencoder.decode, z)
 
 
-def _one_by_one(run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+def _run_singly(run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return torch.cat([run(row) for row in torch.split(rows.float(), 1)]).double()
 
 
-def _each(values: Affine, x: Tensor) -> Tensor:
+def _per_channel(values: Affine, x: Tensor) -> Tensor:
     """Return the values as float64, against the channels of x [B, C, H, W], on the device of x."""
     return to_device(torch.tensor(values, dtype=torch.float64), x.device).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Codecs of models that diffuse pictures themselves: x_0 is the picture, in [-1, 1], in colour or grey."""
+"""Codecs of models that diffuse images themselves: x_0 is the image, in [-1, 1], in colour or grey."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,7 +11,7 @@ from ddim_edit.transfer import to_device
 
 
 class Codec(Protocol):
-    """A way from pictures to x_0 and back."""
+    """A map from images to x_0 and back."""
 
     @property
     def factor(self) -> int:
@@ -20,49 +20,49 @@ class Codec(Protocol):
 
     @property
     def lossy(self) -> bool:
-        """Whether a picture may come back changed, by more than rounding, however good the walk was."""
+        """Whether an image may come back changed, by more than rounding, however exact the inversion was."""
         ...
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """x_0 of pictures [B, 3, H, W]."""
+    def encode(self, images: Tensor) -> Tensor:
+        """Return x_0 of images [B, 3, H, W]."""
         ...
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] of x_0."""
+        """Return images [B, 3, H, W] of x_0."""
         ...
 
 
 class ColourCodec:
-    """For models that diffuse RGB pictures themselves: the identity."""
+    """Codec of models that diffuse RGB images themselves: the identity."""
 
     factor = 1
     lossy = False
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """The pictures."""
-        return pictures
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the images."""
+        return images
 
     def decode(self, x0: Tensor) -> Tensor:
-        """The pictures."""
+        """Return the images."""
         return x0
 
 
 class GreyCodec:
-    """For models that diffuse grey pictures: luma one way, three equal channels the other; colour is lost.
+    """Codec of models that diffuse grey images: luma one way, three equal channels the other; colour is lost.
 
-    Luma 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+    Luma is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
     """
 
     factor = 1
     lossy = True
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """x_0 [B, 1, H, W] of pictures [B, 3, H, W]."""
-        luma = to_device(torch.tensor((0.299, 0.587, 0.114), dtype=pictures.dtype), pictures.device)
-        return torch.einsum("bchw,c->bhw", pictures, luma)[:, None]
+    def encode(self, images: Tensor) -> Tensor:
+        """Return x_0 [B, 1, H, W] of images [B, 3, H, W]."""
+        luma = to_device(torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype), images.device)
+        return torch.einsum("bchw,c->bhw", images, luma)[:, None]
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] of x_0 [B, 1, H, W]."""
+        """Return images [B, 3, H, W] of x_0 [B, 1, H, W]."""
         return x0.expand(-1, 3, -1, -1)
 
 
@@ -70,11 +70,11 @@ _CODECS: Mapping[int, Codec] = {3: ColourCodec(), 1: GreyCodec()}
 
 
 def codec_for(channels: int) -> Codec:
-    """The codec of a pixel model with that many channels.
+    """Return the codec of a pixel model with that many channels.
 
     Raises:
         ModelError: neither 1 nor 3.
     """
     if channels not in _CODECS:
-        raise ModelError("a pixel model with 1 or 3 channels", f"one with {channels}", "use another checkpoint")
+        raise ModelError(f"A pixel model must have 1 or 3 channels, not {channels}. Use another checkpoint.")
     return _CODECS[channels]

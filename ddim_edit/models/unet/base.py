@@ -1,4 +1,4 @@
-"""What UNets of ours have in common: they open at their bottleneck h."""
+"""Base class for UNets that expose their bottleneck."""
 
 from collections.abc import Callable
 from typing import Self
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError
 
-Opened = tuple[Tensor, Callable[[Tensor], Tensor]]
-"""A bottleneck h [B, C, h, w], and what makes the network's output of any h of that shape."""
+Split = tuple[Tensor, Callable[[Tensor], Tensor]]
+"""A bottleneck h [B, C, h, w], and the rest of the network: from any h of that shape to the output."""
 
 
 class UNetBase(nn.Module):
-    """A UNet for inference, by what its parts make of x; says nothing of those parts.
+    """Base of UNets for inference that can be split at their bottleneck h.
 
-    x [B, channels, H, W], index [B] (or [1] for all rows) and, for networks with classes, label [B] -> [B, answers, H,
+    x [B, channels, H, W], index [B] (or [1] for all rows) and, for networks with classes, label [B] -> [B, outputs, H,
     W], in the dtype of the weights, which x must have. Indices may be fractional and are read in float32.
 
     Raises:
@@ -23,64 +23,71 @@ class UNetBase(nn.Module):
     """
 
     memory_format: torch.memory_format = torch.channels_last
-    """Of the weights, and of the maps between layers."""
+    """Memory format of the weights, and of the feature maps between layers."""
 
-    def laid_out(self, memory_format: torch.memory_format) -> Self:
+    def to_memory_format(self, memory_format: torch.memory_format) -> Self:
         """Return the network itself, its weights and maps in `torch.channels_last` or `torch.contiguous_format`."""
         self.memory_format = memory_format
         return self.to(memory_format=memory_format)
 
-    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
-        """The bottleneck, and what makes an output of it."""
+    def split_at_bottleneck(self, x: Tensor, index: Tensor, label: Tensor | None) -> Split:
+        """Return the bottleneck of x, and the rest of the network."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network's raw output for x at an index."""
+        """Return the raw output for x at an index."""
         output, _ = self.read(x, index, label)
         return output
 
     def read(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the bottleneck h [B, C, h, w] that it came from."""
-        h, answer = self.opened(x, index, label)
-        return answer(h), h
+        """Return the raw output, and the bottleneck h [B, C, h, w] that it came from."""
+        h, decode = self.split_at_bottleneck(x, index, label)
+        return decode(h), h
 
     def shifted(self, x: Tensor, index: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h; all but the way up runs once."""
-        h, answer = self.opened(x, index, label)
+        """Return the raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h.
+
+        Only the decoder runs twice.
+        """
+        h, decode = self.split_at_bottleneck(x, index, label)
         require_shift(shift, h)
         # In place on a copy: the memory layout of h decides how its convolutions round.
-        return answer(h), answer(h.clone().add_(shift))
+        return decode(h), decode(h.clone().add_(shift))
 
 
 def require_shift(shift: Tensor, h: Tensor) -> None:
-    """Insist on a shift that fits a bottleneck, one for all images or one for each.
+    """Check that a shift fits a bottleneck, one for all images or one for each.
 
     Raises:
         ArgumentError: another shape.
     """
     if shift.shape[-3:] != h.shape[1:] or shift.shape[:-3] not in ((), (1,), h.shape[:1]):
-        wanted = f"a shift {list(h.shape[1:])}, one for all images or one for each of {len(h)}"
-        raise ArgumentError(wanted, f"the shape {list(shift.shape)}", "use one from this model's h-space")
+        raise ArgumentError(
+            f"A shift of h must have the shape {list(h.shape[1:])}, for all images, or one for each of {len(h)}, not "
+            f"{list(shift.shape)}. Use one from this model's h-space."
+        )
 
 
 def require_images(x: Tensor, channels: int, stride: int) -> None:
-    """Insist on images that a network can halve as often as it does.
+    """Check that a network can halve images as often as it does.
 
     Raises:
         ArgumentError: another shape.
     """
     if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % stride or x.shape[3] % stride:
-        wanted = f"images [B, {channels}, H, W] with H and W multiples of {stride}"
-        raise ArgumentError(wanted, f"the shape {list(x.shape)}", "resize or pad the images")
+        raise ArgumentError(
+            f"Images must have the shape [B, {channels}, H, W] with H and W multiples of {stride}, not "
+            f"{list(x.shape)}. Resize or pad them."
+        )
 
 
 def require_label(label: Tensor | None, classes: bool) -> None:
-    """Insist on a label where a network has classes, and on none where it has not.
+    """Check that there is a label where a network has classes, and none where it has not.
 
     Raises:
         ArgumentError: otherwise.
     """
     if label is not None and not classes:
-        raise ArgumentError("no label", "one", "this network has no classes, so leave it out")
+        raise ArgumentError("This network has no classes. Leave the label out.")
     if label is None and classes:
-        raise ArgumentError("a label per image", "none", "this network has classes, so choose one")
+        raise ArgumentError("This network has classes. Give a label for each image.")

@@ -1,145 +1,147 @@
-"""What a diffusers `UNet2DModel` config may say here, entry by entry."""
+"""The config of a diffusers `UNet2DModel`, as far as our network can run it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, Self
 
 from torch import nn
 
 from ddim_edit.errors import ModelError
-
-ONLY_DDPM = "only DDPM-style UNet2DModel networks can be run, so use another checkpoint"
+from ddim_edit.io import schema
 
 # In place where torch can: what is activated here was made on the line before, and nobody else holds it.
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "silu": partial(nn.SiLU, inplace=True),
     "swish": partial(nn.SiLU, inplace=True),
     "mish": partial(nn.Mish, inplace=True),
     "relu": partial(nn.ReLU, inplace=True),
     "gelu": nn.GELU,
 }
+_ONLY_DDPM = "Only DDPM-style UNet2DModel networks can be run; use another checkpoint."
 
 
-class _Domain(NamedTuple):
-    """The values that a config entry may take, in words and as a test."""
-
-    wanted: str
-    has: Callable[[Any], bool]
+def _nonempty_list_of(item: schema.Check) -> schema.Check:
+    items = schema.list_of(item)
+    return schema.Check("a list of at least 1", lambda value: items.accepts(value) and len(value) > 0, items.inside)
 
 
-def _one_of(*values: str | int | None) -> _Domain:
-    return _Domain(" or ".join(map(json.dumps, values)), lambda value: value in values)
-
-
-def _either(*domains: _Domain) -> _Domain:
-    words = " or ".join(domain.wanted for domain in domains)
-    return _Domain(words, lambda value: any(domain.has(value) for domain in domains))
-
-
-def _list_of(item: _Domain) -> _Domain:
-    return _Domain(
-        f"a list, each entry {item.wanted}",
-        lambda values: type(values) is tuple and values != () and all(map(item.has, values)),
-    )
-
-
-_SIZE = _Domain("a positive integer", lambda value: type(value) is int and value > 0)
-_NULL = _one_of(None)
-_PAIR = _Domain("two of them", lambda value: _list_of(_SIZE).has(value) and len(value) == 2)
-_NUMBER = _Domain("a number", lambda value: type(value) in (int, float))
-_POSITIVE = _Domain("a positive number", lambda value: _NUMBER.has(value) and value > 0)
-
-Size = Annotated[int, _SIZE]
-SizeOrNone = Annotated[int | None, _either(_SIZE, _NULL)]
-Number = Annotated[float, _NUMBER]
-Positive = Annotated[float, _POSITIVE]
-Flag = Annotated[bool, _one_of(True, False)]
-Resampling = Annotated[str, _one_of("conv", "resnet")]
-DownKinds = Annotated[tuple[str, ...], _list_of(_one_of("DownBlock2D", "AttnDownBlock2D"))]
-UpKinds = Annotated[tuple[str, ...], _list_of(_one_of("UpBlock2D", "AttnUpBlock2D"))]
+_WIDTH_OR_NULL = schema.optional(schema.positive_int)
+_SCHEMA: schema.Schema = {
+    "sample_size": schema.optional(schema.either(schema.positive_int, schema.list_of(schema.positive_int, 2))),
+    "in_channels": schema.positive_int,
+    "out_channels": schema.positive_int,
+    "center_input_sample": schema.flag,
+    "time_embedding_type": schema.one_of("positional", "fourier"),
+    "time_embedding_dim": _WIDTH_OR_NULL,
+    "freq_shift": schema.number,
+    "flip_sin_to_cos": schema.flag,
+    "down_block_types": _nonempty_list_of(schema.one_of("DownBlock2D", "AttnDownBlock2D")),
+    "mid_block_type": schema.one_of("UNetMidBlock2D", None),
+    "up_block_types": _nonempty_list_of(schema.one_of("UpBlock2D", "AttnUpBlock2D")),
+    "block_out_channels": _nonempty_list_of(schema.positive_int),
+    "layers_per_block": schema.positive_int,
+    "mid_block_scale_factor": schema.positive_number,
+    "downsample_padding": schema.one_of(0, 1),
+    "downsample_type": schema.one_of("conv", "resnet"),
+    "upsample_type": schema.one_of("conv", "resnet"),
+    "dropout": schema.number,
+    "act_fn": schema.one_of(*ACTIVATIONS),
+    "attention_head_dim": _WIDTH_OR_NULL,
+    "norm_num_groups": schema.positive_int,
+    "attn_norm_num_groups": _WIDTH_OR_NULL,
+    "norm_eps": schema.positive_number,
+    "resnet_time_scale_shift": schema.one_of("default", "scale_shift"),
+    "add_attention": schema.flag,
+    "class_embed_type": schema.one_of(None, "timestep", "identity"),
+    "num_class_embeds": _WIDTH_OR_NULL,
+    "num_train_timesteps": _WIDTH_OR_NULL,
+}
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """A `unet/config.json` that this network can run; names, meanings and defaults are diffusers'.
+    """The entries of a `unet/config.json` that our network can run; names, meanings and defaults are diffusers'.
 
-    `dropout` and `num_train_timesteps` change nothing at inference; `attention_head_dim` None is one head.
+    `dropout` and `num_train_timesteps` change nothing at inference. An `attention_head_dim` of None is one head.
 
-    Errors: ModelError names the first entry that no network here fits.
+    Raises:
+        ModelError: an entry that no network here fits.
     """
 
-    sample_size: Annotated[int | tuple[int, ...] | None, _either(_SIZE, _PAIR, _NULL)] = None
-    in_channels: Size = 3
-    out_channels: Size = 3
-    center_input_sample: Flag = False
-    time_embedding_type: Annotated[str, _one_of("positional", "fourier")] = "positional"
-    time_embedding_dim: SizeOrNone = None
-    freq_shift: Number = 0
-    flip_sin_to_cos: Flag = True
-    down_block_types: DownKinds = ("DownBlock2D", *3 * ("AttnDownBlock2D",))
-    mid_block_type: Annotated[str | None, _one_of("UNetMidBlock2D", None)] = "UNetMidBlock2D"
-    up_block_types: UpKinds = (*3 * ("AttnUpBlock2D",), "UpBlock2D")
-    block_out_channels: Annotated[tuple[int, ...], _list_of(_SIZE)] = (224, 448, 672, 896)
-    layers_per_block: Size = 2
-    mid_block_scale_factor: Positive = 1
-    downsample_padding: Annotated[int, _one_of(0, 1)] = 1
-    downsample_type: Resampling = "conv"
-    upsample_type: Resampling = "conv"
-    dropout: Number = 0.0
-    act_fn: Annotated[str, _one_of(*ACTIVATIONS)] = "silu"
-    attention_head_dim: SizeOrNone = 8
-    norm_num_groups: Size = 32
-    attn_norm_num_groups: SizeOrNone = None
-    norm_eps: Positive = 1e-5
-    resnet_time_scale_shift: Annotated[str, _one_of("default", "scale_shift")] = "default"
-    add_attention: Flag = True
-    class_embed_type: Annotated[str | None, _one_of(None, "timestep", "identity")] = None
-    num_class_embeds: SizeOrNone = None
-    num_train_timesteps: SizeOrNone = None
+    sample_size: int | tuple[int, ...] | None = None
+    in_channels: int = 3
+    out_channels: int = 3
+    center_input_sample: bool = False
+    time_embedding_type: str = "positional"
+    time_embedding_dim: int | None = None
+    freq_shift: float = 0
+    flip_sin_to_cos: bool = True
+    down_block_types: tuple[str, ...] = ("DownBlock2D", *3 * ("AttnDownBlock2D",))
+    mid_block_type: str | None = "UNetMidBlock2D"
+    up_block_types: tuple[str, ...] = (*3 * ("AttnUpBlock2D",), "UpBlock2D")
+    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
+    layers_per_block: int = 2
+    mid_block_scale_factor: float = 1
+    downsample_padding: int = 1
+    downsample_type: str = "conv"
+    upsample_type: str = "conv"
+    dropout: float = 0.0
+    act_fn: str = "silu"
+    attention_head_dim: int | None = 8
+    norm_num_groups: int = 32
+    attn_norm_num_groups: int | None = None
+    norm_eps: float = 1e-5
+    resnet_time_scale_shift: str = "default"
+    add_attention: bool = True
+    class_embed_type: str | None = None
+    num_class_embeds: int | None = None
+    num_train_timesteps: int | None = None
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, object]) -> Self:
-        """The config in a parsed `config.json`; an unknown entry is refused unless it starts with "_"."""
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Return the config in a parsed `config.json`; entries whose names begin with "_" are diffusers' own."""
         if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-            raise ModelError("a UNet2DModel config", f"'_class_name' {config['_class_name']!r}", ONLY_DDPM)
-        known = {field.name for field in fields(cls)}
+            raise ModelError(
+                f"config.json: _class_name must be 'UNet2DModel', not {config['_class_name']!r}. {_ONLY_DDPM}"
+            )
         given = {name: value for name, value in config.items() if not name.startswith("_")}
+        known = {field.name for field in fields(cls)}
         for name in sorted(given.keys() - known):
-            raise ModelError("entries of a UNet2DModel config", f"the entry {name!r}", ONLY_DDPM)
-        values: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+            raise ModelError(f"config.json: {name!r:.60} is no entry of a UNet2DModel. {_ONLY_DDPM}")
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         return cls(**values)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            domain: _Domain = field.type.__metadata__[0]  # type: ignore[union-attr]
-            value = getattr(self, field.name)
-            if not domain.has(value):
-                raise ModelError(f"{field.name!r} to be {domain.wanted}", f"{value!r}", ONLY_DDPM)
-        for wanted, holds in self._constraints():
-            if not holds:
-                raise ModelError(f"'block_out_channels' {wanted}", f"{self.block_out_channels}", ONLY_DDPM)
+        problem = schema.find_problem(vars(self), _SCHEMA) or self._find_misfit()
+        if problem:
+            raise ModelError(f"config.json: {problem}. {_ONLY_DDPM}")
 
-    def _constraints(self) -> list[tuple[str, bool]]:
-        widths, groups, head = self.block_out_channels, self.norm_num_groups, self.attention_head_dim or 1
-        last_groups = self.attn_norm_num_groups or 1
-        counts = {len(widths), len(self.down_block_types), len(self.up_block_types)}
-        return [
-            ("as many as 'down_block_types' and 'up_block_types'", len(counts) == 1),
-            (f"in multiples of 'norm_num_groups' {groups}", not any(width % groups for width in widths)),
-            (f"ending on a multiple of 'attn_norm_num_groups' {last_groups}", widths[-1] % last_groups == 0),
-            (f"of 'attention_head_dim' {head} or more", min(self._attended, default=head) >= head),
-            (f"not starting on twice 'freq_shift' {self.freq_shift}", widths[0] // 2 != self.freq_shift),
-        ]
+    def _find_misfit(self) -> str | None:
+        """Return what does not fit together of entries that are fine by themselves, or None."""
+        widths, groups = self.block_out_channels, self.norm_num_groups
+        head, last_groups = self.attention_head_dim or 1, self.attn_norm_num_groups or 1
+        if not len(widths) == len(self.down_block_types) == len(self.up_block_types):
+            wanted = "be as many as down_block_types and up_block_types"
+        elif any(width % groups for width in widths):
+            wanted = f"be multiples of norm_num_groups {groups}"
+        elif widths[-1] % last_groups:
+            wanted = f"end on a multiple of attn_norm_num_groups {last_groups}"
+        elif min(self._attended_widths(), default=head) < head:
+            wanted = f"be at least attention_head_dim {head} where the network attends"
+        elif widths[0] // 2 == self.freq_shift:
+            wanted = f"not begin with twice freq_shift {self.freq_shift}"
+        else:
+            return None
+        return f"block_out_channels {list(widths)} must {wanted}"
 
-    @property
-    def _attended(self) -> list[int]:
-        """Widths that an attention works at."""
+    def _attended_widths(self) -> list[int]:
         kinds = (*self.down_block_types, *self.up_block_types[::-1])
-        levels = zip(kinds, 2 * self.block_out_channels, strict=False)
-        middle = self.block_out_channels[-1:] if self.mid_block_type and self.add_attention else ()
-        return [*middle, *(width for kind, width in levels if kind.startswith("Attn"))]
+        levels = zip(kinds, 2 * self.block_out_channels, strict=True)
+        attended = [width for kind, width in levels if kind.startswith("Attn")]
+        if self.mid_block_type and self.add_attention:
+            attended.append(self.block_out_channels[-1])
+        return attended
 
     @property
     def time_width(self) -> int:
@@ -148,5 +150,5 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """What heights and widths must be multiples of: every level but the last halves them."""
+        """Heights and widths must be multiples of it: every level but the last halves them."""
         return 1 << (len(self.block_out_channels) - 1)

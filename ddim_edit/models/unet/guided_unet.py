@@ -1,43 +1,41 @@
-"""The UNet of guided-diffusion and improved-diffusion, under its own parameter names."""
+"""The UNet of guided-diffusion and improved-diffusion, under its own parameter names.
 
-import math
-from collections.abc import Callable
+Its attention keeps channels first and projects by 1x1 convolutions, which round otherwise than the matrices of our
+`UNet`; so it is a network of its own, not a renamed `UNet`.
+
+References:
+    Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021, arXiv:2102.09672.
+    Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", NeurIPS 2021, arXiv:2105.05233.
+"""
+
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.layers import GroupNormAct, ResidualBlock
-from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
-from ddim_edit.models.unet.time_features import TimeFeatures
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures
+from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 
 _GROUPS = 32
 
 
-class Resampling(NamedTuple):
-    """How a network of these layers changes resolution: makes a module of h and emb that halves or doubles h."""
-
-    down: "Callable[[Layers, int], nn.Module]"
-    up: "Callable[[Layers, int], nn.Module]"
-
-
 @dataclass(frozen=True)
-class Layers:
-    """The layers of one network; says all that shapes its weights, so nothing of attention heads.
+class GuidedUNetConfig:
+    """The layers of one network: all that shapes its weights, so nothing of attention heads.
 
-    Attributes:
+    Args:
         in_channels: channels of x.
-        out_channels: channels of the answer.
+        out_channels: channels of the output.
         model_channels: width of the time features; the time embedding is four times as wide.
         widths: channels of each level, from the full resolution down, in multiples of 32.
         num_res_blocks: residual blocks of a level on the way down; there is one more on the way up.
         attention: the levels that attend, counted from 0.
         num_classes: size of the table of labels, or None.
         use_scale_shift_norm: whether the time scales and shifts what is normed, instead of being added before.
-        resampling: how resolutions change, `BY_BLOCKS`, `BY_CONVOLUTIONS` or `WITHOUT_WEIGHTS`.
+        resampling: what changes the resolution: "resblock" for residual blocks, "conv" for convolutions, or "pool" for
+            pooling and nearest-neighbour upsampling, which have no weights.
     """
 
     in_channels: int
@@ -48,7 +46,7 @@ class Layers:
     attention: frozenset[int]
     num_classes: int | None
     use_scale_shift_norm: bool
-    resampling: Resampling
+    resampling: str
 
     @property
     def time_width(self) -> int:
@@ -57,40 +55,27 @@ class Layers:
 
     @property
     def stride(self) -> int:
-        """What heights and widths must be multiples of: every level but the last halves them."""
+        """Heights and widths must be multiples of it: every level but the last halves them."""
         return 1 << (len(self.widths) - 1)
 
 
-Order = Callable[[Tensor, int], tuple[Tensor, ...]]
-"""Takes q, k and v, each [B, heads, C / heads, N], out of [B, 3 C, N]."""
-
-
-def head_first(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """The legacy order: channels are split by head, then into q, k and v."""
-    return qkv.reshape(len(qkv), heads, 3, -1, qkv.shape[2]).unbind(2)
-
-
-def role_first(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """The order of `use_new_attention_order`: channels are split into q, k and v, then by head."""
-    return qkv.reshape(len(qkv), 3, heads, -1, qkv.shape[2]).unbind(1)
-
-
 @dataclass(frozen=True)
-class Heads:
+class AttentionHeads:
     """How attentions share their channels out; no weight tells.
 
-    Attributes:
+    Args:
         num_heads: heads of every attention.
         num_head_channels: channels of every head instead, or -1.
-        order: `head_first` or `role_first`.
+        use_new_attention_order: whether the channels of qkv are split into q, k and v, then by head; otherwise, as in
+            the legacy order, by head, then into q, k and v.
     """
 
     num_heads: int
     num_head_channels: int
-    order: Order
+    use_new_attention_order: bool
 
-    def of(self, width: int) -> int:
-        """Heads of an attention over that many channels.
+    def count(self, width: int) -> int:
+        """Return the number of heads of an attention over that many channels.
 
         Raises:
             ModelError: the channels cannot be shared out evenly.
@@ -99,21 +84,16 @@ class Heads:
         name = "num_head_channels" if by_width else "num_heads"
         value = self.num_head_channels if by_width else self.num_heads
         if width % value:
-            raise ModelError(f"{name} that divides {width} channels", f"{value}", f"give the {name} of its training")
+            raise ModelError(
+                f"{name} must divide {width} channels, which {value} does not. Give the one of its training."
+            )
         return width // value if by_width else value
 
-
-class _PositionalTime(TimeFeatures):
-    """Cosines, then sines, of index 10000^(-2i / width), i < width / 2: [B] -> [B, width], in float32."""
-
-    def __init__(self, width: int) -> None:
-        # Real numbers even where the network is made on "meta", since no checkpoint holds them.
-        i = torch.arange(width // 2, dtype=torch.float32, device="cpu")
-        super().__init__(torch.exp(-math.log(10000) * i / (width // 2)), persistent=False)
-
-    def forward(self, index: Tensor) -> Tensor:
-        angle = index[:, None].float() * self.weight
-        return torch.cat((angle.cos(), angle.sin()), dim=1)
+    def split(self, qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """Return q, k and v, each [B, heads, C / heads, N], of qkv [B, 3 C, N]."""
+        if self.use_new_attention_order:
+            return qkv.reshape(len(qkv), 3, heads, -1, qkv.shape[2]).unbind(1)
+        return qkv.reshape(len(qkv), heads, 3, -1, qkv.shape[2]).unbind(2)
 
 
 def _activated_norm(width: int, scale_shift: bool = False) -> nn.Module:
@@ -121,16 +101,15 @@ def _activated_norm(width: int, scale_shift: bool = False) -> nn.Module:
     return GroupNormAct(_GROUPS, width, 1e-5, nn.SiLU(inplace=True), scale_shift)
 
 
-def _doubled() -> nn.Module:
-    return nn.Upsample(scale_factor=2.0, mode="nearest")
+class GuidedResBlock(ResidualBlock):
+    """Two convolutions, the second one with the embedding, plus a shortcut; `resample` acts on both before the first.
 
+    x [B, inputs, H, W], emb [B, time_width] -> [B, outputs, H', W'].
+    """
 
-class _ResBlock(ResidualBlock):
-    """Two convolutions, the second one told the time, plus a shortcut; `resample` acts on both before the first."""
-
-    def __init__(self, layers: Layers, inputs: int, outputs: int, resample: nn.Module | None = None) -> None:
+    def __init__(self, config: GuidedUNetConfig, inputs: int, outputs: int, resample: nn.Module | None = None) -> None:
         super().__init__()
-        scaled = layers.use_scale_shift_norm
+        scale_shift = config.use_scale_shift_norm
         self.in_layers = nn.Sequential(
             _activated_norm(inputs),
             nn.Identity(),  # the activation, done by the layer before
@@ -138,10 +117,10 @@ class _ResBlock(ResidualBlock):
         )
         self.emb_layers = nn.Sequential(
             nn.SiLU(),
-            nn.Linear(layers.time_width, 2 * outputs if scaled else outputs),
+            nn.Linear(config.time_width, 2 * outputs if scale_shift else outputs),
         )
         self.out_layers = nn.Sequential(
-            _activated_norm(outputs, scaled),
+            _activated_norm(outputs, scale_shift),
             nn.Identity(),  # the activation
             nn.Identity(),  # dropout
             nn.Conv2d(outputs, outputs, 3, padding=1),
@@ -150,6 +129,7 @@ class _ResBlock(ResidualBlock):
         self.resample = resample or nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return the features."""
         norm, _, conv = self.in_layers
         h = conv(self.resample(norm(x)))
         norm, _, _, conv = self.out_layers
@@ -157,25 +137,26 @@ class _ResBlock(ResidualBlock):
         return out.add_(self.skip_connection(self.resample(x)))
 
 
-class _Attention(nn.Module):
+class GuidedAttention(nn.Module):
     """Self-attention over the pixels, plus its input: [B, width, H, W] -> same; the time embedding is not used."""
 
-    def __init__(self, width: int, heads: Heads) -> None:
+    def __init__(self, width: int, heads: AttentionHeads) -> None:
         super().__init__()
-        self.heads, self.order = heads.of(width), heads.order
+        self.heads, self.count = heads, heads.count(width)
         self.norm = nn.GroupNorm(_GROUPS, width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
         self.proj_out = nn.Conv1d(width, width, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        parts = self.order(self.qkv(self.norm(x).flatten(2)), self.heads)
+        """Return the features."""
+        parts = self.heads.split(self.qkv(self.norm(x).flatten(2)), self.count)
         q, k, v = (part.transpose(2, 3) for part in parts)
         h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
         out: Tensor = x + self.proj_out(h).view_as(x)
         return out
 
 
-class _Downsample(nn.Module):
+class GuidedDownsample(nn.Module):
     """Halves heights and widths by `op`; the time embedding is not used."""
 
     def __init__(self, op: nn.Module) -> None:
@@ -183,133 +164,130 @@ class _Downsample(nn.Module):
         self.op = op
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """Return the features."""
         halved: Tensor = self.op(h)
         return halved
 
 
-class _Upsample(nn.Module):
-    """Doubles heights and widths, then `conv`; the time embedding is not used."""
+class GuidedUpsample(nn.Module):
+    """Doubles heights and widths, then applies `conv`; the time embedding is not used."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
-        self.enlarge = _doubled()
+        # Registered right before the convolution, which is how `cpu_layers` finds the two.
+        self.enlarge = nn.Upsample(scale_factor=2.0, mode="nearest")
         self.conv = conv
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """Return the features."""
         doubled: Tensor = self.conv(self.enlarge(h))
         return doubled
 
 
-BY_BLOCKS = Resampling(
-    down=lambda layers, width: _ResBlock(layers, width, width, nn.AvgPool2d(2)),
-    up=lambda layers, width: _ResBlock(layers, width, width, _doubled()),
-)
-BY_CONVOLUTIONS = Resampling(
-    down=lambda layers, width: _Downsample(nn.Conv2d(width, width, 3, stride=2, padding=1)),
-    up=lambda layers, width: _Upsample(nn.Conv2d(width, width, 3, padding=1)),
-)
-WITHOUT_WEIGHTS = Resampling(
-    down=lambda layers, width: _Downsample(nn.AvgPool2d(2)),
-    up=lambda layers, width: _Upsample(nn.Identity()),
-)
+def _downsampler(config: GuidedUNetConfig, width: int) -> nn.Module:
+    if config.resampling == "resblock":
+        return GuidedResBlock(config, width, width, nn.AvgPool2d(2))
+    if config.resampling == "conv":
+        return GuidedDownsample(nn.Conv2d(width, width, 3, stride=2, padding=1))
+    return GuidedDownsample(nn.AvgPool2d(2))
 
 
-def _attending(layers: Layers, heads: Heads, level: int) -> list[nn.Module]:
-    return [_Attention(layers.widths[level], heads)] if level in layers.attention else []
-
-
-def _input_blocks(layers: Layers, heads: Heads) -> tuple[nn.ModuleList, list[int]]:
-    """The blocks on the way down, and the channels that each of them answers with."""
-    answered = [layers.widths[0]]
-    blocks: list[list[nn.Module]] = [[nn.Conv2d(layers.in_channels, layers.widths[0], 3, padding=1)]]
-    for level, width in enumerate(layers.widths):
-        if level:
-            blocks.append([layers.resampling.down(layers, answered[-1])])
-            answered.append(answered[-1])
-        for _ in range(layers.num_res_blocks):
-            blocks.append([_ResBlock(layers, answered[-1], width), *_attending(layers, heads, level)])
-            answered.append(width)
-    return nn.ModuleList(map(nn.ModuleList, blocks)), answered
-
-
-def _output_blocks(layers: Layers, heads: Heads, skips: list[int]) -> nn.ModuleList:
-    """The blocks on the way up, each of which sees the last of the skips that is left."""
-    blocks, h, skips = nn.ModuleList(), layers.widths[-1], list(skips)
-    for level, width in reversed(list(enumerate(layers.widths))):
-        for _ in range(layers.num_res_blocks + 1):
-            made = [_ResBlock(layers, h + skips.pop(), width), *_attending(layers, heads, level)]
-            blocks.append(nn.ModuleList(made))
-            h = width
-        if level:
-            made.append(layers.resampling.up(layers, width))
-            blocks[-1] = nn.ModuleList(made)
-    return blocks
+def _upsampler(config: GuidedUNetConfig, width: int) -> nn.Module:
+    if config.resampling == "resblock":
+        return GuidedResBlock(config, width, width, nn.Upsample(scale_factor=2.0, mode="nearest"))
+    return GuidedUpsample(nn.Conv2d(width, width, 3, padding=1) if config.resampling == "conv" else nn.Identity())
 
 
 class GuidedUNet(UNetBase):
-    """The network of one checkpoint, for inference: dropout is left out, and no picture is upsampled or classified.
+    """The network of one checkpoint, for inference: without dropout.
 
     x [B, in_channels, H, W], index [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the weights,
     which x must have. Indices may be fractional and are read in float32. label [B] goes to networks with classes, and
-    only to them.
+    only to them. The bottleneck h is the output of `middle_block`.
 
-    Errors: ArgumentError for a shape that does not fit, or a label that is missing or not expected.
+    Args:
+        config: the layers.
+        heads: how attentions share their channels out.
 
-    Nichol and Dhariwal (2021); Dhariwal and Nichol (2021).
+    Raises:
+        ArgumentError: when called, a shape that does not fit, or a label that is missing or not expected.
     """
 
-    def __init__(self, layers: Layers, heads: Heads) -> None:
+    def __init__(self, config: GuidedUNetConfig, heads: AttentionHeads) -> None:
         super().__init__()
-        self.layers = layers
-        widths, bottom = layers.widths, layers.widths[-1]
-        self.features = _PositionalTime(layers.model_channels)
+        self.config = config
+        widths, bottom = config.widths, config.widths[-1]
+        self.features = SinusoidalFeatures(config.model_channels, cosines_first=True)
         self.time_embed = nn.Sequential(
-            nn.Linear(layers.model_channels, layers.time_width),
+            nn.Linear(config.model_channels, config.time_width),
             nn.SiLU(),
-            nn.Linear(layers.time_width, layers.time_width),
+            nn.Linear(config.time_width, config.time_width),
         )
-        self.label_emb = nn.Embedding(layers.num_classes, layers.time_width) if layers.num_classes else None
-        self.input_blocks, answered = _input_blocks(layers, heads)
+        self.label_emb = nn.Embedding(config.num_classes, config.time_width) if config.num_classes else None
+
+        blocks: list[list[nn.Module]] = [[nn.Conv2d(config.in_channels, widths[0], 3, padding=1)]]
+        skips = [widths[0]]  # the channels of every input block's output
+        for level, width in enumerate(widths):
+            if level:
+                blocks.append([_downsampler(config, skips[-1])])
+                skips.append(skips[-1])
+            for _ in range(config.num_res_blocks):
+                blocks.append([GuidedResBlock(config, skips[-1], width)])
+                if level in config.attention:
+                    blocks[-1].append(GuidedAttention(width, heads))
+                skips.append(width)
+        self.input_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
+
         self.middle_block = nn.ModuleList(
-            [_ResBlock(layers, bottom, bottom), _Attention(bottom, heads), _ResBlock(layers, bottom, bottom)]
+            [
+                GuidedResBlock(config, bottom, bottom),
+                GuidedAttention(bottom, heads),
+                GuidedResBlock(config, bottom, bottom),
+            ]
         )
-        self.output_blocks = _output_blocks(layers, heads, answered)
+
+        blocks, inputs = [], bottom
+        for level, width in reversed(list(enumerate(widths))):
+            for _ in range(config.num_res_blocks + 1):
+                blocks.append([GuidedResBlock(config, inputs + skips.pop(), width)])
+                if level in config.attention:
+                    blocks[-1].append(GuidedAttention(width, heads))
+                inputs = width
+            if level:
+                blocks[-1].append(_upsampler(config, width))
+        self.output_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
+
         self.out = nn.Sequential(
             _activated_norm(widths[0]),
             nn.Identity(),  # the activation
-            nn.Conv2d(widths[0], layers.out_channels, 3, padding=1),
+            nn.Conv2d(widths[0], config.out_channels, 3, padding=1),
         )
-        self.laid_out(self.memory_format)
+        self.to_memory_format(self.memory_format)
 
-    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
-        """The bottleneck, and what makes an output of it."""
-        emb = self._embed(index, label)
-        skips = self._down(x, emb)
-        return _through(self.middle_block, skips[-1], emb), lambda h: self._up(h, skips, emb)
-
-    def _embed(self, index: Tensor, label: Tensor | None) -> Tensor:
+    def split_at_bottleneck(self, x: Tensor, index: Tensor, label: Tensor | None) -> Split:
+        """Return the bottleneck of x, and the rest of the network."""
         require_label(label, self.label_emb is not None)
+        require_images(x, self.config.in_channels, self.config.stride)
         features = self.features(index).to(self.time_embed[0].weight.dtype)
         emb: Tensor = self.time_embed(features)
-        return emb if self.label_emb is None else emb + self.label_emb(label)
-
-    def _down(self, x: Tensor, emb: Tensor) -> list[Tensor]:
-        require_images(x, self.layers.in_channels, self.layers.stride)
+        if self.label_emb is not None:
+            emb = emb + self.label_emb(label)
         stem, *blocks = self.input_blocks.children()
         (conv,) = stem.children()
         skips = [conv(x.contiguous(memory_format=self.memory_format))]
         for block in blocks:
-            skips.append(_through(block, skips[-1], emb))
-        return skips
+            skips.append(_run(block, skips[-1], emb))
 
-    def _up(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        for block, skip in zip(self.output_blocks, reversed(skips), strict=True):
-            h = _through(block, torch.cat((h, skip), dim=1), emb)
-        out: Tensor = self.out(h)
-        return out
+        def decode(h: Tensor) -> Tensor:
+            for block, skip in zip(self.output_blocks, reversed(skips), strict=True):
+                h = _run(block, torch.cat((h, skip), dim=1), emb)
+            out: Tensor = self.out(h)
+            return out
+
+        return _run(self.middle_block, skips[-1], emb), decode
 
 
-def _through(block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+def _run(block: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
     for layer in block.children():
         h = layer(h, emb)
     return h

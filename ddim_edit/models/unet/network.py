@@ -1,56 +1,43 @@
-"""The layers of the DDPM UNet, under diffusers' parameter names."""
+"""The UNet of DDPM, under the parameter names of diffusers' `UNet2DModel`, and its loader.
+
+References:
+    Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole, "Score-Based Generative Modeling through Stochastic Differential
+    Equations", ICLR 2021, arXiv:2011.13456.
+"""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.layers import GroupNormAct, ResidualBlock
-from ddim_edit.models.unet.base import Opened, UNetBase, require_images, require_label
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures, TimeFeatures
+from ddim_edit.models.pretrained import read_config, read_weights, weights_file
+from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 from ddim_edit.models.unet.config import ACTIVATIONS, UNetConfig
-from ddim_edit.models.unet.time_features import TimeFeatures
+from ddim_edit.models.weights import fill, require_plausible_config
 
 
-class _PositionalTime(TimeFeatures):
-    """Sines and cosines of time 10000^(-i / (width/2 - freq_shift)), i < width/2, time [B] -> [B, width]."""
+class FourierFeatures(TimeFeatures):
+    """Sines and cosines of log time at the checkpoint's own frequencies, time [B] > 0 -> float32 [B, 2 count].
 
-    def __init__(self, config: UNetConfig) -> None:
-        self.width = config.block_out_channels[0]
-        half = self.width // 2
-        # Real numbers even where the network is made on "meta", since no checkpoint holds them.
-        exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device="cpu")
-        super().__init__(torch.exp(exponents / (half - config.freq_shift)), persistent=False)
-        self.order = -1 if config.flip_sin_to_cos else 1
+    Args:
+        count: number of frequencies.
+    """
 
-    def forward(self, time: Tensor) -> Tensor:
-        angle = time[:, None].float() * self.weight
-        waves = (angle.sin(), angle.cos())[:: self.order]
-        return F.pad(torch.cat(waves, dim=1), (0, self.width % 2))
-
-    def rescale(self, output: Tensor, time: Tensor) -> Tensor:
-        return output
-
-
-class _FourierTime(TimeFeatures):
-    """Sines and cosines of log time at the checkpoint's own frequencies, time [B] > 0 -> [B, 2 width]."""
-
-    def __init__(self, config: UNetConfig) -> None:
-        self.width = 2 * config.block_out_channels[0]
-        super().__init__(16 * torch.randn(config.block_out_channels[0], device="cpu"), persistent=True)
+    def __init__(self, count: int) -> None:
+        self.width = 2 * count
+        super().__init__(16 * torch.randn(count, device="cpu"), persistent=True)
 
     def forward(self, time: Tensor) -> Tensor:
+        """Return the features."""
         angle = time[:, None].float().log() * self.weight * 2 * math.pi
         return torch.cat((angle.sin(), angle.cos()), dim=1)
 
-    def rescale(self, output: Tensor, time: Tensor) -> Tensor:
-        """Such a network predicts a score, whose size is 1 / time."""
-        return (output / time[:, None, None, None]).to(output.dtype)
 
-
-class _Embedding(nn.Module):
+class TimeEmbedding(nn.Module):
     """Two linear layers, float32 features [B, inputs] -> [B, time_width]."""
 
     def __init__(self, config: UNetConfig, inputs: int) -> None:
@@ -59,17 +46,17 @@ class _Embedding(nn.Module):
         self.linear_2 = nn.Linear(config.time_width, config.time_width)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the embedding in the dtype of the weights."""
         hidden = F.silu(self.linear_1(features.to(self.linear_1.weight.dtype)))
         embedding: Tensor = self.linear_2(hidden)
         return embedding
 
 
-def _divide_by(scale: float) -> Callable[[Tensor], Tensor]:
-    return nn.Identity() if scale == 1 else partial(torch.div, other=scale)
+class ResnetBlock(ResidualBlock):
+    """Two convolutions, the second one with the embedding, plus a shortcut: [B, inputs, H, W] -> [B, outputs, H', W'].
 
-
-class _ResnetBlock(ResidualBlock):
-    """Two convolutions, the second one told the time, plus a shortcut: inputs -> outputs channels."""
+    h = conv2(norm2(conv1(resample(norm1(x))), emb)), out = (h + shortcut(resample(x))) / scale; the norms activate.
+    """
 
     def __init__(
         self,
@@ -80,24 +67,26 @@ class _ResnetBlock(ResidualBlock):
         scale: float = 1,
     ) -> None:
         super().__init__()
-        scaled = config.resnet_time_scale_shift == "scale_shift"
+        scale_shift = config.resnet_time_scale_shift == "scale_shift"
         groups, eps, activation = config.norm_num_groups, config.norm_eps, ACTIVATIONS[config.act_fn]
         self.norm1 = GroupNormAct(groups, inputs, eps, activation())
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.time_emb_proj = nn.Linear(config.time_width, 2 * outputs if scaled else outputs)
-        self.norm2 = GroupNormAct(groups, outputs, eps, activation(), scaled)
+        self.time_emb_proj = nn.Linear(config.time_width, 2 * outputs if scale_shift else outputs)
+        self.norm2 = GroupNormAct(groups, outputs, eps, activation(), scale_shift)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.resample = resample or nn.Identity()
-        self.rescale = _divide_by(scale)
+        self.scale = scale
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return the features."""
         h = self.conv1(self.resample(self.norm1(x)))
         h = self.conv2(self.norm2(h, self.time_emb_proj(emb)))
-        return self.rescale(h.add_(self.conv_shortcut(self.resample(x))))
+        out: Tensor = h.add_(self.conv_shortcut(self.resample(x)))
+        return out if self.scale == 1 else out / self.scale
 
 
-class _Attention(nn.Module):
+class UNetAttention(nn.Module):
     """Self-attention over the pixels, plus its input: [B, width, H, W] -> same; groups None is no norm."""
 
     def __init__(self, config: UNetConfig, width: int, groups: int | None, scale: float = 1) -> None:
@@ -109,9 +98,10 @@ class _Attention(nn.Module):
         self.to_k = nn.Linear(width, inner)
         self.to_v = nn.Linear(width, inner)
         self.to_out = nn.Sequential(nn.Linear(inner, width))
-        self.rescale = _divide_by(scale)
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features."""
         pixels = self.group_norm(x).flatten(2).transpose(1, 2)
         q, k, v = (
             project(pixels).unflatten(2, (-1, self.head)).transpose(1, 2)
@@ -119,85 +109,94 @@ class _Attention(nn.Module):
         )
         h = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         # x comes first, as a sum lies in memory as its first term does.
-        return self.rescale(x + h.transpose(1, 2).unflatten(2, x.shape[2:]))
+        out: Tensor = x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+        return out if self.scale == 1 else out / self.scale
 
 
-class _Resample(nn.Module):
+class ResampleConv(nn.Module):
     """A convolution after `prepare`; the time embedding is not used."""
 
     def __init__(self, prepare: nn.Module, conv: nn.Conv2d) -> None:
         super().__init__()
+        # Registered right before the convolution, which is how `cpu_layers` finds the two.
         self.prepare = prepare
         self.conv = conv
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return the features."""
         h: Tensor = self.conv(self.prepare(x))
         return h
 
 
 def _downsampler(config: UNetConfig, width: int, attends: bool) -> nn.Module:
-    """Halves heights and widths; as in diffusers, only attending levels know another type than "conv"."""
+    """Return what halves heights and widths."""
+    # As in diffusers, only attending levels know another type than "conv".
     if attends and config.downsample_type == "resnet":
-        return _ResnetBlock(config, width, width, nn.AvgPool2d(2))
+        return ResnetBlock(config, width, width, nn.AvgPool2d(2))
     padding = config.downsample_padding
+    # TensorFlow's "same" padding of DDPM: to the right and below alone.
     prepare = nn.Identity() if padding else nn.ZeroPad2d((0, 1, 0, 1))
-    return _Resample(prepare, nn.Conv2d(width, width, 3, stride=2, padding=padding))
+    return ResampleConv(prepare, nn.Conv2d(width, width, 3, stride=2, padding=padding))
 
 
 def _upsampler(config: UNetConfig, width: int, attends: bool) -> nn.Module:
-    """Doubles heights and widths; as in diffusers, only attending levels know another type than "conv"."""
+    """Return what doubles heights and widths."""
     double = nn.Upsample(scale_factor=2.0, mode="nearest")
     if attends and config.upsample_type == "resnet":
-        return _ResnetBlock(config, width, width, double)
-    return _Resample(double, nn.Conv2d(width, width, 3, padding=1))
+        return ResnetBlock(config, width, width, double)
+    return ResampleConv(double, nn.Conv2d(width, width, 3, padding=1))
 
 
 def _attentions(config: UNetConfig, width: int, count: int, attends: bool) -> nn.ModuleList:
-    groups = config.norm_num_groups
-    return nn.ModuleList(_Attention(config, width, groups) if attends else nn.Identity() for _ in range(count))
+    if not attends:
+        return nn.ModuleList(nn.Identity() for _ in range(count))
+    return nn.ModuleList(UNetAttention(config, width, config.norm_num_groups) for _ in range(count))
 
 
-class _DownBlock(nn.Module):
-    """One level on the way down: h -> every tensor it made, in order; the last one goes on."""
+class DownBlock(nn.Module):
+    """One level of the encoder: h -> the outputs of its layers, in order, of which the last one goes on."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
         widths, width = config.block_out_channels, config.block_out_channels[level]
         attends = config.down_block_types[level] == "AttnDownBlock2D"
         inputs = [widths[max(level - 1, 0)]] + [width] * (config.layers_per_block - 1)
-        self.resnets = nn.ModuleList(_ResnetBlock(config, n, width) for n in inputs)
+        self.resnets = nn.ModuleList(ResnetBlock(config, n, width) for n in inputs)
         self.attentions = _attentions(config, width, len(inputs), attends)
         bottom = level == len(widths) - 1
         self.downsamplers = nn.ModuleList([] if bottom else [_downsampler(config, width, attends)])
 
     def forward(self, h: Tensor, emb: Tensor) -> list[Tensor]:
-        made = []
+        """Return the skips of this level."""
+        skips = []
         for resnet, attention in zip(self.resnets, self.attentions, strict=True):
             h = attention(resnet(h, emb))
-            made.append(h)
-        return made + [downsample(h, emb) for downsample in self.downsamplers]
+            skips.append(h)
+        return skips + [downsample(h, emb) for downsample in self.downsamplers]
 
 
-class _MidBlock(nn.Module):
+class MidBlock(nn.Module):
     """The bottleneck: a residual block, an attention if the config has one, a residual block."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         width, scale = config.block_out_channels[-1], config.mid_block_scale_factor
-        usual = config.norm_num_groups if config.resnet_time_scale_shift == "default" else None
-        groups = config.attn_norm_num_groups or usual
-        attention = _Attention(config, width, groups, scale) if config.add_attention else nn.Identity()
-        self.resnets = nn.ModuleList(_ResnetBlock(config, width, width, scale=scale) for _ in range(2))
+        # As in diffusers, whose middle attention has no norm beside scale-shift norms unless it is asked for.
+        default = config.norm_num_groups if config.resnet_time_scale_shift == "default" else None
+        groups = config.attn_norm_num_groups or default
+        attention = UNetAttention(config, width, groups, scale) if config.add_attention else nn.Identity()
+        self.resnets = nn.ModuleList(ResnetBlock(config, width, width, scale=scale) for _ in range(2))
         self.attentions = nn.ModuleList([attention])
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+        """Return the bottleneck."""
         first, last = self.resnets
         out: Tensor = last(self.attentions[0](first(h, emb)), emb)
         return out
 
 
-class _UpBlock(nn.Module):
-    """One level on the way up: h and the stack of skips -> h; takes its skips off the stack."""
+class UpBlock(nn.Module):
+    """One level of the decoder: h and the stack of skips -> h; takes its skips off the stack."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
@@ -206,11 +205,14 @@ class _UpBlock(nn.Module):
         attends = config.up_block_types[level] == "AttnUpBlock2D"
         inputs = [widths[max(level - 1, 0)]] + [width] * config.layers_per_block
         skips = [width] * config.layers_per_block + [widths[min(level + 1, top)]]
-        self.resnets = nn.ModuleList(_ResnetBlock(config, sum(n), width) for n in zip(inputs, skips, strict=True))
+        self.resnets = nn.ModuleList()
+        for below, skip in zip(inputs, skips, strict=True):
+            self.resnets.append(ResnetBlock(config, below + skip, width))
         self.attentions = _attentions(config, width, len(inputs), attends)
         self.upsamplers = nn.ModuleList([] if level == top else [_upsampler(config, width, attends)])
 
     def forward(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """Return the features."""
         for resnet, attention in zip(self.resnets, self.attentions, strict=True):
             h = attention(resnet(torch.cat((h, skips.pop()), dim=1), emb))
         for upsample in self.upsamplers:
@@ -219,50 +221,63 @@ class _UpBlock(nn.Module):
 
 
 class UNet(UNetBase):
-    """The network of one checkpoint, for inference: dropout is left out.
+    """The network of one checkpoint, for inference: without dropout.
 
-    x [B, in_channels, H, W], time [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the
-    weights, which x must have. time is in network indices, also fractional ones, and is read in float32.
-    label goes to networks with classes, and only to them: [B] classes, or [B] times if `class_embed_type` is
-    "timestep", or [B, time_width] if "identity". A call never waits for the device: CUDA graphs can hold it.
+    x [B, in_channels, H, W], index [B] (or [1] for all rows) -> [B, out_channels, H, W], in the dtype of the weights,
+    which x must have. Indices may be fractional and are read in float32. label goes to networks with classes, and only
+    to them: [B] classes, or [B] times if `class_embed_type` is "timestep", or [B, time_width] if it is "identity". A
+    call never waits for the device: CUDA graphs can hold it.
 
-    Errors: ArgumentError for a shape that does not fit, or a label that is missing or not expected.
+    Args:
+        config: its layers.
+
+    Raises:
+        ArgumentError: when called, a shape that does not fit, or a label that is missing or not expected.
     """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
         widths, levels = config.block_out_channels, range(len(config.block_out_channels))
-        fourier = config.time_embedding_type == "fourier"
-        self.time_proj = _FourierTime(config) if fourier else _PositionalTime(config)
-        self.time_embedding = _Embedding(config, self.time_proj.width)
-        self.class_embedding = self._class_embedding()
+        self.predicts_score = config.time_embedding_type == "fourier"
+        if self.predicts_score:
+            self.time_proj: FourierFeatures | SinusoidalFeatures = FourierFeatures(widths[0])
+        else:
+            self.time_proj = SinusoidalFeatures(widths[0], config.freq_shift, config.flip_sin_to_cos)
+        self.time_embedding = TimeEmbedding(config, self.time_proj.width)
+        self.class_embedding: nn.Module | None = None
         self.label_is_time = config.class_embed_type == "timestep"
+        if self.label_is_time:
+            self.class_embedding = TimeEmbedding(config, self.time_proj.width)
+        elif config.class_embed_type == "identity":
+            self.class_embedding = nn.Identity()
+        elif config.num_class_embeds:
+            self.class_embedding = nn.Embedding(config.num_class_embeds, config.time_width)
         self.activate = ACTIVATIONS[config.act_fn]()
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(_DownBlock(config, level) for level in levels)
-        self.mid_block = _MidBlock(config) if config.mid_block_type else None
-        self.up_blocks = nn.ModuleList(_UpBlock(config, level) for level in levels)
+        self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in levels)
+        self.mid_block = MidBlock(config) if config.mid_block_type else None
+        self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in levels)
         self.conv_norm_out = GroupNormAct(config.norm_num_groups, widths[0], config.norm_eps, nn.SiLU(inplace=True))
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
-        self.laid_out(self.memory_format)
+        self.to_memory_format(self.memory_format)
 
-    def _class_embedding(self) -> nn.Module | None:
-        if self.config.class_embed_type == "timestep":
-            return _Embedding(self.config, self.time_proj.width)
-        if self.config.class_embed_type == "identity":
-            return nn.Identity()
-        classes = self.config.num_class_embeds
-        return nn.Embedding(classes, self.config.time_width) if classes else None
-
-    def opened(self, x: Tensor, index: Tensor, label: Tensor | None) -> Opened:
-        """The bottleneck, and what makes an output of it."""
+    def split_at_bottleneck(self, x: Tensor, index: Tensor, label: Tensor | None) -> Split:
+        """Return the bottleneck of x, and the rest of the network."""
         emb = self.embed(index, label)
         h, skips = self.encode(x, emb)
-        return self.middle(h, emb), lambda h: self.time_proj.rescale(self.decode(h, skips, emb), index)
+
+        def decode(h: Tensor) -> Tensor:
+            output = self.decode(h, skips, emb)
+            if not self.predicts_score:
+                return output
+            # Networks of Song et al. (2021) with Fourier features predict a score, whose size is 1 / time.
+            return (output / index[:, None, None, None]).to(output.dtype)
+
+        return self.middle(h, emb), decode
 
     def embed(self, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """Time and label as [B, time_width], activated once for all the residual blocks."""
+        """Return time and label as [B, time_width], activated once for all residual blocks."""
         require_label(label, self.class_embedding is not None)
         emb = self.time_embedding(self.time_proj(time))
         if label is not None and self.class_embedding is not None:
@@ -272,7 +287,7 @@ class UNet(UNetBase):
         return activated
 
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The bottleneck [B, C, H / stride, W / stride] of x, and the skips, of which it is the last."""
+        """Return the features [B, C, H / stride, W / stride] of x, and the skips, of which they are the last."""
         require_images(x, self.config.in_channels, self.config.stride)
         if self.config.center_input_sample:
             x = 2 * x - 1
@@ -282,13 +297,30 @@ class UNet(UNetBase):
         return skips[-1], skips
 
     def middle(self, h: Tensor, emb: Tensor) -> Tensor:
-        """The bottleneck [B, C, h, w] after the middle block, in the same shape: the h of h-space."""
+        """Return the bottleneck [B, C, h, w] after the middle block: the h of h-space."""
         return h if self.mid_block is None else self.mid_block(h, emb)
 
     def decode(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """The output [B, out_channels, H, W] from a bottleneck and the skips, which are left as they are."""
+        """Return the output [B, out_channels, H, W] of a bottleneck and the skips, which are left as they are."""
         skips = list(skips)
         for block in self.up_blocks:
             h = block(h, skips, emb)
         out: Tensor = self.conv_out(self.conv_norm_out(h))
         return out
+
+
+def load_unet(folder: Path) -> UNet:
+    """Load the network in a diffusers `unet` folder, on the CPU in float32, in eval mode, without gradients.
+
+    Args:
+        folder: has a config.json and the weights in one safetensors file; old names of attention layers are understood.
+
+    Raises:
+        ModelError: a file that is missing, broken, sharded or a pickle; a config that is not implemented; tensors that
+            are missing, unknown or of another shape.
+    """
+    record, file = read_config(folder / "config.json"), weights_file(folder)
+    config = UNetConfig.from_dict(record)
+    weights = read_weights(file)
+    require_plausible_config(record, [tensor.shape for tensor in weights.values()], str(file))
+    return fill(lambda: UNet(config), weights, str(file))

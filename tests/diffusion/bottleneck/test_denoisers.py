@@ -23,7 +23,7 @@ from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser, GuidedDenoi
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.models.placement import PRECISIONS, DeviceNetwork
+from ddim_edit.models.devices import PRECISIONS, DeviceNetwork
 from ddim_edit.models.unet.network import UNet
 
 from ... import tiny
@@ -187,7 +187,7 @@ def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor,
 
 def test_a_shift_from_another_model_is_refused(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
     shifted = ShiftedDenoiser(denoiser, {400.0: torch.zeros(8, 8, 8)})
-    with pytest.raises(ArgumentError, match=r"^wanted a shift \[16, 8, 8\], .*, was given the shape \[8, 8, 8\]: "):
+    with pytest.raises(ArgumentError, match=r"must have the shape \[16, 8, 8\], .*, not \[8, 8, 8\]"):
         shifted(x, model.schedule.level(400.0))
 
 

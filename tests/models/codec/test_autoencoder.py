@@ -87,7 +87,7 @@ def test_gradients_flow_through_decoding_to_x0_alone() -> None:
 
 
 def test_pictures_that_do_not_fill_whole_cells_are_refused() -> None:
-    wanted = "wanted pictures whose sides are multiples of 2, was given 5x4: crop or resize them"
+    wanted = "The sides of images must be multiples of 2, which 5x4 are not. Crop or resize them."
     with pytest.raises(ArgumentError, match=wanted):
         AutoencoderCodec(Folding(), factor=2).encode(randn(1, 3, 4, 5))
 

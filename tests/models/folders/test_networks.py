@@ -18,8 +18,8 @@ from ddim_edit import ArgumentError, Model, find_solver, load_model, sample
 from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.models.condition import Condition
+from ddim_edit.models.devices import DeviceNetwork
 from ddim_edit.models.diffusers_network import DiffusersNetwork, DiffusersUNet, Flux
-from ddim_edit.models.placement import DeviceNetwork
 from ddim_edit.models.unet.network import UNet
 
 from ... import pipelines
@@ -156,7 +156,7 @@ def test_another_size_is_what_the_pipeline_makes_of_it(
 
 
 def test_a_size_in_half_cells_is_refused(folders: Callable[[str], Path]) -> None:
-    with pytest.raises(ArgumentError, match=r"^wanted a size in multiples of 2 pixels, was given 33x32: "):
+    with pytest.raises(ArgumentError, match=r"^The size must be in multiples of 2 pixels, not 33x32\."):
         load_model(folders("stable diffusion 1"), size=(32, 33))
 
 
@@ -186,7 +186,7 @@ def test_a_network_keeps_to_its_device_so_that_it_can_be_captured(models: Callab
     placed = told.network.network if isinstance(told.network, GuidedNetwork) else told.network
     assert isinstance(placed, DeviceNetwork)
     network = deepcopy(placed.network).to("meta")
-    rows = {name: value.repeat_interleave(2 // len(value), 0) for name, value in placed.given.items()}
+    rows = {name: value.repeat_interleave(2 // len(value), 0) for name, value in placed.conditioning.items()}
     inputs = on_meta(x=torch.zeros(2, *model.shape), index=torch.zeros(2), **rows)
     with torch.inference_mode(), HostTensors() as host:
         network(**inputs)

@@ -13,8 +13,8 @@ from ddim_edit import ArgumentError, Model, load_model
 from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.models.condition import NOTHING, Condition
-from ddim_edit.models.placement import DeviceNetwork
-from ddim_edit.models.prompts import Encoders
+from ddim_edit.models.devices import DeviceNetwork
+from ddim_edit.models.prompts import VisitingEncoders
 
 from ... import pipelines
 from .originals import NEGATIVE, ORIGINALS, PROMPT, noise
@@ -35,7 +35,7 @@ def given(model: Model, condition: Condition) -> dict[str, Tensor]:
     """What a network is given under a condition without guidance."""
     denoiser = model.conditioned_on(condition)
     assert isinstance(denoiser, NetworkDenoiser)
-    return dict(denoiser.network.given)
+    return dict(denoiser.network.conditioning)
 
 
 def away_from(model: Model, condition: Condition) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def away_from(model: Model, condition: Condition) -> dict[str, Tensor]:
     denoiser = model.conditioned_on(condition)
     assert isinstance(denoiser, NetworkDenoiser)
     assert isinstance(denoiser.network, GuidedNetwork)
-    both = denoiser.network.network.given
+    both = denoiser.network.network.conditioning
     assert {len(value) for value in both.values()} == {2}
     return {name: value[:1] for name, value in both.items()}
 
@@ -69,7 +69,7 @@ def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(mod
     told = model.conditioned_on(Condition(PROMPT, guidance_scale=3.5))
     assert isinstance(told, NetworkDenoiser)
     assert isinstance(told.network, DeviceNetwork)
-    assert told.network.given["guidance"].tolist() == [3.5]
+    assert told.network.conditioning["guidance"].tolist() == [3.5]
 
 
 @texts
@@ -175,7 +175,7 @@ def test_text_encoders_are_on_the_device_only_while_they_read(mode: Any, monkeyp
             raise KeyError(text)
         return {"states": torch.cat(reader.tensors)}
 
-    visit, before = Encoders([reader], there).visiting(encode), [each.data_ptr() for each in reader.tensors]
+    visit, before = VisitingEncoders([reader], there).visiting(encode), [each.data_ptr() for each in reader.tensors]
     with mode():
         assert visit("words")["states"].tolist() == [101, 101, 110]
         with pytest.raises(KeyError):
@@ -189,7 +189,7 @@ def test_text_encoders_are_on_the_device_only_while_they_read(mode: Any, monkeyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_card_is_left_as_it_was_after_a_text() -> None:
     card, reader = torch.device("cuda"), Reader()
-    devices = Encoders([reader], card).visiting(lambda text: {"seen": [each.device for each in reader.tensors]})
+    devices = VisitingEncoders([reader], card).visiting(lambda text: {"seen": [each.device for each in reader.tensors]})
     held = torch.cuda.memory_allocated()
     assert {device.type for device in devices("words")["seen"]} == {"cuda"}
     assert torch.cuda.memory_allocated() == held
@@ -234,7 +234,7 @@ def test_guidance_of_a_transformer_leads_away_from_its_class_for_none(
 def test_a_network_that_always_wants_a_class_says_so_when_asked_without(models: Models) -> None:
     """Loading it is fine; a condition may come later."""
     model = models("classes")
-    with pytest.raises(ArgumentError, match=r"^wanted a class from 0 to 4 for classes 1, was given none: name one$"):
+    with pytest.raises(ArgumentError, match=r"^The class is missing\. classes 1 follows classes from 0 to 4"):
         asked(model, NOTHING)
     assert asked(model, Condition(label=4)).x0.shape == (1, *model.shape)
 
@@ -247,8 +247,8 @@ REFUSED: dict[str, tuple[str, Condition, str]] = {
     "a prompt for a transformer of classes": ("dit", Condition(PROMPT), PROMPT),
     "a prompt for a UNet of classes": ("classes", Condition(PROMPT, label=1), PROMPT),
     "a negative prompt for classes": ("dit", Condition("", NEGATIVE, 3, 2.0), NEGATIVE),
-    "a class out of range": ("classes", Condition(label=5), "a class from 0 to 4"),
-    "the class for none by its number": ("dit", Condition(label=1000), "a class from 0 to 999"),
+    "a class out of range": ("classes", Condition(label=5), "5 does not exist"),
+    "the class for none by its number": ("dit", Condition(label=1000), "1000 does not exist"),
     "guidance without a class for none": ("classes", Condition(label=1, guidance_scale=2.0), "guidance_scale 2"),
     "a prompt for an unconditional model": ("cifar10", Condition(PROMPT), PROMPT),
     "a class for an unconditional model": ("ldm vq", Condition(label=3), "label 3"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddim_edit import ModelError, load_model
+from ddim_edit import DDIMEditError, load_model
 from ddim_edit.models.condition import Condition
 
 from ... import pipelines
@@ -27,7 +27,7 @@ Change = Callable[[Path], object]
 
 
 def refused(folder: Path) -> str:
-    with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
+    with pytest.raises(DDIMEditError, match=ONE_SENTENCE) as caught:
         load_model(folder)
     return str(caught.value)
 
@@ -108,8 +108,8 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "no second tokenizer": ("stable diffusion 3", without("tokenizer_2"), ("tokenizer_2",)),
     "no UNet": ("stable diffusion 1", without("unet"), ("config.json",)),
     "no scheduler": ("stable diffusion 1", without("scheduler"), ("scheduler_config.json",)),
-    "a UNet for inpainting": ("stable diffusion 1", for_inpainting, ("9 channels in, 4 out", "inpainting")),
-    "a UNet for upsampling": ("stable diffusion 1", for_upsampling, ("7 channels in, 4 out",)),
+    "a UNet for inpainting": ("stable diffusion 1", for_inpainting, ("9 channels in and 4 out", "inpainting")),
+    "a UNet for upsampling": ("stable diffusion 1", for_upsampling, ("num_class_embeds 1000",)),
     "a UNet of pictures' embeddings": ("stable diffusion 1", by_projection, ("class_embed_type 'projection'",)),
     "another transformer": (
         "stable diffusion 3",
@@ -124,12 +124,12 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "a UNet that lacks a tensor": (
         "stable diffusion 1",
         lacking(f"unet/{WEIGHTS}"),
-        ("in unet the tensors", "no conv_in.bias"),
+        ("unet: the weights do not fit", "conv_in.bias missing"),
     ),
     "a text encoder that lacks a tensor": (
         "stable diffusion xl",
         lacking("text_encoder_2/model.safetensors"),
-        ("in text_encoder_2 the tensors",),
+        ("text_encoder_2: the weights do not fit",),
     ),
     "a text encoder of another kind": (
         "stable diffusion 1",
@@ -141,17 +141,21 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         lambda folder: pipelines.conditional_unet(num_class_embeds=7).save_pretrained(folder / "unet"),
         ("num_class_embeds 7",),
     ),
-    "a truncated UNet": ("stable diffusion 1", garbled(f"unet/{WEIGHTS}"), ("UNet2DConditionModel in unet",)),
+    "a truncated UNet": (
+        "stable diffusion 1",
+        garbled(f"unet/{WEIGHTS}"),
+        ("unet: cannot load a UNet2DConditionModel",),
+    ),
     "a truncated text encoder": (
         "stable diffusion 1",
         garbled("text_encoder/model.safetensors"),
-        ("CLIPTextModel in text_encoder",),
+        ("text_encoder: cannot load a CLIPTextModel",),
     ),
     "a truncated tokenizer": ("stable diffusion 1", garbled("tokenizer/tokenizer.json"), ("broken",)),
     "another width than the weights'": (
         "stable diffusion 1",
         configured("unet/config.json", cross_attention_dim=24),
-        ("UNet2DConditionModel in unet",),
+        ("unet: cannot load a UNet2DConditionModel",),
     ),
     "a scheduler of another process": (
         "stable diffusion 1",
@@ -249,7 +253,7 @@ def test_positions_in_old_text_encoders_are_no_reason_to_warn(
     save_file(load_file(file) | positions, file, {"format": "pt"})
     capfd.readouterr()
     given = [
-        load_model(each).conditioned_on(Condition(PROMPT)).network.given
+        load_model(each).conditioned_on(Condition(PROMPT)).network.conditioning
         for each in (folder, folders("stable diffusion 1"))
     ]
     assert capfd.readouterr() == ("", "")

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig
-from ddim_edit.models.component import WEIGHTS
 from ddim_edit.models.loading import load_model, packaged_models
+from ddim_edit.models.pretrained import WEIGHTS
 
 State = dict[str, Tensor]
 FACE = Path(str(resources.files("ddim_edit.assets"))) / "images" / "astronaut_face.png"

@@ -24,37 +24,29 @@ from torch import Tensor
 from ddim_edit.diffusion.bottleneck import Bottleneck
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.checkpoint import Checkpoint, Classes
-from ddim_edit.models.single_file.guided_diffusion import GUIDED_DIFFUSION, Flags, read_flags, read_layers
-from ddim_edit.models.unet.guided_unet import (
-    BY_BLOCKS,
-    BY_CONVOLUTIONS,
-    WITHOUT_WEIGHTS,
-    GuidedUNet,
-    Heads,
-    Layers,
-    head_first,
-)
+from ddim_edit.models.families.guided_diffusion import FAMILY, complete_settings, read_config
+from ddim_edit.models.unet.guided_unet import AttentionHeads, GuidedUNet, GuidedUNetConfig
 
 from ...rounding import assert_alike
 
 FIXTURES = Path(__file__).parent / "fixtures"
 State = dict[str, Tensor]
 
-CASES: dict[str, tuple[Layers, dict[str, object]]] = {
+CASES: dict[str, tuple[GuidedUNetConfig, dict[str, object]]] = {
     "guided": (
-        Layers(3, 6, 32, (32, 64), 2, frozenset({1}), 5, True, BY_BLOCKS),
+        GuidedUNetConfig(3, 6, 32, (32, 64), 2, frozenset({1}), 5, True, "resblock"),
         {"num_head_channels": 16, "use_new_attention_order": True},
     ),
     "improved": (
-        Layers(3, 3, 32, (32, 64, 64, 64), 2, frozenset({1, 2}), None, False, BY_CONVOLUTIONS),
+        GuidedUNetConfig(3, 3, 32, (32, 64, 64, 64), 2, frozenset({1, 2}), None, False, "conv"),
         {"num_heads": 4},
     ),
     "half": (
-        Layers(3, 6, 64, (32, 64, 64, 128), 1, frozenset({1, 2, 3}), None, True, BY_BLOCKS),
+        GuidedUNetConfig(3, 6, 64, (32, 64, 64, 128), 1, frozenset({1, 2, 3}), None, True, "resblock"),
         {"num_head_channels": 32},
     ),
     "pooled": (
-        Layers(3, 6, 32, (32, 64, 96), 1, frozenset({0, 1}), 3, True, WITHOUT_WEIGHTS),
+        GuidedUNetConfig(3, 6, 32, (32, 64, 96), 1, frozenset({0, 1}), 3, True, "pool"),
         {"num_heads": 2},
     ),
 }
@@ -75,7 +67,7 @@ class Case(NamedTuple):
     output: Tensor
 
     def build(self, **changed: object) -> Checkpoint:
-        return GUIDED_DIFFUSION.build(self.state, self.settings | changed)
+        return FAMILY.load(self.state, self.settings | changed)
 
 
 def read_case(name: str) -> Case:
@@ -112,8 +104,8 @@ def test_it_answers_as_the_original_does_in_float64_too(case: Case) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_layers_of_an_original_state_dict_are_read_from_it(name: str) -> None:
     state = read_case(name).state
-    assert GUIDED_DIFFUSION.matches(state)
-    assert read_layers(state) == CASES[name][0]
+    assert FAMILY.matches(state)
+    assert read_config(state) == CASES[name][0]
 
 
 @pytest.mark.parametrize(
@@ -158,22 +150,40 @@ def test_indices_are_read_in_float32_whatever_the_network_runs_in(guided: Case) 
 
 # What the repositories' READMEs give for each release; by name, the layers, the flags, the number of weights and a hash
 # of the names and shapes of the original network, made at full width by the original code.
-GUIDED = Flags(num_head_channels=64, noise_schedule="linear", diffusion_steps=1000, rescale_timesteps=False)
-IMPROVED = Flags(num_heads=4, noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=True)
+def chosen(**settings: object) -> dict[str, object]:
+    """guided-diffusion's own defaults, with these settings instead."""
+    return {
+        "image_size": None,
+        "num_heads": 4,
+        "num_head_channels": -1,
+        "use_new_attention_order": False,
+        "noise_schedule": "linear",
+        "diffusion_steps": 1000,
+        "rescale_timesteps": False,
+        "predict_xstart": False,
+    } | settings
 
 
-def adm(width: int, blocks: int, *multiples: float, attention: set[int], classes: int | None = 1000) -> Layers:
+GUIDED = chosen(num_head_channels=64)
+IMPROVED = chosen(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=True)
+
+
+def adm(
+    width: int, blocks: int, *multiples: float, attention: set[int], classes: int | None = 1000
+) -> GuidedUNetConfig:
     widths = tuple(int(width * multiple) for multiple in multiples)
-    return Layers(3, 6, width, widths, blocks, frozenset(attention), classes, True, BY_BLOCKS)
+    return GuidedUNetConfig(3, 6, width, widths, blocks, frozenset(attention), classes, True, "resblock")
 
 
-def iddpm(width: int, blocks: int, *multiples: int, attention: set[int], classes: int | None = None) -> Layers:
-    return replace(adm(width, blocks, *multiples, attention=attention, classes=classes), resampling=BY_CONVOLUTIONS)
+def iddpm(
+    width: int, blocks: int, *multiples: int, attention: set[int], classes: int | None = None
+) -> GuidedUNetConfig:
+    return replace(adm(width, blocks, *multiples, attention=attention, classes=classes), resampling="conv")
 
 
 class Release(NamedTuple):
-    layers: Layers
-    flags: Flags
+    layers: GuidedUNetConfig
+    settings: dict[str, object]
     weights: int
     layout: str
 
@@ -182,65 +192,65 @@ LSUN_256 = iddpm(128, 2, 1, 1, 2, 2, 4, 4, attention={4})
 RELEASES = {
     "64x64_diffusion": Release(
         adm(192, 3, 1, 2, 3, 4, attention={1, 2, 3}),
-        replace(GUIDED, image_size=64, noise_schedule="cosine", use_new_attention_order=True),
+        GUIDED | {"image_size": 64, "noise_schedule": "cosine", "use_new_attention_order": True},
         295_904_454,
         "cdbf32c1675c84fb",
     ),
     "128x128_diffusion": Release(
         adm(256, 2, 1, 1, 2, 3, 4, attention={2, 3, 4}),
-        replace(GUIDED, image_size=128, num_heads=4, num_head_channels=-1),
+        chosen(image_size=128),
         421_529_606,
         "c56d52445fdb2112",
     ),
     "256x256_diffusion": Release(
         adm(256, 2, 1, 1, 2, 2, 4, 4, attention={3, 4, 5}),
-        replace(GUIDED, image_size=256),
+        GUIDED | {"image_size": 256},
         553_838_086,
         "e357403fc997eb00",
     ),
     "256x256_diffusion_uncond and lsun_*": Release(
         adm(256, 2, 1, 1, 2, 2, 4, 4, attention={3, 4, 5}, classes=None),
-        replace(GUIDED, image_size=256),
+        GUIDED | {"image_size": 256},
         552_814_086,
         "77e18ded5689d791",
     ),
     "512x512_diffusion": Release(
         adm(256, 2, 0.5, 1, 1, 2, 2, 4, 4, attention={4, 5, 6}),
-        replace(GUIDED, image_size=512),
+        GUIDED | {"image_size": 512},
         558_997_638,
         "ab03f15f765591ce",
     ),
     "cifar10_uncond_50M": Release(
         iddpm(128, 3, 1, 2, 2, 2, attention={1, 2}),
-        replace(IMPROVED, image_size=32),
+        IMPROVED | {"image_size": 32},
         52_546_438,
         "80b29d6f201a8c8e",
     ),
     "imagenet64_uncond_100M": Release(
         iddpm(128, 3, 1, 2, 3, 4, attention={2, 3}),
-        replace(IMPROVED, image_size=64),
+        IMPROVED | {"image_size": 64},
         121_063_942,
         "0463057b42c021ed",
     ),
     "imagenet64_cond_270M": Release(
         iddpm(192, 3, 1, 2, 3, 4, attention={2, 3}, classes=1000),
-        replace(IMPROVED, image_size=64, rescale_timesteps=False),
+        IMPROVED | {"image_size": 64, "rescale_timesteps": False},
         273_049_350,
         "5282b4d8ae2109d4",
     ),
     "lsun_uncond_100M": Release(
         replace(LSUN_256, use_scale_shift_norm=False),
-        Flags(image_size=256, num_heads=1, noise_schedule="linear", diffusion_steps=1000, rescale_timesteps=False),
+        chosen(image_size=256, num_heads=1),
         113_676_678,
         "30881e4a8591a400",
     ),
 }
 
 
-def drafted(layers: Layers) -> State:
+def drafted(layers: GuidedUNetConfig) -> State:
     """A state dict of names and shapes alone."""
     with torch.device("meta"):
-        return GuidedUNet(layers, Heads(1, -1, head_first)).state_dict()
+        return GuidedUNet(layers, AttentionHeads(1, -1, False)).state_dict()
 
 
 @pytest.fixture(params=RELEASES)
@@ -257,22 +267,22 @@ def test_a_release_is_laid_out_as_in_the_original_code(release: Release) -> None
 
 def test_a_release_tells_its_layers_and_gets_its_flags(release: Release) -> None:
     state = drafted(release.layers)
-    assert GUIDED_DIFFUSION.matches(state)
-    assert read_layers(state) == release.layers
-    assert read_flags(release.layers, {}) == release.flags
+    assert FAMILY.matches(state)
+    assert read_config(state) == release.layers
+    assert complete_settings(release.layers, {}) == release.settings
 
 
 def test_layers_that_no_release_has_get_the_repositories_defaults() -> None:
     unusual = iddpm(64, 1, 1, 3, attention={1})
-    assert read_flags(unusual, {}) == Flags(image_size=None, num_heads=4, num_head_channels=-1)
-    assert read_flags(LSUN_256, {}) == Flags(image_size=256, num_heads=4, num_head_channels=-1)
-    assert read_flags(replace(unusual, resampling=BY_BLOCKS), {}) == GUIDED
+    assert complete_settings(unusual, {}) == chosen()
+    assert complete_settings(LSUN_256, {}) == chosen(image_size=256)
+    assert complete_settings(replace(unusual, resampling="resblock"), {}) == GUIDED
 
 
 @st.composite
-def any_layers(draw: st.DrawFn) -> Layers:
+def any_layers(draw: st.DrawFn) -> GuidedUNetConfig:
     levels = draw(st.integers(2, 4))
-    return Layers(
+    return GuidedUNetConfig(
         in_channels=(channels := draw(st.sampled_from([1, 3, 4]))),
         out_channels=draw(st.sampled_from([channels, 2 * channels])),
         model_channels=draw(st.sampled_from([32, 64])),
@@ -281,34 +291,33 @@ def any_layers(draw: st.DrawFn) -> Layers:
         attention=draw(st.frozensets(st.integers(0, levels - 1))),
         num_classes=draw(st.sampled_from([None, 2, 7])),
         use_scale_shift_norm=draw(st.booleans()),
-        resampling=draw(st.sampled_from([BY_BLOCKS, BY_CONVOLUTIONS, WITHOUT_WEIGHTS])),
+        resampling=draw(st.sampled_from(["resblock", "conv", "pool"])),
     )
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(any_layers())
-def test_all_layers_are_read_back_from_names_and_shapes(layers: Layers) -> None:
+def test_all_layers_are_read_back_from_names_and_shapes(layers: GuidedUNetConfig) -> None:
     state = drafted(layers)
-    assert GUIDED_DIFFUSION.matches(state)
-    assert read_layers(dict(sorted(state.items()))) == layers
+    assert FAMILY.matches(state)
+    assert read_config(dict(sorted(state.items()))) == layers
 
 
 def test_a_network_of_one_level_never_resamples() -> None:
-    layers = Layers(3, 3, 32, (32,), 2, frozenset({0}), None, False, WITHOUT_WEIGHTS)
-    assert read_layers(drafted(layers)) == layers
+    layers = GuidedUNetConfig(3, 3, 32, (32,), 2, frozenset({0}), None, False, "pool")
+    assert read_config(drafted(layers)) == layers
 
 
 def test_settings_win_over_what_is_assumed() -> None:
     layers = RELEASES["64x64_diffusion"].layers
-    chosen = Flags(32, 2, 16, False, "linear", 500, True, True)
-    assert read_flags(layers, vars(chosen)) == chosen
+    given = chosen(image_size=32, num_heads=2, num_head_channels=16, diffusion_steps=500, predict_xstart=True)
+    assert complete_settings(layers, given) == given
 
 
 def test_a_number_of_heads_unsets_the_assumed_channels_of_a_head() -> None:
     layers = RELEASES["256x256_diffusion"].layers
-    flags = read_flags(layers, {"num_heads": 8})
-    assert (flags.num_heads, flags.num_head_channels) == (8, -1)
-    assert read_flags(layers, {"num_heads": 8, "num_head_channels": 32}).num_head_channels == 32
+    assert complete_settings(layers, {"num_heads": 8})["num_head_channels"] == -1
+    assert complete_settings(layers, {"num_heads": 8, "num_head_channels": 32})["num_head_channels"] == 32
 
 
 def test_what_no_release_tells_is_in_the_checkpoint(guided: Case) -> None:
@@ -329,7 +338,7 @@ def test_without_a_usual_size_or_classes_none_is_claimed() -> None:
     state = {
         name: weight(name, list(made.shape)) for name, made in drafted(iddpm(32, 1, 1, 3, attention=set())).items()
     }
-    checkpoint = GUIDED_DIFFUSION.build(state, {})
+    checkpoint = FAMILY.load(state, {})
     assert (checkpoint.size, checkpoint.classes) == (None, None)
 
 
@@ -393,7 +402,7 @@ def test_h_is_the_middle_blocks_answer_and_a_shift_is_added_to_it(case: Case) ->
 def test_a_shift_of_another_shape_is_refused(guided: Case, shape: tuple[int, ...]) -> None:
     network: Any = guided.build().network
     x, index, label = guided.inputs
-    with pytest.raises(ArgumentError, match=r"^wanted a shift \[64, 8, 4\], one for all images or one for each of 2, "):
+    with pytest.raises(ArgumentError, match=r"must have the shape \[64, 8, 4\], for all images"):
         network.shifted(x, index, torch.zeros(shape), label)
 
 
@@ -404,65 +413,63 @@ def test_sizes_that_do_not_halve_are_refused(guided: Case, shape: tuple[int, ...
 
 
 def test_labels_go_to_networks_with_classes_and_only_to_them(guided: Case) -> None:
-    with pytest.raises(ArgumentError, match="wanted a label per image"):
+    with pytest.raises(ArgumentError, match="Give a label for each image"):
         guided.build().network(*guided.inputs[:2])
-    with pytest.raises(ArgumentError, match="wanted no label"):
+    with pytest.raises(ArgumentError, match="no classes"):
         read_case("improved").build().network(*guided.inputs)
 
 
 @pytest.mark.parametrize(
     ("flag", "value", "wanted"),
     [
-        ("num_heads", 0, "num_heads to be a positive whole number, was given 0"),
-        ("num_heads", True, "num_heads to be a positive whole number, was given True"),
-        ("num_head_channels", -2, "num_head_channels to be a positive whole number or -1"),
-        ("num_head_channels", 48, "num_head_channels that divides 64 channels, was given 48"),
-        ("num_heads", 3, "num_heads that divides 64 channels, was given 3"),
-        ("use_new_attention_order", "yes", "use_new_attention_order to be true or false, was given 'yes'"),
-        ("noise_schedule", "sqrt", "noise_schedule to be linear or cosine, was given 'sqrt'"),
-        ("noise_schedule", ["linear"], "noise_schedule to be linear or cosine"),
-        ("image_size", 33, "an image_size in multiples of 2, was given 33"),
-        ("num_channels", 32, "flags out of image_size, .*, was given num_channels"),
+        ("num_heads", 0, "settings: num_heads must be an integer from 1 to 1000000, not 0"),
+        ("num_head_channels", 48, "num_head_channels must divide 64 channels, which 48 does not"),
+        ("num_heads", 3, "num_heads must divide 64 channels, which 3 does not"),
+        ("image_size", 33, "image_size must be a multiple of 2 for this network, not 33"),
+        (
+            "num_channels",
+            32,
+            "settings: num_channels is not a known entry. The settings of guided-diffusion are ",
+        ),
     ],
 )
-def test_a_flag_that_does_not_fit_is_refused(flag: str, value: object, wanted: str) -> None:
+def test_a_setting_that_does_not_fit_is_refused(flag: str, value: object, wanted: str) -> None:
     case = read_case("guided")._replace(settings={})
-    with pytest.raises(ModelError, match=f"^wanted {wanted}"):
+    with pytest.raises(ModelError, match=f"^{wanted}"):
         case.build(**{flag: value})
 
 
 def test_only_networks_of_this_layout_match(guided: Case) -> None:
-    assert set(GUIDED_DIFFUSION.settings) == set(vars(Flags()))
-    assert not GUIDED_DIFFUSION.matches({})
-    assert not GUIDED_DIFFUSION.matches({f"model.diffusion_model.{name}": made for name, made in guided.state.items()})
-    assert not GUIDED_DIFFUSION.matches({"time_embed.0.weight": torch.zeros(1)})
+    assert set(FAMILY.settings) == set(chosen())
+    assert not FAMILY.matches({})
+    assert not FAMILY.matches({f"model.diffusion_model.{name}": made for name, made in guided.state.items()})
+    assert not FAMILY.matches({"time_embed.0.weight": torch.zeros(1)})
 
 
-def refused(state: State, given: str) -> None:
-    assert GUIDED_DIFFUSION.matches(state)
-    with pytest.raises(ModelError, match=f"^wanted .*, was given {given}") as refusal:
-        GUIDED_DIFFUSION.build(state, {})
-    assert str(refusal.value).count(": ") == 1
+def refused(state: State, reason: str) -> None:
+    assert FAMILY.matches(state)
+    with pytest.raises(ModelError, match=reason):
+        FAMILY.load(state, {})
 
 
 def test_networks_that_do_not_denoise_by_themselves_are_refused(guided: Case) -> None:
     upsampler = guided.state | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}
-    refused(upsampler, "an upsampler")
-    refused({name: made for name, made in guided.state.items() if not name.startswith("out")}, "a classifier")
+    refused(upsampler, "is an upsampler")
+    refused({name: made for name, made in guided.state.items() if not name.startswith("out")}, "is a classifier")
     texts = guided.state | {"input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight": torch.zeros(1)}
-    refused(texts, "one that attends to a text")
-    refused(guided.state | {"out.2.weight": torch.zeros(4, 32, 3, 3)}, "one with 3 channels in and 4 out")
+    refused(texts, "attends to a text")
+    refused(guided.state | {"out.2.weight": torch.zeros(4, 32, 3, 3)}, "has 3 channels in and 4 out")
 
 
 @pytest.mark.parametrize("name", ["out.2.weight", "input_blocks.4.0.out_layers.3.weight"])
 def test_an_incomplete_checkpoint_is_refused_by_what_is_missing(guided: Case, name: str) -> None:
-    refused({key: made for key, made in guided.state.items() if key != name}, f"one without {name}: ")
+    refused({key: made for key, made in guided.state.items() if key != name}, f"has no tensor {name}")
 
 
 def test_misfits_are_named(guided: Case) -> None:
     state = dict(guided.state) | {"alien": torch.zeros(1), "out.2.bias": torch.zeros(4)}
     del state["middle_block.1.qkv.bias"]
     with pytest.raises(
-        ModelError, match=r"no middle_block\.1\.qkv\.bias, an unknown alien, out\.2\.bias of shape \[4\]"
+        ModelError, match=r"middle_block\.1\.qkv\.bias is missing, alien is unknown, out\.2\.bias has the shape \[4\]"
     ):
         guided._replace(state=state).build()

@@ -1,6 +1,8 @@
 """A file of every family, in its own format, through everything that a model is for."""
 
 import json
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +157,15 @@ def test_a_file_of_no_known_family_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_model(tmp_path / "odd.safetensors")
     assert str(caught.value) == (
-        "wanted a checkpoint of guided-diffusion, ermongroup/ddim, denoising-diffusion-pytorch, edm, was given "
-        "odd.safetensors with the tensors a.weight, b.weight and so on: convert it to a diffusers folder"
+        "odd.safetensors: a checkpoint of an unknown family, with the tensors a.weight, b.weight and so on. Known are "
+        "guided-diffusion, ermongroup/ddim, denoising-diffusion-pytorch, edm. Convert it to a diffusers folder."
     )
+
+
+def test_the_registry_needs_no_torch() -> None:
+    code = (
+        "import sys; from ddim_edit.models.families.registry import FAMILIES; "
+        "assert all(family.title and family.help and family.files for family in FAMILIES.values()); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.single_file.reading import read_settings, read_states
+from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
 
 States = dict[str, Tensor]
 
@@ -100,26 +100,26 @@ WRAPPED: dict[str, tuple[object, States]] = {
 @pytest.mark.parametrize(("content", "wanted"), WRAPPED.values(), ids=WRAPPED)
 def test_a_wrapped_network_is_found(tmp_path: Path, content: object, wanted: States, legacy: bool) -> None:
     torch.save(content, tmp_path / "ckpt.pt", _use_new_zipfile_serialization=not legacy)
-    assert_same(read_states(tmp_path / "ckpt.pt"), wanted)
+    assert_same(read_state_dict(tmp_path / "ckpt.pt"), wanted)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin", ".PT"])
 def test_every_suffix_of_a_pickle_is_read(tmp_path: Path, suffix: str) -> None:
     torch.save(RAW, tmp_path / f"model{suffix}")
-    assert_same(read_states(tmp_path / f"model{suffix}"), RAW)
+    assert_same(read_state_dict(tmp_path / f"model{suffix}"), RAW)
 
 
 @pytest.mark.parametrize("content", [RAW, prefixed("module", RAW), both_copies()])
 def test_safetensors_are_unwrapped_as_pickles_are(tmp_path: Path, content: States) -> None:
     save_file({name: tensor.clone() for name, tensor in content.items()}, tmp_path / "model.safetensors")
     torch.save(content, tmp_path / "model.pt")
-    assert_same(read_states(tmp_path / "model.safetensors"), dict(read_states(tmp_path / "model.pt")))
+    assert_same(read_state_dict(tmp_path / "model.safetensors"), dict(read_state_dict(tmp_path / "model.pt")))
 
 
 def test_a_link_is_read_under_its_own_name(tmp_path: Path) -> None:
     torch.save(RAW, tmp_path / "0a1b2c")
     (tmp_path / "model.pt").symlink_to(tmp_path / "0a1b2c")
-    assert_same(read_states(tmp_path / "model.pt"), RAW)
+    assert_same(read_state_dict(tmp_path / "model.pt"), RAW)
 
 
 NAMES = st.from_regex(r"[a-z]{1,5}\.[0-9]\.(weight|bias)", fullmatch=True).filter(
@@ -147,7 +147,7 @@ def test_unwrapping_undoes_any_wrapping(
     for key in keys:
         content = {key: content, "epoch": 3}
     torch.save(content, tmp_path / "model.pt")
-    assert_same(read_states(tmp_path / "model.pt"), state)
+    assert_same(read_state_dict(tmp_path / "model.pt"), state)
 
 
 class Malicious:
@@ -166,8 +166,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
     content = {"model": RAW, "args": Malicious(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(ModelError) as refusal:
-        read_states(path)
-    for part in ("without running code", f"{os.system.__module__}.system", "safetensors.torch.save_file"):
+        read_state_dict(path)
+    for part in ("without running code", f"{os.system.__module__}.system", "save_file of safetensors"):
         assert part in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not marker.exists()
@@ -185,15 +185,18 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path
 )
 def test_what_a_pickle_wanted_to_load_is_named(tmp_path: Path, content: object, name: str) -> None:
     torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(ModelError, match=rf"a pickle that calls for \S*{name}: load it where you trust it"):
-        read_states(tmp_path / "model.pt")
+    with pytest.raises(
+        ModelError,
+        match=rf"the pickle calls \S*{name}, so it cannot be read without running code. Load it where you trust it",
+    ):
+        read_state_dict(tmp_path / "model.pt")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "model.pt")
-    with pytest.raises(ModelError, match="a TorchScript program: load it where you trust it"):
-        read_states(tmp_path / "model.pt")
+    with pytest.raises(ModelError, match=r"it is a TorchScript program, .* Load it where you trust it"):
+        read_state_dict(tmp_path / "model.pt")
 
 
 def saved(path: Path, content: object, legacy: bool = False) -> bytes:
@@ -222,8 +225,8 @@ BROKEN: dict[str, tuple[str, Callable[[Path], bytes]]] = {
 def test_a_broken_file_is_refused(tmp_path: Path, name: str, content: Callable[[Path], bytes]) -> None:
     path = tmp_path / name
     path.write_bytes(content(path))
-    with pytest.raises(ModelError, match=f"tensors in .*{name}, was given a broken file, or one of another kind"):
-        read_states(path)
+    with pytest.raises(ModelError, match=f"{name}: the file is broken, or of another kind"):
+        read_state_dict(path)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -234,7 +237,7 @@ def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path: Path, data: s
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "model.pt").write_bytes(content)
     with suppress(ModelError):
-        assert all(isinstance(tensor, Tensor) for tensor in read_states(tmp_path / "model.pt").values())
+        assert all(isinstance(tensor, Tensor) for tensor in read_state_dict(tmp_path / "model.pt").values())
 
 
 @pytest.mark.parametrize(
@@ -243,55 +246,45 @@ def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path: Path, data: s
 )
 def test_a_file_without_named_tensors_is_refused(tmp_path: Path, content: object, kind: str) -> None:
     torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(ModelError, match=f"tensors by name in .*, was given a {kind} without any"):
-        read_states(tmp_path / "model.pt")
+    with pytest.raises(ModelError, match=f"there are no tensors by name in this {kind}"):
+        read_state_dict(tmp_path / "model.pt")
 
 
 def test_a_dictionary_that_holds_itself_is_read(tmp_path: Path) -> None:
     content: dict[str, Any] = {"model": RAW}
     content |= dict.fromkeys("abcdefgh", content)
     torch.save(content, tmp_path / "model.pt")
-    assert_same(read_states(tmp_path / "model.pt"), RAW)
+    assert_same(read_state_dict(tmp_path / "model.pt"), RAW)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    with pytest.raises(ModelError, match=f"tensors in .*{name}, was given an empty file: fetch it again"):
-        read_states(tmp_path / name)
+    with pytest.raises(ModelError, match=f"{name}: the file is empty. Download it again"):
+        read_state_dict(tmp_path / name)
 
 
 def test_a_folder_a_missing_file_and_another_kind_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.pt").mkdir()
     (tmp_path / "model.pkl").write_bytes(b"1")
     for name, given_ in (
-        ("folder.pt", "the folder"),
-        ("absent.pt", "does not exist"),
-        ("model.pkl", r"\.bin, was given"),
+        ("folder.pt", "is a folder"),
+        ("absent.pt", "there is no such file"),
+        ("model.pkl", "checkpoint files end in"),
     ):
         with pytest.raises(ModelError, match=given_):
-            read_states(tmp_path / name)
+            read_state_dict(tmp_path / name)
 
 
 def test_settings_stand_beside_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    assert read_settings(path, ("image_size",)) == {}
+    assert read_settings(path) == {}
     (tmp_path / "model.json").write_text(json.dumps({"image_size": 64, "clip": None}))
-    assert read_settings(path, ("clip", "image_size")) == {"image_size": 64, "clip": None}
+    assert read_settings(path) == {"image_size": 64, "clip": None}
 
 
-@pytest.mark.parametrize(("allowed", "known"), [(("steps", "image_size"), "image_size, steps"), ((), "none")])
-def test_unknown_settings_are_refused_with_the_known_ones(tmp_path: Path, allowed: tuple[str, ...], known: str) -> None:
-    (tmp_path / "model.json").write_text('{"size": 64, "beta": 1}')
-    with pytest.raises(ModelError, match=rf"settings out of {known} in .*model\.json, was given 'beta', 'size':"):
-        read_settings(tmp_path / "model.pt", allowed)
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [("{", "cannot be read"), ("\xff", "cannot be read"), ("[" * 100_000, "cannot be read"), ("[1]", "given a list")],
-)
+@pytest.mark.parametrize(("text", "complaint"), [("{", "it is not JSON"), ("[1]", "it must be a JSON object")])
 def test_broken_settings_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
-    (tmp_path / "model.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=rf"JSON.* in .*model\.json.*{complaint}"):
-        read_settings(tmp_path / "model.pt", ())
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ModelError, match=rf"model\.json: {complaint}"):
+        read_settings(tmp_path / "model.pt")

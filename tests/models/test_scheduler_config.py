@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization, Prediction
 from ddim_edit.errors import DDIMEditError, ModelError
-from ddim_edit.models.process import Process, read_process
+from ddim_edit.models.scheduler_config import DiffusionProcess, read_scheduler_config
 
 from .. import tiny
 
@@ -53,15 +53,15 @@ def made(kind: str, **options: Any) -> Any:
         return getattr(Diffusers, kind)(**options)
 
 
-def saved(scheduler: Any, folder: Path) -> Process:
+def saved(scheduler: Any, folder: Path) -> DiffusionProcess:
     """The process of a scheduler's own file, in its place in a pipeline's folder."""
     scheduler.save_pretrained(folder / "scheduler")
-    return read_process(folder)
+    return read_scheduler_config(folder)
 
 
-def written(folder: Path, **config: Any) -> Process:
+def written(folder: Path, **config: Any) -> DiffusionProcess:
     tiny.write_json(folder / "scheduler_config.json", config)
-    return read_process(folder)
+    return read_scheduler_config(folder)
 
 
 def randn(count: int) -> Tensor:
@@ -69,7 +69,7 @@ def randn(count: int) -> Tensor:
     return torch.randn(count, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def assert_levels_are_theirs(process: Process, scheduler: Any) -> None:
+def assert_levels_are_theirs(process: DiffusionProcess, scheduler: Any) -> None:
     theirs = scheduler.alphas_cumprod.double()
     ours = torch.from_numpy(process.schedule.alpha_bar)
     torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=1e-7)  # theirs are float32 products
@@ -139,7 +139,7 @@ def test_a_straight_path_is_asked_and_read_as_its_scheduler_does(tmp_path: Path,
     assert_straight(saved(scheduler, tmp_path), scheduler.sigmas.double(), scheduler.timesteps.double())
 
 
-def assert_straight(process: Process, sigmas: Tensor, indices: Tensor) -> None:
+def assert_straight(process: DiffusionProcess, sigmas: Tensor, indices: Tensor) -> None:
     """x' = (1 - tau) x0 + tau eps at index T tau, and the velocity is eps - x0."""
     assert process.parametrization.name == "flow_prediction"
     schedule, (x0, eps) = process.schedule, randn(2)
@@ -236,5 +236,5 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 def test_a_broken_config_is_named(tmp_path: Path, name: str) -> None:
     BROKEN[name](tmp_path / "scheduler_config.json")
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
-        read_process(tmp_path)
+        read_scheduler_config(tmp_path)
     assert "scheduler_config.json" in str(caught.value)

@@ -1,4 +1,9 @@
-"""A network rewritten for the CPU that it runs on: faster layers, the same answers but for rounding."""
+"""Faster layers for networks on CPUs, which compute the same up to rounding.
+
+Measured on faces64 with one thread, both interleaved: the network with Winograd convolutions is 1.06 times as fast at
+batch 1, and 1.21 times at batch 4, as with weights in oneDNN's layout alone. So Winograd pays for batches of a few
+images or more, and hardly for single ones.
+"""
 
 from functools import cache, cached_property
 from itertools import pairwise
@@ -13,63 +18,66 @@ from ddim_edit.models.layers import GroupNormAct
 _FEW_PIXELS = 1024
 """PyTorch normalises bfloat16 maps of fewer pixels up to ten times slower than float32 ones."""
 _WIDE, _TILES = 128, 16
-"""Channels and tiles of one picture; below either, a direct convolution is faster. Batches play no part in it: how a
-picture is rounded must not depend on the pictures beside it."""
+"""Channels, and tiles of one image; below either, a direct convolution is faster. Batches play no part in it: how an
+image is rounded must not depend on the images beside it."""
 _CHUNK = 2 << 20
 """Bytes of transformed tiles at work at once: more would leave the caches."""
 
 
-def packed(network: nn.Module) -> nn.Module:
-    """The network itself, its layers replaced by faster ones that cannot be trained, moved, cast or saved.
+def optimize_for_cpu(network: nn.Module) -> nn.Module:
+    """Replace layers of a network by faster ones, which cannot be trained, moved, cast or saved, and return it.
 
-    To be called once, on a channels_last network in its device and dtype; away from CPUs, and for dtypes that oneDNN
+    Call it once, on a channels_last network in its final device and dtype; away from CPUs, and for dtypes that oneDNN
     does not convolve here, nothing changes. Convolutions get their weights in oneDNN's own layout; in float32, wide 3x3
-    ones of large maps become `Winograd`; in bfloat16, norms of small maps are worked out in float32.
+    ones of large maps become `WinogradConv2d`; in bfloat16, norms of small maps are computed in float32.
     """
     weight = next(network.parameters(), None)
     if weight is not None and weight.device.type == "cpu" and _can_convolve(weight.dtype):
         for module in list(network.modules()):
-            _pack_children(module)
+            _replace_children(module)
     return network
 
 
-def _pack_children(module: nn.Module) -> None:
-    # What doubles a map is registered right before the convolution that it is called right before.
-    for (before, double), (name, child) in pairwise([("", nn.Identity()), *module.named_children()]):
+def _replace_children(module: nn.Module) -> None:
+    # An nn.Upsample is assumed to be registered right before the convolution that takes its output.
+    for (before, previous), (name, child) in pairwise([("", nn.Identity()), *module.named_children()]):
         if isinstance(child, nn.GroupNorm) and child.weight.dtype == torch.bfloat16:
-            setattr(module, name, _Norm(child))
-        elif type(child) is nn.Conv2d and _is_wide(child) and _doubles(double):
-            setattr(module, before, nn.Identity())
-            setattr(module, name, Winograd(child, DOUBLED, nn.Sequential(double, Direct(child))))
+            setattr(module, name, Float32GroupNorm(child))
         elif type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str):
-            direct = Direct(child)
-            setattr(module, name, Winograd(child, PLAIN, direct) if _is_wide(child) else direct)
+            packed = PackedConv2d(child)
+            if not _suits_winograd(child):
+                setattr(module, name, packed)
+            elif isinstance(previous, nn.Upsample) and previous.mode == "nearest" and previous.scale_factor == 2:
+                setattr(module, before, nn.Identity())
+                setattr(module, name, WinogradConv2d(child, UPSAMPLED, nn.Sequential(previous, packed)))
+            else:
+                setattr(module, name, WinogradConv2d(child, PLAIN, packed))
 
 
-def _is_wide(conv: nn.Conv2d) -> bool:
+def _suits_winograd(conv: nn.Conv2d) -> bool:
     same = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
     wide = conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= _WIDE
-    return same and wide and conv.padding_mode == "zeros" and conv.weight.dtype == torch.float32
-
-
-def _doubles(module: nn.Module) -> bool:
-    return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor == 2
+    return same and wide and conv.weight.dtype == torch.float32
 
 
 @cache
 def _can_convolve(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's convolution is there, and right: PyTorch keeps it private, and promises nothing."""
+    """Return whether oneDNN's convolution is there, and right: PyTorch keeps it private, and promises nothing."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         x = torch.randn(2, 16, 8, 8).to(dtype=dtype, memory_format=torch.channels_last)
         conv = nn.Conv2d(16, 32, 3, padding=1).to(dtype).to(memory_format=torch.channels_last)
         try:
-            return torch.allclose(Direct(conv)(x), conv(x), rtol=0, atol=16 * torch.finfo(dtype).eps)
+            return torch.allclose(PackedConv2d(conv)(x), conv(x), rtol=0, atol=16 * torch.finfo(dtype).eps)
         except (AttributeError, RuntimeError):
             return False
 
 
-class Direct(nn.Module):
-    """A 2D convolution whose weights are laid out once; knows no padding but zeros, and no gradients."""
+class PackedConv2d(nn.Module):
+    """A 2D convolution whose weights are laid out once; knows no padding but zeros, and no gradients.
+
+    Args:
+        conv: the convolution to run.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -78,18 +86,20 @@ class Direct(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach(), *self.settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the convolution: [B, inputs, H, W] -> [B, outputs, H', W'] in the dtype of the weights."""
+        """Return the convolution of x [B, inputs, H, W], [B, outputs, H', W'] in the dtype of the weights."""
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.weight, self.bias, *self.settings, "none", [], None
         )
         return out
 
 
-class Scheme(NamedTuple):
-    """How a row of 4 outputs is had from few products; a square of them goes through it both ways.
+class WinogradTransform(NamedTuple):
+    """The matrices B^T, G and A^T that make 4 outputs of a row from few products; a tile goes through them both ways.
 
-    4 outputs = write [4, points] ((weigh [points, 3] kernel) * (read [points, window] inputs)); windows begin `step`
-    inputs apart.
+    4 outputs = A^T [4, points] ((G [points, 3] kernel) * (B^T [points, window] inputs)); windows begin `step` inputs
+    apart.
+
+    Fields: read is B^T, weigh is G, write is A^T.
     """
 
     read: Tensor
@@ -102,13 +112,14 @@ class Scheme(NamedTuple):
         return self.read.shape[1] - 2
 
     @classmethod
-    def at(cls, sees: Tensor) -> Self:
-        """Through the points 0, 1, -1, 2, -2 and infinity, for a window [6] that `sees` [6, window] inputs."""
-        read = _READ @ sees
+    def of_window(cls, inputs: Tensor) -> Self:
+        """Return the transform F(4, 3) for a window [6] made of `inputs` [6, window]; points that it leaves 0 go."""
+        read = _READ @ inputs
         needed = read.any(1)
         return cls(read[needed], _WEIGH[needed], _WRITE[:, needed])
 
 
+# F(4, 3) of Winograd's algorithm through the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, section 4.1).
 _READ = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
@@ -134,66 +145,74 @@ _WEIGH = torch.tensor(
 _WRITE = torch.tensor(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
 )
-PLAIN = Scheme.at(torch.eye(6, dtype=torch.float64))
+PLAIN = WinogradTransform.of_window(torch.eye(6, dtype=torch.float64))
 """Of a map as it is: 36 products for 16 outputs, where 144 are needed directly."""
-DOUBLED = Scheme.at(torch.eye(4, dtype=torch.float64)[[0, 1, 1, 2, 2, 3]])
-"""Of a map that would be doubled first, to the nearest pixel: one point sees nothing, so 25 products do."""
+UPSAMPLED = WinogradTransform.of_window(torch.eye(4, dtype=torch.float64)[[0, 1, 1, 2, 2, 3]])
+"""Of a map that is doubled to the nearest pixel first: one point is always 0, so 25 products suffice."""
 
 
-class Winograd(nn.Module):
+class WinogradConv2d(nn.Module):
     """A 3x3 convolution by few products, to some 3e-6 of its values in float32; holds up to 4 times the weights.
 
-    out = A ((G k G^T) * (B^T d B)) A^T for each 4x4 of outputs, summed over channels between the brackets.
-
-    Maps that are no whole windows, or fewer than 16, are convolved directly.
+    out = A^T ((G k G^T) * (B^T d B)) A for each 4x4 of outputs, summed over channels between the brackets. Maps that
+    are no whole windows, or have fewer than 16, are convolved directly.
 
     Args:
         conv: 3x3, stride and padding 1.
-        scheme: A, G and B.
-        direct: what answers alike.
+        transform: A, G and B.
+        direct: the same convolution by other means.
 
-    Winograd (1980); Lavin and Gray (2016), "Fast Algorithms for Convolutional Neural Networks".
+    References:
+        Winograd, "Arithmetic Complexity of Computations", SIAM, 1980.
+        Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308.
     """
 
-    def __init__(self, conv: nn.Conv2d, scheme: Scheme, direct: nn.Module) -> None:
+    def __init__(self, conv: nn.Conv2d, transform: WinogradTransform, direct: nn.Module) -> None:
         super().__init__()
-        self.scheme, self.direct = scheme, direct
+        self.transform, self.direct = transform, direct
         self.kernel = conv.weight.detach()
         self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-        self.read, self.write = (torch.kron(way, way).float() for way in (scheme.read, scheme.write))
+        # Both ways at once: vec(B^T d B) = (B^T kron B^T) vec(d), one product of matrices for all tiles.
+        self.read = torch.kron(transform.read, transform.read).float()
+        self.write = torch.kron(transform.write, transform.write).float()
 
     @cached_property
     def weight(self) -> Tensor:
-        """The transformed kernel [points^2, inputs, outputs], made when a map first needs it."""
-        weigh = self.scheme.weigh
+        """The transformed kernel [points^2, inputs, outputs], made in float64 when a map first needs it."""
+        weigh = self.transform.weigh
         made = torch.einsum("ak,oikl,bl->abio", weigh, self.kernel.double(), weigh)
         return made.flatten(0, 1).float().contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, 4 H / step, 4 W / step], channels_last."""
+        """Return the convolution of x [B, inputs, H, W]: [B, outputs, 4 H / step, 4 W / step], channels_last."""
         batch, _, height, width = x.shape
-        (rows, rest), (columns, rest_) = divmod(height, self.scheme.step), divmod(width, self.scheme.step)
-        if rest or rest_ or rows * columns < _TILES:
+        step = self.transform.step
+        rows, columns = height // step, width // step
+        if height % step or width % step or rows * columns < _TILES:
             out: Tensor = self.direct(x)
             return out
         outputs, inputs = self.kernel.shape[:2]
         made = x.new_empty(batch, rows, 4, columns, 4, outputs)
         chunk = max(1, _CHUNK // (4 * len(self.weight) * max(inputs, outputs) * rows * columns))
-        for pictures, answers in zip(torch.split(x, chunk), torch.split(made, chunk), strict=True):
-            self._answer(pictures, answers.permute(2, 4, 0, 1, 3, 5))
+        for part, filled in zip(torch.split(x, chunk), torch.split(made, chunk), strict=True):
+            self._convolve(part, filled.permute(2, 4, 0, 1, 3, 5))
         return made.view(batch, 4 * rows, 4 * columns, outputs).permute(0, 3, 1, 2)
 
-    def _answer(self, x: Tensor, out: Tensor) -> None:
+    def _convolve(self, x: Tensor, out: Tensor) -> None:
         """Fill out [4, 4, B, rows, columns, outputs]."""
-        step = self.scheme.step
+        step = self.transform.step
         windows = F.pad(x, (1, 1, 1, 1)).unfold(2, step + 2, step).unfold(3, step + 2, step)
         tiles = windows.permute(4, 5, 0, 2, 3, 1).reshape((step + 2) ** 2, -1)
         products = torch.bmm((self.read @ tiles).view(len(self.weight), -1, x.shape[1]), self.weight)
         torch.add((self.write @ products.flatten(1)).view(out.shape), self.bias, out=out)
 
 
-class _Norm(GroupNormAct):
-    """A group norm of bfloat16 maps, in float32 where they are small."""
+class Float32GroupNorm(GroupNormAct):
+    """A group norm of bfloat16 maps that is computed in float32 where they are small.
+
+    Args:
+        norm: the norm to run; its parameters are shared.
+    """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         activation = norm.activation if isinstance(norm, GroupNormAct) else nn.Identity()
@@ -203,6 +222,7 @@ class _Norm(GroupNormAct):
         self.weight32, self.bias32 = norm.weight.detach().float(), norm.bias.detach().float()
 
     def normalize(self, x: Tensor) -> Tensor:
+        """Return norm(x), without embedding and activation."""
         if x[0, 0].numel() >= _FEW_PIXELS:
             return super().normalize(x)
         return F.group_norm(x.float(), self.num_groups, self.weight32, self.bias32, self.eps).to(x.dtype)

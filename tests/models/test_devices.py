@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ddim_edit.diffusion.bottleneck import Bottleneck
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.models.placement import PRECISIONS, DeviceNetwork, Precision, dtype_name, find_device, state_device
+from ddim_edit.models.devices import PRECISIONS, DeviceNetwork, Precision, dtype_name, find_device, state_device
 from ddim_edit.precision import HAS_FP32_PRECISION
 
 
@@ -70,7 +70,7 @@ def test_every_name_of_a_dtype_has_a_full_one(name: str, full: str) -> None:
 
 def test_other_dtypes_are_refused() -> None:
     for name in ("int8", "", "float64", "Float32"):
-        with pytest.raises(ArgumentError, match=r"wanted a dtype out of float32, tf32, bfloat16, float16"):
+        with pytest.raises(ArgumentError, match=r"dtype must be one of float32, tf32, bfloat16, float16"):
             dtype_name(name)
 
 
@@ -213,13 +213,13 @@ def test_cards_may_be_asked_for_by_number(machine: pytest.MonkeyPatch) -> None:
     with_cards(machine, 2)
     for name in ("cpu", "cuda", "cuda:0", "cuda:1"):
         assert find_device(name) == torch.device(name)
-    with pytest.raises(ArgumentError, match=r"cuda, cpu, cuda:0, cuda:1\), was given cuda:2"):
+    with pytest.raises(ArgumentError, match=r"no device cuda:2, only cuda, cpu, cuda:0, cuda:1\."):
         find_device("cuda:2")
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps", "tpu", "cpu:x", "cuda:0", "", "CPU"])
 def test_devices_that_are_not_here_are_refused(machine: pytest.MonkeyPatch, name: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"^wanted a device of this machine \(cpu\), was given {name}: "):
+    with pytest.raises(ArgumentError, match=rf"^This machine has no device {name}, only cpu\."):
         find_device(name)
 
 

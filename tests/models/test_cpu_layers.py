@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddim_edit.models import packing
-from ddim_edit.models.packing import DOUBLED, PLAIN, Direct, Scheme, Winograd, packed
-from ddim_edit.models.unet.checkpoint import load_unet
+from ddim_edit.models.cpu_layers import (
+    PLAIN,
+    UPSAMPLED,
+    PackedConv2d,
+    WinogradConv2d,
+    WinogradTransform,
+    optimize_for_cpu,
+)
+from ddim_edit.models.unet.network import load_unet
 
 from .twins import LAYERS, SMALL, TIMES, Config, Diffusers, images, twins
 
@@ -52,18 +59,18 @@ def test_a_scheme_is_exact(seed: int) -> None:
 @given(seeds)
 def test_a_scheme_of_doubled_rows_is_exact_and_spares_a_product(seed: int) -> None:
     row, kernel = noise(4, seed=seed), noise(3, seed=seed + 1)
-    made = DOUBLED.write @ ((DOUBLED.weigh @ kernel) * (DOUBLED.read @ row))
+    made = UPSAMPLED.write @ ((UPSAMPLED.weigh @ kernel) * (UPSAMPLED.read @ row))
     torch.testing.assert_close(made, row.repeat_interleave(2)[1:-1].unfold(0, 3, 1) @ kernel)
-    assert len(DOUBLED.weigh) == 5
+    assert len(UPSAMPLED.weigh) == 5
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("scheme", "height", "width"), [(PLAIN, 16, 20), (DOUBLED, 8, 12)])
+@pytest.mark.parametrize(("transform", "height", "width"), [(PLAIN, 16, 20), (UPSAMPLED, 8, 12)])
 @torch.inference_mode()
-def test_winograd_convolves(scheme: Scheme, height: int, width: int, bias: bool) -> None:
+def test_winograd_convolves(transform: WinogradTransform, height: int, width: int, bias: bool) -> None:
     conv, x = wide(bias), maps(3, 128, height, width)
-    whole: nn.Module = conv if scheme is PLAIN else on_doubled(conv)
-    fast = Winograd(conv, scheme, nn.Identity())
+    whole: nn.Module = conv if transform is PLAIN else on_doubled(conv)
+    fast = WinogradConv2d(conv, transform, nn.Identity())
     made = fast(x)
     assert_near(made, whole.double()(x.double()), 1e-5)
     assert made.is_contiguous(memory_format=torch.channels_last)
@@ -72,14 +79,14 @@ def test_winograd_convolves(scheme: Scheme, height: int, width: int, bias: bool)
 @torch.inference_mode()
 def test_winograd_leaves_small_and_uneven_maps_to_the_direct_way() -> None:
     conv = wide()
-    fast = Winograd(conv, PLAIN, conv)
+    fast = WinogradConv2d(conv, PLAIN, conv)
     for shape in ((1, 128, 12, 16), (1, 128, 18, 16), (1, 128, 16, 21)):
         assert torch.equal(fast(maps(*shape)), conv(maps(*shape)))
 
 
 @torch.inference_mode()
 def test_chunks_of_a_batch_are_worked_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast, x = Winograd(wide(), PLAIN, nn.Identity()), maps(3, 128, 16, 16)
+    fast, x = WinogradConv2d(wide(), PLAIN, nn.Identity()), maps(3, 128, 16, 16)
     whole = fast(x)
     monkeypatch.setattr(packing, "_CHUNK", 1)
     torch.testing.assert_close(fast(x), whole, rtol=1e-5, atol=1e-6)
@@ -87,7 +94,7 @@ def test_chunks_of_a_batch_are_worked_out_alike(monkeypatch: pytest.MonkeyPatch)
 
 @torch.inference_mode()
 def test_a_picture_is_rounded_alike_beside_any_others() -> None:
-    fast, x = Winograd(wide(), PLAIN, nn.Identity()), maps(3, 128, 16, 16)
+    fast, x = WinogradConv2d(wide(), PLAIN, nn.Identity()), maps(3, 128, 16, 16)
     assert torch.equal(fast(torch.cat((x[:1], 7 * x[1:])))[:1], fast(x)[:1])
 
 
@@ -97,7 +104,7 @@ def test_a_picture_is_rounded_alike_beside_any_others() -> None:
 def test_a_packed_network_answers_as_before(config: Config) -> None:
     ours, _ = twins(config)
     before = ours(images(ours.config), TIMES)
-    torch.testing.assert_close(packed(ours)(images(ours.config), TIMES), before, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(optimize_for_cpu(ours)(images(ours.config), TIMES), before, rtol=1e-3, atol=1e-4)
     assert not any(type(module) is nn.Conv2d for module in ours.modules())
 
 
@@ -105,8 +112,8 @@ def test_a_packed_network_answers_as_before(config: Config) -> None:
 @torch.inference_mode()
 def test_the_packed_packaged_model_answers_as_it_does_in_diffusers() -> None:
     theirs = Diffusers.from_pretrained(FACES64, torch_dtype=torch.float32).eval()
-    ours, x = packed(load_unet(FACES64)), noise(2, 3, 32, 64).float()
-    assert sum(isinstance(module, Winograd) for module in ours.modules()) > 10
+    ours, x = optimize_for_cpu(load_unet(FACES64)), noise(2, 3, 32, 64).float()
+    assert sum(isinstance(module, WinogradConv2d) for module in ours.modules()) > 10
     torch.testing.assert_close(ours(x, TIMES), theirs(x, TIMES).sample, rtol=1e-5, atol=1e-5)
 
 
@@ -117,7 +124,7 @@ def test_a_packed_bottleneck_is_read_and_shifted() -> None:
     output, h = ours.read(x, TIMES)
     shift = 0.1 * torch.ones_like(h[0])
     _, moved = ours.shifted(x, TIMES, shift)
-    packed(ours)
+    optimize_for_cpu(ours)
     for fast, plain in zip((*ours.read(x, TIMES), ours.shifted(x, TIMES, shift)[1]), (output, h, moved), strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
 
@@ -127,7 +134,7 @@ def test_a_packed_bottleneck_is_read_and_shifted() -> None:
 def test_doubling_and_convolution_become_one() -> None:
     whole, x = on_doubled(wide()), maps(1, 128, 8, 8)
     exact = on_doubled(wide()).double()(x.double())
-    assert_near(packed(whole)(x), exact, 1e-5)
+    assert_near(optimize_for_cpu(whole)(x), exact, 1e-5)
     assert isinstance(whole[0], nn.Identity)
 
 
@@ -136,7 +143,7 @@ def test_doubling_and_convolution_become_one() -> None:
 def test_small_maps_are_normed_in_float32_when_packed() -> None:
     norm, x = nn.GroupNorm(8, 32).bfloat16(), maps(2, 32, 8, 8).bfloat16()
     exact = F.group_norm(x.double(), 8)
-    (fast,) = packed(nn.Sequential(norm))
+    (fast,) = optimize_for_cpu(nn.Sequential(norm))
     assert type(fast) is not nn.GroupNorm
     near = exact.bfloat16()
     torch.testing.assert_close(fast(x), near, rtol=2**-7, atol=0)  # a unit in the last place
@@ -151,7 +158,7 @@ def test_a_packed_bfloat16_network_is_as_near_float32_as_before() -> None:
     ours, x = load_unet(FACES64), noise(1, 3, 32, 32).float()
     exact = ours(x, TIMES[:1])
     before = (ours.bfloat16()(x.bfloat16(), TIMES[:1]).float() - exact).norm()
-    after = (packed(ours)(x.bfloat16(), TIMES[:1]).float() - exact).norm()
+    after = (optimize_for_cpu(ours)(x.bfloat16(), TIMES[:1]).float() - exact).norm()
     assert after < 1.1 * before < 0.03 * exact.norm()
 
 
@@ -166,24 +173,24 @@ def test_convolutions_that_do_more_are_left_alone() -> None:
         nn.Conv2d(16, 16, 3, padding="same"),
         nn.Conv2d(16, 16, 3, 1, 1, padding_mode="reflect"),
     ]
-    assert list(packed(nn.Sequential(*layers))) == layers
+    assert list(optimize_for_cpu(nn.Sequential(*layers))) == layers
 
 
 def test_a_dtype_that_cannot_be_packed_is_left_alone() -> None:
     ours = twins(SMALL)[0].double()
     before = list(ours.modules())
-    assert list(packed(ours).modules()) == before
+    assert list(optimize_for_cpu(ours).modules()) == before
 
 
 def test_nothing_is_packed_where_onednn_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: Direct, x: Tensor) -> Tensor:
+    def fails(self: PackedConv2d, x: Tensor) -> Tensor:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(Direct, "forward", fails)
+    monkeypatch.setattr(PackedConv2d, "forward", fails)
     packing._can_convolve.cache_clear()
     ours, _ = twins(SMALL)
     before = list(ours.modules())
-    assert list(packed(ours).modules()) == before
+    assert list(optimize_for_cpu(ours).modules()) == before
     packing._can_convolve.cache_clear()
 
 
@@ -191,7 +198,7 @@ def test_packing_leaves_the_random_numbers_alone() -> None:
     packing._can_convolve.cache_clear()
     ours = twins(SMALL)[0]
     torch.manual_seed(3)
-    packed(ours)
+    optimize_for_cpu(ours)
     drawn = torch.rand(3)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(3), drawn)

@@ -1,0 +1,162 @@
+"""Read a checkpoint that is one file, and the settings beside it. Nothing in a file is ever run."""
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ddim_edit.errors import ModelError
+from ddim_edit.io import schema
+from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
+
+if TYPE_CHECKING:
+    from ddim_edit.models.checkpoint import StateDict
+
+# ermongroup/ddim saves a list with these contents: https://github.com/ermongroup/ddim/blob/main/runners/diffusion.py
+_ERMONGROUP_LIST = ("model", "optimizer", "epoch", "step", "ema")
+# ema-pytorch tells its two copies of a network apart by these.
+_ONLINE, _AVERAGED = "online_model.", "ema_model."
+# DataParallel and torch.compile put these into the names of parameters.
+_WRAPPERS = {"module", "_orig_mod"}
+_MOST_INFLATED = 4
+"""How many times as large as its file a checkpoint may be; torch compresses nothing but TorchScript's code."""
+_RESAVE = (
+    "Load it where you trust it, with the code that wrote it, and save its state_dict with save_file of safetensors."
+)
+
+
+def read_state_dict(path: Path) -> "StateDict":
+    """Return the tensors of the network in a checkpoint file, by name; averaged weights come before raw ones.
+
+    Training scripts wrap state dicts in dictionaries, in ermongroup's list, in ema-pytorch's `ema_model.`; all that is
+    taken off, as are `module.` and `_orig_mod.` in names. The state dict with the most tensors is the network. One
+    under a key with the word "ema" takes its place if it lacks none of its weights and biases, and is completed with
+    what else it lacks (buffers). Optimizers and counters are left out. Averages without names (`shadow_params`) are
+    not found.
+
+    Args:
+        path: a .safetensors, .pt, .pth, .ckpt or .bin file, or a link to one.
+
+    Raises:
+        ModelError: no such file, one of another kind, broken, without named tensors, or a pickle that would run code.
+    """
+    if path.is_dir():
+        raise ModelError(f"{path}: this is a folder. Name the checkpoint file in it.")
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file. Check the spelling.")
+    suffix = path.suffix.lower()
+    if suffix not in SINGLE_FILE_SUFFIXES:
+        known = ", ".join(SINGLE_FILE_SUFFIXES)
+        raise ModelError(f"{path}: checkpoint files end in {known}. Save the state_dict with save_file of safetensors.")
+    if not path.stat().st_size:
+        raise ModelError(f"{path}: the file is empty. Download it again.")
+    content = _load_safetensors(path) if suffix == ".safetensors" else _load_pickle(path)
+    kind = type(content).__name__
+    if isinstance(content, list | tuple):
+        content = {
+            name: part for name, part in zip(_ERMONGROUP_LIST, content, strict=False) if isinstance(part, Mapping)
+        }
+    raw: StateDict = {}
+    averaged: StateDict = {}
+    for is_average, state in _find_state_dicts(content):
+        if is_average:
+            averaged = max(averaged, state, key=len)
+        else:
+            raw = max(raw, state, key=len)
+    state = _complete(averaged, raw)
+    if not state:
+        raise ModelError(f"{path}: there are no tensors by name in this {kind}. Save a network's state_dict().")
+    return state
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what stands in NAME.json beside the checkpoint NAME.pt, unchecked; nothing where there is no such file.
+
+    Raises:
+        ModelError: it is not a JSON object.
+    """
+    beside = path.with_suffix(".json")
+    return schema.read_json(beside, ModelError, "Correct it, or remove it.") if beside.is_file() else {}
+
+
+def _load_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _broken(path) from error
+
+
+def _load_pickle(path: Path) -> object:
+    """Return what torch unpickles when it may build nothing but tensors and containers."""
+    zipped = zipfile.is_zipfile(path)
+    try:
+        if zipped:
+            # torch never compresses tensors; a file that does may inflate to any size.
+            with zipfile.ZipFile(path) as archive:
+                size = sum(part.file_size for part in archive.infolist())
+            if size > max(_MOST_INFLATED * path.stat().st_size, 1 << 20):
+                raise ModelError(f"{path}: the file would inflate to {size:,} bytes. Save it anew with torch.save.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles, which it then refuses or reads
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except ModelError:
+        raise
+    except Exception as error:  # an unpickler that meets a broken file raises anything at all
+        if isinstance(error, pickle.UnpicklingError) and (called := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            problem = f"the pickle calls {called[1][:80]}, so it cannot be read without running code"
+        elif "TorchScript" in str(error):
+            problem = "it is a TorchScript program, which cannot be read without running code"
+        else:
+            raise _broken(path) from error
+        raise ModelError(f"{path}: {problem}. {_RESAVE}") from error
+
+
+def _broken(path: Path) -> ModelError:
+    return ModelError(
+        f"{path}: the file is broken, or of another kind. Download it again, or save its state_dict with save_file of "
+        "safetensors."
+    )
+
+
+def _find_state_dicts(content: object) -> Iterator[tuple[bool, "StateDict"]]:
+    """Yield every state dict in there, and whether it is an average."""
+    # Not recursive: a pickle may be nested deeply, or hold itself. Optimizers keep their tensors below numbers or in
+    # lists, which are not followed.
+    found: list[tuple[bool, object]] = [(False, content)]
+    seen: set[int] = set()
+    for is_average, part in found:
+        if not isinstance(part, Mapping) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        tensors: dict[str, Tensor] = {}
+        for name, value in part.items():
+            if isinstance(name, str):
+                found.append((is_average or _means_average(name), value))
+                if isinstance(value, Tensor):
+                    tensors[".".join(each for each in name.split(".") if each not in _WRAPPERS)] = value.detach()
+        # ema-pytorch puts two state dicts into one, and its counters beside them.
+        for prefix, averaged in ((_ONLINE, False), (_AVERAGED, True)):
+            names = [name for name in tensors if name.startswith(prefix)]
+            yield averaged, {name.removeprefix(prefix): tensors.pop(name) for name in names}
+        yield is_average, tensors
+
+
+def _means_average(key: str) -> bool:
+    return re.search(r"(?<![a-z])ema(?![a-z])", key.lower()) is not None
+
+
+def _complete(averaged: "StateDict", raw: "StateDict") -> "StateDict":
+    """Return the averaged copy with the buffers that only the raw one has; the raw one if weights are among these."""
+    lacking = {name: tensor for name, tensor in raw.items() if name not in averaged}
+    if not averaged or any(name.endswith((".weight", ".bias")) for name in lacking):
+        return raw
+    # Where nothing is in common they are two networks, and the average is one of its own.
+    return {**lacking, **averaged} if len(lacking) < len(raw) else averaged

@@ -1,0 +1,29 @@
+"""DiT, the class-conditional diffusion transformer (facebook/DiT-XL-2-256).
+
+References:
+    Peebles, Xie, "Scalable Diffusion Models with Transformers", ICCV 2023, arXiv:2212.09748.
+"""
+
+from __future__ import annotations
+
+from ddim_edit.errors import ModelError
+from ddim_edit.io import schema
+from ddim_edit.models.checkpoint import Classes
+from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, call_with_class
+
+
+def _classes(config: Config) -> Classes:
+    count = schema.read_entry(config, "num_embeds_ada_norm", COUNT, 1000, source="config.json", error=ModelError)
+    # The label after the last class was trained by dropping labels, for classifier-free guidance.
+    return Classes(count, none=count)
+
+
+FAMILY = DiffusersFamily(
+    name="dit",
+    title="DiT (facebook/DiT-XL-2-256)",
+    help="Classes, learned variances and autoencoder are read from the folder. No h-space.",
+    order=40,
+    network="DiTTransformer2DModel",
+    classes=_classes,
+    call=call_with_class,
+)

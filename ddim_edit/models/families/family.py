@@ -1,0 +1,197 @@
+"""What the registry knows of a family of checkpoints. Importing this needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ddim_edit.diffusion.schedules import NoiseSchedule
+from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.io import schema
+from ddim_edit.models.checkpoint import Classes, Size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+    from ddim_edit.models.checkpoint import Checkpoint, StateDict
+    from ddim_edit.models.conditioning import Conditioning
+
+Settings = Mapping[str, Any]
+"""What the weights of a single file do not tell, as JSON values under the names of the family's own code."""
+Config = Mapping[str, Any]
+"""The config of a network of diffusers."""
+
+SINGLE_FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+COUNT = schema.int_between(1, 1_000_000)
+"""The check for levels, sizes and heads: no checkpoint has more, and a schedule of more would fill the memory."""
+
+
+@dataclass(frozen=True)
+class SingleFileFamily:
+    """Checkpoints of one code base, each of which is one file with a state dict.
+
+    Args:
+        name: what users call it; key of the registry.
+        title: heading in tables: which checkpoints they are.
+        help: how they are recognised and what is assumed, in a sentence or two.
+        order: position in tables.
+        settings: a check for each setting that may stand in NAME.json beside NAME.pt.
+        matches: whether a state dict is one of this family, by the names (and shapes) of its tensors.
+        build: makes the checkpoint of a state dict that matches. What neither weights nor settings tell is assumed as
+            in the family's released checkpoints.
+    """
+
+    name: str
+    title: str
+    help: str
+    order: int
+    settings: schema.Schema
+    matches: Callable[[StateDict], bool]
+    build: Callable[[StateDict, Settings], Checkpoint]
+
+    @property
+    def files(self) -> str:
+        """The files that it comes in."""
+        return f"one file: {', '.join(SINGLE_FILE_SUFFIXES)}"
+
+    def load(self, state: StateDict, settings: Settings, source: str = "settings") -> Checkpoint:
+        """Return the checkpoint of a state dict that matches.
+
+        Args:
+            state: the state dict.
+            settings: JSON values by the names in `settings`.
+            source: where the settings come from, for errors.
+
+        Raises:
+            ModelError: unknown settings or values that mean nothing, or tensors that make no network of the family.
+        """
+        known = {name: check for name, check in self.settings.items() if name in settings}
+        if problem := schema.find_problem(settings, known, closed=True):
+            raise ModelError(f"{source}: {problem}. The settings of {self.name} are {', '.join(self.settings)}.")
+        try:
+            return self.build(state, settings)
+        except ArgumentError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            # Names and shapes that contradict one another fail wherever a family first meets them.
+            raise ModelError(
+                f"The tensors of this {self.name} checkpoint do not fit together ({type(error).__name__}). "
+                "Download the file again."
+            ) from error
+
+
+class NetworkShape(NamedTuple):
+    """Channels of a network's input and output, and the size (in cells) that it was trained on, if it tells."""
+
+    in_channels: int
+    out_channels: int
+    sample_size: object
+
+
+@dataclass(frozen=True)
+class TextPipeline:
+    """The pipeline of diffusers that encodes a family's prompts.
+
+    Args:
+        name: its class.
+        network: which of its components the network is.
+        text_encoders: its text encoders; each has a tokenizer of the same name with "tokenizer" for "text_encoder".
+        encode: called with the pipeline, a text, the device and the image size (H, W): what the network gets for it.
+        optional: components that a checkpoint may lack.
+        options: further arguments of its constructor.
+    """
+
+    name: str
+    network: str
+    text_encoders: tuple[str, ...]
+    encode: Callable[[Any, str, torch.device, Size], Conditioning]
+    optional: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def no_classes(config: Config) -> Classes | None:
+    """Return no classes, for networks that are conditioned on a prompt or on nothing.
+
+    Raises:
+        ModelError: the network has classes after all.
+    """
+    for name in ("class_embed_type", "num_class_embeds"):
+        if config.get(name) is not None:
+            raise ModelError(
+                f"config.json: networks with {name} {config[name]!r} are not supported. "
+                "The condition must be either a class or a prompt."
+            )
+    return None
+
+
+def shape_of(config: Any) -> NetworkShape:
+    """Return what the config of a loaded network of diffusers says of its input and output."""
+    return NetworkShape(config.in_channels, config.out_channels or config.in_channels, config.sample_size)
+
+
+def call_network(network: Any, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    """Return the output of a diffusers network that takes its conditioning by the names that we give it."""
+    output: Tensor = network(x, timestep=time, **conditioning, return_dict=False)[0]
+    return output
+
+
+def call_with_class(network: Any, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    """Return the output of a diffusers network that takes class labels."""
+    labels = {"class_labels": conditioning["label"]} if conditioning else {}
+    output: Tensor = network(x, timestep=time, **labels, return_dict=False)[0]
+    return output
+
+
+@dataclass(frozen=True)
+class DiffusersFamily:
+    """Diffusers folders with one class of network.
+
+    The scheduler, the autoencoder and the weights are read alike for all families (`models.folder`).
+
+    Args:
+        name: what users call it; key of the registry.
+        title: heading in tables: which checkpoints they are.
+        help: what is read and what works, in a sentence or two.
+        order: position in tables.
+        network: the class of the network, `_class_name` of its config.
+        accepts: tells families with one class of network apart, by the config.
+        classes: reads the classes that the network was trained on; refuses those that it cannot be called with.
+        call: calls the network of diffusers.
+        shape: reads channels and size from the config of the loaded network.
+        bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
+        pipeline: the pipeline that encodes its prompts, or None.
+        load: loads a network of our own instead, or returns None where diffusers' shall be used.
+    """
+
+    name: str
+    title: str
+    help: str
+    order: int
+    network: str
+    accepts: Callable[[Config], bool] = lambda config: True
+    classes: Callable[[Config], Classes | None] = no_classes
+    call: Callable[[Any, Tensor, Tensor, Conditioning], Tensor] = call_network
+    shape: Callable[[Any], NetworkShape] = shape_of
+    bottleneck: bool = False
+    pipeline: TextPipeline | None = None
+    load: Callable[[Path, Config], nn.Module | None] | None = None
+
+    @property
+    def files(self) -> str:
+        """The files that it comes in."""
+        return f"diffusers folder or hub id with a {self.network}"
+
+
+Family = SingleFileFamily | DiffusersFamily
+
+
+def scaled_linear_betas(T: int) -> NoiseSchedule:
+    """Return the linear betas of Ho et al., scaled so that T levels add as much noise as their 1000.
+
+    Most code bases call this schedule "linear".
+    """
+    return NoiseSchedule.linear(1000 / T * 1e-4, 1000 / T * 0.02, T)

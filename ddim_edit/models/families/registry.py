@@ -1,0 +1,88 @@
+"""The registry of checkpoint families.
+
+A family is one module of `ddim_edit.models.families` that defines `FAMILY`, a `SingleFileFamily` or a
+`DiffusersFamily`. Loaders, tables and documentation are built from the registry, so that adding a family is adding one
+file. Nothing here imports torch: family modules import it, and their networks, inside functions.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ddim_edit.errors import ModelError
+from ddim_edit.models import families
+from ddim_edit.models.families.family import Config, DiffusersFamily, Family, Settings, SingleFileFamily
+
+if TYPE_CHECKING:
+    from ddim_edit.models.checkpoint import StateDict
+
+__all__ = [
+    "FAMILIES",
+    "DiffusersFamily",
+    "Family",
+    "Settings",
+    "SingleFileFamily",
+    "family_of_config",
+    "family_of_state",
+]
+
+
+def _find_families() -> Mapping[str, Family]:
+    found: list[Family] = []
+    for info in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        if info.name == __name__:
+            continue
+        module = import_module(info.name)
+        if hasattr(module, "FAMILY"):
+            found.append(module.FAMILY)
+    return MappingProxyType({family.name: family for family in sorted(found, key=lambda family: family.order)})
+
+
+FAMILIES: Mapping[str, Family] = _find_families()
+"""All families by name, in the order of tables."""
+
+
+def family_of_state(state: StateDict, source: str) -> SingleFileFamily:
+    """Return the family of a state dict.
+
+    Args:
+        state: tensors by name.
+        source: the file, for the error.
+
+    Raises:
+        ModelError: it is of no known family.
+    """
+    single = [family for family in FAMILIES.values() if isinstance(family, SingleFileFamily)]
+    for family in single:
+        if family.matches(state):
+            return family
+    names = ", ".join(list(state)[:3])
+    raise ModelError(
+        f"{source}: a checkpoint of an unknown family, with the tensors {names} and so on. Known are "
+        f"{', '.join(family.name for family in single)}. Convert it to a diffusers folder."
+    )
+
+
+def family_of_config(config: Config) -> DiffusersFamily:
+    """Return the family of the config of a network of diffusers.
+
+    Raises:
+        ModelError: it is of no known family.
+    """
+    known = [family for family in FAMILIES.values() if isinstance(family, DiffusersFamily)]
+    # Flat folders of 2022 have no _class_name; they are all UNet2DModels.
+    name = config.get("_class_name", "UNet2DModel")
+    for family in known:
+        if family.network == name and family.accepts(config):
+            return family
+    if any(family.network == name for family in known):
+        added = config.get("addition_embed_type")
+        raise ModelError(f"config.json: {name}s with addition_embed_type {added!r} are not supported.")
+    networks = dict.fromkeys(family.network for family in known)
+    raise ModelError(
+        f"config.json: networks of the class {name!r:.60} are not supported. Known: {', '.join(networks)}."
+    )

@@ -1,0 +1,37 @@
+"""Stable Diffusion 1 and 2.
+
+References:
+    Rombach, Blattmann, Lorenz, Esser, Ommer, "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
+    arXiv:2112.10752.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddim_edit.models.checkpoint import Size
+from ddim_edit.models.families.family import DiffusersFamily, TextPipeline
+
+if TYPE_CHECKING:
+    import torch
+
+    from ddim_edit.models.conditioning import Conditioning
+
+
+def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Conditioning:
+    states, _ = pipeline.encode_prompt(text, device, 1, False)
+    return {"encoder_hidden_states": states}
+
+
+FAMILY = DiffusersFamily(
+    name="stable-diffusion",
+    title="Stable Diffusion 1 and 2",
+    help="Prediction, autoencoder and text encoder are read from the folder. h-space works without guidance.",
+    order=20,
+    network="UNet2DConditionModel",
+    accepts=lambda config: config.get("addition_embed_type") is None,
+    bottleneck=True,
+    pipeline=TextPipeline(
+        "StableDiffusionPipeline", "unet", ("text_encoder",), _encode, options={"requires_safety_checker": False}
+    ),
+)

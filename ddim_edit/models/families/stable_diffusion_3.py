@@ -1,0 +1,40 @@
+"""Stable Diffusion 3.
+
+References:
+    Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024,
+    arXiv:2403.03206.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddim_edit.models.checkpoint import Size
+from ddim_edit.models.families.family import DiffusersFamily, TextPipeline
+
+if TYPE_CHECKING:
+    import torch
+
+    from ddim_edit.models.conditioning import Conditioning
+
+
+def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Conditioning:
+    states, _, pooled, _ = pipeline.encode_prompt(text, None, None, device, do_classifier_free_guidance=False)
+    return {"encoder_hidden_states": states, "pooled_projections": pooled}
+
+
+FAMILY = DiffusersFamily(
+    name="stable-diffusion-3",
+    title="Stable Diffusion 3",
+    help="A rectified flow with two or three text encoders. Its sampler's shift is a grid, such as flow:3.",
+    order=30,
+    network="SD3Transformer2DModel",
+    pipeline=TextPipeline(
+        "StableDiffusion3Pipeline",
+        "transformer",
+        ("text_encoder", "text_encoder_2", "text_encoder_3"),
+        _encode,
+        # T5 is most of the checkpoint, so many leave it out.
+        optional=("text_encoder_3", "tokenizer_3"),
+    ),
+)

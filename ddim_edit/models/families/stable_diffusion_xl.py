@@ -1,0 +1,50 @@
+"""Stable Diffusion XL, without its refiner.
+
+References:
+    Podell et al., "SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis", ICLR 2024,
+    arXiv:2307.01952.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddim_edit.models.checkpoint import Size
+from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, call_network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ddim_edit.models.conditioning import Conditioning
+
+
+def _call(network: Any, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    """Call the network, which takes the pooled prompt and the size in a mapping of their own."""
+    added = {name: conditioning[name] for name in ("text_embeds", "time_ids") if name in conditioning}
+    if not added:
+        return call_network(network, x, time, conditioning)
+    rest = {name: value for name, value in conditioning.items() if name not in added}
+    return call_network(network, x, time, {**rest, "added_cond_kwargs": added})  # type: ignore[dict-item]
+
+
+def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Conditioning:
+    import torch
+
+    states, _, pooled, _ = pipeline.encode_prompt(text, device=device, do_classifier_free_guidance=False)
+    # Original size, crop offset and target size, which the network was told in training: an uncropped image.
+    sizes = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
+    return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": sizes}
+
+
+FAMILY = DiffusersFamily(
+    name="stable-diffusion-xl",
+    title="Stable Diffusion XL",
+    help="Both text encoders are read from the folder. The network is told the size of the images as uncropped.",
+    order=21,
+    network="UNet2DConditionModel",
+    accepts=lambda config: config.get("addition_embed_type") == "text_time",
+    call=_call,
+    bottleneck=True,
+    pipeline=TextPipeline("StableDiffusionXLPipeline", "unet", ("text_encoder", "text_encoder_2"), _encode),
+)

@@ -1,0 +1,55 @@
+"""Pixel and latent UNets of diffusers without prompts: `DDPMPipeline`, `DDIMPipeline`, `LDMPipeline` and others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ddim_edit.errors import ModelError
+from ddim_edit.io import schema
+from ddim_edit.models.checkpoint import Classes
+from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, call_with_class
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+_OWN_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
+
+
+def _classes(config: Config) -> Classes | None:
+    embedded = config.get("class_embed_type")
+    if embedded is not None:
+        raise ModelError(
+            f"config.json: networks with class_embed_type {embedded!r} are not supported, as their condition is no "
+            "class. Use load_unet and a denoiser of your own."
+        )
+    classes = schema.optional(COUNT)
+    count = schema.read_entry(config, "num_class_embeds", classes, None, source="config.json", error=ModelError)
+    return None if count is None else Classes(count)
+
+
+def _load(folder: Path, config: Config) -> nn.Module | None:
+    """Load our own network if it has all the blocks: it is faster, and needs no diffusers."""
+    blocks: list[str] = []
+    for name in ("down_block_types", "up_block_types"):
+        texts = schema.list_of(schema.text)
+        blocks += schema.read_entry(config, name, texts, (), source="config.json", error=ModelError)
+    if not _OWN_BLOCKS.issuperset(blocks):
+        return None
+    from ddim_edit.models.unet.network import load_unet
+
+    return load_unet(folder)
+
+
+FAMILY = DiffusersFamily(
+    name="unet2d",
+    title="Unconditional and class-conditional UNets (google/ddpm-*, CompVis/ldm-celebahq-256)",
+    help="The network, its schedule and its classes are read from the folder. Pixel-space UNets need no diffusers.",
+    order=10,
+    network="UNet2DModel",
+    classes=_classes,
+    call=call_with_class,
+    bottleneck=True,
+    load=_load,
+)

@@ -1,1 +1,0 @@
-"""Checkpoint families that come as one file."""
