@@ -6,7 +6,7 @@ excused; both are listed here with the reason, and an excused cell has to report
 
 import json
 from collections.abc import Iterable
-from itertools import combinations
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.scheduler_config import read_scheduler_config
 
 from ..diffusion.solvers.closed_forms import max_error
+from ..pairwise import pairwise_cover
 from .processes import DATA, FAMILIES, MAKERS, PICTURES
 
 TOL = 1e-4
@@ -88,25 +89,7 @@ EXCUSED = (
 )
 
 
-def pairwise_cover() -> tuple[Cell, ...]:
-    """Return cells in which every pair of a family, a grid, a number of steps and a solver occurs."""
-    solvers = tuple(SOLVERS)
-    cells = []
-    for i, family in enumerate(FAMILIES):
-        for j, grid in enumerate(MAKERS):
-            for k, steps in enumerate((10, 20)):
-                # Along a row and along a column of the table the solver changes from cell to cell.
-                cells.append(Cell(family, grid, steps, solvers[(i + 2 * j + 3 * k) % len(solvers)]))
-    return tuple(cells)
-
-
-CELLS = pairwise_cover()
-
-
-def test_every_pair_of_values_occurs() -> None:
-    values = (FAMILIES, MAKERS, (10, 20), SOLVERS)
-    for a, b in combinations(range(len(values)), 2):
-        assert {(cell[a], cell[b]) for cell in CELLS} == {(x, y) for x in values[a] for y in values[b]}
+CELLS = tuple(Cell(*entry) for entry in product(FAMILIES, MAKERS, (10, 20), SOLVERS))
 
 
 def refused(cell: Cell) -> bool:
@@ -118,18 +101,8 @@ def excused(cell: Cell) -> bool:
 
 
 def table(cells: Iterable[Cell]) -> pytest.MarkDecorator:
-    """A test for each of these cells; the quick suite takes ten steps on two grids."""
-    return pytest.mark.parametrize(
-        "cell",
-        [
-            pytest.param(cell, id="-".join(map(str, cell)), marks=() if _quick(cell) else pytest.mark.slow)
-            for cell in cells
-        ],
-    )
-
-
-def _quick(cell: Cell) -> bool:
-    return cell.steps == 10 and cell.grid in ("karras:14", "leading")
+    """Return the parameters of a test: a pairwise cover of these cells."""
+    return pytest.mark.parametrize("cell", pairwise_cover(cells), ids=lambda cell: "-".join(map(str, cell)))
 
 
 def round_trip(cell: Cell, denoiser: NetworkDenoiser) -> tuple[Inversion, Tensor]:
@@ -145,7 +118,7 @@ def assert_honest(found: Inversion, missed: Tensor) -> None:
     assert torch.equal(found.converged, missed <= TOL * (1 + 1e-6))
 
 
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.3333, 0.7, 0.9])
+@pytest.mark.parametrize("share", [0.001, 0.3333, 0.9])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_networks_are_the_closed_form_denoiser(family: str, share: float) -> None:
     """So index, input and output mean the same to ddim_edit as to the formulas of the family."""
@@ -195,5 +168,5 @@ def test_clean_image_is_refused_where_eps_is_undefined(cell: Cell) -> None:
 def test_eps_prediction_is_refused_at_zero_snr(tmp_path: Path) -> None:
     config = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True, "prediction_type": "epsilon"}
     (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler", **config}))
-    with pytest.raises(ModelError, match="its eps says nothing of x0 there"):
+    with pytest.raises(ModelError, match="eps says nothing of x0"):
         read_scheduler_config(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ddim_edit.models import packing
+from ddim_edit.models import cpu_layers
 from ddim_edit.models.cpu_layers import (
     PLAIN,
     UPSAMPLED,
@@ -23,7 +23,7 @@ from ddim_edit.models.unet.network import load_unet
 from .twins import LAYERS, SMALL, TIMES, Config, Diffusers, images, twins
 
 FACES64 = Path(__file__).parents[2] / "assets" / "models" / "faces64" / "unet"
-CONVOLVES = packing._can_convolve(torch.float32)
+CONVOLVES = cpu_layers._can_convolve(torch.float32)
 needs_onednn = pytest.mark.skipif(not CONVOLVES, reason="needs oneDNN's convolution")
 seeds = st.integers(0, 1000)
 
@@ -88,7 +88,7 @@ def test_winograd_leaves_small_and_uneven_maps_to_the_direct_way() -> None:
 def test_chunks_of_a_batch_are_worked_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     fast, x = WinogradConv2d(wide(), PLAIN, nn.Identity()), maps(3, 128, 16, 16)
     whole = fast(x)
-    monkeypatch.setattr(packing, "_CHUNK", 1)
+    monkeypatch.setattr(cpu_layers, "_CHUNK", 1)
     torch.testing.assert_close(fast(x), whole, rtol=1e-5, atol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_doubling_and_convolution_become_one() -> None:
     assert isinstance(whole[0], nn.Identity)
 
 
-@pytest.mark.skipif(not packing._can_convolve(torch.bfloat16), reason="needs bfloat16 convolutions")
+@pytest.mark.skipif(not cpu_layers._can_convolve(torch.bfloat16), reason="needs bfloat16 convolutions")
 @torch.inference_mode()
 def test_small_maps_are_normed_in_float32_when_packed() -> None:
     norm, x = nn.GroupNorm(8, 32).bfloat16(), maps(2, 32, 8, 8).bfloat16()
@@ -152,7 +152,7 @@ def test_small_maps_are_normed_in_float32_when_packed() -> None:
     assert torch.equal(fast(large), norm(large))
 
 
-@pytest.mark.skipif(not packing._can_convolve(torch.bfloat16), reason="needs bfloat16 convolutions")
+@pytest.mark.skipif(not cpu_layers._can_convolve(torch.bfloat16), reason="needs bfloat16 convolutions")
 @torch.inference_mode()
 def test_a_packed_bfloat16_network_is_as_near_float32_as_before() -> None:
     ours, x = load_unet(FACES64), noise(1, 3, 32, 32).float()
@@ -187,15 +187,15 @@ def test_nothing_is_packed_where_onednn_fails(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(PackedConv2d, "forward", fails)
-    packing._can_convolve.cache_clear()
+    cpu_layers._can_convolve.cache_clear()
     ours, _ = twins(SMALL)
     before = list(ours.modules())
     assert list(optimize_for_cpu(ours).modules()) == before
-    packing._can_convolve.cache_clear()
+    cpu_layers._can_convolve.cache_clear()
 
 
 def test_packing_leaves_the_random_numbers_alone() -> None:
-    packing._can_convolve.cache_clear()
+    cpu_layers._can_convolve.cache_clear()
     ours = twins(SMALL)[0]
     torch.manual_seed(3)
     optimize_for_cpu(ours)
