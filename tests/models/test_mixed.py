@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddim_edit import Condition, Model, Prediction, load_model, suited_dtype
 from ddim_edit.diffusion.bottleneck import BottleneckReader, ShiftedDenoiser
-from ddim_edit.models import placement as placed
+from ddim_edit.models import devices
 
 from .. import tiny
 from ..rounding import ROUNDING
@@ -59,5 +59,5 @@ def test_both_sides_of_the_border_are_among_the_times(load: Load) -> None:
 
 def test_it_is_suited_where_a_cpu_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     for native, dtype in ((True, "mixed"), (False, "float32")):
-        monkeypatch.setattr(placed, "is_native", lambda device, dtype, native=native: native)
+        monkeypatch.setattr(devices, "is_native", lambda device, dtype, native=native: native)
         assert suited_dtype("cpu") == dtype
