@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _ERMONGROUP_LIST = ("model", "optimizer", "epoch", "step", "ema")
 # ema-pytorch tells its two copies of a network apart by these.
 _ONLINE, _AVERAGED = "online_model.", "ema_model."
+# The word in keys of training scripts, as in "ema", "model_ema" or "ema_0.9999", but not in "schema".
+_EMA = re.compile(r"(?<![a-z])ema(?![a-z])")
 # DataParallel and torch.compile put these into the names of parameters.
 _WRAPPERS = {"module", "_orig_mod"}
 _MOST_INFLATED = 4
@@ -139,7 +141,7 @@ def _find_state_dicts(content: object) -> Iterator[tuple[bool, "StateDict"]]:
         tensors: dict[str, Tensor] = {}
         for name, value in part.items():
             if isinstance(name, str):
-                found.append((is_average or _means_average(name), value))
+                found.append((is_average or _EMA.search(name.lower()) is not None, value))
                 if isinstance(value, Tensor):
                     tensors[".".join(each for each in name.split(".") if each not in _WRAPPERS)] = value.detach()
         # ema-pytorch puts two state dicts into one, and its counters beside them.
@@ -147,10 +149,6 @@ def _find_state_dicts(content: object) -> Iterator[tuple[bool, "StateDict"]]:
             names = [name for name in tensors if name.startswith(prefix)]
             yield averaged, {name.removeprefix(prefix): tensors.pop(name) for name in names}
         yield is_average, tensors
-
-
-def _means_average(key: str) -> bool:
-    return re.search(r"(?<![a-z])ema(?![a-z])", key.lower()) is not None
 
 
 def _complete(averaged: "StateDict", raw: "StateDict") -> "StateDict":

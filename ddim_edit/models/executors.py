@@ -198,7 +198,11 @@ class GraphedNetwork:
 
     def __call__(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
         """Return the network's output."""
-        (output,) = self._run("output", self._output, {"x": x, "index": index, **conditioning})
+
+        def work(**inputs: Tensor) -> Outputs:
+            return (self._network(**inputs),)
+
+        (output,) = self._run("output", work, {"x": x, "index": index, **conditioning})
         return output
 
     def read(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,9 +226,6 @@ class GraphedNetwork:
             self._kept.clear()
             self._largest.clear()  # batches may be smaller from now on
         return held
-
-    def _output(self, **inputs: Tensor) -> Outputs:
-        return (self._network(**inputs),)
 
     def _run(self, kind: str, work: Work, inputs: Inputs) -> Outputs:
         n = len(inputs["x"])

@@ -119,7 +119,8 @@ def _download(name: str, repo: str, revision: str | None) -> Path:
     folders = {_prefix(component, files) for component in _components(index)}
     needed = []
     for file in sorted(files):
-        if file == _INDEX or any(_is_needed(file, prefix) for prefix in folders):
+        read = [prefix for prefix in folders if file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix))]
+        if file == _INDEX or read:
             needed.append(file)
     with _explain_errors(name, "it did not arrive whole"):
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=needed, etag_timeout=timeout))
@@ -177,10 +178,6 @@ def _components(index: Mapping[str, object]) -> dict[str, str]:
 def _prefix(component: str, files: Collection[str]) -> str:
     """Return where a component's files are: old checkpoints such as google/ddpm-* keep everything in one folder."""
     return f"{component}/" if any(file.startswith(f"{component}/") for file in files) else ""
-
-
-def _is_needed(file: str, prefix: str) -> bool:
-    return file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix)) is not None
 
 
 def _incomplete_components(files: Collection[str], index: Mapping[str, object]) -> list[str]:

@@ -114,7 +114,7 @@ def test_what_a_model_cannot_follow_it_says(
 ) -> None:
     out = tmp_path / "out"
     for line, told in [
-        (["--model", model, *PROMPT], "no prompt, class or guidance for tiny"),
+        (["--model", model, *PROMPT], "tiny is unconditional: it follows no prompt, class or guidance"),
         (["--model", painter, "--class", "3"], "a prompt for stable-diffusion"),
         (["--model", painter, "--size", "33"], "a size in multiples of 2 pixels"),
         (["--model", painter, "--guidance-scale", "nan"], "a finite guidance_scale"),

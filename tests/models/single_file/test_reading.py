@@ -134,7 +134,7 @@ def states(draw: st.DrawFn) -> States:
     return {name: torch.tensor(draw(st.lists(st.integers(-9, 9), max_size=3))) for name in names}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(states(), st.lists(KEYS, max_size=3), st.booleans(), st.sampled_from([None, "ema", "ema_model", "net_ema"]))
 def test_unwrapping_undoes_any_wrapping(
     tmp_path: Path, state: States, keys: list[str], parallel: bool, average: str | None
@@ -229,7 +229,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, name: str, content: Callable[[
         read_state_dict(path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data(), st.booleans())
 def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path: Path, data: st.DataObject, legacy: bool) -> None:
     content = bytearray(saved(tmp_path / "model.pt", {"model": RAW}, legacy))
