@@ -9,44 +9,46 @@ from pathlib import Path
 from time import perf_counter
 
 from ddim_edit import Editor, hardware, suited_dtype
-from ddim_edit.ui.desk import Given, PageController
-from ddim_edit.ui.studio import Change, Session, Ticks, levels_of
+from ddim_edit.ui.controller import PageController, UploadedImage
+from ddim_edit.ui.session import EditSettings, ProgressCounter, Session, directions_by_level
 
 IMAGES = Path("assets/images")
 
 
-class Counting(Ticks):
+class Counting(ProgressCounter):
     """Counts evaluations for the table too."""
 
     total = 0
 
-    def __call__(self, pictures: int) -> None:
-        """Add to the number of images."""
-        self.total += pictures
-        super().__call__(pictures)
+    def __call__(self, images: int) -> None:
+        """Count evaluations on this many images."""
+        self.total += images
+        super().__call__(images)
 
 
 def main() -> None:
-    ticks = Counting()
-    editor = Editor.from_pretrained(dtype=suited_dtype("auto"), on_evaluation=ticks)
-    studio = Session(editor, levels_of(editor.model.name), ticks)
-    desk = PageController(studio, Path(tempfile.mkdtemp()))
-    face, other = (Given(IMAGES / name, name) for name in ("astronaut_face.png", "seed-0028.png"))
-    (level,) = studio.levels
-    opened = desk.open(face)  # what the first one has to load is not the second one's
+    progress = Counting()
+    editor = Editor.from_pretrained(dtype=suited_dtype("auto"), on_evaluation=progress)
+    session = Session(editor, directions_by_level(editor.model.name), progress)
+    controller = PageController(session, Path(tempfile.mkdtemp()))
+    face, other = (UploadedImage(IMAGES / name, name) for name in ("astronaut_face.png", "seed-0028.png"))
+    (level,) = session.directions
+    opened = controller.open(face)  # what the first one has to load is not the second one's
 
     def timed(name: str, work: Callable[[], object]) -> None:
-        before, start = ticks.total, perf_counter()
+        before, start = progress.total, perf_counter()
         work()
-        print(f"| {name} | {ticks.total - before} | {perf_counter() - start:.1f} |")
+        print(f"| {name} | {progress.total - before} | {perf_counter() - start:.1f} |")
 
     print(f"{editor.model.name}, {editor.model.dtype}, {hardware(editor.model.device)}")
     print("\n| | evaluations | seconds |\n|---|---|---|")
-    timed("open a photo", lambda: desk.open(other))
-    timed("its first edit", lambda: desk.edit(opened, Change(level, {"old": 3.0})))
-    timed("every further edit", lambda: desk.edit(opened, Change(level, {"old": 3.0, "female": 1.0})))
-    timed("draw six faces", lambda: desk.draw(6, 0))
-    timed("walk between two pictures, five frames", lambda: desk.walk([face, other], 5, False, ".webp"))
+    timed("open a photo", lambda: controller.open(other))
+    timed("its first edit", lambda: controller.edit(opened, EditSettings(level, {"old": 3.0})))
+    timed("every further edit", lambda: controller.edit(opened, EditSettings(level, {"old": 3.0, "female": 1.0})))
+    timed("draw six faces", lambda: controller.sample(6, 0))
+    timed(
+        "interpolate between two images, five frames", lambda: controller.interpolate([face, other], 5, False, ".webp")
+    )
 
 
 if __name__ == "__main__":

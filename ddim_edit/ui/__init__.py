@@ -1,4 +1,4 @@
-"""The page in the browser: photographs through x_T and back, sliders for attributes, walks and new faces.
+"""A page in the browser: invert photos, edit them by sliders, interpolate between images and sample new ones.
 
 `PageController` does the work and knows no widget. gradio comes with the extra `ui` and is imported with the page.
 """
@@ -16,8 +16,8 @@ from ddim_edit.errors import MissingExtraError
 if TYPE_CHECKING:
     from ddim_edit.editor import Editor
 
-    Load = Callable[[Callable[[int], object]], Editor]
-    """Makes an editor that reports evaluations to the function it is given."""
+    LoadEditor = Callable[[Callable[[int], object]], Editor]
+    """Returns an editor with the argument as its `on_evaluation`."""
 
 PORT = 7860
 
@@ -25,20 +25,20 @@ __all__ = ["PORT", "serve"]
 
 
 def serve(
-    load: "Load",
-    ready: Callable[[str], object],
+    load: "LoadEditor",
+    on_ready: Callable[[str], object],
     port: int = PORT,
     directions: Path | None = None,
     flags: Sequence[str] = (),
 ) -> None:
-    """Serve the page at 127.0.0.1 until interrupted; to other machines it is not there, and nothing is sent to any.
+    """Serve the page at 127.0.0.1 until interrupted; other machines cannot reach it, and nothing is sent to any.
 
-    Uploads and results lie in a temporary folder that goes when the page does.
+    Uploads and results lie in a temporary folder that is removed in the end.
 
     Args:
-        load: makes the editor, with its argument as `on_evaluation`.
-        ready: told the address once the page answers.
-        port: where; 0 is any that is free.
+        load: returns the editor, with its argument as `on_evaluation`.
+        on_ready: called with the address once the page answers.
+        port: where to listen; 0 is any port that is free.
         directions: folder of direction files; those packaged for the model if left out.
         flags: options that the command lines on the page need for the same model.
 
@@ -49,22 +49,18 @@ def serve(
     """
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "ui", "The page")
-    # A terminated page clears its folder as an interrupted one does.
+    # So that a terminated page removes its folder as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="ddim-edit-ui-") as folder:
-        _forbid_calling_home(Path(folder) / "gradio")
-        from ddim_edit.ui.desk import PageController
+        # gradio reads both when it is imported: no telemetry, and uploads to where they are removed.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
+        from ddim_edit.ui.controller import PageController
         from ddim_edit.ui.page import make_page
         from ddim_edit.ui.serving import serve_page
-        from ddim_edit.ui.studio import Session, Ticks, levels_of
+        from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
 
-        ticks = Ticks()
-        editor = load(ticks)
-        studio = Session(editor, levels_of(editor.model.name, directions), ticks)
-        serve_page(make_page(PageController(studio, Path(folder) / "made", flags)), port, ready)
-
-
-def _forbid_calling_home(folder: Path) -> None:
-    """What gradio reads when it is imported: no telemetry, and uploads to where they are cleared away."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        progress = ProgressCounter()
+        editor = load(progress)
+        session = Session(editor, directions_by_level(editor.model.name, directions), progress)
+        serve_page(make_page(PageController(session, Path(folder) / "made", flags)), port, on_ready)

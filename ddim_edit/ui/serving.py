@@ -1,4 +1,4 @@
-"""Serves a page on this machine and to nobody else. Loads gradio, so the environment must be ready before it."""
+"""Serve the page on this machine alone. Imports gradio, so its environment variables must be set before."""
 
 import socket
 from collections.abc import Callable
@@ -8,52 +8,54 @@ import uvicorn
 from fastapi import FastAPI
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.ui.look import CSS, HEAD, theme
+from ddim_edit.ui.page import CSS, HEAD, theme
 
 HOST = "127.0.0.1"
 LARGEST = "100mb"
-"""Of an upload."""
+"""Size of an upload."""
 
 
-def serve_page(page: gr.Blocks, port: int, ready: Callable[[str], object]) -> None:
-    """Serve the page at 127.0.0.1 until interrupted; tells `ready` its address once it answers.
+def serve_page(page: gr.Blocks, port: int, on_ready: Callable[[str], object]) -> None:
+    """Serve the page at 127.0.0.1 until interrupted.
 
     Args:
         page: what to serve.
         port: where; 0 is any that is free.
-        ready: told the address.
+        on_ready: called with the address once the page answers.
 
     Raises:
         ArgumentError: a port that is taken.
     """
-    with _listening(port) as listening:
+    with listen(port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}"
-        config = uvicorn.Config(_app(page), log_level="warning", timeout_graceful_shutdown=1)
-        _Server(config, lambda: ready(address)).run(sockets=[listening])
+        config = uvicorn.Config(_make_app(page), log_level="warning", timeout_graceful_shutdown=1)
+        _Server(config, lambda: on_ready(address)).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it answers."""
+    """A server that calls back when it answers."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        self._on_ready()
 
 
-def _listening(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on a port of this machine; ArgumentError for one that is taken."""
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
-        given = f"port {port} ({error.strerror})"
-        raise ArgumentError("a free port", given, "choose another one, or 0 for any") from error
+        raise ArgumentError(
+            f"Cannot listen on port {port}: {error.strerror}. Choose another port, or 0 for any that is free."
+        ) from error
 
 
-def _app(page: gr.Blocks) -> FastAPI:
-    """The page as an application that serves what it is told to, keeps no history and links nowhere."""
+def _make_app(page: gr.Blocks) -> FastAPI:
+    """Return the page as an application without API documentation, history and links to other machines."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app,

@@ -1,4 +1,4 @@
-"""What several tabs of the page are made of, and how their events are answered."""
+"""Widgets and event handlers that several tabs of the page share."""
 
 import functools
 import html
@@ -10,38 +10,39 @@ import gradio as gr
 from gradio.data_classes import ImageData
 
 from ddim_edit.errors import DDIMEditError
-from ddim_edit.ui.desk import Given
-from ddim_edit.ui.studio import Tell
+from ddim_edit.ui.controller import UploadedImage
+from ddim_edit.ui.session import ProgressCallback
 
-Taken = ParamSpec("Taken")
-Made = TypeVar("Made")
+P = ParamSpec("P")
+Result = TypeVar("Result")
 Values = dict[Any, Any]
 """Values of widgets by widget."""
 Inputs = Any
-"""One widget, a list of them, or a set, for a step that takes values by widget."""
+"""One widget, a list of them, or a set, for a handler that takes values by widget."""
 
 
-def photo(label: str, height: int, name: str) -> gr.Image:
-    """A place to upload or paste a picture, handed on as the very file: gradio itself would decode and save it anew."""
-    place = gr.Image(
-        label=label, height=height, elem_id=name, sources=["upload", "clipboard"], type="filepath", buttons=[]
+def image_upload(label: str, height: int, elem_id: str) -> gr.Image:
+    """Return a place to upload or paste an image, whose handlers get the very file as an `UploadedImage`."""
+    widget = gr.Image(
+        label=label, height=height, elem_id=elem_id, sources=["upload", "clipboard"], type="filepath", buttons=[]
     )
-    # Not by a subclass, beside whose source gradio would write a stub file.
-    place.preprocess = _as_given  # type: ignore[method-assign, assignment]
-    return place
+    # gradio itself would decode the file and save it anew. Not by a subclass, beside whose source gradio would write a
+    # stub file.
+    widget.preprocess = _to_uploaded_image  # type: ignore[method-assign, assignment]
+    return widget
 
 
-def _as_given(payload: ImageData | None) -> Given | None:
+def _to_uploaded_image(payload: ImageData | None) -> UploadedImage | None:
     if payload is None or payload.path is None:
         return None
-    return Given(Path(payload.path), payload.orig_name or Path(payload.path).name)
+    return UploadedImage(Path(payload.path), payload.orig_name or Path(payload.path).name)
 
 
-def command_line() -> gr.Textbox:
-    """Where a command line is shown, with a button that copies it."""
+def command_box() -> gr.Textbox:
+    """Return a box that shows a command line, with a button that copies it."""
     return gr.Textbox(
         label="Copy as command line",
-        info="Makes the same picture from a terminal in the folder of the photo.",
+        info="Makes the same image from a terminal in the folder of the photo.",
         lines=2,
         max_lines=5,
         interactive=False,
@@ -50,71 +51,70 @@ def command_line() -> gr.Textbox:
     )
 
 
-def download(label: str, name: str) -> gr.DownloadButton:
-    """A button that hands out a file, once there is one."""
-    return gr.DownloadButton(label, size="md", min_width=80, interactive=False, elem_id=name)
+def download_button(label: str, elem_id: str) -> gr.DownloadButton:
+    """Return a button that downloads a file, disabled until there is one."""
+    return gr.DownloadButton(label, size="md", min_width=80, interactive=False, elem_id=elem_id)
 
 
-def ready(path: Path) -> gr.DownloadButton:
-    """That button with its file."""
+def enabled_download(path: Path) -> gr.DownloadButton:
+    """Return the update that gives such a button its file."""
     return gr.DownloadButton(value=str(path), interactive=True)
 
 
-def waiting() -> gr.DownloadButton:
-    """That button without one."""
+def disabled_download() -> gr.DownloadButton:
+    """Return the update that takes the file of such a button away."""
     return gr.DownloadButton(value=None, interactive=False)
 
 
-def at_once(event: Callable[..., Any], step: Callable[..., Any], inputs: Inputs, outputs: Sequence[Any]) -> Any:
-    """Answer an event by a step that takes no time."""
-    return event(spoken(step), inputs, list(outputs), show_progress="hidden")
+def on_event(event: Callable[..., Any], handler: Callable[..., Any], inputs: Inputs, outputs: Sequence[Any]) -> Any:
+    """Answer an event by a handler that takes no time."""
+    return event(errors_as_toasts(handler), inputs, list(outputs), show_progress="hidden")
 
 
-def in_turn(
+def on_event_run_model(
     event: Callable[..., Any],
-    step: Callable[..., Any],
+    handler: Callable[..., Any],
     inputs: Inputs,
     outputs: Sequence[Any],
-    over: Any,
+    progress_on: Any,
     progress: Literal["full", "minimal"] = "full",
 ) -> Any:
-    """Answer an event by a step with the model, one at a time; of events that wait, the last one counts."""
+    """Answer an event by a handler that runs the model, one at a time; of waiting events the last one counts."""
     return event(
-        spoken(step),
+        errors_as_toasts(handler),
         inputs,
         list(outputs),
         show_progress=progress,
-        show_progress_on=over,
+        show_progress_on=progress_on,
         trigger_mode="always_last",
         concurrency_id="model",
         concurrency_limit=1,
     )
 
 
-def spoken(step: Callable[Taken, Made]) -> Callable[Taken, Made]:
-    """The step, whose errors the page shows as the sentences that they are."""
+def errors_as_toasts(handler: Callable[P, Result]) -> Callable[P, Result]:
+    """Return the handler with its errors shown on the page."""
 
-    @functools.wraps(step)
-    def careful(*args: Taken.args, **options: Taken.kwargs) -> Made:
+    @functools.wraps(handler)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Result:
         try:
-            return step(*args, **options)
+            return handler(*args, **kwargs)
         except (DDIMEditError, OSError) as error:
-            raise gr.Error(sentence(error, args), duration=None, print_exception=False) from None
+            raise gr.Error(error_text(error, args), duration=None, print_exception=False) from None
 
-    return careful
+    return wrapper
 
 
-def sentence(error: Exception, values: Sequence[object]) -> str:
-    """What an error says, with the names that files have for the user, as HTML; values are those of the widgets."""
+def error_text(error: Exception, values: Sequence[object]) -> str:
+    """Return the message of an error as HTML, with the user's names of uploaded files among the values of widgets."""
     text = str(error)
     for value in values:
-        among = value.values() if isinstance(value, dict) else [value]
-        for given in among:
-            if isinstance(given, Given):
-                text = text.replace(str(given.path), given.name)
+        for upload in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(upload, UploadedImage):
+                text = text.replace(str(upload.path), upload.name)
     return html.escape(text)
 
 
-def telling(progress: gr.Progress, what: str) -> Tell:
-    """Shows on the page how far a long call is."""
-    return lambda share: progress(share, desc=what)
+def progress_callback(progress: gr.Progress, description: str) -> ProgressCallback:
+    """Return a callback that shows progress on the page."""
+    return lambda share: progress(share, desc=description)

@@ -1,4 +1,4 @@
-"""A small model with two levels of directions, a studio and a desk on it, and the command line to compare with."""
+"""A small model with two levels of directions, a session and a controller on it, and the command line."""
 
 import shlex
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import torch
 from ddim_edit import Direction, Editor, InversionConfig, load_model
 from ddim_edit.cli import main
 from ddim_edit.latents.provenance import LatentArrayOrigin
-from ddim_edit.ui.desk import Given, PageController
-from ddim_edit.ui.studio import Session, Ticks, levels_of
+from ddim_edit.ui.controller import PageController, UploadedImage
+from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
 
 from .. import tiny
 
@@ -44,22 +44,22 @@ def flags(model: Path) -> list[str]:
 
 
 @pytest.fixture
-def studio(model: Path, fitted: Path) -> Session:
-    ticks = Ticks()
-    editor = Editor(load_model(model), on_evaluation=ticks)
-    return Session(editor, levels_of(editor.model.name, fitted), ticks)
+def session(model: Path, fitted: Path) -> Session:
+    progress = ProgressCounter()
+    editor = Editor(load_model(model), on_evaluation=progress)
+    return Session(editor, directions_by_level(editor.model.name, fitted), progress)
 
 
 @pytest.fixture
 def bare(model: Path) -> Session:
-    """A studio whose model has no directions."""
-    ticks = Ticks()
-    return Session(Editor(load_model(model), on_evaluation=ticks), {}, ticks)
+    """A session whose model has no directions."""
+    progress = ProgressCounter()
+    return Session(Editor(load_model(model), on_evaluation=progress), {}, progress)
 
 
 @pytest.fixture
-def desk(studio: Session, flags: list[str], tmp_path: Path) -> PageController:
-    return PageController(studio, tmp_path / "made", flags)
+def controller(session: Session, flags: list[str], tmp_path: Path) -> PageController:
+    return PageController(session, tmp_path / "made", flags)
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def photo(at_home: Path) -> Given:
+def photo(at_home: Path) -> UploadedImage:
     """A picture that is neither of the model's size nor of its shape, with a name to be careful with."""
     path = tiny.save_picture(at_home / "-my photo.png", 3, 40, 30)
-    return Given(path, path.name)
+    return UploadedImage(path, path.name)
 
 
 Types = Callable[[str], None]

@@ -63,7 +63,7 @@ def test_a_photo_is_edited_reset_and_saved(guest: Visit, tmp_path: Path) -> None
 
 def _is_what_the_line_makes(guest: Visit, line: str, folder: Path) -> None:
     """What the page saves is what its command line makes of the same file, and holds its recipe."""
-    name, picture = guest.saved("picture")
+    name, picture = guest.saved("image")
     assert name == "astronaut_face-edited.png"
     (folder / "astronaut_face.png").write_bytes((IMAGES / "astronaut_face.png").read_bytes())
     subprocess.run(
@@ -117,7 +117,7 @@ def test_two_pictures_become_a_strip_and_an_animation(guest: Visit) -> None:
     guest.upload("place-1", IMAGES / "seed-0014.png")
     expect(guest.page.locator("#place-1 img")).to_be_visible(timeout=PATIENCE)
     guest.type_in("frames", "3")
-    guest.page.locator("#walk").click()
+    guest.page.locator("#interpolate").click()
     expect(guest.line).to_have_value(re.compile("--loop"), timeout=PATIENCE)
     name, content = guest.saved("animation-file")
     with Image.open(io.BytesIO(content)) as animation:

@@ -19,8 +19,8 @@ Widgets = list[tuple[str, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def told(model: Path, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `laying.py` reports."""
-    script, folder = Path(__file__).with_name("laying.py"), tmp_path_factory.mktemp("laid")
+    """What `widgets_report.py` reports."""
+    script, folder = Path(__file__).with_name("widgets_report.py"), tmp_path_factory.mktemp("laid")
     command = [sys.executable, str(script), str(model), str(fitted), str(folder)]
     env = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -35,7 +35,7 @@ def labels(shown: Widgets, kind: str) -> list[str]:
 def test_only_the_sliders_of_the_chosen_level_are_shown(told: dict[str, Any]) -> None:
     shown = told["fitted"]
     assert [label for label in labels(shown, "slider") if label in ("low", "old", "wide")] in (["low"], ["old", "wide"])
-    assert labels(shown, "radio") == ["Level of the edit", "Reach of the sliders", "Animation"]
+    assert labels(shown, "radio") == ["Level of the edit", "Range of the sliders", "Animation"]
     assert labels(shown, "checkboxgroup") == ["Keep"]
 
 
@@ -52,14 +52,14 @@ def test_a_page_leaves_nothing_in_the_package(told: dict[str, Any]) -> None:
     assert not list(Path(ui.__file__).parent.glob("*.pyi"))
 
 
-def test_an_error_is_told_with_the_users_name_of_the_file_and_as_plain_text(told: dict[str, Any]) -> None:
-    wanted = "wanted a picture, was given my &lt;b&gt;.png, which is &lt;empty&gt;: save it again"
+def test_errors_name_files_as_the_user_does_and_escape_html(told: dict[str, Any]) -> None:
+    wanted = "my &lt;b&gt;.png: the file is &lt;empty&gt;. Save it again."
     assert told["sentence"] == wanted
 
 
-def test_a_port_that_is_taken_is_an_error_of_one_sentence(told: dict[str, Any]) -> None:
+def test_taken_ports_are_refused(told: dict[str, Any]) -> None:
     port, said = told["port"]
-    assert said.startswith(f"wanted a free port, was given port {port} (")
+    assert said.startswith(f"Cannot listen on port {port}: ")
 
 
 def test_without_gradio_the_extra_is_named_before_a_model_is_loaded(

@@ -1,4 +1,4 @@
-"""What the page says: command lines, verdicts, the part of a photograph."""
+"""Summaries of inversions, and the part of a photo that is chosen."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit.images import CentreSquare, read
-from ddim_edit.ui.framing import Framing, scale_of, shape_of, view
-from ddim_edit.ui.verdict import verdict
+from ddim_edit.ui.crop_choice import CropChoice, preview, preview_scale, read_shape
+from ddim_edit.ui.inversion_summary import summarize_inversion
 
 from .. import tiny
 
@@ -27,32 +27,32 @@ SCORES = {
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.floats(1, 100), PERCENT, PERCENT)
-def test_a_region_lies_inside_the_picture_in_the_models_shape(
+def test_regions_lie_inside_the_image(
     height: int, width: int, high: int, wide: int, size: float, across: float, down: float
 ) -> None:
     shape, target = (height, width), (high, wide)
-    left, top, w, h = Framing(size, across, down).box(shape, target)
+    left, top, w, h = CropChoice(size, across, down).box(shape, target)
     assert left >= 0
     assert top >= 0
     assert 1 <= w <= width - left
     assert 1 <= h <= height - top
-    crop = Framing(size, across, down).crop((height, width), (64, 64))
+    crop = CropChoice(size, across, down).crop((height, width), (64, 64))
     crop.place(width, height, (64, 64))  # complains of a region that reaches outside
 
 
 @given(SIDES, SIDES)
 def test_the_middle_is_the_default_of_the_command_line(height: int, width: int) -> None:
-    assert Framing().crop((height, width), (64, 64)) == CentreSquare()
+    assert CropChoice().crop((height, width), (64, 64)) == CentreSquare()
     region, _ = CentreSquare().place(width, height, (64, 64))
-    left, top, wide, high = Framing().box((height, width), (64, 64))
+    left, top, wide, high = CropChoice().box((height, width), (64, 64))
     assert (wide, high) == (region[2] - region[0], region[3] - region[1])
     assert abs(left - region[0]) <= 1
     assert abs(top - region[1]) <= 1
 
 
 @given(st.integers(50, 3000), st.integers(50, 3000), st.floats(10, 60), PERCENT, PERCENT)
-def test_a_click_moves_the_middle_there(height: int, width: int, size: float, x: float, y: float) -> None:
-    before = Framing(size)
+def test_centred_moves_the_middle_there(height: int, width: int, size: float, x: float, y: float) -> None:
+    before = CropChoice(size)
     _, _, wide, high = before.box((height, width), (64, 64))
     # A place so far inside that the region fits around it.
     at = wide / 2 + x / 100 * (width - wide), high / 2 + y / 100 * (height - high)
@@ -62,11 +62,11 @@ def test_a_click_moves_the_middle_there(height: int, width: int, size: float, x:
     assert abs(top + h / 2 - at[1]) <= 1 + height / 1000
 
 
-def test_a_view_shows_the_region_as_it_is_and_dims_the_rest(tmp_path: Path) -> None:
+def test_previews_dim_all_but_the_region(tmp_path: Path) -> None:
     path = tiny.save_picture(tmp_path / "a.png", 0, 240, 480)
-    assert shape_of(path) == (240, 480)
-    assert scale_of((240, 480)) == 1
-    seen, whole = view(path, (240, 480), Framing(50, 100, 0), (64, 64)), read(path, (240, 480)).pixels
+    assert read_shape(path) == (240, 480)
+    assert preview_scale((240, 480)) == 1
+    seen, whole = preview(path, (240, 480), CropChoice(50, 100, 0), (64, 64)), read(path, (240, 480)).pixels
     assert seen.shape == (3, 240, 480)
     region = slice(3, 117), slice(363, 477)
     assert torch.equal(seen[:, region[0], region[1]], whole[:, region[0], region[1]])
@@ -87,13 +87,15 @@ def test_a_view_shows_the_region_as_it_is_and_dims_the_rest(tmp_path: Path) -> N
         ({"xt_kurtosis": 3.8}, "nearly white noise"),
         ({"xt_std": 0.7}, "not quite noise, so edits may go astray"),
         ({"xt_mean": -0.3}, "not quite noise, so edits may go astray"),
-        ({"xt_corr": None, "xt_kurtosis": None}, "no noise at all"),
+        ({"xt_corr": None, "xt_kurtosis": None}, "not noise at all"),
     ],
 )
-def test_a_verdict_says_in_words_what_the_figures_mean(changed: dict[str, object], words: str) -> None:
-    assert words in verdict(SCORES | changed)
+def test_summaries_put_figures_into_words(changed: dict[str, object], words: str) -> None:
+    assert words in summarize_inversion(SCORES | changed)
 
 
-def test_a_verdict_tells_what_was_done_to_the_file() -> None:
-    assert verdict(SCORES).count("\n\n") == 1
-    assert verdict(SCORES, ["first of 3 frames", "resized"]).endswith("**The file.** First of 3 frames; resized.")
+def test_summaries_note_what_was_done_to_the_file() -> None:
+    assert summarize_inversion(SCORES).count("\n\n") == 1
+    assert summarize_inversion(SCORES, ["first of 3 frames", "resized"]).endswith(
+        "**The file.** First of 3 frames; resized."
+    )

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit import DDIMEditError, Editor, ImageError, load_model
-from ddim_edit.ui.desk import Given, PageController
+from ddim_edit.ui.controller import PageController, UploadedImage
 from ddim_edit.ui.page import make_page
-from ddim_edit.ui.serving import _listening
-from ddim_edit.ui.studio import Session, Ticks, levels_of
-from ddim_edit.ui.widgets import sentence
+from ddim_edit.ui.serving import listen
+from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
+from ddim_edit.ui.widgets import error_text
 
 
-def seen(desk: PageController) -> list[tuple[str, dict[str, Any]]]:
+def visible_widgets(controller: PageController) -> list[tuple[str, dict[str, Any]]]:
     """The widgets of the page that are not hidden, by kind, with their labels and texts."""
-    parts = [(part["type"], part["props"]) for part in make_page(desk).get_config_file()["components"]]
+    parts = [(part["type"], part["props"]) for part in make_page(controller).get_config_file()["components"]]
     told = ("label", "value")
     return [(kind, {key: props.get(key) for key in told}) for kind, props in parts if props.get("visible", True)]
 
@@ -26,7 +26,7 @@ def taken_port() -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         try:
-            _listening(port).close()
+            listen(port).close()
         except DDIMEditError as error:
             return [str(port), str(error)]
     return [str(port), "nothing"]
@@ -35,11 +35,13 @@ def taken_port() -> list[str]:
 if __name__ == "__main__":
     model, directions, folder = map(Path, sys.argv[1:])
     editor = Editor(load_model(model))
-    error = ImageError("a picture", "/tmp/x/1.png, which is <empty>", "save it again")
+    error = ImageError("/tmp/x/1.png: the file is <empty>. Save it again.")
     report = {
-        "fitted": seen(PageController(Session(editor, levels_of("tiny", directions), Ticks()), folder)),
-        "bare": seen(PageController(Session(editor, {}, Ticks()), folder)),
-        "sentence": sentence(error, [None, {"photo": Given(Path("/tmp/x/1.png"), "my <b>.png")}]),
+        "fitted": visible_widgets(
+            PageController(Session(editor, directions_by_level("tiny", directions), ProgressCounter()), folder)
+        ),
+        "bare": visible_widgets(PageController(Session(editor, {}, ProgressCounter()), folder)),
+        "sentence": error_text(error, [None, {"photo": UploadedImage(Path("/tmp/x/1.png"), "my <b>.png")}]),
         "port": taken_port(),
     }
     print(json.dumps(report))

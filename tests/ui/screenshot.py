@@ -1,4 +1,4 @@
-"""Makes the picture of the page in the docs: `python -m tests.ui.picture docs/images/ui.png`."""
+"""Makes the picture of the page in the docs: `python -m tests.ui.screenshot docs/images/ui.png`."""
 
 import re
 import sys

@@ -1,0 +1,53 @@
+"""What an inversion is worth, in words that need no paper beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+INVISIBLE, CLOSE = 45.0, 35.0
+"""PSNR in dB from which nobody sees a difference, and from which one has to look for it."""
+GOOD, FAIR = 0.05, 0.15
+"""How far std, correlation and mean of x_T may be from a Gaussian's, and how far before edits suffer."""
+
+
+def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
+    """Return a summary of round trip and latent, and of what was done to the file, as Markdown.
+
+    Args:
+        scores: as `Reconstruction` has them. What is not finite is None: the PSNR of equal images, the correlation of
+            constant ones.
+        notes: on the file, as `InputImage` has them.
+    """
+    parts = [f"**There and back.** {_summarize_round_trip(scores)}", f"**The latent x_T.** {_summarize_latent(scores)}"]
+    if notes:
+        text = "; ".join(notes)
+        parts.append(f"**The file.** {text[:1].upper()}{text[1:]}.")
+    return "\n\n".join(parts)
+
+
+def _summarize_round_trip(scores: Mapping[str, Any]) -> str:
+    psnr, identical = scores["psnr"], scores["identical_pixels"]
+    figures = f"PSNR {'∞' if psnr is None else f'{psnr:.1f} dB'}, LPIPS {scores['lpips']:.4f}"
+    if psnr is None or identical == 1:
+        return f"Every pixel comes back ({figures})."
+    if psnr >= INVISIBLE:
+        words = "No eye will see a difference"
+    elif psnr >= CLOSE:
+        words = "The difference is hard to see"
+    else:
+        words = "Only a likeness comes back"
+    return f"{words}: {figures}, {identical:.0%} of the pixels identical."
+
+
+def _summarize_latent(scores: Mapping[str, Any]) -> str:
+    mean, std, corr, kurtosis = (scores[f"xt_{name}"] for name in ("mean", "std", "corr", "kurtosis"))
+    if std is None or corr is None or kurtosis is None:
+        return "It is not noise at all, so edits mean little."
+    # Kurtosis deviates easily, on clipped backgrounds for one, and edits tolerate ten times as much of it.
+    deviation = max(abs(mean), abs(std - 1), abs(corr), abs(kurtosis - 3) / 10)
+    if deviation <= GOOD:
+        words = "It is as good as white noise, where edits work best"
+    elif deviation <= FAIR:
+        words = "It is nearly white noise"
+    else:
+        words = "It is not quite noise, so edits may go astray"
+    return f"{words}: std {std:.3f} (ideal 1), neighbour correlation {corr:+.3f} (0), kurtosis {kurtosis:.2f} (3)."
