@@ -23,7 +23,7 @@ from timing.bench import ON_CARD, QUICK, Bench, Scale, Section
 from timing.machine import describe
 from timing.place import Place
 
-from ddim_edit.models.loading import packaged_models
+from ddim_edit.models.packaged import packaged_models
 
 SECTIONS = (*against.SECTIONS, *startup.SECTIONS, *folders.SECTIONS, *share.SECTIONS)
 TITLE = "Speed, as `python benchmarks/speed.py` measured it"

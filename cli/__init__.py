@@ -1,4 +1,4 @@
-"""The command line: one short function per command, through the public face of the package only."""
+"""The command line. Each command is a module of `cli.commands`; it uses the public API and public modules only."""
 
 from .main import main
 

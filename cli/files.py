@@ -1,17 +1,16 @@
-"""Input files and the names of outputs, where one failure ends nothing but itself."""
+"""Input files, and the names of what is written for them. A file that fails ends only itself."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ddim_edit import ArgumentError
+from ddim_edit.errors import ArgumentError
 
+from .options import CropChoice, make_crop
 from .session import Session
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ddim_edit import Latent
     from ddim_edit.images import InputImage
 
@@ -20,13 +19,17 @@ LATENT = ".latent.safetensors"
 
 
 class Job(NamedTuple):
-    """One input file and where its result goes."""
+    """An input file, and the file that its result goes to."""
 
     source: Path
     target: Path
 
+    def to_json(self) -> dict[str, str]:
+        """Return both as --json prints them."""
+        return {"input": str(self.source), "output": str(self.target)}
 
-class Place(NamedTuple):
+
+class Destination(NamedTuple):
     """Where results go: a folder, the suffix of their names, and whether they may replace files."""
 
     folder: Path
@@ -34,101 +37,110 @@ class Place(NamedTuple):
     overwrite: bool
 
 
-def resolved(paths: Sequence[Path]) -> frozenset[Path]:
-    """Where paths really lead."""
-    return frozenset(Path(os.path.realpath(path)) for path in paths)  # resolve() fails over a link to itself
+def resolve_all(paths: Sequence[Path]) -> frozenset[Path]:
+    """Return where paths lead, links followed."""
+    return frozenset(Path(os.path.realpath(path)) for path in paths)  # resolve() fails at a link to itself
 
 
 def claim(target: Path, inputs: frozenset[Path], overwrite: bool) -> Path:
-    """The target, if it may be written: never over a (resolved) input, and over other files only if so asked."""
+    """Return a target that may be written: never over a (resolved) input, over other files only with --overwrite.
+
+    Raises:
+        ArgumentError: it may not.
+    """
     if target.resolve() in inputs:
-        raise ArgumentError("an output apart from the inputs", str(target), "write elsewhere")
-    if not overwrite and target.exists() and not _is_empty_folder(target):
-        raise ArgumentError("a name that is free", str(target), "use --overwrite or write elsewhere")
+        raise ArgumentError(f"{target} is an input too. Write somewhere else.")
+    is_empty_folder = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not overwrite and not is_empty_folder:
+        raise ArgumentError(f"{target} exists. Use --overwrite, or write somewhere else.")
     return target
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def picture_files(session: Session, paths: Sequence[Path]) -> list[Path]:
-    """The picture files that arguments name, folders opened."""
+def find_images(session: Session, paths: Sequence[Path]) -> list[Path]:
+    """Return the image files that arguments name, with those in folders."""
     from ddim_edit.images import find
 
-    return _gathered(session, paths, lambda path: find([path]))
+    return _expand(session, paths, lambda path: find([path]))
 
 
-def latent_files(session: Session, paths: Sequence[Path]) -> list[Path]:
-    """The latent files that arguments name, folders opened."""
-    return _gathered(session, paths, _latents_in)
+def find_latents(session: Session, paths: Sequence[Path]) -> list[Path]:
+    """Return the latent files that arguments name, with those in folders."""
+
+    def expand(path: Path) -> list[Path]:
+        if not path.is_dir():
+            return [path]
+        found = sorted(path.glob(f"*{LATENT}"))
+        if not found:
+            raise ArgumentError(f"{path}: there are no *{LATENT} files here. Write some with `ddim-edit invert`.")
+        return found
+
+    return _expand(session, paths, expand)
 
 
-def _latents_in(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob(f"*{LATENT}"))
-    if not found:
-        raise ArgumentError(f"a folder with *{LATENT} files", str(path), "write some with `ddim-edit invert`")
-    return found
-
-
-def _gathered(session: Session, paths: Sequence[Path], expand: Callable[[Path], list[Path]]) -> list[Path]:
+def _expand(session: Session, paths: Sequence[Path], expand: Callable[[Path], list[Path]]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        with session.survive(path):
+        with session.continue_on_error(path):
             files += expand(path)
     return files
 
 
-def jobs(session: Session, files: Sequence[Path], place: Place, reserved: Collection[Path] = ()) -> list[Job]:
-    """A target for every file; equal and reserved names are numbered, and what may not be replaced fails."""
-    made, inputs = [], resolved(files)
-    taken = {path.name.removesuffix(place.suffix) for path in reserved if path.name.endswith(place.suffix)}
+def plan_jobs(
+    session: Session, files: Sequence[Path], destination: Destination, reserved: Collection[Path] = ()
+) -> list[Job]:
+    """Return a job for every file; equal and reserved names are numbered, and files that may not be replaced fail."""
+    jobs: list[Job] = []
+    inputs = resolve_all(files)
+    taken = {path.name.removesuffix(destination.suffix) for path in reserved if path.name.endswith(destination.suffix)}
     for file in files:
-        target = place.folder / f"{untaken(stem(file), taken)}{place.suffix}"
-        with session.survive(file):
-            made.append(Job(file, claim(target, inputs, place.overwrite)))
-    return made
+        target = destination.folder / f"{unused_name(stem(file), taken)}{destination.suffix}"
+        with session.continue_on_error(file):
+            jobs.append(Job(file, claim(target, inputs, destination.overwrite)))
+    return jobs
 
 
 def stem(file: Path) -> str:
-    """A file's name without the suffixes that this program gives."""
+    """Return a file's name without the suffixes that this program gives."""
     return file.name.removesuffix(LATENT) if file.name.endswith(LATENT) else file.stem
 
 
-def untaken(name: str, taken: set[str]) -> str:
-    """The name, numbered if it is taken; from then on it is."""
+def unused_name(name: str, taken: set[str]) -> str:
+    """Return a name, with a number if it is taken, and add it to those that are."""
     free, number = name, 2
     while free in taken:
-        free, number = f"{name}-{number}", number + 1
+        free = f"{name}-{number}"
+        number += 1
     taken.add(free)
     return free
 
 
-def pictures(
-    session: Session, images: Sequence[Path], place: Place, crop: Any, reserved: Collection[Path] = ()
+def read_jobs(
+    session: Session,
+    images: Sequence[Path],
+    destination: Destination,
+    crop: CropChoice,
+    reserved: Collection[Path] = (),
 ) -> Iterator[list[tuple[Job, "InputImage"]]]:
-    """The pictures that arguments name, batch by batch, each with its job; says what was done to them."""
-    work = jobs(session, picture_files(session, images), place, reserved)
-    yield from pictures_of(session, work, [job.source for job in work], crop)
+    """Yield the images that arguments name batch by batch, each with its job; notes say what was done to them."""
+    jobs = plan_jobs(session, find_images(session, images), destination, reserved)
+    yield from read_batches(session, jobs, [job.source for job in jobs], crop)
 
 
-def pictures_of(
-    session: Session, items: Sequence[Item], files: Sequence[Path], crop: Any
+def read_batches(
+    session: Session, items: Sequence[Item], files: Sequence[Path], crop: CropChoice
 ) -> "Iterator[list[tuple[Item, InputImage]]]":
-    """Each item with the picture of its file, batch by batch; what cannot be read is named and left out."""
-    coming = zip(items, read_images(session, files, crop), strict=True)
-    for batch in session.batches(coming, "pictures", len(files)):
-        good = [(item, picture) for item, (_, picture) in batch if picture is not None]
-        if good:
-            yield good
+    """Yield batches of items, each with the image of its file; files that cannot be read fail."""
+    pairs = zip(items, read_images(session, files, crop), strict=True)
+    for batch in session.batches(pairs, "images", len(files)):
+        readable = [(item, image) for item, (_, image) in batch if image is not None]
+        if readable:
+            yield readable
 
 
 def read_images(
-    session: Session, files: Sequence[Path], crop: Any, with_notes: bool = True
+    session: Session, files: Sequence[Path], crop: CropChoice, with_notes: bool = True
 ) -> "Iterator[tuple[Path, InputImage | None]]":
-    """Yield each file with its image, or None where it cannot be read; say why, and what was done to images."""
+    """Yield each file with its image, or None where it cannot be read; print why, and what was done to images."""
     from ddim_edit.images import read_all
 
     if not files:
@@ -142,35 +154,13 @@ def read_images(
 
 
 def load_latents(session: Session, files: Sequence[Path]) -> "dict[Path, Latent]":
-    """The latents of files; a session that was told no dtype takes the one that the first was made in."""
+    """Return the latents of files; without --dtype, the session takes the dtype that the first was made in."""
     from ddim_edit import Latent
 
     latents: dict[Path, Latent] = {}
     for file in files:
-        with session.survive(file):
+        with session.continue_on_error(file):
             latents[file] = Latent.load(file)
-    if latents and session.dtype == "auto":
-        session.dtype = next(iter(latents.values())).recipe.dtype
+    if latents:
+        session.prefer_dtype(next(iter(latents.values())).recipe.dtype)
     return latents
-
-
-def make_crop(crop: Any) -> Any:
-    """The crop that the options describe: None, "fit" or a box."""
-    from ddim_edit.images import Box, CentreSquare, Fit
-
-    if crop is None:
-        return CentreSquare()
-    return Fit() if crop == "fit" else Box(*crop)
-
-
-def save_picture(path: Path, picture: "Tensor", latent: "Latent", metadata: bool = True) -> None:
-    """Write a picture [3, H, W] in [-1, 1] with the recipe of the latent that it was decoded from, if so asked."""
-    from ddim_edit.images import to_uint8, write
-
-    write(path, to_uint8(picture), latent.recipe.to_json() if metadata else None)
-
-
-def warn_if_unfinished(session: Session, source: Path, report: Mapping[str, Any]) -> None:
-    """Say so where an inversion did not meet its tolerance."""
-    if not report["converged"]:
-        session.warn(f"{source}: did not converge, so the best code was kept; try more steps or another grid")

@@ -1,264 +1,336 @@
-"""Options that several commands share; a command gets each group as one argument."""
+"""Groups of options that several commands have. Those of an inversion are generated from `InversionConfig`."""
 
-import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .command import Option, OptionGroup
 from .session import Session
+from .types import ModelName, Text, parse_box, parse_size
 
 if TYPE_CHECKING:
     from ddim_edit import InversionConfig
+    from ddim_edit.images import Crop
 
-Command = Callable[..., Any]
-# Written out here so that --help and wrong use need not load the solvers; a test compares them.
-SOLVER_NAMES = ("dpm2m", "ddim", "heun", "midpoint", "belm", "bdia", "edict")
-GRID_NAMES = ("karras", "logsnr", "uniform", "quad", "leading", "trailing", "linspace", "flow")
-REFINER_NAMES = ("gradient", "fixed-point")
+SharedOption = partial(Option, shared=True)
+"""An option that means the same in every command."""
+FILE_OR_FOLDER = click.Path(path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+SEED = click.IntRange(0, 2**32 - 1)
+CONDITION = ("prompt", "negative_prompt", "label", "guidance_scale")
+"""Fields of a `Condition`."""
 LOSSLESS = "bdia"
-
-images_argument = click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGES|FOLDERS...", type=click.Path(path_type=Path)
-)
-folder_option = click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write to.",
-)
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+LATEST = 1_000_000
+"""A time that no noise schedule reaches, to check the form of levels before the model is known."""
+CropChoice = tuple[int, int, int] | str | None
+"""A box (x, y, size), "fit", or None for the centre square."""
 
 
-def stack(command: Command, *options: Callable[[Command], Command]) -> Command:
-    """The command under several options, the first of them first in its help."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+def inputs_argument(name: str, metavar: str) -> click.Argument:
+    """Return an argument of one or more files or folders."""
+    return click.Argument([name], nargs=-1, required=True, metavar=metavar, type=FILE_OR_FOLDER)
 
 
-def with_session(command: Command) -> Command:
-    """Hand the command a `session`: the editor that its options describe, and its voice on standard error."""
+def images_argument() -> click.Argument:
+    """Return the argument of image files and folders of them."""
+    return inputs_argument("images", "IMAGES|FOLDERS...")
 
-    @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        model: str | None,
-        device: str,
-        dtype: str,
-        size: tuple[int, int] | None,
-        offline: bool,
-        compile: str,  # noqa: A002 - the option's name
-        batch_size: int | None,
-        as_json: bool,
-        quiet: bool,
-        **rest: Any,
-    ) -> Any:
-        session = Session(model, device, dtype, batch_size, as_json, quiet, size, offline, compile)
-        return command(*args, session=session, **rest)
 
-    return stack(
-        wrapped,
-        click.option(
-            "--model",
-            metavar="NAME|DIR|FILE|HUB-ID",
-            help="Packaged model, diffusers folder, checkpoint file or hub id. [faces64]",
+def folder_option() -> Option:
+    """Return the option of the output folder."""
+    return SharedOption("-o", "--output", required=True, metavar="DIR", type=FOLDER, help="Output folder.")
+
+
+def overwrite_option() -> Option:
+    """Return the option that lets outputs replace files."""
+    return SharedOption("--overwrite", is_flag=True, help="Replace existing files.")
+
+
+def json_option() -> Option:
+    """Return the option that makes standard output JSON."""
+    return SharedOption("--json", argument="as_json", is_flag=True, help="Print one JSON object per line.")
+
+
+def quiet_option() -> Option:
+    """Return the option that leaves notes out."""
+    return SharedOption("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
+
+
+def image_options() -> list[Option]:
+    """Return the options of written images: their format, and whether they carry their recipe."""
+    from ddim_edit.images import still_suffixes
+
+    formats = [suffix.removeprefix(".") for suffix in still_suffixes()]
+    return [
+        SharedOption(
+            "--format", argument="suffix", type=Suffix(formats), default=formats[0], help="Format of the images."
         ),
-        click.option("--device", default="auto", show_default=True, metavar="auto|cuda|mps|cpu", help="Where to run."),
-        click.option(
+        metadata_option(),
+    ]
+
+
+def metadata_option() -> Option:
+    """Return the option that leaves recipes out of images."""
+    return SharedOption(
+        "--metadata/--no-metadata",
+        default=True,
+        help="Embed in every image the recipe that made it, for `ddim-edit show`.",
+    )
+
+
+class Suffix(click.Choice[str]):
+    """A choice of file formats; the command gets the suffix, with its dot."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the suffix of a format."""
+        return f".{super().convert(value, param, ctx)}"
+
+
+def session_options(*without: str) -> OptionGroup:
+    """Return the options of the model and of how to run, which become the command's `session`.
+
+    Args:
+        without: names of options that the command cannot use.
+    """
+    options = [
+        SharedOption(
+            "--model",
+            type=ModelName(),
+            metavar="NAME|DIR|FILE|HUB-ID",
+            help="Packaged model, diffusers folder, checkpoint file or hub id. [default: faces64]",
+        ),
+        SharedOption("--device", default="auto", metavar="auto|cuda|mps|cpu", help="Device to compute on."),
+        SharedOption(
             "--dtype",
             type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16", "mixed"]),
             default="auto",
-            show_default=True,
-            help="What the network computes in; the state is float64 always. auto is fp32, but on CPUs with bf16 "
-            "mixed, which is bf16 at low noise, unless --exact.",
+            help="Precision of the network; the state is always float64. auto is fp32, but mixed (bf16 at low noise) "
+            "on CPUs that have bf16, unless --exact.",
         ),
-        click.option("--size", callback=_size, metavar="N|WxH", help="Pixels of the pictures. [as trained]"),
-        click.option("--offline", is_flag=True, help="Ask no hub: what is not in its cache is not there."),
-        click.option(
+        SharedOption(
+            "--size",
+            type=Text(parse_size),
+            metavar="N|WxH",
+            help="Image size in pixels. [default: the model's training size]",
+        ),
+        SharedOption("--offline", is_flag=True, help="Use only the local Hugging Face cache."),
+        SharedOption(
             "--compile",
             type=click.Choice(["auto", "on", "off"]),
             default="auto",
-            show_default=True,
-            help="Compile the network; auto only on a GPU for jobs so long that it pays.",
+            help="Compile the network. auto does so on a GPU, for long jobs.",
         ),
-        click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Pictures at once. [by device]"),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object per line on standard output."),
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
-    )
-
-
-def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """Height and width of a text that has the width first, as people write it."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is not N or WIDTHxHEIGHT in pixels, as in 512 or 768x512.")
-    width = int(found[1])
-    return int(found[2] or width), width
-
-
-def with_metadata(command: Command) -> Command:
-    """Tell the command's session whether pictures carry the recipe that made them."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, session: Session, metadata: bool, **rest: Any) -> Any:
-        session.metadata = metadata
-        return command(*args, session=session, **rest)
-
-    return stack(
-        wrapped,
-        click.option(
-            "--metadata/--no-metadata",
-            default=True,
-            show_default=True,
-            help="Write into every picture how it was made, for `ddim-edit show`.",
+        SharedOption(
+            "--batch-size", type=click.IntRange(1), metavar="N", help="Images per batch. [default: chosen by device]"
         ),
-    )
+        json_option(),
+        quiet_option(),
+    ]
+    return OptionGroup("Model and run", [each for each in options if each.key not in without], "session", Session)
 
 
-def grid_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The callback of an option that takes the name of a grid."""
-    if not re.fullmatch(r"(karras|flow):[1-9]\d*(\.\d+)?", value) and value not in GRID_NAMES:
-        known = f"none of {', '.join(GRID_NAMES)}"
-        raise click.BadParameter(f"{value!r} is {known} and not karras:RHO or flow:SHIFT, of at least 1.")
-    return value
-
-
-def with_condition(command: Command) -> Command:
-    """Hand the command a `condition`: the arguments of `Condition` that were given, as a dictionary."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **rest: Any) -> Any:
-        given = {name: rest.pop(name) for name in ("prompt", "negative_prompt", "label", "guidance_scale")}
-        condition = {name: value for name, value in given.items() if value is not None}
-        return command(*args, condition=condition, **rest)
-
-    return stack(
-        wrapped,
-        click.option("--prompt", metavar="TEXT", help="What the picture shows, for models that follow prompts."),
-        click.option("--negative-prompt", metavar="TEXT", help="What guidance leads away from."),
-        click.option("--class", "label", type=click.IntRange(0), metavar="N", help="Class, for models with classes."),
-        click.option(
-            "--guidance-scale", type=float, metavar="W", help="How far beyond prompt or class to go. [1: not at all]"
+def condition_options() -> list[Option]:
+    """Return the options of a `Condition`, one for each of its fields."""
+    return [
+        SharedOption("--prompt", metavar="TEXT", help="What the image shows, for models that follow prompts."),
+        SharedOption("--negative-prompt", metavar="TEXT", help="What guidance leads away from."),
+        SharedOption(
+            "--class",
+            argument="label",
+            type=click.IntRange(0),
+            metavar="N",
+            help="Number of a class, for models that follow classes.",
         ),
-    )
+        SharedOption("--guidance-scale", type=float, metavar="W", help="Guidance scale; 1 is off. [default: 1]"),
+    ]
 
 
-def make_method(options: Mapping[str, Any]) -> "InversionConfig":
-    """The method that options describe; they stay plain data so that recipes can hold them."""
+def condition_group() -> OptionGroup:
+    """Return the options of a `Condition`, which become the command's `condition`: the fields that were given."""
+    return OptionGroup("Prompt or class", condition_options(), "condition", _drop_missing)
+
+
+def _drop_missing(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def config_groups(*names: str) -> list[OptionGroup]:
+    """Return options for fields of `InversionConfig`, which become the command's `config`: a dictionary of plain data.
+
+    Args:
+        names: of the fields, besides the condition.
+    """
+    options: list[Option] = []
+    for each in fields(_config_class()):
+        if each.name in names:
+            options += _field_options(each)
+    return [
+        OptionGroup("Inversion", options, "config", _combine_config),
+        OptionGroup("Prompt or class", condition_options(), "config", _combine_config),
+    ]
+
+
+def inversion_groups(*without: str) -> list[OptionGroup]:
+    """Return options for all fields of `InversionConfig` but some, as `config_groups`."""
+    return config_groups(*(each.name for each in fields(_config_class()) if each.name not in without))
+
+
+def _config_class() -> "type[InversionConfig]":
+    from ddim_edit import InversionConfig
+
+    return InversionConfig
+
+
+def _field_options(field: "Field[Any]") -> list[Option]:
+    """Return the options of a field of `InversionConfig`: its flag, type, default and help."""
+    if field.name == "condition":
+        return []  # which has options of its own
+    help_text = field.metadata["help"]
+    flag = f"--{field.metadata.get('flag', field.name)}"
+    if field.name == "dequantise":
+        seed_help = "Seed of that noise; each image has its own."
+        return [
+            SharedOption(f"{flag}/--no-{flag.removeprefix('--')}", default=True, help=help_text),
+            SharedOption(f"{flag}-seed", type=int, default=field.default, metavar="N", help=seed_help),
+        ]
+    if isinstance(field.default, bool):
+        return [SharedOption(flag, argument=field.name, is_flag=True, help=help_text)]
+    attributes = {"help": help_text, "default": field.default, **_click_attributes(field.name)}
+    options = [SharedOption(flag, argument=field.name, **attributes)]
+    if field.name == "solver":
+        lossless_help = "Use a two-state solver that is exact by algebra, bdia."
+        options.append(SharedOption("--lossless", is_flag=True, help=lossless_help))
+    return options
+
+
+def _click_attributes(name: str) -> dict[str, Any]:
+    """Return what click needs to know of a field of `InversionConfig` besides its default and help."""
+    if name == "solver":
+        from ddim_edit import SOLVER_ENTRIES
+
+        # Without a default, so that --lossless and --eta can tell whether a solver was asked for.
+        return {"type": click.Choice(list(SOLVER_ENTRIES)), "default": None}
+    if name == "grid":
+        return {"type": Text(parse_grid), "metavar": "NAME", "help": f"Grid of timesteps: {grid_forms()}."}
+    if name == "refine":
+        from ddim_edit import REFINERS
+
+        return {"type": click.Choice(list(REFINERS))}
+    return {
+        "steps": {"type": click.IntRange(1, 10_000), "metavar": "N"},
+        "tol": {"type": click.FloatRange(0, min_open=True), "metavar": "E", "default": None},
+        "level": {"type": Text(parse_level), "metavar": "T|xT|h"},
+    }.get(name, {})
+
+
+def _combine_config(
+    solver: str | None,
+    lossless: bool = False,
+    dequantise: bool | None = None,
+    dequantise_seed: int = 0,
+    tol: float | None = None,
+    level: str | None = None,
+    **values: Any,
+) -> dict[str, Any]:
+    """Return fields of `InversionConfig` as the plain data that recipes record."""
+    if lossless and solver not in (None, LOSSLESS):
+        raise click.UsageError(f"--lossless is --solver {LOSSLESS}; it does not go with --solver {solver}.")
+    condition = _drop_missing(**{name: values.pop(name) for name in CONDITION})
+    config = {
+        **values,
+        "solver": LOSSLESS if lossless else solver or _config_class().solver,
+        "condition": condition,
+    }
+    if dequantise is not None:
+        config["dequantise"] = dequantise_seed if dequantise else None
+    # Recipes hold these only where they were asked for.
+    if tol is not None:
+        config["tol"] = tol
+    if level is not None:
+        config["level"] = level
+    return config
+
+
+def make_config(config: Mapping[str, Any]) -> "InversionConfig":
+    """Return the `InversionConfig` of what the options of `config_groups` say."""
     from ddim_edit import Condition, InversionConfig
 
-    return InversionConfig(**{**options, "condition": Condition(**options["condition"])})
+    return InversionConfig(**{**config, "condition": Condition(**config["condition"])})
 
 
-def with_walk(command: Command) -> Command:
-    """Hand the command a `walk`: solver, grid, steps and condition, for `make_method`."""
+def parse_grid(text: str) -> str:
+    """Return the name of a grid as it is.
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, solver: str | None, grid: str, steps: int, condition: Any, **rest: Any) -> Any:
-        walk = {"solver": solver or "dpm2m", "grid": grid, "steps": steps, "condition": condition}
-        return command(*args, walk=walk, **rest)
+    Raises:
+        ValueError: no such grid.
+    """
+    from ddim_edit import find_grid
 
-    return walk_options(with_condition(wrapped))
+    find_grid(text)
+    return text
 
 
-def walk_options(command: Command, grid_flag: str = "--grid") -> Command:
-    """Solver, grid and steps."""
-    return stack(
-        command,
-        click.option(
-            "--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Steps of the grid."
+def grid_forms() -> str:
+    """Return the names of all grids, each with its parameter if it has one."""
+    from ddim_edit import GRID_ENTRIES
+
+    forms: list[str] = []
+    for entry in GRID_ENTRIES.values():
+        forms.append(f"{entry.name}[:{entry.parameter}]" if entry.parameter else entry.name)
+    return ", ".join(forms)
+
+
+def parse_level(text: str) -> str:
+    """Return a level as it is.
+
+    Raises:
+        ValueError: a text of another form. Whether the model has such a time is known only when it is loaded.
+    """
+    from ddim_edit.latents import spaces
+
+    try:
+        spaces.parse_level(text, LATEST)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a level: a time (400), a part of T (0.4T), xT, h or h:LEVEL (h:0.2T)."
+        ) from None
+    return text
+
+
+def level_option(help_text: str, default: str | None = None) -> Option:
+    """Return a --level of a command that does not take it from an `InversionConfig`."""
+    return Option("--level", type=Text(parse_level), default=default, metavar="T|xT|h", help=help_text)
+
+
+def crop_group() -> OptionGroup:
+    """Return the options of what is kept of an image of another shape, which become the command's `crop`."""
+    options = [
+        SharedOption(
+            "--crop",
+            type=Text(parse_box),
+            metavar="X,Y,SIZE",
+            help="Square to cut out, in pixels. [default: the largest in the centre]",
         ),
-        click.option("--solver", type=click.Choice(SOLVER_NAMES), help="How to walk. [dpm2m]"),
-        click.option(
-            grid_flag,
-            "grid",
-            default="karras:14",
-            show_default=True,
-            callback=grid_name,
-            metavar="NAME",
-            help=f"Times to visit: {', '.join(GRID_NAMES)}, karras:RHO or flow:SHIFT.",
-        ),
-    )
+        SharedOption("--fit", is_flag=True, help="Keep the whole image; its edges are continued to a square."),
+    ]
+    return OptionGroup("Crop", options, "crop", _combine_crop)
 
 
-def with_method(grid_flag: str = "--grid") -> Callable[[Command], Command]:
-    """Hand the command a `method`, for `make_method`."""
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def wrapped(*args: Any, solver: str | None, lossless: bool, dequantise: bool, seed: int, **rest: Any) -> Any:
-            if lossless and solver not in (None, LOSSLESS):
-                raise click.UsageError(f"--lossless is --solver {LOSSLESS}; it does not go with --solver {solver}.")
-            if rest["exact"] and rest["dtype"] == "auto":
-                rest["dtype"] = "fp32"  # too rough a network leaves exact inversions short of their tolerance
-            method = {name: rest.pop(name) for name in ("grid", "steps", "exact", "check", "refine", "condition")}
-            method["solver"] = LOSSLESS if lossless else solver or "dpm2m"
-            method["dequantise"] = seed if dequantise else None
-            tol = rest.pop("tol")
-            return command(*args, method=method if tol is None else {**method, "tol": tol}, **rest)
-
-        return walk_options(with_condition(stack(wrapped, *_INVERSION)), grid_flag)
-
-    return decorate
+def _combine_crop(crop: tuple[int, int, int] | None, fit: bool) -> CropChoice:
+    if crop and fit:
+        raise click.UsageError("--crop and --fit exclude each other.")
+    return "fit" if fit else crop
 
 
-_INVERSION = (
-    click.option("--exact", is_flag=True, help="Iterate until the decoded picture is the same, and certify it."),
-    click.option(
-        "--tol", type=click.FloatRange(0, min_open=True), help="Largest error for --exact. [all 8-bit pixels]"
-    ),
-    click.option("--lossless", is_flag=True, help="A two-state solver that is exact by algebra (bdia)."),
-    click.option("--check", is_flag=True, help="Decode once to report the round-trip error."),
-    click.option(
-        "--dequantise/--no-dequantise",
-        default=True,
-        show_default=True,
-        help="Add the seeded noise that the first level implies; decoding takes it off again.",
-    ),
-    click.option(
-        "--dequantise-seed",
-        "seed",
-        type=int,
-        default=0,
-        show_default=True,
-        help="Seed of that noise; each picture has its own.",
-    ),
-    click.option(
-        "--refine-codec",
-        "refine",
-        type=click.Choice(REFINER_NAMES),
-        help="Better the latent that an autoencoder finds, until it decodes more closely to the picture.",
-    ),
-)
+def make_crop(crop: CropChoice) -> "Crop":
+    """Return the crop of what the options of `crop_group` say."""
+    from ddim_edit.images import Box, CentreSquare, Fit
 
-
-def _crop(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
-    if value is None:
-        return None
-    if not re.fullmatch(r"\d+,\d+,[1-9]\d*", value):
-        raise click.BadParameter(f"{value!r} is not X,Y,SIZE in pixels, as in 120,80,512.")
-    x, y, size = map(int, value.split(","))
-    return x, y, size
-
-
-def with_crop(command: Command) -> Command:
-    """Hand the command a `crop`: a box (x, y, size), "fit" or None for the centre square."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, crop: tuple[int, int, int] | None, fit: bool, **rest: Any) -> Any:
-        if crop and fit:
-            raise click.UsageError("--crop and --fit exclude each other.")
-        return command(*args, crop="fit" if fit else crop, **rest)
-
-    return stack(
-        wrapped,
-        click.option("--crop", callback=_crop, metavar="X,Y,SIZE", help="Square to cut out. [the centre square]"),
-        click.option("--fit", is_flag=True, help="Keep the whole picture, its edges continued to a square."),
-    )
+    if crop is None:
+        return CentreSquare()
+    return Fit() if isinstance(crop, str) else Box(*crop)

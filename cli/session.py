@@ -1,4 +1,4 @@
-"""What a running command has: its editor, its voice on standard error, and the count of what failed."""
+"""The session of a running command: its editor, what it prints, and how many of its inputs failed."""
 
 import json
 import os
@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ddim_edit import DDIMEditError
+from ddim_edit.errors import DDIMEditError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from tqdm import tqdm
 
     from ddim_edit import Editor, Model, Recipe
     from ddim_edit.latents.image_recipes import ImageRecipe
 
 Item = TypeVar("Item")
-PAYS_TO_COMPILE = 1_500_000
+LONG_JOB = 1_500_000
 """Evaluations from which compiling pays on a GPU: at 0.2 ms each, a minute is won back if it makes a fifth of it."""
 
 
-def plainly(error: DDIMEditError | OSError) -> str:
-    """What an error says, without the system's numbers."""
+def error_text(error: DDIMEditError | OSError) -> str:
+    """Return what an error says, without the system's numbers."""
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return str(error)
@@ -35,17 +36,27 @@ def plainly(error: DDIMEditError | OSError) -> str:
 
 @dataclass
 class Session:
-    """One run of a command; nothing heavy is loaded before `editor` is asked for."""
+    """One run of a command; nothing heavy is loaded before `editor` is asked for.
 
-    model: str | None
-    device: str
-    dtype: str
-    batch_size: int | None
-    as_json: bool
-    quiet: bool
+    Attributes:
+        model, device, dtype, offline, compile, batch_size: as the options of their names.
+        size: height and width in pixels, or None for the model's own.
+        as_json: whether results are printed as JSON.
+        quiet: whether notes are left out.
+        metadata: whether images get the recipe that made them.
+        expected: network evaluations ahead, for `compile="auto"`.
+        failures: number of inputs that failed so far.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
     size: tuple[int, int] | None = None
     offline: bool = False
     compile: str = "auto"
+    batch_size: int | None = None
+    as_json: bool = False
+    quiet: bool = False
     metadata: bool = True
     expected: int = 0
     failures: int = 0
@@ -54,18 +65,21 @@ class Session:
 
     @cached_property
     def editor(self) -> "Editor":
-        """The editor that the options describe."""
-        editor = self.load(self.model, on_evaluation=self._evaluated, compiled=self.compiled)
+        """The editor on the session's model, loaded when it is first asked for."""
+        editor = self.load(self.model, on_evaluation=self._count, compiled=self.compiled)
         self.describe(editor.model)
         return editor
 
-    @property
-    def compiled(self) -> bool:
-        """Whether the network is to be compiled: where that was asked for, or pays for the job ahead."""
-        return self.compile == "on" or (self.compile == "auto" and self._long_on_cuda())
+    def load(self, model: str | None, **options: Any) -> "Editor":
+        """Load another model, on the device, in the dtype and of the size of the session."""
+        from ddim_edit import Editor
+
+        return Editor.from_pretrained(
+            model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
+        )
 
     def describe(self, model: "Model") -> None:
-        """Say what runs where, and what about that may surprise."""
+        """Note what runs where, and what about that may surprise."""
         chosen = ", chosen by --device auto" if self.device == "auto" else ""
         self.note(f"{model.name} in {model.dtype} on {model.device}{chosen}")
         if self.compiled:
@@ -73,53 +87,67 @@ class Session:
         if not model.native:
             self.warn(f"{model.dtype} is emulated on this {model.device}, slower than --dtype fp32")
 
-    def expect(self, evaluations: int) -> None:
-        """Say beforehand how many evaluations are coming, over all pictures, so that `editor` can prepare for them."""
-        self.expected = evaluations
-
-    def _long_on_cuda(self) -> bool:
+    @property
+    def compiled(self) -> bool:
+        """Whether to compile the network: because it was asked for, or because it pays for the job ahead."""
+        if self.compile != "auto" or self.expected < LONG_JOB:
+            return self.compile == "on"
         import torch
 
-        there = self.device.startswith("cuda") or (self.device == "auto" and torch.cuda.is_available())
-        return there and self.expected >= PAYS_TO_COMPILE
-
-    def load(self, model: str | None, **options: Any) -> "Editor":
-        """An editor on a model of this name, placed and sized as the options say."""
-        from ddim_edit import Editor
-
-        return Editor.from_pretrained(
-            model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
-        )
+        return self.device.startswith("cuda") or (self.device == "auto" and torch.cuda.is_available())
 
     @property
     def settled_dtype(self) -> str:
-        """What the network computes in: as asked for, or as suits the device."""
+        """The dtype that was asked for, or the one that suits the device."""
         from ddim_edit import suited_dtype
 
         return suited_dtype(self.device) if self.dtype == "auto" else self.dtype
 
-    def signed(self, recipe: "Recipe | ImageRecipe") -> Mapping[str, Any] | None:
-        """Return the recipe as it is written into an image, or None under --no-metadata."""
+    def prefer_dtype(self, dtype: str) -> None:
+        """Compute in a dtype, unless --dtype asks for another."""
+        if self.dtype == "auto":
+            self.dtype = dtype
+
+    def recipe_json(self, recipe: "Recipe | ImageRecipe") -> Mapping[str, Any] | None:
+        """Return a recipe as it is written into an image, or None under --no-metadata."""
         return recipe.to_json() if self.metadata else None
 
+    def save_image(self, path: Path, image: "Tensor", recipe: "Recipe | ImageRecipe") -> None:
+        """Write an image [3, H, W], in [-1, 1] or in uint8, with its recipe."""
+        from ddim_edit.images import to_uint8, write
+
+        write(path, to_uint8(image) if image.is_floating_point() else image, self.recipe_json(recipe))
+
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
-        """Put a result on standard output: a JSON object if so asked, else the file it was written to, if any."""
+        """Print a result: as a JSON object with --json, else the name of the file it was written to, if any."""
         if self.as_json:
             click.echo(json.dumps(row, sort_keys=True))
         elif written is not None:
-            click.echo(os.fsencode(written))  # the very bytes of the name, be they text or not
+            click.echo(os.fsencode(written))  # the very bytes of the name, whether they are text or not
+
+    def print_table(self, text: str) -> None:
+        """Print a table on standard output, or as a note where that is for JSON."""
+        if self.as_json:
+            self.note(text)
+        else:
+            click.echo(text)
 
     def note(self, text: str) -> None:
-        """Say what is good to know."""
+        """Print a note on standard error, unless --quiet."""
         if not self.quiet:
-            self._say(text)
+            self._print(text)
 
     def warn(self, text: str) -> None:
-        """Say what the user should act on."""
-        self._say(f"warning: {text}")
+        """Print on standard error what the user should act on."""
+        self._print(f"warning: {text}")
+
+    def warn_if_unconverged(self, source: Path, report: Mapping[str, Any]) -> None:
+        """Warn about an inversion that did not meet its tolerance."""
+        if not report["converged"]:
+            self.warn(f"{source}: did not converge, so the best latent was kept; try more steps or another grid")
 
     @contextmanager
-    def survive(self, name: object) -> Iterator[None]:
+    def continue_on_error(self, name: object) -> Iterator[None]:
         """Let one input fail without ending the batch; its name goes before what the error says."""
         try:
             yield
@@ -127,47 +155,51 @@ class Session:
             self.fail(name, error)
 
     def fail(self, name: object, error: DDIMEditError | OSError) -> None:
-        """Count the failure of one input and say why it failed; its name goes before what the error says."""
+        """Count the failure of one input and print why it failed, after its name."""
         self.failures += 1
-        text = plainly(error)
-        # Errors of files begin with their name, with or without the folder.
+        text = error_text(error)
+        # Errors about files begin with their name, with or without the folder.
         text = text.removeprefix(f"{name}: ").removeprefix(f"{Path(str(name)).name}: ")
-        self._say(f"error: {name}: {text}")
+        self._print(f"error: {name}: {text}")
 
     def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
-        """That many items in batches of the editor's size, with a bar on standard error where somebody looks."""
+        """Yield `count` items in batches of the editor's size, with a bar on standard error if it is a terminal."""
         from tqdm import tqdm
 
-        hidden, coming = self.quiet or not sys.stderr.isatty(), iter(items)
         if not count:
             return
-        with tqdm(total=count, unit=f" {unit}", disable=hidden, leave=False) as self._bar:
-            while batch := list(islice(coming, self.editor.batch_size)):
+        remaining = iter(items)
+        with tqdm(total=count, unit=f" {unit}", disable=self.hides_progress, leave=False) as self._bar:
+            while batch := list(islice(remaining, self.editor.batch_size)):
                 yield batch
                 self._bar.update(len(batch))
         self._bar = None
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Show on standard error, where somebody looks, how many evaluations a long call has made."""
+    def counting_evaluations(self) -> Iterator[None]:
+        """Show on standard error, if it is a terminal, how many evaluations a long call has made."""
         from tqdm import tqdm
 
-        hidden = self.quiet or not sys.stderr.isatty()
-        with tqdm(bar_format="{elapsed}{postfix}", disable=hidden, leave=False) as self._bar:
+        with tqdm(bar_format="{elapsed}{postfix}", disable=self.hides_progress, leave=False) as self._bar:
             yield
         self._bar = None
 
-    def leave(self) -> None:
-        """End the command: with exit status 1 if anything failed."""
+    @property
+    def hides_progress(self) -> bool:
+        """Whether nobody looks at standard error."""
+        return self.quiet or not sys.stderr.isatty()
+
+    def finish(self) -> None:
+        """End the command, with exit status 1 if any input failed."""
         if self.failures:
             raise click.exceptions.Exit(1)
 
-    def _evaluated(self, pictures: int) -> None:
-        self.evaluations += pictures
+    def _count(self, images: int) -> None:
+        self.evaluations += images
         if self._bar is not None:
             self._bar.set_postfix(evaluations=self.evaluations)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self._bar is not None:
             self._bar.clear()
         click.echo(text, err=True)

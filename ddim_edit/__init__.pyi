@@ -60,8 +60,9 @@ from .models.codec.refinement import REFINERS
 from .models.condition import Condition
 from .models.devices import suited_dtype
 from .models.families.registry import FAMILIES
-from .models.loading import load_model, packaged_models
+from .models.loading import load_model
 from .models.model import Model
+from .models.packaged import packaged_models
 
 __all__ = [
     "FAMILIES",

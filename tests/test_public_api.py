@@ -1,17 +1,13 @@
 import subprocess
 import sys
 
-import click
 import pytest
 
 import ddim_edit
-from ddim_edit import GRIDS, REFINERS, SOLVERS, InversionConfig
-from ddim_edit.cli import fitting, interpolating, looking, options, probing, sampling
-from ddim_edit.cli.main import commands
-from ddim_edit.directions import ESTIMATORS, SUFFIX
-from ddim_edit.latents.interpolation import INTERPOLATIONS
-from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
-from ddim_edit.plots import plot_suffixes
+from ddim_edit.cli import files, options, types
+from ddim_edit.cli.commands import fit
+from ddim_edit.directions import ESTIMATORS, direction
+from ddim_edit.latents import latent
 
 
 def test_public_names_load() -> None:
@@ -25,50 +21,9 @@ def test_importing_the_package_imports_nothing_heavy(statement: str) -> None:
     assert not {"torch", "numpy", "PIL", "safetensors", "click", "diffusers"} & set(done.stdout.split())
 
 
-# What the command line writes out so that it need not load the library for --help.
-
-
-def test_the_command_line_knows_the_names_of_the_registries() -> None:
-    assert tuple(SOLVERS) == options.SOLVER_NAMES
-    assert tuple(GRIDS) == options.GRID_NAMES
-    assert tuple(REFINERS) == options.REFINER_NAMES
-    assert tuple(INTERPOLATIONS) == interpolating.BLEND_NAMES
-    assert set(ESTIMATORS) == set(fitting.METHOD_NAMES)
-    assert SUFFIX == fitting.DIRECTION
-    assert set(SINGLE_FILE_SUFFIXES) == set(looking.CHECKPOINTS)
-    assert plot_suffixes() == probing.PLOTS
-
-
-def default(command: str, name: str) -> object:
-    found = {parameter.name: parameter for parameter in commands.commands[command].params}
-    assert isinstance(found[name], click.Option)
-    return found[name].default
-
-
-@pytest.mark.parametrize("command", ["invert", "reconstruct", "interpolate", "sample", "translate", "fit", "probe"])
-def test_the_command_line_has_the_defaults_of_the_library(command: str) -> None:
-    method = InversionConfig()
-    assert default(command, "grid") == method.grid
-    assert default(command, "steps") == method.steps
-    if command not in ("sample", "fit", "probe"):
-        assert (default(command, "seed"), default(command, "dequantise")) == (method.dequantise, True)
-
-
-def test_a_bare_command_line_asks_for_the_default_method() -> None:
-    told = {}
-
-    @click.command()
-    @options.with_method()
-    def spy(method: dict[str, object]) -> None:
-        told.update(method)
-
-    spy.main(args=[], standalone_mode=False)
-    assert options.make_method(told) == InversionConfig()
-    assert options.LOSSLESS in SOLVERS
-    spy.main(args=["--lossless"], standalone_mode=False)
-    assert told["solver"] == options.LOSSLESS
-
-
-def test_every_grid_name_and_rho_is_taken_by_the_command_line() -> None:
-    for name in (*GRIDS, "karras:1", "karras:7.5", "karras:14", "flow:3"):
-        assert options.grid_name(click.Context(sampling.sample), sampling.sample.params[0], name) == name
+def test_suffixes_that_the_command_line_writes_out_so_that_it_starts_fast() -> None:
+    assert types.DIRECTION == direction.SUFFIX
+    assert files.LATENT == latent.SUFFIX
+    assert types.DEFAULT_MODEL in ddim_edit.packaged_models()
+    assert fit.DEFAULT_ESTIMATOR in ESTIMATORS
+    assert options.LOSSLESS in ddim_edit.SOLVERS

@@ -103,7 +103,11 @@ class Direction:
         Raises:
             DirectionError: not such a file, or of another format.
         """
-        header, _ = DIRECTION_FILE.read_header(path)
+        header, tensors = DIRECTION_FILE.read_header(path)
+        vector = tensors.get("vector")
+        if vector is None or not vector.is_floating_point or not header["sd"] > 0:
+            problem = "it needs a vector of real numbers and an sd above 0. Fit the direction again."
+            raise DirectionError(f"{Path(path).name}: {problem}")
         try:
             recipe = Recipe.from_json(header["recipe"])
         except LatentError as error:

@@ -20,7 +20,7 @@ import torch
 from ddim_edit.distributed.job import Filled, Job
 from ddim_edit.distributed.worker import Worker
 from ddim_edit.errors import ArgumentError, DDIMEditError
-from ddim_edit.models.loading import packaged_models
+from ddim_edit.models.packaged import packaged_models
 
 ATTEMPTS = 4
 # What passes between the processes is some kilobytes; this is the least that Ray accepts.

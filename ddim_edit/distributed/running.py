@@ -12,7 +12,7 @@ from ddim_edit.distributed.ranks import Rank
 from ddim_edit.distributed.worker import Worker, filled
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings, read_settings, require_settings
 from ddim_edit.models.devices import dtype_name, find_device
-from ddim_edit.models.loading import DEFAULT_MODEL
+from ddim_edit.models.packaged import DEFAULT_MODEL
 
 ALONE = Rank(0, 1, 0)
 _HOUR = 3600.0

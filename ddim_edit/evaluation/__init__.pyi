@@ -1,14 +1,10 @@
-from .evaluator import (
-    DEFAULT_GRIDS,
-    DEFAULT_SOLVERS,
-    DEFAULT_STEPS,
-    evaluate,
-    evaluate_iter,
-    evaluation_recipe,
-)
+from .evaluator import evaluate, evaluate_iter, evaluation_recipe
+from .likelihood.bits import mean_and_error
+from .probing import random_projection
 from .report import Evaluation
-from .round_trips import BASELINES, RoundTrip, make_round_trips
+from .round_trips import RoundTrip, make_round_trips
 from .rows import EvaluationRow, EvaluationSetting, read_rows, row_writer
+from .settings import BASELINES, DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
 from .statistics import Interval, Summary, interval
 from .tables import markdown, means_table, reconstruction_table, write_tables
 
@@ -29,7 +25,9 @@ __all__ = [
     "interval",
     "make_round_trips",
     "markdown",
+    "mean_and_error",
     "means_table",
+    "random_projection",
     "read_rows",
     "reconstruction_table",
     "row_writer",

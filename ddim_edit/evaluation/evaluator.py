@@ -13,14 +13,10 @@ from ddim_edit.errors import ArgumentError, DDIMEditError
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.round_trips import RoundTrip, make_round_trips
 from ddim_edit.evaluation.rows import EvaluationRow, EvaluationSetting
+from ddim_edit.evaluation.settings import DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
 from ddim_edit.images import InputImage
 from ddim_edit.images.prepare import Images, expand_images, prepare_images, read_all
 from ddim_edit.metrics.registry import METRICS
-
-DEFAULT_SOLVERS = ("dpm2m", "ddim")
-DEFAULT_GRIDS = ("karras:14",)
-DEFAULT_STEPS = (10, 20, 50, 100, 200, 500, 1000)
-"""Those of the DDIM paper's table 2."""
 
 NamedImage = tuple[str, InputImage | Tensor]
 """The name of an image, and an image file that was read or a tensor [3, H, W] in [-1, 1]."""

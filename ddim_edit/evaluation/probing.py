@@ -13,6 +13,7 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from ddim_edit.directions import LogisticDirection
 from ddim_edit.errors import ArgumentError
+from ddim_edit.tables import plain_table
 
 RESAMPLES = 1000
 """Bootstrap resamples of the test images, for each draw of training images."""
@@ -101,15 +102,11 @@ class ProbeReport:
 
     def table(self) -> str:
         """Return the rows as aligned text under a line of titles."""
-        lines = [[title for title, _ in COLUMNS.values()]]
+        titles = [title for title, _ in COLUMNS.values()]
+        rows = []
         for row in self.rows:
-            lines.append([format(getattr(row, name), code) for name, (_, code) in COLUMNS.items()])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = []
-        for name, *numbers in lines:
-            cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
-            text.append("  ".join([name.ljust(widths[0]), *cells]))
-        return "\n".join(text)
+            rows.append([format(getattr(row, name), code) for name, (_, code) in COLUMNS.items()])
+        return plain_table(titles, rows)
 
 
 def probe(

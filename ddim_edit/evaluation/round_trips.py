@@ -1,6 +1,6 @@
 """Round trips that can be evaluated: the editor's, and those of baselines."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import EvaluationSetting
+from ddim_edit.evaluation.settings import BASELINES
 from ddim_edit.images.prepare import Images
 from ddim_edit.metrics.reconstruction import InversionBatch, score_batch
 from ddim_edit.metrics.registry import METRICS, ImageScorer
@@ -79,26 +80,6 @@ class BaselineRoundTrip:
             if not is_finite:
                 row.update(dict.fromkeys(METRICS))
         return rows
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Another program's inversion to compare with.
-
-    Args:
-        help: one line for the command line.
-        make: makes its loop for a model.
-        grid: name of the timesteps that it visits.
-    """
-
-    help: str
-    make: Callable[[Model], DiffusersInversion]
-    grid: str
-
-
-BASELINES: Mapping[str, Baseline] = {
-    "diffusers": Baseline("diffusers' DDIMInverseScheduler and DDIMScheduler", DiffusersInversion.of, "leading"),
-}
 
 
 def make_round_trips(

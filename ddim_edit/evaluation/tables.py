@@ -1,6 +1,5 @@
 """Tables of an evaluation in Markdown, aligned so that they read well as plain text."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ddim_edit.evaluation.report import Evaluation
@@ -8,6 +7,7 @@ from ddim_edit.evaluation.rows import EvaluationSetting
 from ddim_edit.evaluation.statistics import Interval
 from ddim_edit.io.atomic import atomic
 from ddim_edit.metrics.registry import METRICS
+from ddim_edit.tables import markdown_table
 
 ABSENT = "-"
 
@@ -86,14 +86,3 @@ def _format_interval(found: Interval | None, code: str) -> str:
     if found.low is None or found.high is None:
         return format(found.mean, code)
     return f"{found.mean:{code}} ({found.low:{code}} to {found.high:{code}})"
-
-
-def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns are as wide as their widest cell; all but the first are right-aligned."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = []
-    for cells in [titles, ["-" * width for width in widths], *rows]:
-        aligned = [cells[0].ljust(widths[0])]
-        aligned += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        lines.append(f"| {' | '.join(aligned)} |")
-    return "\n".join(lines)

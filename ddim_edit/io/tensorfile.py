@@ -27,11 +27,18 @@ class TensorFile(NamedTuple):
     header: dict[str, Any]
 
 
+class TensorInfo(NamedTuple):
+    """The shape of a tensor in a file, and whether it holds real numbers."""
+
+    shape: tuple[int, ...]
+    is_floating_point: bool
+
+
 class TensorFileHeader(NamedTuple):
-    """The header of a file, and the shapes of its tensors by name."""
+    """The header of a file, and what it says of its tensors, by name."""
 
     header: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
+    tensors: dict[str, TensorInfo]
 
 
 @dataclass(frozen=True)
@@ -88,10 +95,14 @@ class TensorFormat:
         return TensorFile(tensors, header)
 
     def read_header(self, path: str | Path) -> TensorFileHeader:
-        """Read a file's header and the shapes of its tensors, without torch. Errors as `load`."""
+        """Read a file's header and the kinds of its tensors, without importing torch. Errors as `load`."""
 
-        def read(file: Any) -> dict[str, tuple[int, ...]]:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        def read(file: Any) -> dict[str, TensorInfo]:
+            found: dict[str, TensorInfo] = {}
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                found[name] = TensorInfo(tuple(part.get_shape()), part.get_dtype().startswith(("F", "BF")))
+            return found
 
         return TensorFileHeader(*self._open(Path(path), "np", read))
 

@@ -111,9 +111,9 @@ class Latent:
         Raises:
             LatentError: as `load`.
         """
-        header, shapes = LATENT_FILE.read_header(path)
-        recipe = _parse_recipe(Path(path).name, header, shapes)
-        return LatentHeader(header["t"], recipe, header["report"], shapes["x"])
+        header, tensors = LATENT_FILE.read_header(path)
+        recipe = _parse_recipe(Path(path).name, header, tensors)
+        return LatentHeader(header["t"], recipe, header["report"], tensors["x"].shape)
 
 
 def _parse_recipe(name: str, header: Mapping[str, Any], tensors: Mapping[str, object]) -> Recipe:

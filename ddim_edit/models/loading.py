@@ -1,7 +1,6 @@
 """`load_model`: load a checkpoint of any family, by whatever name users have for it."""
 
 from copy import deepcopy
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -31,21 +30,9 @@ from ddim_edit.models.families.registry import family_of_state
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
 from ddim_edit.models.model import Model
+from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
 from ddim_edit.models.pretrained import fingerprint
 from ddim_edit.models.unet.base import UNetBase
-
-DEFAULT_MODEL = "faces64"
-
-
-def packaged_models() -> dict[str, Path]:
-    """Return the folders of the models that come with the package, by name.
-
-    Examples:
-        >>> list(packaged_models())
-        ['faces64']
-    """
-    models = Path(str(resources.files("ddim_edit.assets"))) / "models"
-    return {folder.name: folder for folder in sorted(models.iterdir()) if folder.is_dir()}
 
 
 def load_model(

@@ -136,7 +136,7 @@ class FineTuning:
         Raises:
             ModelError: no such model, or one of another kind; ArgumentError: a size that it cannot work at.
         """
-        from ddim_edit.models.loading import packaged_models
+        from ddim_edit.models.packaged import packaged_models
         from ddim_edit.models.pretrained import (
             component_folder,
             explain_errors,

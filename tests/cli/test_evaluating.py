@@ -6,13 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 from PIL import Image
 
 from ddim_edit import Editor, Evaluation, InversionConfig
-from ddim_edit.cli import evaluating
-from ddim_edit.evaluation import BASELINES, DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
 from ddim_edit.images import read_recipe
 from ddim_edit.metrics import METRICS
 
@@ -122,12 +119,12 @@ def test_files_that_exist_and_inputs_are_kept(evaluated: Evaluate, pictures: lis
     (tmp_path / "evaluation.json").write_text("mine")
     outcome = evaluated(pictures[0], "-o", tmp_path)
     assert outcome.status == 1
-    assert "a name that is free" in outcome.errors[0]
+    assert "exists. Use --overwrite" in outcome.errors[0]
     assert (tmp_path / "evaluation.json").read_text() == "mine"
     pictures[0].rename(tmp_path / "evaluation.png")
     outcome = evaluated(tmp_path, "-o", tmp_path, "--overwrite")
     assert outcome.status == 1
-    assert "an output apart from the inputs" in outcome.errors[0]
+    assert "is an input too" in outcome.errors[0]
 
 
 def test_without_matplotlib_all_else_is_written_and_a_note_says_so(
@@ -171,11 +168,3 @@ def test_what_a_model_or_schedule_has_not_is_said_before_any_walk(
         assert len(outcome.errors) == 1
         assert "Traceback" not in outcome.err
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_line_knows_names_and_defaults_of_the_library() -> None:
-    assert tuple(BASELINES) == evaluating.BASELINE_NAMES
-    defaults = {each.name: each.default for each in evaluating.evaluate.params if isinstance(each, click.Option)}
-    assert defaults["solvers"] == ",".join(DEFAULT_SOLVERS)
-    assert defaults["grids"] == ",".join(DEFAULT_GRIDS)
-    assert defaults["steps"] == ",".join(map(str, DEFAULT_STEPS))

@@ -46,7 +46,18 @@ def test_a_strip_begins_and_ends_with_the_plain_decodings(
 def test_frames_are_those_of_the_editor(
     done: Run, latents: list[Path], model: Path, tmp_path: Path, blend: str
 ) -> None:
-    done("interpolate", *latents[:3], "-o", tmp_path / "out.png", "--frames", "3", "--method", blend, "--scale", "1")
+    done(
+        "interpolate",
+        *latents[:3],
+        "-o",
+        tmp_path / "out.png",
+        "--frames",
+        "3",
+        "--interpolation",
+        blend,
+        "--scale",
+        "1",
+    )
     editor = Editor.from_pretrained(model)
     walk = editor.interpolate([Latent.load(path) for path in latents[:3]], 3, blend)
     assert len(walk) == 5
@@ -140,7 +151,7 @@ def test_a_video_of_odd_sides_is_padded_and_says_so(done: Run, tmp_path: Path) -
 def test_a_sheet_has_its_inputs_in_the_corners(
     done: Run, latents: list[Path], decoded: Tensor, model: Path, tmp_path: Path
 ) -> None:
-    done("interpolate", *latents, "-o", tmp_path / "sheet.png", "--grid", "3x2")
+    done("interpolate", *latents, "-o", tmp_path / "sheet.png", "--sheet", "3x2")
     whole = pixels_of(tmp_path / "sheet.png")
     rows = [torch.stack(cut(whole[:, top : top + SIDE], 3)) for top in (0, whole.shape[1] - SIDE)]
     corners = [rows[0][0], rows[0][2], rows[1][0], rows[1][2]]
@@ -168,7 +179,7 @@ def test_the_same_command_writes_the_same_bytes(done: Run, latents: list[Path], 
 
 
 def test_the_recipe_tells_path_and_ends(done: Run, latents: list[Path], tmp_path: Path) -> None:
-    done("interpolate", *latents[:2], "-o", tmp_path / "out.webp", "--frames", "3", "--method", "lerp", "--loop")
+    done("interpolate", *latents[:2], "-o", tmp_path / "out.webp", "--frames", "3", "--interpolation", "lerp", "--loop")
     recipe = read_recipe(tmp_path / "out.webp")
     assert recipe is not None
     assert (recipe["kind"], recipe["frames"], recipe["loop"]) == ("lerp", 3, True)

@@ -82,7 +82,7 @@ def test_no_format_of_an_interpolation_tells_of_it(
     assert not any(trace in content for trace in (b"ddim", b"Software", b"slerp"))
     outcome = run("show", tmp_path / "bare" / name)
     assert outcome.status == 1
-    assert "which holds no recipe" in outcome.errors[0]
+    assert "there is no recipe in this image" in outcome.errors[0]
 
 
 def test_a_sheet_of_samples_shows_them_with_their_seeds(done: Run, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_latent_that_is_not_finite_is_refused(run: Run, latents: list[Path], t
 
 def test_a_folder_without_latents(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = run("decode", tmp_path / "in", "-o", tmp_path / "out")
-    assert "wanted a folder with *.latent.safetensors files" in refusal(outcome, tmp_path / "in")
+    assert "there are no *.latent.safetensors files here" in refusal(outcome, tmp_path / "in")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_an_existing_output_is_kept_and_the_batch_goes_on(run: Run, pictures: li
     outcome = run("invert", *pictures, "-o", outputs)
     assert outcome.status == 1
     (error,) = outcome.errors
-    assert error.startswith(f"error: {pictures[0]}: wanted a name that is free, was given {outputs / f'a{LATENT}'}: ")
+    assert error.startswith(f"error: {pictures[0]}: {outputs / f'a{LATENT}'} exists. Use --overwrite")
     assert (outputs / f"a{LATENT}").read_text() == "mine"
     assert len(files_in(outputs)) == 4
 
@@ -117,7 +117,7 @@ def test_an_input_is_never_replaced(run: Run, pictures: list[Path], command: str
     target = pictures[1] if command == "interpolate" else pictures[0].parent
     outcome = run(command, *pictures[:2], "-o", target, "--overwrite", "--steps", "2")
     assert outcome.status == 1
-    assert all("wanted an output apart from the inputs" in line for line in outcome.errors)
+    assert all("is an input too" in line for line in outcome.errors)
     after = contents(pictures[0].parent)
     assert {name: after[name] for name in before} == before
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddim_edit import Editor, metrics
-from ddim_edit.cli import table
+from ddim_edit.cli.commands.reconstruct import score_columns, score_table
 from ddim_edit.images import comparison, read_recipe, to_uint8
 
 from ..rounding import VERGE, assert_shown_alike
@@ -69,7 +69,7 @@ def test_the_sheet_shows_originals_reconstructions_and_differences(
 def test_a_sheet_stays_small_enough_to_look_at(
     done: Run, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "SHOWN", 3)
+    monkeypatch.setattr("ddim_edit.cli.commands.reconstruct.ON_SHEET", 3)
     done("reconstruct", *pictures, "-o", tmp_path / "many", "--steps", "3", "--batch-size", "2")
     done("reconstruct", *pictures[:3], "-o", tmp_path / "few", "--steps", "3", "--batch-size", "2")
     many, few = (pixels_of(tmp_path / folder / "sheet.png") for folder in ("many", "few"))
@@ -95,9 +95,10 @@ def test_one_picture_needs_no_mean(done: Run, pictures: list[Path], tmp_path: Pa
 
 
 def test_the_table_says_a_missing_figure_with_a_dash() -> None:
-    row = dict.fromkeys(table.COLUMNS, 1.0) | {"input": "a.png", "xt_corr": None}
-    (column,) = (i for i, name in enumerate(table.COLUMNS) if name == "xt_corr")
-    lines = table.table([row, row]).splitlines()
+    columns = list(score_columns())
+    row = dict.fromkeys(columns, 1.0) | {"input": "a.png", "xt_corr": None}
+    column = columns.index("xt_corr")
+    lines = score_table([row, row]).splitlines()
     assert [line.split()[1 + column] for line in lines[1:]] == ["-", "-", "-"]
 
 

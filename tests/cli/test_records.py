@@ -52,7 +52,7 @@ def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_
     (tmp_path / "text.png").write_text("text")
     missing, folder = tmp_path / "missing.png", tmp_path
     for file, words in {
-        pictures[0]: "which holds no recipe",
+        pictures[0]: "there is no recipe in this image",
         tmp_path / "text.png": "this is not a PNG",
         missing: "No such file",
         folder: "config.json, was given none",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddim_edit import Latent
-from ddim_edit.cli.session import PAYS_TO_COMPILE, Session
+from ddim_edit.cli.session import LONG_JOB, Session
 
 from .conftest import Run, pixels_of
 
@@ -25,23 +25,21 @@ def test_a_compiled_network_finds_the_same_code_and_says_that_it_compiles(
 
 
 def session(device: str, evaluations: int) -> Session:
-    session = Session(None, device, "auto", None, as_json=False, quiet=True)
-    session.expect(evaluations)
-    return session
+    return Session(device=device, quiet=True, expected=evaluations)
 
 
 @pytest.mark.parametrize(
     ("device", "evaluations", "pays"),
     [
-        ("cuda", PAYS_TO_COMPILE, True),
-        ("cuda:1", PAYS_TO_COMPILE, True),
-        ("cuda", PAYS_TO_COMPILE - 1, False),
-        ("cpu", 10 * PAYS_TO_COMPILE, False),
-        ("auto", 10 * PAYS_TO_COMPILE, torch.cuda.is_available()),
+        ("cuda", LONG_JOB, True),
+        ("cuda:1", LONG_JOB, True),
+        ("cuda", LONG_JOB - 1, False),
+        ("cpu", 10 * LONG_JOB, False),
+        ("auto", 10 * LONG_JOB, torch.cuda.is_available()),
     ],
 )
 def test_compiling_pays_for_long_jobs_on_a_gpu(device: str, evaluations: int, pays: bool) -> None:
-    assert session(device, evaluations)._long_on_cuda() is pays
+    assert session(device, evaluations).compiled is pays
 
 
 def test_a_dtype_that_the_device_only_emulates_is_warned_of(done: Run, pictures: list[Path], tmp_path: Path) -> None:

@@ -236,8 +236,8 @@ def test_showing_a_store_tells_what_is_in_it(done: Run, many: Path, tmp_path: Pa
 def test_what_does_not_converge_is_counted(done: Run, many: Path, tmp_path: Path) -> None:
     outcome = done("invert", many, "-o", tmp_path / "s.latents", "--exact", "--tol", "1e-30", "-q", *FEW)
     assert [line.partition(",")[0] for line in outcome.warnings] == [
-        "warning: shard-00000.safetensors: 3 pictures did not converge",
-        "warning: shard-00001.safetensors: 2 pictures did not converge",
+        "warning: shard-00000.safetensors: 3 images did not converge",
+        "warning: shard-00001.safetensors: 2 images did not converge",
     ]
     assert LatentStore(tmp_path / "s.latents").unconverged == 5
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ddim_edit import training
-from ddim_edit.cli import training as command
 from ddim_edit.training import trainer
 
 from .. import tiny
@@ -37,22 +35,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_the_command_line_knows_the_names() -> None:
-    assert tuple(training.NETWORKS) == command.NETWORK_NAMES
-    assert training.PREDICTIONS == command.PREDICTION_NAMES
-    assert tuple(training.SCHEDULES) == command.SCHEDULE_NAMES
-    assert tuple(training.DECAYS) == command.DECAY_NAMES
-    assert training.PRECISIONS == command.PRECISION_NAMES
-
-
-def test_the_command_line_has_the_defaults_of_the_library() -> None:
-    given = command.train.make_context("train", ["faces", "-o", "model"]).params
-    settings = training.Settings()
-    assert {name: given[name] for name in command._SETTINGS} == {
-        name: getattr(settings, name) for name in command._SETTINGS
-    }
-
-
 @pytest.mark.slow
 def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").write_bytes(b"no picture")
@@ -61,7 +43,7 @@ def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path
     assert [line.split()[1] for line in outcome.out.splitlines()[2:]] == ["0", "1", "2"]
     (warning,) = outcome.warnings
     assert warning.startswith("warning: bad.png is left out: this is not a PNG, JPEG")
-    assert "3 pictures to learn from, 1 held out, 16x16 pixels, on cpu" in outcome.err
+    assert "3 images to train on, 1 for validation, 16x16 pixels, on cpu" in outcome.err
     again = done("train", folder, "-o", tmp_path / "model", *FEW, "--json", "-q")
     assert not again.out
     shown = done("sample", "--model", tmp_path / "model", "-o", tmp_path / "drawn", "--steps", "2")
@@ -77,12 +59,12 @@ def test_an_interrupted_run_says_how_to_go_on(
     outcome = run(*line)
     assert outcome.status == 130
     assert [row["step"] for row in outcome.rows] == [0, 1]
-    last = [f"step 1 is saved in {tmp_path / 'model'}; the same command goes on from there", "", "interrupted"]
+    last = [f"step 1 is saved in {tmp_path / 'model'}; the same command continues from there", "", "interrupted"]
     assert outcome.err.splitlines()[-3:] == last
     monkeypatch.undo()
     again = run(*line)
     assert (again.status, [row["step"] for row in again.rows]) == (0, [2])
-    assert "goes on at step 1 of 2" in again.err
+    assert "continues at step 1 of 2" in again.err
 
 
 def test_what_cannot_be_trained_ends_in_one_sentence(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_command_lines_of_help_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (("invert", "a.png", "-o", "out", "--levle", "0.4T"), "No such option"),
         (("invert", "a.png", "-o", "out", "--solver", "rk45"), "rk45"),
-        (("probe", "--images", "train", "--levels", "pixels", "0.1T"), "unexpected extra argument"),
+        (("probe", "--images", "train", "--levels", "0.4T", "0.1T"), "unexpected extra argument"),
         (("invert", "a.png"), "Missing option"),
         (("paint", "a.png"), "No such command"),
     ],

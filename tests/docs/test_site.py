@@ -116,7 +116,8 @@ def test_every_public_name_is_documented(site: Path) -> None:
 
 def test_every_command_and_option_is_documented(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "reference" / "cli.html").read_text())
-    for name, command in commands.commands.items():
+    for command in commands.loaded:
+        name = str(command.name)
         assert f"ddim-edit {name} [OPTIONS]" in text
         for parameter in command.params:
             assert all(option in text for option in parameter.opts if option.startswith("-")), (name, parameter.opts)

@@ -13,8 +13,9 @@ from ddim_edit.diffusion.parametrization import PREDICTION_TYPES
 from ddim_edit.errors import ModelError
 from ddim_edit.images import to_uint8
 from ddim_edit.models import loading
-from ddim_edit.models.loading import load_model, packaged_models
+from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
+from ddim_edit.models.packaged import packaged_models
 from ddim_edit.models.pretrained import WEIGHTS
 
 from .. import tiny

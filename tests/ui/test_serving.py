@@ -11,7 +11,7 @@ import pytest
 
 from ddim_edit import ui
 from ddim_edit.cli import main
-from ddim_edit.cli.serving import _flags
+from ddim_edit.cli.commands.ui import session_flags
 from ddim_edit.cli.session import Session
 
 Widgets = list[tuple[str, dict[str, Any]]]
@@ -79,9 +79,9 @@ def test_the_package_names_the_page_without_loading_it() -> None:
 
 
 def test_command_lines_name_the_model_as_the_page_was_told() -> None:
-    assert _flags(Session(None, "auto", "auto", None, False, False)) == []
-    session = Session("tiny", "cpu", "fp32", 2, False, False, (384, 512), True, "off")
-    assert _flags(session) == [
+    assert session_flags(Session()) == []
+    session = Session("tiny", "cpu", "fp32", (384, 512), True, "off", 2)
+    assert session_flags(session) == [
         *("--model", "tiny", "--device", "cpu", "--dtype", "fp32", "--size", "512x384", "--compile", "off"),
         *("--batch-size", "2", "--offline"),
     ]

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig
-from ddim_edit.models.loading import load_model, packaged_models
+from ddim_edit.models.loading import load_model
+from ddim_edit.models.packaged import packaged_models
 from ddim_edit.models.pretrained import WEIGHTS
 
 State = dict[str, Tensor]

@@ -1,0 +1,81 @@
+"""`ddim-edit decode`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..command import Option, OptionGroup, command
+from ..files import Destination, Job, find_latents, load_latents, plan_jobs
+from ..options import condition_group, folder_option, image_options, inputs_argument, overwrite_option, session_options
+from ..session import Session
+from ..stores import decode_store, is_store
+
+if TYPE_CHECKING:
+    from ddim_edit import Latent
+
+
+def _groups() -> list[OptionGroup]:
+    force = Option("--force", is_flag=True, help="Decode latents of another model too.")
+    output = [
+        inputs_argument("latents", "LATENTS|FOLDERS|STORES..."),
+        folder_option(),
+        *image_options(),
+        overwrite_option(),
+    ]
+    return [OptionGroup("Output", output), condition_group(), OptionGroup("Model and run", [force]), session_options()]
+
+
+@command(
+    "Invert and decode",
+    2,
+    _groups,
+    "ddim-edit decode latents/ -o images/",
+    'ddim-edit decode cat.latent.safetensors --prompt "a dog" --model ./stable-diffusion -o images/',
+)
+def decode(
+    latents: Sequence[Path],
+    output: Path,
+    suffix: str,
+    metadata: bool,
+    overwrite: bool,
+    condition: Mapping[str, Any],
+    force: bool,
+    session: Session,
+) -> None:
+    """Decode latents to images. They come from files or stores, and each is written as DIR/NAME.png.
+
+    A latent is decoded by its own recipe. Another prompt, class or guidance than the one it was inverted under makes
+    an edit of it.
+    """
+    session.metadata = metadata
+    destination = Destination(output, suffix, overwrite)
+    if files := [path for path in latents if not is_store(path)]:
+        _decode_files(session, files, destination, force, condition)
+    for path in latents:
+        if is_store(path):
+            decode_store(session, path, destination, force, condition)
+    session.finish()
+
+
+def _decode_files(
+    session: Session, files: Sequence[Path], destination: Destination, force: bool, condition: Mapping[str, Any]
+) -> None:
+    jobs = plan_jobs(session, find_latents(session, files), destination)
+    loaded = load_latents(session, [job.source for job in jobs])
+    pairs: list[tuple[Job, Latent]] = []
+    for job in jobs:
+        if job.source not in loaded:
+            continue
+        latent = loaded[job.source]
+        latent = latent.with_condition(replace(latent.recipe.condition, **condition))
+        editor = session.editor  # outside of the block below: a model that cannot be loaded fails the command
+        with session.continue_on_error(job.source):
+            editor.require_own(latent, force)
+            pairs.append((job, latent))
+    for batch in session.batches(pairs, "latents", len(pairs)):
+        images = session.editor.decode([latent for _, latent in batch], force)
+        for (job, latent), image in zip(batch, images, strict=True):
+            with session.continue_on_error(job.source):
+                session.save_image(job.target, image, latent.recipe)
+                session.emit(job.to_json(), job.target)

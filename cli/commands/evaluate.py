@@ -1,0 +1,179 @@
+"""`ddim-edit evaluate`."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..command import Option, OptionGroup, command
+from ..files import claim, find_images, read_batches, resolve_all
+from ..options import (
+    CropChoice,
+    condition_group,
+    crop_group,
+    folder_option,
+    grid_forms,
+    images_argument,
+    make_config,
+    make_crop,
+    metadata_option,
+    overwrite_option,
+    parse_grid,
+    session_options,
+)
+from ..session import Session
+from ..types import Text, list_of, parse_steps
+
+if TYPE_CHECKING:
+    from ddim_edit import DDIMEditError
+    from ddim_edit.evaluation import EvaluationRow, EvaluationSetting, RoundTrip
+
+
+def _groups() -> list[OptionGroup]:
+    from ddim_edit import SOLVER_ENTRIES
+    from ddim_edit.evaluation import BASELINES, DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
+
+    baselines = "; ".join(f"{name}: {baseline.help}" for name, baseline in BASELINES.items())
+    return [
+        OptionGroup("Output", [images_argument(), folder_option(), overwrite_option(), metadata_option()]),
+        OptionGroup(
+            "Settings",
+            [
+                Option(
+                    "--solvers",
+                    type=Text(list_of(parse_solver)),
+                    default=",".join(DEFAULT_SOLVERS),
+                    metavar="NAME,...",
+                    help=f"Solvers: {', '.join(SOLVER_ENTRIES)}.",
+                ),
+                Option(
+                    "--grids",
+                    type=Text(list_of(parse_grid)),
+                    default=",".join(DEFAULT_GRIDS),
+                    metavar="NAME,...",
+                    help=f"Grids of timesteps: {grid_forms()}.",
+                ),
+                Option(
+                    "--steps",
+                    type=Text(list_of(parse_steps)),
+                    default=",".join(map(str, DEFAULT_STEPS)),
+                    metavar="N,...",
+                    help="Numbers of steps, each way.",
+                ),
+                Option("--exact", is_flag=True, help="Iterate every inversion until the decoded image is the same."),
+                Option(
+                    "--against",
+                    type=click.Choice(list(BASELINES)),
+                    multiple=True,
+                    help=f"Baseline on the same network. {baselines}. Repeatable.",
+                ),
+                Option(
+                    "--dequantise/--no-dequantise",
+                    default=True,
+                    help="Add the seeded noise of the first level, as `invert` does.",
+                ),
+            ],
+        ),
+        condition_group(),
+        crop_group(),
+        session_options(),
+    ]
+
+
+def parse_solver(text: str) -> str:
+    """Return the name of a solver as it is.
+
+    Raises:
+        ValueError: no such solver.
+    """
+    from ddim_edit import SOLVER_ENTRIES
+
+    if text not in SOLVER_ENTRIES:
+        raise ValueError(f"{text!r} is none of {', '.join(SOLVER_ENTRIES)}.")
+    return text
+
+
+@command(
+    "Evaluate",
+    1,
+    _groups,
+    "ddim-edit evaluate faces/ -o out/ --steps 10,20,50 --solvers dpm2m,ddim --against diffusers",
+)
+def evaluate(
+    images: Sequence[Path],
+    output: Path,
+    overwrite: bool,
+    metadata: bool,
+    solvers: list[str],
+    grids: list[str],
+    steps: list[int],
+    exact: bool,
+    against: Sequence[str],
+    dequantise: bool,
+    condition: Mapping[str, Any],
+    crop: CropChoice,
+    session: Session,
+) -> None:
+    """Measure what inversion and decoding lose. Every solver, grid and number of steps is evaluated.
+
+    Writes DIR/evaluation.csv (a row for each image and setting), .json (means with 95 % intervals), .md (the tables
+    that it prints, the DDIM paper's among them) and .png (error against evaluations, with the extra `eval`). An image
+    takes 2 S evaluations of each solver. The network computes in fp32 unless --dtype says otherwise.
+    """
+    from ddim_edit.evaluation import Evaluation, evaluation_recipe, make_round_trips, markdown, write_tables
+
+    session.metadata = metadata
+    session.prefer_dtype("fp32")  # the errors of many steps are smaller than those of rougher networks
+    files = find_images(session, images)
+    inputs = resolve_all(files)
+    csv, json, tables, plot = (
+        claim(output / f"evaluation{suffix}", inputs, overwrite) for suffix in (".csv", ".json", ".md", ".png")
+    )
+    config = make_config({"exact": exact, "dequantise": 0 if dequantise else None, "condition": condition})
+    session.expected = 2 * sum(steps) * len(files) * len(solvers) * len(grids)
+    round_trips = make_round_trips(session.editor, solvers, grids, steps, config, against)
+    least = sum(2 * round_trip.setting.steps for round_trip in round_trips)
+    session.note(f"at least {least:,} network evaluations for each of {len(files)} images")
+
+    rows = _evaluate_files(session, files, crop, round_trips, csv)
+    found = Evaluation(rows, {**evaluation_recipe(session.editor, config), "crop": make_crop(crop).as_dict()})
+    found.save_json(json.parent)
+    write_tables(found, tables)
+    session.print_table(markdown(found))
+    if find_spec("matplotlib") is None:
+        session.note(f"no {plot.name} without matplotlib: pip install 'ddim-edit[eval]'")
+    else:
+        from ddim_edit.latents.image_recipes import EvaluationRecipe
+        from ddim_edit.plots import evaluation_curves
+
+        evaluation_curves(found, plot, session.recipe_json(EvaluationRecipe(found.recipe)))
+        session.note(f"wrote {csv}, {json}, {tables}, {plot}")
+    session.finish()
+
+
+def _evaluate_files(
+    session: Session, files: Sequence[Path], crop: CropChoice, round_trips: "Sequence[RoundTrip]", target: Path
+) -> "tuple[EvaluationRow, ...]":
+    """Return all rows, written and printed as they are found; without any, end the command and leave no file."""
+    from ddim_edit.evaluation import evaluate_iter, row_writer
+
+    def report_failure(setting: "EvaluationSetting", error: "DDIMEditError") -> None:
+        session.fail(f"{setting.solver} {setting.grid} {setting.steps}", error)
+
+    rows: list[EvaluationRow] = []
+    with row_writer(target) as write:
+        for batch in read_batches(session, [file.name for file in files], files, crop):
+            for row in evaluate_iter(session.editor, batch, round_trips, report_failure):
+                write(row)
+                session.emit(row.to_json())
+                if not row.converged:
+                    setting = row.setting
+                    session.warn(
+                        f"{row.image}: {setting.solver} {setting.grid} did not converge in {setting.steps} steps"
+                    )
+                rows.append(row)
+        if not rows:
+            session.finish()
+    return tuple(rows)

@@ -1,0 +1,115 @@
+"""`ddim-edit fit`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..command import Option, OptionGroup, command
+from ..files import claim
+from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed
+from ..options import FILE, CropChoice, config_groups, crop_group, level_option, overwrite_option, session_options
+from ..session import Session
+from ..types import DIRECTION
+from .directions import summary_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ddim_edit import LatentArray
+
+DEFAULT_ESTIMATOR = "logistic"
+INVERTING = (
+    *("images", "with", "without", "level", "cache", "steps", "solver", "grid", "crop", "fit"),
+    *("prompt", "negative_prompt", "class", "guidance_scale"),
+)
+"""Options that say how to invert, which latents of a store are already."""
+
+
+def _groups() -> list[OptionGroup]:
+    from ddim_edit.directions import ESTIMATORS
+
+    meanings = "; ".join(f"{name}: {entry.help}" for name, entry in ESTIMATORS.items())
+    return [
+        OptionGroup(
+            "Direction",
+            [
+                click.Argument(["name"]),
+                Option("-o", "--output", required=True, type=FILE, metavar="FILE", help=f"Output file, *{DIRECTION}."),
+                overwrite_option(),
+                Option(
+                    "--estimator",
+                    type=click.Choice(list(ESTIMATORS)),
+                    default=DEFAULT_ESTIMATOR,
+                    help=f"Estimator of the direction. {meanings}.",
+                ),
+                level_option("Level at which it is fitted: a time (400), a part of T (0.4T), xT or h.", "0.4T"),
+            ],
+        ),
+        label_group(store=True),
+        *config_groups("solver", "grid", "steps"),
+        crop_group(),
+        session_options(),
+    ]
+
+
+@command(
+    "Directions",
+    1,
+    _groups,
+    "ddim-edit fit smile --with smiling/ --without serious/ -o smile.direction.safetensors",
+    'ddim-edit fit old --images faces/ --labels faces.csv --column age --positive ">=55" -o old.direction.safetensors',
+)
+def fit(
+    name: str,
+    output: Path,
+    overwrite: bool,
+    estimator: str,
+    level: str,
+    labels: LabelOptions,
+    config: Mapping[str, Any],
+    crop: CropChoice,
+    session: Session,
+) -> None:
+    """Fit a direction to labelled images. It gets the name NAME, and is written as FILE.
+
+    With --latents STORE the latents are those that `invert` wrote, at the level that it inverted to, and stay on disk
+    however many they are. The CSV then names images as the store does.
+    """
+    if not output.name.endswith(DIRECTION):
+        raise click.UsageError(f"The output must end in {DIRECTION}.")
+    labels.require_complete()
+    if labels.latents:
+        refuse_typed(INVERTING, "does not go with --latents, whose images are inverted already.")
+    from ddim_edit.directions import fit_direction
+
+    target = claim(output, frozenset(), overwrite)
+    if labels.latents:
+        latents, values = _read_store(session, labels)
+    else:
+        images, values = read_labelled(session, labels, crop)
+        (latents,) = invert_to_levels(session, images, [level], config, labels.cache)
+    direction = fit_direction(name, latents, values, estimator)
+    direction.save(target)
+    summary = direction.summary()
+    session.emit({"output": str(target), **summary}, target)
+    session.note(summary_line(summary))
+    session.finish()
+
+
+def _read_store(session: Session, labels: LabelOptions) -> "tuple[LatentArray, NDArray[Any]]":
+    """Return the latents of a store whose images have a label, and these; warn about labels without a latent."""
+    from ddim_edit import LatentStore
+    from ddim_edit.directions import labels as readers
+    from ddim_edit.directions import stored_latents
+
+    assert labels.latents is not None
+    assert labels.csv is not None
+    assert labels.column is not None
+    named = readers.read_names(labels.csv, labels.column, labels.positive, labels.negative)
+    latents, values = stored_latents(LatentStore(labels.latents), named)
+    missing = len(named) - len(values)
+    if missing:
+        session.warn(f"{missing} of {len(named)} labelled images have no latent in {labels.latents.name}")
+    return latents, values

@@ -1,0 +1,205 @@
+"""`ddim-edit interpolate`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..command import Option, OptionGroup, command
+from ..files import LATENT, claim, load_latents, read_images, resolve_all
+from ..options import (
+    FILE_OR_FOLDER,
+    CropChoice,
+    crop_group,
+    image_options,
+    inputs_argument,
+    inversion_groups,
+    make_config,
+    overwrite_option,
+    session_options,
+)
+from ..session import Session
+from ..types import Text, parse_columns_and_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit import Latent, Latents
+
+
+def _groups() -> list[OptionGroup]:
+    from ddim_edit.images import animation_suffixes, still_suffixes
+    from ddim_edit.latents.interpolation import INTERPOLATION_ENTRIES
+
+    meanings = "; ".join(f"{entry.name}: {entry.help}" for entry in INTERPOLATION_ENTRIES.values())
+    stills = ", ".join(suffix for suffix in still_suffixes() if suffix not in animation_suffixes())
+    return [
+        OptionGroup(
+            "Output",
+            [
+                inputs_argument("inputs", "A B [C ...]"),
+                Option(
+                    "-o",
+                    "--output",
+                    required=True,
+                    metavar="FILE|DIR",
+                    type=FILE_OR_FOLDER,
+                    help=f"Output file: {', '.join(animation_suffixes())} for an animation, {stills} for a strip. "
+                    "A folder for single frames.",
+                ),
+                *image_options(),
+                overwrite_option(),
+                Option(
+                    "--fps",
+                    type=click.FloatRange(1, 50),
+                    default=12,
+                    metavar="F",
+                    help="Frames per second of an animation.",
+                ),
+                Option(
+                    "--scale",
+                    type=click.IntRange(1, 16),
+                    default=2,
+                    metavar="N",
+                    help="Upscaling factor (nearest neighbour).",
+                ),
+            ],
+        ),
+        OptionGroup(
+            "Path",
+            [
+                Option(
+                    "--frames",
+                    type=click.IntRange(2),
+                    default=9,
+                    metavar="N",
+                    help="Frames from each input to the next, both included.",
+                ),
+                Option(
+                    "--interpolation",
+                    type=click.Choice(list(INTERPOLATION_ENTRIES)),
+                    default=next(iter(INTERPOLATION_ENTRIES)),
+                    help=f"Interpolation between latents. {meanings}.",
+                ),
+                Option("--loop", is_flag=True, help="Return to the first input at the end."),
+                Option(
+                    "--sheet",
+                    type=Text(parse_columns_and_rows),
+                    metavar="COLUMNSxROWS",
+                    help="Write a sheet between four inputs, its corners, in place of a path.",
+                ),
+            ],
+        ),
+        *inversion_groups("check"),
+        crop_group(),
+        session_options(),
+    ]
+
+
+@command(
+    "Edit and create",
+    1,
+    _groups,
+    "ddim-edit interpolate a.png b.png -o a-to-b.webp --frames 25",
+    "ddim-edit interpolate a.png b.png c.png d.png -o sheet.png --sheet 7x7",
+)
+def interpolate(
+    inputs: Sequence[Path],
+    output: Path,
+    suffix: str,
+    metadata: bool,
+    overwrite: bool,
+    fps: float,
+    scale: int,
+    frames: int,
+    interpolation: str,
+    loop: bool,
+    sheet: tuple[int, int] | None,
+    config: Mapping[str, Any],
+    crop: CropChoice,
+    session: Session,
+) -> None:
+    """Interpolate between images. What lies between their latents, or between latent files, is decoded and written."""
+    from ddim_edit.images import animation_suffixes, find_animation_format, still_suffixes
+
+    # .webp may be both; where a sheet is asked for it is one image.
+    animated = output.suffix.lower() in animation_suffixes() and sheet is None
+    still = output.suffix.lower() in still_suffixes() and not animated
+    if len(inputs) < 2:
+        raise click.UsageError("Interpolation needs at least two inputs.")
+    if sheet is not None and (len(inputs) != 4 or not still):
+        raise click.UsageError(f"--sheet needs four inputs and an output that ends in {_join(still_suffixes())}.")
+    if output.suffix and not animated and not still:
+        known = _join(dict.fromkeys([*animation_suffixes(), *still_suffixes()]))
+        raise click.UsageError(f"The output must end in {known}, or be a folder, not in {output.suffix}.")
+    if animated:
+        find_animation_format(output)  # refuses a format whose package is not installed, before hours of work
+
+    # This imports torch, and so only once the arguments are known to be right.
+    from ddim_edit.latents.image_recipes import InterpolationRecipe
+
+    session.metadata = metadata
+    if config["exact"]:
+        session.prefer_dtype("fp32")
+    target = claim(output, resolve_all(inputs), overwrite)
+    ends = _load_or_invert(session, inputs, config, crop)
+    if sheet is None:
+        rows = [session.editor.interpolate(ends, frames, interpolation, loop)]
+    else:
+        columns, lines = sheet
+        rows = session.editor.sheet(ends, lines, columns, interpolation)
+    recipe = InterpolationRecipe(interpolation, frames, loop, tuple(latent.recipe for latent in ends))
+    images = [_decode(session, row, scale) for row in rows]
+    signature = session.recipe_json(recipe)
+    if animated:
+        from ddim_edit.images import write_animation
+
+        for note in write_animation(target, images[0], fps, signature):
+            session.note(f"{target.name}: {note}")
+    else:
+        _write_stills(images, target, suffix, signature)
+    session.emit({"inputs": [str(path) for path in inputs], "output": str(target)}, target)
+
+
+def _load_or_invert(
+    session: Session, inputs: Sequence[Path], config: Mapping[str, Any], crop: CropChoice
+) -> "list[Latent]":
+    """Return the latent of every input; images are inverted together."""
+    latents = load_latents(session, [path for path in inputs if path.name.endswith(LATENT)])
+    files = list(dict.fromkeys(path for path in inputs if not path.name.endswith(LATENT)))
+    images = {path: image for path, image in read_images(session, files, crop) if image is not None}
+    session.finish()
+    inverted = session.editor.invert(list(images.values()), make_config(config))
+    for path, latent in zip(images, inverted, strict=True):
+        session.warn_if_unconverged(path, latent.report)
+        latents[path] = latent
+    return [latents[path] for path in inputs]
+
+
+def _decode(session: Session, latents: "Latents", scale: int) -> "Tensor":
+    """Return frames, uint8 [N, 3, H, W], enlarged. A latent that comes twice, as on a loop, is decoded once."""
+    import torch
+
+    from ddim_edit.images import enlarge, to_uint8
+
+    decoded: dict[Latent, Tensor] = {}
+    different = dict.fromkeys(latents)
+    for batch in session.batches(different, "frames", len(different)):
+        decoded.update(zip(batch, session.editor.decode(batch), strict=True))
+    return enlarge(to_uint8(torch.stack([decoded[latent] for latent in latents])), scale)
+
+
+def _write_stills(rows: "Sequence[Tensor]", target: Path, suffix: str, recipe: Mapping[str, Any] | None) -> None:
+    from ddim_edit.images import sheet, write
+
+    if target.suffix:
+        write(target, sheet(rows, gap=rows[0].shape[-1] // 32), recipe)
+        return
+    for number, frame in enumerate(rows[0]):
+        write(target / f"frame-{number:04}{suffix}", frame, recipe)
+
+
+def _join(suffixes: "Sequence[str] | Mapping[str, Any]") -> str:
+    *first, last = suffixes
+    return f"{', '.join(first)} or {last}"

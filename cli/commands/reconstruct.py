@@ -1,0 +1,124 @@
+"""`ddim-edit reconstruct`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..command import OptionGroup, command
+from ..files import Destination, claim, read_jobs, resolve_all
+from ..options import (
+    CropChoice,
+    crop_group,
+    folder_option,
+    image_options,
+    images_argument,
+    inversion_groups,
+    make_config,
+    overwrite_option,
+    session_options,
+)
+from ..session import Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CODEC_SCORES = ("codec_psnr", "codec_error")
+"""What is measured for models with an autoencoder: no round trip can be better than that of the codec alone."""
+ON_SHEET = 64
+"""Images on the sheet at most; more would make it too large to look at."""
+
+
+def _groups() -> list[OptionGroup]:
+    output = [images_argument(), folder_option(), *image_options(), overwrite_option()]
+    return [OptionGroup("Output", output), *inversion_groups("check"), crop_group(), session_options()]
+
+
+@command(
+    "Invert and decode",
+    3,
+    _groups,
+    "ddim-edit reconstruct portrait.jpg -o out/",
+    "ddim-edit reconstruct portrait.jpg -o out/ --steps 50 --exact",
+)
+def reconstruct(
+    images: Sequence[Path],
+    output: Path,
+    suffix: str,
+    metadata: bool,
+    overwrite: bool,
+    config: Mapping[str, Any],
+    crop: CropChoice,
+    session: Session,
+) -> None:
+    """Invert and decode images, and score the result. They are written as DIR/NAME.png, and all as DIR/sheet.png."""
+    from ddim_edit.latents.image_recipes import ReconstructionRecipe
+    from ddim_edit.metrics import METRICS
+
+    printed = dict.fromkeys([*score_columns(), *METRICS, "error", "residual", "rounds", "converged", *CODEC_SCORES])
+    session.metadata = metadata
+    if config["exact"]:
+        session.prefer_dtype("fp32")
+    sheet_file = claim(output / f"sheet{suffix}", resolve_all(images), overwrite)
+    rows: list[dict[str, Any]] = []
+    sources: list[str] = []
+    on_sheet: list[tuple[Tensor, Tensor]] = []
+    for batch in read_jobs(session, images, Destination(output, suffix, overwrite), crop, {sheet_file}):
+        found = session.editor.reconstruct([image for _, image in batch], make_config(config))
+        room = ON_SHEET - len(sources)
+        on_sheet.append((found.originals[:room], found.decoded[:room]))
+        sources += [image.source for _, image in batch[:room]]
+        for (job, _), image, latent, scores in zip(batch, found.decoded, found.latents, found.scores, strict=True):
+            with session.continue_on_error(job.source):
+                session.save_image(job.target, image, latent.recipe)
+                session.warn_if_unconverged(job.source, scores)
+                row: dict[str, Any] = job.to_json()
+                row.update((name, scores[name]) for name in printed if name in scores or name not in CODEC_SCORES)
+                rows.append(row)
+                session.emit(row)
+    if rows:
+        recipe = ReconstructionRecipe(session.editor.model.name, tuple(sources), {"check": False, **config})
+        _write_sheet(sheet_file, on_sheet, session.recipe_json(recipe))
+        session.print_table(score_table(rows))
+    session.finish()
+
+
+def score_columns() -> dict[str, tuple[str, str]]:
+    """Return titles and formats of the table: evaluations, round trip, health of x_T, and the codec's PSNR."""
+    from ddim_edit.metrics import METRICS
+
+    columns = {"nfe_in": ("in", "4.0f"), "nfe_out": ("out", "4.0f")}
+    for name, metric in METRICS.items():
+        if metric.column is not None:
+            columns[name] = (metric.column, metric.value_format)
+    health = {"xt_mean": ("mean", "+7.3f"), "xt_std": ("std", "7.4f"), "xt_corr": ("corr", "+7.3f")}
+    return {**columns, **health, "xt_kurtosis": ("kurt", "6.2f"), "codec_psnr": ("codec", "7.2f")}
+
+
+def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each image and, for several, one of their means."""
+    from ddim_edit.tables import plain_table
+
+    columns = score_columns()
+    if "codec_psnr" not in rows[0]:
+        del columns["codec_psnr"]
+    means: dict[str, Any] = {"input": "mean"}
+    for name in columns:
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    lines: list[list[str]] = []
+    for row in [*rows, means] if len(rows) > 1 else rows:
+        line = [Path(row["input"]).stem]
+        for name, (_, code) in columns.items():
+            line.append("-" if row[name] is None else format(row[name], code))
+        lines.append(line)
+    return plain_table(["", *(title for title, _ in columns.values())], lines)
+
+
+def _write_sheet(file: Path, pairs: "Sequence[tuple[Tensor, Tensor]]", recipe: Mapping[str, Any] | None) -> None:
+    """Write originals, reconstructions and their differences."""
+    import torch
+
+    from ddim_edit.images import comparison, to_uint8, write
+
+    originals, reconstructions = (to_uint8(torch.cat(column)) for column in zip(*pairs, strict=True))
+    write(file, comparison(originals, reconstructions), recipe)

@@ -1,0 +1,111 @@
+"""`ddim-edit show`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..command import OptionGroup, command
+from ..files import LATENT
+from ..options import FILE_OR_FOLDER
+from ..stores import is_store
+from ..types import DIRECTION
+
+SHORT_RECIPE = ("model", "weights", "prediction", "dtype", "condition", "solver", "grid")
+"""What is shown of the recipe that a store's latents share, whose list of times may be long."""
+
+
+def _groups() -> list[OptionGroup]:
+    return [OptionGroup("Options", [click.Argument(["file"], type=FILE_OR_FOLDER)])]
+
+
+@command(
+    "Tools",
+    2,
+    _groups,
+    "ddim-edit show out/portrait.png",
+    "ddim-edit show portrait.latent.safetensors",
+    "ddim-edit show model-100.pt",
+)
+def show(file: Path) -> None:
+    """Show what a file is, as JSON.
+
+    The recipe of a written image or a latent, the contents of a store, how a direction was fitted, or what is read
+    from a checkpoint.
+    """
+    from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
+
+    if file.name.endswith(LATENT):
+        record = _describe_latent(file)
+    elif file.name.endswith(DIRECTION):
+        from ddim_edit.directions import Direction
+
+        record = Direction.read_summary(file)
+    elif is_store(file):
+        record = _describe_store(file)
+    elif file.is_dir() or file.suffix.lower() in SINGLE_FILE_SUFFIXES:
+        record = _describe_checkpoint(file)
+    else:
+        record = _describe_image(file)
+    click.echo(json.dumps(record, indent=2, sort_keys=True))
+
+
+def _describe_latent(file: Path) -> dict[str, Any]:
+    from ddim_edit import Latent
+
+    header = Latent.read_header(file)
+    return {
+        "recipe": header.recipe.to_json(),
+        "report": dict(header.report),
+        "t": header.t,
+        "shape": list(header.shape),
+    }
+
+
+def _describe_store(folder: Path) -> dict[str, Any]:
+    from ddim_edit import LatentStore
+
+    store = LatentStore(folder)
+    record = {
+        "complete": store.complete,
+        "failures": store.failures,
+        "latents": len(store),
+        "recipe": None,
+        "shape": None,
+        "shards": store.shards,
+        "unconverged": store.unconverged,
+    }
+    if store:
+        recipe = store.recipe.to_json()
+        times = recipe["times"]
+        short = {name: recipe[name] for name in SHORT_RECIPE}
+        record["recipe"] = {**short, "steps": len(times) - 1, "t": times[-1]}
+        record["shape"] = list(store.shape)
+    return record
+
+
+def _describe_checkpoint(path: Path) -> dict[str, Any]:
+    from ddim_edit import load_model
+
+    model = load_model(path)
+    return {
+        "codec": type(model.codec).__name__,
+        "follows": model.follows,
+        "model": model.name,
+        "pictures": list(model.size),
+        "prediction": model.prediction,
+        "schedule": dict(model.schedule.description),
+        "weights": model.weights,
+        "x0": list(model.shape),
+    }
+
+
+def _describe_image(file: Path) -> dict[str, Any]:
+    from ddim_edit import ImageError
+    from ddim_edit.images import read_recipe
+
+    recipe = read_recipe(file)
+    if recipe is None:
+        raise ImageError(f"{file}: there is no recipe in this image. Show one that ddim-edit wrote.")
+    return {"recipe": recipe}

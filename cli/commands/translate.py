@@ -1,0 +1,69 @@
+"""`ddim-edit translate`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..command import Option, OptionGroup, command
+from ..files import Destination, read_jobs
+from ..options import (
+    CropChoice,
+    crop_group,
+    folder_option,
+    image_options,
+    images_argument,
+    inversion_groups,
+    make_config,
+    overwrite_option,
+    session_options,
+)
+from ..session import Session
+from ..types import ModelName
+
+
+def _groups() -> list[OptionGroup]:
+    to = Option(
+        "--to",
+        required=True,
+        type=ModelName(),
+        metavar="NAME|DIR|FILE|HUB-ID",
+        help="Model of the domain that the images go to.",
+    )
+    output = [images_argument(), to, folder_option(), *image_options(), overwrite_option()]
+    return [OptionGroup("Output", output), *inversion_groups("check", "level"), crop_group(), session_options()]
+
+
+@command("Edit and create", 4, _groups, "ddim-edit translate photos/ --model ./photos64 --to ./paintings64 -o out/")
+def translate(
+    images: Sequence[Path],
+    to: str,
+    output: Path,
+    suffix: str,
+    metadata: bool,
+    overwrite: bool,
+    config: Mapping[str, Any],
+    crop: CropChoice,
+    session: Session,
+) -> None:
+    """Translate images to another model's domain. They pass through a shared x_T, and are written as DIR/NAME.png.
+
+    --model is where the images come from, --to where they go: two models of one size and noise schedule.
+    """
+    from ddim_edit.images import to_uint8
+    from ddim_edit.latents.image_recipes import TranslationRecipe
+
+    session.metadata = metadata
+    if config["exact"]:
+        session.prefer_dtype("fp32")
+    other = session.load(to)
+    for batch in read_jobs(session, images, Destination(output, suffix, overwrite), crop):
+        translated = session.editor.translate([image for _, image in batch], other, make_config(config))
+        model = session.editor.model.name
+        for (job, image), pixels in zip(batch, to_uint8(translated), strict=True):
+            recipe = TranslationRecipe(other.model.name, model, image.source, {"check": False, **config})
+            with session.continue_on_error(job.source):
+                session.save_image(job.target, pixels, recipe)
+                row = {**job.to_json(), **recipe.to_json()}
+                del row["source"]
+                session.emit(row, job.target)
+    session.finish()

@@ -1,0 +1,86 @@
+"""`ddim-edit ui`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..command import Option, OptionGroup, command
+from ..options import session_options
+from ..session import Session
+
+if TYPE_CHECKING:
+    from ddim_edit import Editor
+
+
+def _groups() -> list[OptionGroup]:
+    from ddim_edit.ui import PORT
+
+    return [
+        OptionGroup(
+            "Page",
+            [
+                Option(
+                    "--port",
+                    type=click.IntRange(0, 65535),
+                    default=PORT,
+                    metavar="N",
+                    help="Port to listen on; 0 is any free one.",
+                ),
+                Option("--no-browser", is_flag=True, help="Print the address, but open no browser."),
+                Option(
+                    "--directions",
+                    metavar="DIR",
+                    type=click.Path(file_okay=False, exists=True, path_type=Path),
+                    help="Folder of direction files for the sliders. [default: those packaged for the model]",
+                ),
+            ],
+        ),
+        session_options("json"),
+    ]
+
+
+@command("Tools", 1, _groups, "ddim-edit ui")
+def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -> None:
+    """Open the page in the browser. There you load a photo, move its attributes, interpolate and sample.
+
+    It listens on 127.0.0.1 only and sends nothing anywhere. Its address is printed once it answers; Ctrl-C ends it.
+    """
+    from ddim_edit.ui import serve
+
+    def ready(address: str) -> None:
+        click.echo(address)
+        session.note("the page is open until Ctrl-C")
+        if not no_browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    def load(on_evaluation: "Callable[[int], object]") -> "Editor":
+        editor = session.load(session.model, on_evaluation=on_evaluation, compiled=session.compiled)
+        session.describe(editor.model)
+        return editor
+
+    serve(load, ready, port, directions, session_flags(session))
+
+
+def session_flags(session: Session) -> list[str]:
+    """Return the options that a command line needs to run the same model in the same way."""
+    words: list[str] = []
+    if session.model:
+        words += ["--model", session.model]
+    if session.device != "auto":
+        words += ["--device", session.device]
+    if session.dtype != "auto":
+        words += ["--dtype", session.dtype]
+    if session.size:
+        height, width = session.size
+        words += ["--size", f"{width}x{height}"]
+    if session.compile != "auto":
+        words += ["--compile", session.compile]
+    if session.batch_size:
+        words += ["--batch-size", str(session.batch_size)]
+    if session.offline:
+        words.append("--offline")
+    return words

@@ -1,0 +1,146 @@
+"""Labelled images for `fit` and `probe`: the options that say which image has which label, and how they are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from .command import Option, OptionGroup
+from .files import read_images
+from .options import FILE, FOLDER, CropChoice, make_config
+from .session import Session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ddim_edit import LatentArray
+    from ddim_edit.directions.labels import LabelledImages
+    from ddim_edit.images import InputImage
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Where labels come from: a CSV beside a folder of images or a store of latents, or two folders.
+
+    Attributes:
+        images: folder of the images that the CSV names.
+        csv, column: the CSV, and its column with the labels.
+        positive, negative: conditions on the column.
+        with_, without: folders of images with and without the attribute.
+        cache: folder that keeps latents.
+        latents: store of the latents, in place of `images`.
+    """
+
+    images: Path | None
+    csv: Path | None
+    column: str | None
+    positive: str | None
+    negative: str | None
+    with_: Path | None
+    without: Path | None
+    cache: Path | None
+    latents: Path | None = None
+
+    def require_complete(self) -> None:
+        """Refuse anything but one of the ways, named in full.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.latents:
+            if not self.csv or not self.column:
+                raise click.UsageError("Name --labels and --column with --latents.")
+            return
+        table = (self.images, self.csv, self.column)
+        folders = (self.with_, self.without)
+        by_table = all(table) and not any(folders)
+        by_folders = all(folders) and not any((*table, self.positive, self.negative))
+        if not by_table and not by_folders:
+            raise click.UsageError("Name --images, --labels and --column, or else --with and --without.")
+
+    def read(self) -> "LabelledImages":
+        """Return the image files and their labels."""
+        from ddim_edit.directions import labels
+
+        if self.with_ and self.without:
+            return labels.from_folders(self.with_, self.without)
+        assert self.csv is not None
+        assert self.column is not None
+        assert self.images is not None
+        return labels.read_csv(self.csv, self.column, self.images, self.positive, self.negative)
+
+
+def label_group(store: bool) -> OptionGroup:
+    """Return the options of labelled images, which become the command's `labels`.
+
+    Args:
+        store: whether the latents of a store will do in place of images.
+    """
+    condition = "a value, '>=55', '<3' or '18..32'"
+    options = [
+        Option("--images", type=FOLDER, metavar="DIR", help="Folder of the images that the CSV names."),
+        Option(
+            "--labels",
+            argument="csv",
+            type=FILE,
+            metavar="CSV",
+            help="CSV file with a column `file` and columns of labels.",
+        ),
+        Option("--column", metavar="NAME", help="Column with the labels."),
+        Option("--positive", metavar="CONDITION", help=f"Labels that count as the attribute: {condition}."),
+        Option(
+            "--negative", metavar="CONDITION", help="Labels that count as its absence, alike. [default: all others]"
+        ),
+        Option("--with", argument="with_", type=FOLDER, metavar="DIR", help="Folder of images with the attribute."),
+        Option("--without", type=FOLDER, metavar="DIR", help="Folder of images without it."),
+        Option("--cache", type=FOLDER, metavar="DIR", help="Folder that keeps latents for the next run."),
+    ]
+    if store:
+        options.append(
+            Option("--latents", type=FOLDER, metavar="STORE", help="Store of the latents, in place of --images.")
+        )
+    return OptionGroup("Labelled images", options, "labels", LabelOptions)
+
+
+def refuse_typed(names: Sequence[str], reason: str) -> None:
+    """Refuse options of the running command that were typed.
+
+    Args:
+        names: click's names of the options.
+        reason: continues the sentence after the option.
+    """
+    context = click.get_current_context()
+    for each in context.command.params:
+        if each.name in names and context.get_parameter_source(each.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{each.opts[-1]} {reason}")
+
+
+def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> "tuple[list[InputImage], NDArray[Any]]":
+    """Return the images that can be read, with their labels; the others fail."""
+    labelled = labels.read()
+    images: list[InputImage] = []
+    kept: list[int] = []
+    for index, (_, image) in enumerate(read_images(session, labelled.files, crop, with_notes=False)):
+        if image is not None:
+            images.append(image)
+            kept.append(index)
+    return images, labelled.labels[kept]
+
+
+def invert_to_levels(
+    session: Session,
+    images: "Sequence[InputImage]",
+    levels: Sequence[str],
+    config: Mapping[str, Any],
+    cache: Path | None,
+) -> "list[LatentArray]":
+    """Return the latents of images at several levels."""
+    from ddim_edit import LatentCache
+
+    with session.counting_evaluations():
+        return session.editor.latents_at(
+            images, levels, make_config(config), cache=None if cache is None else LatentCache(cache)
+        )

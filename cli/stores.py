@@ -1,0 +1,292 @@
+"""Stores: many images inverted into one folder of shards, by one process or several, and decoded from there."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ddim_edit.errors import ArgumentError
+
+from .command import Option, OptionGroup
+from .files import Destination, claim, unused_name
+from .session import Session
+from .types import Text, parse_share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit import InversionConfig, Latent, LatentStore
+    from ddim_edit.distributed import Engine, Filled, Job, Rank
+    from ddim_edit.images import Crop
+
+STORE = ".latents"
+"""Suffix of the folders that `invert` makes stores of."""
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How a store is filled; None is the default.
+
+    Attributes:
+        shard_size: latents in a file.
+        shard: "I/N", which shards this process fills.
+        engine: one of `ENGINES`.
+        workers, gpus_per_worker: for Ray.
+    """
+
+    shard_size: int | None = None
+    shard: str | None = None
+    engine: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+
+    def require_store(self, output: Path) -> None:
+        """Refuse options that do not go together, or with an output that is not a store.
+
+        Raises:
+            UsageError: there are some.
+        """
+        given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
+        if given and output.suffix != STORE:
+            flag = given[0].replace("_", "-")
+            raise click.UsageError(f"--{flag} is for a store, an output whose name ends in {STORE}.")
+        for name in ("workers", "gpus_per_worker"):
+            if name in given and self.engine != "ray":
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine ray.")
+        if self.engine == "ray" and self.shard is not None:
+            raise click.UsageError("--shard and --engine ray exclude each other.")
+
+
+def store_group() -> OptionGroup:
+    """Return the options of filling a store, which become the command's `store`."""
+    options = [
+        Option(
+            "--shard-size", type=click.IntRange(1), metavar="N", help="Latents in a file of a store. [default: 512]"
+        ),
+        Option(
+            "--shard",
+            type=Text(parse_share),
+            metavar="I/N",
+            help="Fill every N-th shard only, from the I-th on, from 0.",
+        ),
+        Option(
+            "--engine", type=click.Choice(list(ENGINES)), help="What fills the store. [default: local, this process]"
+        ),
+        Option(
+            "--workers", type=click.IntRange(1), metavar="N", help="Processes of --engine ray. [default: all it has]"
+        ),
+        Option(
+            "--gpus-per-worker",
+            type=click.FloatRange(0),
+            metavar="F",
+            help="GPUs of each process of --engine ray; 0.5 is half of one.",
+        ),
+    ]
+    return OptionGroup("Store", options, "store", StoreOptions)
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a path is a store of latents."""
+    from ddim_edit.latents.store.files import is_store as has_settings
+
+    return has_settings(path)
+
+
+def fill_store(
+    session: Session,
+    images: Sequence[Path],
+    output: Path,
+    overwrite: bool,
+    options: StoreOptions,
+    config: "InversionConfig",
+    crop: "Crop",
+) -> None:
+    """Invert images into a store, or continue one."""
+    import torch
+
+    from ddim_edit.distributed import Job, begin, device_of, fill, listing, rank_of, sizes
+    from ddim_edit.latents.store.files import StoreFiles
+
+    # Ray places its own processes; the variables of a launcher are not meant for it.
+    rank = rank_of({} if options.engine == "ray" else os.environ, options.shard)
+    found = listing(images, session.continue_on_error)
+    if overwrite:
+        _clear(output, rank)
+    if not found.names:
+        return
+    size = sizes(output, session.device, session.batch_size, options.shard_size)
+    session.expected = len(found.names) * 2 * config.steps
+    job = Job(
+        root=found.root,
+        store=output.absolute(),
+        model=session.model,
+        device=device_of(rank, session.device, torch.cuda.device_count()),
+        dtype=session.settled_dtype,
+        size=session.size,
+        offline=session.offline,
+        compiled=session.compiled,
+        batch_size=size.batch,
+        threads=size.threads,
+        config=config,
+        crop=crop,
+    )
+    shards = begin(job, found.names, size.shard, rank)
+
+    count, failures = 0, dict[str, str]()
+    with _progress(session, job, shards) as progress:
+        engine = ENGINES[options.engine or "local"](session, options, progress)
+        for filled in fill(job, shards, engine):
+            progress.finish(filled)
+            count += filled.rows
+            failures.update(filled.failures)
+            file = StoreFiles(output).shard(filled.index)
+            if filled.unconverged:
+                session.warn(
+                    f"{file.name}: {filled.unconverged:,} images did not converge, so their best latents were kept"
+                )
+            row = {"shard": filled.index, "rows": filled.rows, "failures": dict(filled.failures)}
+            session.emit(row, file)
+    for name, reason in failures.items():
+        session.failures += 1
+        click.echo(f"error: {name}: {reason}", err=True)
+    failed = f", and {len(failures):,} failed" if failures else ""
+    session.note(f"{output.name}: {count:,} latents in {len(shards):,} shards{failed}")
+    if rank.launched:
+        session.failures = 0  # a launcher would end the other processes for an image that this one could not read
+
+
+def _clear(output: Path, rank: "Rank") -> None:
+    from ddim_edit.latents.store.files import StoreFiles
+
+    if rank.count > 1:
+        raise ArgumentError(
+            f"{rank.count} processes cannot overwrite a store together. Remove it first, or use another name."
+        )
+    StoreFiles(output).remove()
+
+
+class _Progress:
+    """How many images are done, how fast, and how long it will take: a bar on a terminal, else notes.
+
+    Args:
+        session: prints the notes.
+        counts: number of images in each shard to fill.
+        bar: of tqdm.
+    """
+
+    def __init__(self, session: Session, counts: Mapping[int, int], bar: Any) -> None:
+        self._session = session
+        self._counts = counts
+        self._bar = bar
+        self._done = 0
+        self._total = sum(counts.values())
+        self._start = time.monotonic()
+
+    def advance(self, images: int) -> None:
+        """Count images of a shard that is not finished yet."""
+        self._bar.update(images)
+
+    def finish(self, filled: "Filled") -> None:
+        """Count a finished shard, unless it was there before."""
+        if filled.index not in self._counts:
+            return
+        self._done += self._counts[filled.index]
+        self._bar.update(self._done - self._bar.n)
+        self._bar.clear()  # what is printed about the shard takes its place
+        if self._bar.disable:
+            rate = self._done / max(time.monotonic() - self._start, 1e-9)
+            left = self._bar.format_interval((self._total - self._done) / rate)
+            pace = f"{rate:.3g} a second, {left} left"
+            self._session.note(f"shard {filled.index}: {self._done:,} of {self._total:,} images, {pace}")
+
+    def pause(self) -> None:
+        """Make room for a note."""
+        self._bar.clear()
+
+
+@contextmanager
+def _progress(session: Session, job: "Job", shards: Sequence[int]) -> Iterator[_Progress]:
+    from tqdm import tqdm
+
+    from ddim_edit.distributed import finished
+    from ddim_edit.latents.store.files import ShardPlan, StoreFiles
+
+    plan, there = ShardPlan(StoreFiles(job.store).plan), set(finished(job, shards))
+    counts = {index: len(plan[index]) for index in shards if index not in there}
+    with tqdm(total=sum(counts.values()), unit=" images", disable=session.hides_progress, leave=False) as bar:
+        yield _Progress(session, counts, bar)
+
+
+def _local(session: Session, options: StoreOptions, progress: _Progress) -> "Engine":
+    from ddim_edit.distributed import Filled, Job, Worker
+
+    def engine(job: Job, indices: Sequence[int]) -> Iterator[Filled]:
+        worker = Worker(job, on_batch=progress.advance)
+        model = worker.editor.model
+        progress.pause()
+        session.describe(model)
+        return worker.fill_all(indices)
+
+    return engine
+
+
+def _ray(session: Session, options: StoreOptions, progress: _Progress) -> "Engine":
+    from ddim_edit.distributed.ray_engine import RayEngine
+
+    return RayEngine(options.workers, options.gpus_per_worker)
+
+
+ENGINES: Mapping[str, Callable[[Session, StoreOptions, _Progress], "Engine"]] = {"local": _local, "ray": _ray}
+"""What can fill a store."""
+
+
+class _Decoded(NamedTuple):
+    """An image of a store's latent, on its way to its file."""
+
+    name: str
+    target: Path
+    image: "Tensor"
+    latent: "Latent"
+
+
+def decode_store(
+    session: Session, path: Path, destination: Destination, force: bool, condition: Mapping[str, Any]
+) -> None:
+    """Decode a store batch by batch, into images that are named as those it was made from."""
+    from ddim_edit import LatentStore
+    from ddim_edit.io.prefetch import prefetch_map
+
+    store = LatentStore(path)
+    if not store:
+        return
+    session.prefer_dtype(store.recipe.dtype)
+    session.editor.require_own(store[0], force)
+
+    def write(decoded: _Decoded) -> None:
+        target = claim(decoded.target, frozenset(), destination.overwrite)
+        session.save_image(target, decoded.image, decoded.latent.recipe)
+
+    # Images are written in threads, while the next ones go through the network.
+    decoded = _decode_rows(session, store, destination, force, condition)
+    for one, written in prefetch_map(write, decoded, session.editor.batch_size):
+        with session.continue_on_error(one.name):
+            written()
+            session.emit({"input": f"{path}/{one.name}", "output": str(one.target)}, one.target)
+
+
+def _decode_rows(
+    session: Session, store: "LatentStore", destination: Destination, force: bool, condition: Mapping[str, Any]
+) -> Iterator[_Decoded]:
+    taken: set[str] = set()
+    for rows in session.batches(range(len(store)), "latents", len(store)):
+        latents = [store[row] for row in rows]
+        latents = [latent.with_condition(replace(latent.recipe.condition, **condition)) for latent in latents]
+        for row, latent, image in zip(rows, latents, session.editor.decode(latents, force), strict=True):
+            stem = unused_name(str(Path(store.names[row]).with_suffix("")), taken)
+            target = destination.folder / f"{stem}{destination.suffix}"
+            yield _Decoded(store.names[row], target, image, latent)
