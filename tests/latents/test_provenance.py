@@ -208,7 +208,7 @@ def test_command_lines_have_what_is_not_the_default(recipe: ImageRecipe, record:
     if line:
         assert command_line(recipe, ["a.png"], "out") == f"ddim-edit {line} -o out"
     else:
-        with pytest.raises(ArgumentError, match="no command line is known"):
+        with pytest.raises(ArgumentError, match="No command line is known"):
             command_line(recipe, ["a.png"], "out")
 
 
