@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import InversionConfig, Latent, LatentStore
-    from ddim_edit.distributed import Engine, Filled, Job, Rank
+    from ddim_edit.distributed import Engine, FillJob, FinishedShard, Rank
     from ddim_edit.images import Crop
 
 STORE = ".latents"
@@ -97,7 +97,7 @@ def is_store(path: Path) -> bool:
     return has_settings(path)
 
 
-def fill_store(
+def fill(
     session: Session,
     images: Sequence[Path],
     output: Path,
@@ -109,23 +109,31 @@ def fill_store(
     """Invert images into a store, or continue one."""
     import torch
 
-    from ddim_edit.distributed import Job, begin, device_of, fill, listing, rank_of, sizes
+    from ddim_edit.distributed import (
+        FillJob,
+        choose_sizes,
+        device_for_rank,
+        fill_store,
+        find_rank,
+        list_images,
+        prepare_store,
+    )
     from ddim_edit.latents.store.files import StoreFiles
 
     # Ray places its own processes; the variables of a launcher are not meant for it.
-    rank = rank_of({} if options.engine == "ray" else os.environ, options.shard)
-    found = listing(images, session.continue_on_error)
+    rank = find_rank({} if options.engine == "ray" else os.environ, options.shard)
+    found = list_images(images, session.continue_on_error)
     if overwrite:
         _clear(output, rank)
     if not found.names:
         return
-    size = sizes(output, session.device, session.batch_size, options.shard_size)
+    size = choose_sizes(output, session.device, session.batch_size, options.shard_size)
     session.expected = len(found.names) * 2 * config.steps
-    job = Job(
+    job = FillJob(
         root=found.root,
         store=output.absolute(),
         model=session.model,
-        device=device_of(rank, session.device, torch.cuda.device_count()),
+        device=device_for_rank(rank, session.device, torch.cuda.device_count()),
         dtype=session.settled_dtype,
         size=session.size,
         offline=session.offline,
@@ -135,12 +143,12 @@ def fill_store(
         config=config,
         crop=crop,
     )
-    shards = begin(job, found.names, size.shard, rank)
+    shards = prepare_store(job, found.names, size.shard, rank)
 
     count, failures = 0, dict[str, str]()
     with _progress(session, job, shards) as progress:
         engine = ENGINES[options.engine or "local"](session, options, progress)
-        for filled in fill(job, shards, engine):
+        for filled in fill_store(job, shards, engine):
             progress.finish(filled)
             count += filled.rows
             failures.update(filled.failures)
@@ -191,7 +199,7 @@ class _Progress:
         """Count images of a shard that is not finished yet."""
         self._bar.update(images)
 
-    def finish(self, filled: "Filled") -> None:
+    def finish(self, filled: "FinishedShard") -> None:
         """Count a finished shard, unless it was there before."""
         if filled.index not in self._counts:
             return
@@ -210,22 +218,22 @@ class _Progress:
 
 
 @contextmanager
-def _progress(session: Session, job: "Job", shards: Sequence[int]) -> Iterator[_Progress]:
+def _progress(session: Session, job: "FillJob", shards: Sequence[int]) -> Iterator[_Progress]:
     from tqdm import tqdm
 
-    from ddim_edit.distributed import finished
+    from ddim_edit.distributed import finished_shards
     from ddim_edit.latents.store.files import ShardPlan, StoreFiles
 
-    plan, there = ShardPlan(StoreFiles(job.store).plan), set(finished(job, shards))
+    plan, there = ShardPlan(StoreFiles(job.store).plan), set(finished_shards(job, shards))
     counts = {index: len(plan[index]) for index in shards if index not in there}
     with tqdm(total=sum(counts.values()), unit=" images", disable=session.hides_progress, leave=False) as bar:
         yield _Progress(session, counts, bar)
 
 
 def _local(session: Session, options: StoreOptions, progress: _Progress) -> "Engine":
-    from ddim_edit.distributed import Filled, Job, Worker
+    from ddim_edit.distributed import FillJob, FinishedShard, Worker
 
-    def engine(job: Job, indices: Sequence[int]) -> Iterator[Filled]:
+    def engine(job: FillJob, indices: Sequence[int]) -> Iterator[FinishedShard]:
         worker = Worker(job, on_batch=progress.advance)
         model = worker.editor.model
         progress.pause()

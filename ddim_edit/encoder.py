@@ -1,4 +1,4 @@
-"""A scikit-learn transformer from pictures to codes, so that latents feed any estimator there is."""
+"""A scikit-learn transformer from images to latents, so that latents can feed any estimator."""
 
 from functools import cached_property
 from pathlib import Path
@@ -18,25 +18,33 @@ from ddim_edit.latents.cache import LatentCache
 
 
 class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Pictures to their codes at one level, float32 [n, d]; learns nothing from them, and does not decode.
-
-    `make_pipeline(LatentEncoder(level="0.2T"), StandardScaler(), LogisticRegression())` is a classifier of pictures.
+    """Transforms images to their latents at one level, float32 [n, d]; there is nothing to fit.
 
     Args:
         model: a packaged model's name, a diffusers folder or a hub id; faces64 when left out.
-        level: a time (400), a part of T ("0.4T"), "xT", "h" or "h:LEVEL", as `Editor.codes` reads it.
-        solver: one of one state; grid, steps, dequantise: as for `InversionConfig`.
+        level: a time (400), a part of T ("0.4T"), "xT", "h" or "h:LEVEL", as `Editor.latents_at` reads it.
+        solver: a single-state solver.
+        grid, steps, dequantise: as for `InversionConfig`.
         crop: what to keep of a file whose shape is not the model's; the centre square when left out.
         device: "auto", "cuda", "mps" or "cpu".
         dtype: as for `load_model`, or "auto".
-        batch_size: how many pictures go through the network at once.
-        cache: folder that keeps codes, one file each, for the next call or process.
+        batch_size: how many images go through the network at once.
+        cache: folder that keeps latents, one file each, for the next call or process.
 
     Raises:
         ArgumentError: when it transforms, a level, solver or grid that does not exist; ModelError: no such model.
         ImageError: a file that cannot be used.
 
-    As features: Preechakul, Chatthee, Wizadwongsa, Suwajanakorn (2022); h: Kwon, Jeong, Uh (2023).
+    References:
+        Preechakul, Chatthee, Wizadwongsa, Suwajanakorn, "Diffusion Autoencoders: Toward a Meaningful and Decodable
+        Representation", CVPR 2022, arXiv:2111.15640, for latents as features.
+        Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960, for h.
+
+    Examples:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.pipeline import make_pipeline
+        >>> classifier = make_pipeline(LatentEncoder(level="0.2T"), LogisticRegression())
+        >>> classifier.fit(["a.png", "b.png"], [0, 1])  # doctest: +SKIP
     """
 
     def __init__(  # noqa: PLR0913 - scikit-learn wants every choice as an argument of its own
@@ -67,11 +75,11 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.cache = cache
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Nothing to learn; any X."""
+        """Do nothing; scikit-learn wants it."""
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """The codes [n, d] of files, folders, `InputImage`s, or floats [n, 3, H, W] in [-1, 1] as tensor or array."""
+        """Return latents [n, d] of files, folders, `InputImage`s, or floats [n, 3, H, W] in [-1, 1]."""
         config = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
         cache = None if self.cache is None else LatentCache(self.cache)
         crop = self.crop or CentreSquare()
@@ -83,17 +91,17 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return Editor.from_pretrained(self.model, self.device, self.dtype, batch_size=self.batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the network, which the other side loads for itself."""
+        """Return the state without the network, which is loaded again where it is unpickled."""
         return {name: value for name, value in super().__getstate__().items() if name != "_editor"}
 
     def set_params(self, **params: Any) -> Self:
-        """As ever; another model is loaded when it is needed."""
+        """Set parameters; another model is loaded when it is needed."""
         self.__dict__.pop("_editor", None)
         super().set_params(**params)
         return self
 
     def __sklearn_tags__(self) -> Tags:
-        """Takes pictures, not tables, and needs no fit."""
+        """Return scikit-learn's tags: takes images, not tables, and needs no fit."""
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
@@ -102,12 +110,13 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _images(X: Any) -> Any:
-    """What scikit-learn passes on, as what the editor takes: arrays of numbers as tensors, arrays of names as paths."""
+    """Return what scikit-learn passes on as what the editor takes: numbers as tensors, names as paths."""
     if not isinstance(X, np.ndarray):
         return X
     if X.dtype.kind in "OUS":
         return [item if not isinstance(item, bytes) else item.decode() for item in X.ravel().tolist()]
     if X.ndim != 4:
-        given = f"an array of shape {X.shape}"
-        raise ArgumentError("paths, or floats of shape [n, 3, H, W]", given, "do not flatten the pictures")
+        raise ArgumentError(
+            f"X must be paths or floats of shape [n, 3, H, W], not of {X.shape}. Do not flatten images."
+        )
     return torch.from_numpy(X)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, images, load_model
 from ddim_edit.diffusion.denoisers import Network
-from ddim_edit.distributed import listing
-from ddim_edit.distributed.job import Filled, Job
-from ddim_edit.distributed.running import begin, fill
+from ddim_edit.distributed import list_images
+from ddim_edit.distributed.filling import fill_store, prepare_store
+from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.distributed.worker import Worker
 from gpu.material import image_folder
 from gpu.plan import Case, Row, Setting
@@ -62,7 +62,7 @@ class _WatchedWorker(Worker):
 
     network: Watched | None = None
 
-    def __init__(self, job: Job, on_batch: Callable[[int], object], instead: Network | None = None) -> None:
+    def __init__(self, job: FillJob, on_batch: Callable[[int], object], instead: Network | None = None) -> None:
         super().__init__(job, on_batch=on_batch)
         self.instead = instead
         self.writing: list[float] = []
@@ -73,7 +73,7 @@ class _WatchedWorker(Worker):
         model = self._changed(super().editor.model)
         return Editor(model, self.job.batch_size)
 
-    def _write(self, found: Any) -> Filled | None:
+    def _write(self, found: Any) -> FinishedShard | None:
         start = time.perf_counter()
         written = super()._write(found)
         self.writing.append(time.perf_counter() - start)
@@ -145,9 +145,9 @@ def _filled(
     instead: Network | None = None,
 ) -> tuple[_WatchedWorker, list[_Moment], float]:
     """Fill a store of so many images; return who did it, what was so after each batch, and the wall seconds."""
-    found = listing([image_folder(setting)])
+    found = list_images([image_folder(setting)])
     store = setting.folder("stores") / f"{name}.latents"
-    job = Job(
+    job = FillJob(
         root=found.root,
         store=store,
         model=setting.model,
@@ -159,8 +159,8 @@ def _filled(
     moments: list[_Moment] = []
     worker = _WatchedWorker(job, lambda done: moments.append(_moment(setting, moments, done)), instead)
     start = time.perf_counter()
-    indices = begin(job, found.names[:count])
-    for _ in fill(job, indices, lambda _, left: worker.fill_all(left)):
+    indices = prepare_store(job, found.names[:count])
+    for _ in fill_store(job, indices, lambda _, left: worker.fill_all(left)):
         pass
     return worker, moments, time.perf_counter() - start
 

@@ -1,23 +1,22 @@
-from .job import Engine, Filled, Job
-from .listing import Listing, listing
-from .ranks import Rank, device_of, rank_of
-from .running import Sizes, begin, fill, finished, local, sizes
+from .filling import FillSizes, choose_sizes, fill_store, finished_shards, local_engine, prepare_store
+from .job import Engine, FillJob, FinishedShard, ImageListing, list_images
+from .ranks import Rank, device_for_rank, find_rank
 from .worker import Worker
 
 __all__ = [
     "Engine",
-    "Filled",
-    "Job",
-    "Listing",
+    "FillJob",
+    "FillSizes",
+    "FinishedShard",
+    "ImageListing",
     "Rank",
-    "Sizes",
     "Worker",
-    "begin",
-    "device_of",
-    "fill",
-    "finished",
-    "listing",
-    "local",
-    "rank_of",
-    "sizes",
+    "choose_sizes",
+    "device_for_rank",
+    "fill_store",
+    "find_rank",
+    "finished_shards",
+    "list_images",
+    "local_engine",
+    "prepare_store",
 ]

@@ -1,27 +1,29 @@
 """What there is to do, as plain data that any process can be sent, and what comes back."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ddim_edit.config import InversionConfig
-from ddim_edit.images import CentreSquare, Crop
+from ddim_edit.images import CentreSquare, Crop, find
 
-PLAIN, CENTRE = InversionConfig(), CentreSquare()
+DEFAULT_CONFIG, CENTRE = InversionConfig(), CentreSquare()
 
 
 @dataclass(frozen=True)
-class Job:
-    """How pictures are to be inverted, and into which store; plain data.
+class FillJob:
+    """How images are inverted, and into which store.
 
     Attributes:
-        root: the folder that the pictures' names are relative to.
+        root: the folder that the images' names are relative to.
         store: the folder of the store.
         model, device, dtype, size, offline, compiled: as for `load_model`.
-        batch_size: how many pictures go through the network at once.
+        batch_size: how many images go through the network at once.
         config: how to invert.
-        crop: what to keep of a picture whose shape is not the model's.
+        crop: what to keep of an image whose shape is not the model's.
         threads: of the network on a CPU, which decide the last bits there; None for as many as the process has.
     """
 
@@ -34,26 +36,34 @@ class Job:
     offline: bool = False
     compiled: bool = False
     batch_size: int = 8
-    config: InversionConfig = PLAIN
+    config: InversionConfig = DEFAULT_CONFIG
     crop: Crop = CENTRE
     threads: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of it decides the bytes of the store, whatever the model turns out to be, as JSON types."""
+        """What the bytes of the store depend on, except for the model, as JSON types."""
         grid = self.config.grid
-        plain = {
+        config = asdict(self.config) | {
             "grid": grid if isinstance(grid, str) else {"name": grid.name, "times": list(grid.times)},
             "condition": self.config.condition.as_dict(),
         }
-        told = {} if self.threads is None else {"threads": self.threads}
-        crop = self.crop.as_dict()
-        return {"batch_size": self.batch_size, "crop": crop, "method": asdict(self.config) | plain, **told}
+        settings = {"batch_size": self.batch_size, "crop": self.crop.as_dict(), "method": config}
+        if self.threads is not None:
+            settings["threads"] = self.threads
+        return settings
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A shard that is finished: its index, its rows, why pictures are missing, and how many did not converge."""
+class FinishedShard:
+    """A shard that is finished.
+
+    Attributes:
+        index: which one.
+        rows: latents in it.
+        failures: why images are missing, by name.
+        unconverged: how many latents did not converge.
+    """
 
     index: int
     rows: int
@@ -61,5 +71,38 @@ class Filled:
     unconverged: int = 0
 
 
-Engine: TypeAlias = Callable[[Job, Sequence[int]], Iterator[Filled]]
-"""Fills the shards of these indices, in any order, and tells of each once it is there."""
+Engine: TypeAlias = Callable[[FillJob, Sequence[int]], Iterator[FinishedShard]]
+"""Fills the shards of these indices, in any order, and yields each once it is there."""
+
+
+class ImageListing(NamedTuple):
+    """A folder, and the names of images relative to it, each once, with slashes."""
+
+    root: Path
+    names: list[str]
+
+
+def list_images(
+    paths: Sequence[str | Path], on_error: Callable[[object], AbstractContextManager[object]] = nullcontext
+) -> ImageListing:
+    """Return the images of files and folders, in order; subfolders are ignored.
+
+    Names stay the same when the folder is moved. The root is the folder that all paths share, so naming further folders
+    can change the names.
+
+    Args:
+        paths: files and folders.
+        on_error: returns a context for each path, which may suppress its errors.
+
+    Raises:
+        ImageError: as `images.find`.
+    """
+    folders, files = [], list[str]()
+    for path in paths:
+        with on_error(path):
+            whole = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib would keep ".." or follow links
+            files += map(str, find([whole]))
+            folders.append(whole if whole.is_dir() else whole.parent)
+    root = Path(os.path.commonpath(folders or [Path.cwd()]))
+    start = len(root.parts[0]) if root == Path(root.anchor) else len(str(root)) + 1
+    return ImageListing(root, list(dict.fromkeys(file[start:].replace(os.sep, "/") for file in files)))

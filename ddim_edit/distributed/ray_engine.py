@@ -1,7 +1,7 @@
-"""`RayEngine`: the shards of a store, filled by workers on a Ray cluster.
+"""Fill the shards of a store by workers on a Ray cluster.
 
-Ray Data deals the numbers of shards out to a pool of actors, each with a `Worker` of its own, and replaces the dead.
-What an actor makes it writes into the store itself; what comes back is the account of it.
+Ray Data distributes the numbers of shards to a pool of actors, each with a `Worker` of its own, and replaces dead ones.
+An actor writes its shard into the store itself, and returns what its header says.
 """
 
 import logging
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddim_edit.distributed.job import Filled, Job
+from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.distributed.worker import Worker
 from ddim_edit.errors import ArgumentError, DDIMEditError
+from ddim_edit.io.extras import import_extra
 from ddim_edit.models.packaged import packaged_models
 
 ATTEMPTS = 4
@@ -29,10 +30,10 @@ SHARED_MEMORY = 80 * 2**20
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Fills shards in several processes of one host or of many; cannot make the folders they share.
+    """Fills shards in several processes of one host or of many.
 
-    Every worker must see the pictures, the model and the store under the same paths, and have this package installed.
-    One that dies is replaced, and its shard goes on behind the last batch that was written. All compute with the
+    Every worker must see the images, the model and the store under the same paths, and have this package installed.
+    One that dies is replaced, and its shard goes on after the last batch that was written. All compute with the
     threads of the job, because the number of threads decides the last bits on a CPU.
 
     Args:
@@ -55,32 +56,38 @@ class RayEngine:
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("processors", self.cpus)):
             if value is not None and value <= 0:
-                raise ArgumentError(f"a number of {name} above 0", str(value), "leave it out to have it chosen")
+                raise ArgumentError(f"The number of {name} must be above 0, not {value}. Leave it out for the default.")
         if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus % 1)):
-            raise ArgumentError("a share of a GPU or a whole number of them", str(self.gpus), "take 1, or 0 for none")
+            raise ArgumentError(
+                f"A worker takes a share of a GPU or a whole number of them, not {self.gpus}. Take 1, or 0 for none."
+            )
 
-    def __call__(self, job: Job, indices: Sequence[int]) -> Iterator[Filled]:
-        """Fill these shards, and tell of each as soon as it is there, in any order.
+    def __call__(self, job: FillJob, indices: Sequence[int]) -> Iterator[FinishedShard]:
+        """Fill these shards, and yield each as soon as it is there, in any order.
 
         Raises:
             DDIMEditError: what a worker raised, or workers that died of one shard again and again.
             OSError: what a worker raised.
-            ArgumentError: no Ray here, or no such cards.
+            MissingExtraError: no Ray.
+            ArgumentError: too few cards.
         """
         if not indices:
             return
         threads = job.threads or torch.get_num_threads()
         with self._cluster(threads) as ray:
-            share = self.share([node["Resources"] for node in ray.nodes() if node["Alive"]], job.device, threads)
-            task = (_anywhere(replace(job, device=share.device, threads=threads)), _tally(ray))
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            share = self.worker_resources(nodes, job.device, threads)
+            absolute = _with_absolute_paths(replace(job, device=share.device, threads=threads))
             numbers = ray.data.from_items([{"index": index} for index in indices], override_num_blocks=len(indices))
             size = min(share.workers, len(indices))
             pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
             resources = {"num_gpus": share.gpus, "num_cpus": share.cpus}
-            yield from _outcomes(numbers.map(_Filler, fn_constructor_args=task, compute=pool, **resources))
+            yield from _results(
+                numbers.map(_ShardFiller, fn_constructor_args=(absolute, _make_counter(ray)), compute=pool, **resources)
+            )
 
-    def share(self, nodes: Sequence[Mapping[str, float]], device: str, threads: int) -> "Share":
-        """What a worker gets of a cluster, and how many there will be.
+    def worker_resources(self, nodes: Sequence[Mapping[str, float]], device: str, threads: int) -> "WorkerResources":
+        """Return what a worker gets of a cluster, and how many workers there will be.
 
         Args:
             nodes: "CPU" and "GPU" of each host.
@@ -94,38 +101,37 @@ class RayEngine:
         room = sum(int(node.get("GPU", 0) / gpus if gpus else node.get("CPU", 0) / cpus) for node in nodes)
         # Left to itself, a worker without a card of its own would take any that it sees.
         device = "cpu" if device == "auto" and cards and not gpus else device
-        return Share(self.workers or max(1, room), gpus, cpus, device)
+        return WorkerResources(self.workers or max(1, room), gpus, cpus, device)
 
     @contextmanager
     def _cluster(self, threads: int) -> Iterator[Any]:
-        """Ray on a cluster: the one this process is on already, a running one, or our own."""
+        """Connect Ray to a cluster: the one this process is on already, a running one, or one of its own."""
         address = self.address or os.environ.get("RAY_ADDRESS")
-        ray = _ray(alone=not address)
+        ray = _import_ray(local=not address)
         if ray.is_initialized():
             yield ray
             return
-        options = {"address": address} if address else self._own(threads)
+        options: dict[str, Any] = {"address": address}
+        if not address:
+            # Ray admits as many workers as there are processors, so enough of them are declared for all that are asked.
+            room = ceil((self.workers or 1) * (self.cpus or threads))
+            options = {
+                "address": "local",
+                "num_cpus": max(room, os.cpu_count() or 1),
+                "object_store_memory": SHARED_MEMORY,
+                "include_dashboard": False,
+            }
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         try:
             cards = ray.cluster_resources().get("GPU", 0)
-            if not address and cards < (self.gpus or 0):  # others may grow when they are asked
-                raise ArgumentError(f"a host with {self.gpus:g} GPUs", f"one with {cards:g}", "take fewer, or 0")
+            if not address and cards < (self.gpus or 0):  # clusters of others may grow on demand
+                raise ArgumentError(f"This host has {cards:g} GPUs, not {self.gpus:g}. Take fewer, or 0.")
             yield ray
         finally:
             ray.shutdown()
 
-    def _own(self, threads: int) -> dict[str, Any]:
-        # Processors are Ray's word for room: who asks for more workers than there are processors shall have them.
-        room = ceil((self.workers or 1) * (self.cpus or threads))
-        return {
-            "address": "local",
-            "num_cpus": max(room, os.cpu_count() or 1),
-            "object_store_memory": SHARED_MEMORY,
-            "include_dashboard": False,
-        }
 
-
-class Share(NamedTuple):
+class WorkerResources(NamedTuple):
     """How many workers, the cards and processors of each, and the device it computes on."""
 
     workers: int
@@ -134,57 +140,60 @@ class Share(NamedTuple):
     device: str
 
 
-class _Filler:
-    """What an actor runs: fills the shard of a row, and answers with the account of it or with what was raised."""
+class _ShardFiller:
+    """What an actor runs: fills the shard of a row, and returns the finished shard or the error."""
 
-    def __init__(self, job: Job, tally: Any) -> None:
-        self.job, self.tally = job, tally
+    def __init__(self, job: FillJob, counter: Any) -> None:
+        self.job = job
+        self.counter = counter
 
     @cached_property
     def worker(self) -> Worker:
         return Worker(self.job)
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, "_Outcome"]:
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, "_Result"]:
         # Ray would make a traceback of an error, and keep of its cause no more than the text.
         try:
-            return {"outcome": _Outcome(self._fill(int(row["index"])))}
+            return {"outcome": _Result(self._fill(int(row["index"])))}
         except (DDIMEditError, OSError) as error:
-            return {"outcome": _Outcome(error)}
+            return {"outcome": _Result(error)}
 
-    def _fill(self, index: int) -> Filled:
+    def _fill(self, index: int) -> FinishedShard:
         import ray
 
-        if ray.get(self.tally.begin.remote(index)) > ATTEMPTS:
-            given = f"{ATTEMPTS} deaths over shard {index}"
-            raise DDIMEditError("workers that live", given, "see Ray's logs for the cause; memory is the usual one")
+        if ray.get(self.counter.count.remote(index)) > ATTEMPTS:
+            raise DDIMEditError(
+                f"{ATTEMPTS} workers died while filling shard {index}. See Ray's logs for the cause; memory is "
+                "the usual one."
+            )
         return self.worker.fill(index)
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    value: Filled | DDIMEditError | OSError
+class _Result:
+    value: FinishedShard | DDIMEditError | OSError
 
 
-def _tally(ray: Any) -> Any:
-    """An actor that counts how often each shard was begun: Ray itself would begin a deadly one for ever."""
+def _make_counter(ray: Any) -> Any:
+    """Return an actor that counts the attempts at each shard; Ray itself would retry a deadly one for ever."""
 
-    class Tally:  # in here, so that it is sent as a whole and its process need not import torch
+    class AttemptCounter:  # a local class, so that Ray sends it by value and its process need not import torch
         def __init__(self) -> None:
-            self.begun: dict[int, int] = {}
+            self.attempts: dict[int, int] = {}
 
-        def begin(self, index: int) -> int:
-            self.begun[index] = self.begun.get(index, 0) + 1
-            return self.begun[index]
+        def count(self, index: int) -> int:
+            self.attempts[index] = self.attempts.get(index, 0) + 1
+            return self.attempts[index]
 
-    return ray.remote(num_cpus=0)(Tally).remote()
+    return ray.remote(num_cpus=0)(AttemptCounter).remote()
 
 
-def _outcomes(rows: Any) -> Iterator[Filled]:
-    """The accounts, as they come; stops at the first error."""
-    # Closed here: left to the garbage collector, it asks for Ray when that is down, which starts it once more.
+def _results(rows: Any) -> Iterator[FinishedShard]:
+    """Yield finished shards as they come; raise the first error."""
+    # Closed here: the garbage collector would do it when Ray is down, which would start it once more.
     with closing(iter(rows.iter_rows())) as coming:
         while True:
-            # Ray tells on standard output of workers that died, and that is kept for data.
+            # Ray reports dead workers on standard output, which is kept for data.
             with redirect_stdout(sys.stderr):
                 row = next(coming, None)
             if row is None:
@@ -195,31 +204,27 @@ def _outcomes(rows: Any) -> Iterator[Filled]:
             yield value
 
 
-def _ray(alone: bool) -> Any:
-    """The library, quiet.
+def _import_ray(local: bool) -> Any:
+    """Return Ray, without telemetry, progress bars and logs.
 
     Args:
-        alone: whether what it starts is for this host only.
+        local: whether a cluster that it starts is for this host only.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if alone:
-        # Read when Ray is imported: its servers listen on 127.0.0.1 alone, as they do on Windows and macOS, ...
+    if local:
+        # Read when Ray is imported: its servers then listen on 127.0.0.1 alone, as they do on Windows and macOS.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        given = f"an installation without ({error.name})"
-        raise ArgumentError("Ray, for --engine ray", given, "pip install 'ddim-edit[ray]'") from error
+    ray = import_extra("ray", "ray", "--engine ray")
+    import_extra("ray.data", "ray", "--engine ray")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = -1  # a shard may well take more than its half hour
+    context.execution_no_progress_timeout_s = -1  # a shard may take more than the default of half an hour
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
 
 
-def _anywhere(job: Job) -> Job:
-    """The job with paths that mean the same in every folder; names of models stay names."""
+def _with_absolute_paths(job: FillJob) -> FillJob:
+    """Return the job with absolute paths; names of models stay names."""
     model = job.model
     if model is not None and model not in packaged_models() and Path(model).exists():
         model = str(Path(model).absolute())

@@ -1,4 +1,4 @@
-"""Inverting the pictures of one shard after another, so that a killed run goes on where it stopped."""
+"""Invert the images of one shard after another, so that a killed run goes on where it stopped."""
 
 import errno
 import shutil
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddim_edit.distributed.job import Filled, Job
+from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ImageError, LatentError
 from ddim_edit.images import InputImage, read_all
@@ -20,39 +20,49 @@ from ddim_edit.latents.store.files import TEMPORARY, ShardPlan, StoreFiles, ensu
 from ddim_edit.latents.store.shard import Shard, join_shards, write_shard
 from ddim_edit.models.model import Model
 
-# What is wrong with one picture; any other trouble of the system is wrong with the disk, and would fail them all.
-_ONES_OWN = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
+# Errors of a single image. Any other error of the system is one of the disk, and would fail all images.
+_FILE_ERRORS = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+}
 
 
-class _Batch(NamedTuple):
-    """Pictures that go through the network together; none, behind the last of a shard, to have it closed."""
+class _ShardBatch(NamedTuple):
+    """Images that go through the network together; none, after the last of a shard, to have it joined."""
 
     shard: int
     number: int
     names: Sequence[str]
 
 
-class _Found(NamedTuple):
-    batch: _Batch
+class _InvertedBatch(NamedTuple):
+    """A batch with its latents by name, and why other images have none."""
+
+    batch: _ShardBatch
     latents: Mapping[str, Latent]
     failures: Mapping[str, str]
 
 
 class Worker:
-    """Fills shards, one at a time; two workers may not fill the same one. Loads the model when it is first needed.
+    """Fills shards, one at a time; two workers must not fill the same one. Loads the model when it is first needed.
 
-    A batch is a fixed run of the shard's pictures and is written as soon as it is inverted, so that a worker that is
-    killed loses one of them, and the next one makes the same bytes. Pictures are read ahead while the network runs.
+    A batch is a fixed run of the shard's images and is written as soon as it is inverted, so that a worker that is
+    killed loses one batch, and the next worker makes the same bytes. Images are read ahead while the network runs.
 
     Args:
-        job: what to do; its store must have been begun.
-        on_evaluation: told after every network evaluation how many pictures it was for.
-        on_batch: told after every batch how many pictures are done with it.
+        job: what to do; its store must be prepared.
+        on_evaluation: called after every network evaluation with its number of images.
+        on_batch: called after every batch with its number of images.
     """
 
     def __init__(
         self,
-        job: Job,
+        job: FillJob,
         on_evaluation: Callable[[int], object] | None = None,
         on_batch: Callable[[int], object] | None = None,
     ) -> None:
@@ -62,10 +72,10 @@ class Worker:
 
     @cached_property
     def editor(self) -> Editor:
-        """The editor on the job's model, which is the one that the store was begun with.
+        """The editor on the job's model, which must be the one that the store was begun with.
 
         Raises:
-            LatentMismatchError: another one; else as `load_model`.
+            LatentMismatchError: another model; else as `load_model`.
         """
         job = self.job
         editor = Editor.from_pretrained(
@@ -78,61 +88,61 @@ class Worker:
             batch_size=job.batch_size,
             on_evaluation=self._on_evaluation,
         )
-        ensure_settings(self._layout.model, _facts(editor.model))
+        ensure_settings(self._layout.model, _describe_model(editor.model))
         return editor
 
-    def fill(self, index: int) -> Filled:
+    def fill(self, index: int) -> FinishedShard:
         """Make a shard, or finish making it; one that is there is left alone.
 
-        Errors: all but `ImageError`, which is a failure of its picture alone.
+        An `ImageError` is a failure of its image alone; all other errors are raised.
         """
         (one,) = self.fill_all([index])
         return one
 
-    def fill_all(self, indices: Iterable[int]) -> Iterator[Filled]:
-        """One shard after another, as `fill`: while one is closed, the next is on its way through the network."""
+    def fill_all(self, indices: Iterable[int]) -> Iterator[FinishedShard]:
+        """Yield one shard after another, as `fill`; while one is joined, the next is in the network."""
         if self.job.threads is not None:
             torch.set_num_threads(self.job.threads)
-        # Written behind, in one thread and so in order, while the next batch is inverted.
-        for found, written in prefetch_map(self._write, self._inverted(self._lacking(indices)), 1, 1):
-            closed = written()
-            if closed is not None:
-                yield closed
+        # Written by one thread, and so in order, while the next batch is inverted.
+        for inverted, written in prefetch_map(self._write, self._invert(self._missing_batches(indices)), 1, 1):
+            finished = written()
+            if finished is not None:
+                yield finished
             elif self._on_batch is not None:
-                self._on_batch(len(found.batch.names))
+                self._on_batch(len(inverted.batch.names))
 
-    def _lacking(self, indices: Iterable[int]) -> Iterator[_Batch]:
-        """The batches of shards that are not there yet, and behind those of each shard the one that closes it."""
+    def _missing_batches(self, indices: Iterable[int]) -> Iterator[_ShardBatch]:
+        """Yield the batches of shards that are not there yet, and after those of each shard an empty one."""
         for index in indices:
             if not self._layout.shard(index).exists():
                 for path in self._layout.parts(index).glob(f"{TEMPORARY}*"):
                     path.unlink(missing_ok=True)
-                lacking = [batch for batch in self._batches(index) if not _is_whole(self._file(batch))]
-                if lacking:
-                    _ = self.editor  # loaded here, by this thread, before those that read pictures ask for it
-                yield from lacking
-            yield _Batch(index, -1, ())
+                missing = [batch for batch in self._batches(index) if not _is_readable(self._file(batch))]
+                if missing:
+                    _ = self.editor  # loaded here, by this thread, before those that read images ask for it
+                yield from missing
+            yield _ShardBatch(index, -1, ())
 
-    def _batches(self, index: int) -> list[_Batch]:
+    def _batches(self, index: int) -> list[_ShardBatch]:
         names, size = self._plan[index], self.job.batch_size
-        return [_Batch(index, start // size, names[start : start + size]) for start in range(0, len(names), size)]
+        return [_ShardBatch(index, start // size, names[start : start + size]) for start in range(0, len(names), size)]
 
-    def _file(self, batch: _Batch) -> Path:
+    def _file(self, batch: _ShardBatch) -> Path:
         return self._layout.batch(batch.shard, batch.number)
 
     @cached_property
     def _plan(self) -> ShardPlan:
         return ShardPlan(self._layout.plan)
 
-    def _inverted(self, batches: Iterable[_Batch]) -> Iterator[_Found]:
+    def _invert(self, batches: Iterable[_ShardBatch]) -> Iterator[_InvertedBatch]:
         read, to_invert = tee(self._read_batches(batches))
         latents = self._invert_batches(list(good.values()) for _, good, _ in to_invert)
         for (batch, good, failures), found in zip(read, latents, strict=True):
-            yield _Found(batch, dict(zip(good, found, strict=True)), failures)
+            yield _InvertedBatch(batch, dict(zip(good, found, strict=True)), failures)
 
     def _read_batches(
-        self, batches: Iterable[_Batch]
-    ) -> Iterator[tuple[_Batch, dict[str, InputImage], dict[str, str]]]:
+        self, batches: Iterable[_ShardBatch]
+    ) -> Iterator[tuple[_ShardBatch, dict[str, InputImage], dict[str, str]]]:
         """Yield each batch with its images by name, and why others could not be read."""
         batches, batches_to_read = tee(batches)
         root = self.job.root
@@ -141,7 +151,7 @@ class Worker:
         def note_failure(file: Path, error: ImageError) -> None:
             # A failure is kept for good, so an error of the disk, which would fail every image, ends the run instead.
             number = getattr(error.__cause__, "errno", None)
-            if (number is not None and number not in _ONES_OWN) or not root.is_dir():
+            if (number is not None and number not in _FILE_ERRORS) or not root.is_dir():
                 raise error
             # Without the path: the store is the same wherever the folder is moved.
             reasons[file] = str(error).removeprefix(f"{file}: ")
@@ -170,31 +180,29 @@ class Worker:
                 return
             yield ()
 
-    def _write(self, found: _Found) -> Filled | None:
-        """Write a batch, or close the shard behind its last one."""
-        if not found.batch.names:
-            return self._close(found.batch.shard)
-        write_shard(self._file(found.batch), found.latents, found.failures, self.editor.model.shape)
-        return None
-
-    def _close(self, index: int) -> Filled:
+    def _write(self, inverted: _InvertedBatch) -> FinishedShard | None:
+        """Write a batch, or join the batches of a shard after its last one."""
+        if inverted.batch.names:
+            write_shard(self._file(inverted.batch), inverted.latents, inverted.failures, self.editor.model.shape)
+            return None
+        index = inverted.batch.shard
         if not self._layout.shard(index).exists():
-            # Not straight to its place, so that what a killed process leaves lies where only this shard's makers look.
+            # Not straight to its place, so that what a killed process leaves is where only this shard's workers look.
             whole = self._layout.parts(index) / "whole.safetensors"
             join_shards(whole, [self._file(batch) for batch in self._batches(index)])
             whole.replace(self._layout.shard(index))
-        return filled(self.job, index)
+        return finish_shard(self.job, index)
 
 
-def filled(job: Job, index: int) -> Filled:
-    """What a finished shard says of itself; what was left over from making it is removed."""
+def finish_shard(job: FillJob, index: int) -> FinishedShard:
+    """Remove the parts of a shard that is there, and return what its header says."""
     layout = StoreFiles(job.store)
     shutil.rmtree(layout.parts(index), ignore_errors=True)
     header = Shard(layout.shard(index)).header
-    return Filled(index, header.rows, header.failures, header.unconverged)
+    return FinishedShard(index, header.rows, header.failures, header.unconverged)
 
 
-def _is_whole(file: Path) -> bool:
+def _is_readable(file: Path) -> bool:
     try:
         Shard(file)
     except LatentError:
@@ -202,7 +210,7 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-def _facts(model: Model) -> dict[str, Any]:
+def _describe_model(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "weights": model.weights,

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from ddim_edit import InversionConfig
-from ddim_edit.distributed import listing
-from ddim_edit.distributed.job import Filled, Job
-from ddim_edit.distributed.running import begin, fill, local
+from ddim_edit.distributed import list_images
+from ddim_edit.distributed.filling import fill_store, local_engine, prepare_store
+from ddim_edit.distributed.job import FillJob, FinishedShard
 
 from .. import tiny
 
-Fill = Callable[..., list[Filled]]
+Fill = Callable[..., list[FinishedShard]]
 
 
 @pytest.fixture(scope="session")
@@ -28,19 +28,21 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def job(model: Path, pictures: Path, tmp_path: Path) -> Job:
+def job(model: Path, pictures: Path, tmp_path: Path) -> FillJob:
     """Batches of two, on the CPU, in few steps."""
     method = InversionConfig(solver="ddim", steps=3)
-    return Job(pictures, tmp_path / "out.latents", str(model), device="cpu", batch_size=2, config=method)
+    return FillJob(pictures, tmp_path / "out.latents", str(model), device="cpu", batch_size=2, config=method)
 
 
 @pytest.fixture
-def filled(job: Job) -> Fill:
+def filled(job: FillJob) -> Fill:
     """Fills a store as the command does, with some entries of the job replaced."""
 
-    def fill_it(shard_size: int = 4, **changes: object) -> list[Filled]:
+    def fill_it(shard_size: int = 4, **changes: object) -> list[FinishedShard]:
         changed = replace(job, **changes)  # type: ignore[arg-type]
-        return list(fill(changed, begin(changed, listing([changed.root]).names, shard_size), local))
+        return list(
+            fill_store(changed, prepare_store(changed, list_images([changed.root]).names, shard_size), local_engine)
+        )
 
     return fill_it
 

@@ -20,10 +20,10 @@ from ddim_edit import (
     Latents,
     LatentStore,
 )
-from ddim_edit.distributed import listing
-from ddim_edit.distributed.job import Filled, Job
+from ddim_edit.distributed import list_images
+from ddim_edit.distributed.filling import choose_sizes, fill_store, local_engine, prepare_store
+from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.distributed.ranks import Rank
-from ddim_edit.distributed.running import begin, fill, local, sizes
 from ddim_edit.distributed.worker import Worker
 from ddim_edit.images import Box, InputImage, read
 from ddim_edit.latents.store.files import StoreFiles, read_settings
@@ -35,8 +35,8 @@ from .conftest import Fill, bytes_of
 NAMES = [f"{seed}.png" for seed in range(10)]
 
 
-def test_a_store_holds_what_the_editor_finds(filled: Fill, job: Job, model: Path) -> None:
-    assert filled() == [Filled(0, 4, {}), Filled(1, 4, {}), Filled(2, 2, {})]
+def test_a_store_holds_what_the_editor_finds(filled: Fill, job: FillJob, model: Path) -> None:
+    assert filled() == [FinishedShard(0, 4, {}), FinishedShard(1, 4, {}), FinishedShard(2, 2, {})]
     store = LatentStore(job.store)
     wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root / name for name in NAMES], job.config)
     assert list(store.names) == NAMES
@@ -46,7 +46,7 @@ def test_a_store_holds_what_the_editor_finds(filled: Fill, job: Job, model: Path
         assert read_.report == pytest.approx(found.report, rel=1e-3, abs=1e-3)
 
 
-def test_pairs_are_kept_whole(filled: Fill, job: Job, model: Path) -> None:
+def test_pairs_are_kept_whole(filled: Fill, job: FillJob, model: Path) -> None:
     filled(config=InversionConfig(solver="bdia", steps=3))
     wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root], InversionConfig(solver="bdia", steps=3))
     for read_, found in zip(LatentStore(job.store), wanted, strict=True):
@@ -56,7 +56,7 @@ def test_pairs_are_kept_whole(filled: Fill, job: Job, model: Path) -> None:
 
 
 def test_a_full_store_is_left_alone_and_no_model_is_loaded(
-    filled: Fill, job: Job, monkeypatch: pytest.MonkeyPatch
+    filled: Fill, job: FillJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = filled()
     before = {path: path.stat().st_ino for path in job.store.rglob("*")}
@@ -65,13 +65,13 @@ def test_a_full_store_is_left_alone_and_no_model_is_loaded(
     assert {path: path.stat().st_ino for path in job.store.rglob("*")} == before
 
 
-def test_nothing_but_the_store_is_left(filled: Fill, job: Job) -> None:
+def test_nothing_but_the_store_is_left(filled: Fill, job: FillJob) -> None:
     filled()
     shards = [f"shard-0000{index}.safetensors" for index in range(3)]
     assert sorted(bytes_of(job.store)) == ["model.json", "pictures.jsonl", *shards, "store.json"]
 
 
-def test_no_path_and_no_time_is_in_a_store(filled: Fill, job: Job, tmp_path: Path) -> None:
+def test_no_path_and_no_time_is_in_a_store(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     (job.root / "4.png").write_bytes(b"no picture")
     (job.root / "5.png").unlink()
     (job.root / "5.png").symlink_to(tmp_path / "nowhere")
@@ -83,11 +83,11 @@ def test_no_path_and_no_time_is_in_a_store(filled: Fill, job: Job, tmp_path: Pat
     assert all(str(tmp_path).encode() not in content for content in bytes_of(job.store).values())
 
 
-def test_a_bad_picture_fails_alone(filled: Fill, job: Job, tmp_path: Path) -> None:
+def test_a_bad_picture_fails_alone(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled(store=tmp_path / "good.latents")
     (job.root / "4.png").write_bytes((job.root / "4.png").read_bytes()[:90])
     first, second, third = filled()
-    assert (first, third) == (Filled(0, 4, {}), Filled(2, 2, {}))
+    assert (first, third) == (FinishedShard(0, 4, {}), FinishedShard(2, 2, {}))
     assert (second.rows, list(second.failures)) == (3, ["4.png"])
     assert second.failures["4.png"].startswith("the file is truncated or damaged")
     good, bad = LatentStore(tmp_path / "good.latents"), LatentStore(job.store)
@@ -99,7 +99,7 @@ def test_a_bad_picture_fails_alone(filled: Fill, job: Job, tmp_path: Path) -> No
     assert bytes_of(job.store) == before
 
 
-def test_a_batch_and_a_shard_of_nothing_but_bad_pictures(filled: Fill, job: Job) -> None:
+def test_a_batch_and_a_shard_of_nothing_but_bad_pictures(filled: Fill, job: FillJob) -> None:
     for name in NAMES[:4]:
         (job.root / name).write_bytes(b"no picture")
     assert [each.rows for each in filled()] == [0, 4, 2]
@@ -108,7 +108,7 @@ def test_a_batch_and_a_shard_of_nothing_but_bad_pictures(filled: Fill, job: Job)
 
 
 def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
-    filled: Fill, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    filled: Fill, job: FillJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     filled(store=tmp_path / "good.latents")
 
@@ -125,11 +125,11 @@ def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
     assert bytes_of(job.store) == bytes_of(tmp_path / "good.latents")
 
 
-def test_a_folder_that_is_gone_ends_the_run(filled: Fill, job: Job) -> None:
-    mine = begin(job, NAMES, 4)
+def test_a_folder_that_is_gone_ends_the_run(filled: Fill, job: FillJob) -> None:
+    mine = prepare_store(job, NAMES, 4)
     shutil.rmtree(job.root)
     with pytest.raises(ImageError):
-        list(fill(job, mine, local))
+        list(fill_store(job, mine, local_engine))
     assert not LatentStore(job.store).failures
 
 
@@ -139,7 +139,7 @@ class Cut(BaseException):
 
 @pytest.mark.parametrize("batches", range(6))
 def test_at_most_the_batch_in_hand_is_lost(
-    filled: Fill, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+    filled: Fill, job: FillJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
     filled(store=tmp_path / "whole.latents")
     inverted: list[int] = []
@@ -158,20 +158,20 @@ def test_at_most_the_batch_in_hand_is_lost(
             raise Cut
 
     monkeypatch.setattr(Editor, "invert_batches", counted)
-    mine = begin(job, NAMES, 4)
-    runs: Callable[[Job, list[int]], object] = lambda job, indices: local(job, indices, None, stop)  # noqa: E731
+    mine = prepare_store(job, NAMES, 4)
+    runs: Callable[[FillJob, list[int]], object] = lambda job, indices: local_engine(job, indices, None, stop)  # noqa: E731
     if batches < 5:
         with pytest.raises(Cut):
-            list(fill(job, mine, runs))  # type: ignore[arg-type]
+            list(fill_store(job, mine, runs))  # type: ignore[arg-type]
     filled()
     # One batch may be in the network while the one before it is written.
     assert 5 <= len(inverted) <= 6
     assert bytes_of(job.store) == bytes_of(tmp_path / "whole.latents")
 
 
-def test_a_part_that_is_broken_is_made_again(filled: Fill, job: Job, tmp_path: Path) -> None:
+def test_a_part_that_is_broken_is_made_again(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled(store=tmp_path / "whole.latents")
-    begin(job, NAMES, 4)
+    prepare_store(job, NAMES, 4)
     parts = StoreFiles(job.store).parts(1)
     parts.mkdir(parents=True)
     (parts / "batch-0000.safetensors").write_bytes(b"half")
@@ -182,7 +182,7 @@ def test_a_part_that_is_broken_is_made_again(filled: Fill, job: Job, tmp_path: P
     assert bytes_of(job.store) == bytes_of(tmp_path / "whole.latents")
 
 
-def test_what_was_not_cleared_away_after_a_shard_is_cleared_later(filled: Fill, job: Job) -> None:
+def test_what_was_not_cleared_away_after_a_shard_is_cleared_later(filled: Fill, job: FillJob) -> None:
     filled()
     before = bytes_of(job.store)
     parts = StoreFiles(job.store).parts(1)
@@ -192,7 +192,7 @@ def test_what_was_not_cleared_away_after_a_shard_is_cleared_later(filled: Fill, 
     assert bytes_of(job.store) == before
 
 
-def test_a_folder_that_has_grown_adds_shards(filled: Fill, job: Job) -> None:
+def test_a_folder_that_has_grown_adds_shards(filled: Fill, job: FillJob) -> None:
     filled()
     before = bytes_of(job.store)
     for seed in (10, 11, 12, 13, 14):
@@ -207,22 +207,22 @@ def test_a_folder_that_has_grown_adds_shards(filled: Fill, job: Job) -> None:
     assert list(LatentStore(job.store).names) == [*NAMES, "0a.png", *(f"{seed}.png" for seed in range(10, 15))]
 
 
-def test_several_processes_make_the_bytes_of_one(filled: Fill, job: Job, tmp_path: Path) -> None:
+def test_several_processes_make_the_bytes_of_one(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled(store=tmp_path / "one.latents", shard_size=3)
     for index in (1, 0):
-        mine = begin(job, NAMES, 3, Rank(index, 2, index))
+        mine = prepare_store(job, NAMES, 3, Rank(index, 2, index))
         assert mine == list(range(index, 4, 2))
-        assert [each.index for each in fill(job, mine, local)] == mine
+        assert [each.index for each in fill_store(job, mine, local_engine)] == mine
     assert bytes_of(job.store) == bytes_of(tmp_path / "one.latents")
 
 
-def test_another_process_that_writes_now_is_not_disturbed(job: Job) -> None:
-    begin(job, NAMES, 3, Rank(0, 2, 0))
+def test_another_process_that_writes_now_is_not_disturbed(job: FillJob) -> None:
+    prepare_store(job, NAMES, 3, Rank(0, 2, 0))
     theirs = [job.store / ".ddim-edit-0123.json", StoreFiles(job.store).parts(0) / ".ddim-edit-4567.safetensors"]
     theirs[1].parent.mkdir(parents=True)
     for path in theirs:
         path.touch()
-    list(fill(job, begin(job, NAMES, 3, Rank(1, 2, 1)), local))
+    list(fill_store(job, prepare_store(job, NAMES, 3, Rank(1, 2, 1)), local_engine))
     assert all(path.exists() for path in theirs)
 
 
@@ -238,7 +238,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_the_first_setting_that_differs_is_named(filled: Fill, job: Job, name: str) -> None:
+def test_the_first_setting_that_differs_is_named(filled: Fill, job: FillJob, name: str) -> None:
     filled()
     before = bytes_of(job.store)
     tiny.save_picture(job.root / "new.png", 20)
@@ -250,7 +250,7 @@ def test_the_first_setting_that_differs_is_named(filled: Fill, job: Job, name: s
 
 
 def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
-    filled: Fill, job: Job, tmp_path: Path
+    filled: Fill, job: FillJob, tmp_path: Path
 ) -> None:
     filled()
     before = bytes_of(job.store)
@@ -268,40 +268,40 @@ def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
     assert [each.rows for each in filled()] == [4, 4, 2, 1]
 
 
-def test_a_store_in_which_nothing_was_made_takes_other_settings(filled: Fill, job: Job) -> None:
+def test_a_store_in_which_nothing_was_made_takes_other_settings(filled: Fill, job: FillJob) -> None:
     unfit = InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))
     with pytest.raises(ArgumentError, match="unconditional"):
         filled(config=unfit)
     assert [each.rows for each in filled(shard_size=5)] == [5, 5]
 
 
-def test_sizes_are_kept_where_none_are_asked_for(filled: Fill, job: Job) -> None:
+def test_sizes_are_kept_where_none_are_asked_for(filled: Fill, job: FillJob) -> None:
     threads = torch.get_num_threads()
-    assert sizes(job.store, "cpu") == (8, 512, threads)
+    assert choose_sizes(job.store, "cpu") == (8, 512, threads)
     filled()
-    assert sizes(job.store, "cpu") == (2, 4, threads)
-    assert sizes(job.store, "cpu", 16) == (16, 4, threads)
-    assert sizes(job.store, "cpu", None, 64) == (2, 64, threads)
+    assert choose_sizes(job.store, "cpu") == (2, 4, threads)
+    assert choose_sizes(job.store, "cpu", 16) == (16, 4, threads)
+    assert choose_sizes(job.store, "cpu", None, 64) == (2, 64, threads)
 
 
-def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: Job) -> None:
+def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: FillJob) -> None:
     """Their number decides the last bits, so a rerun elsewhere must not choose for itself."""
     threads = torch.get_num_threads()
     one = replace(job, threads=threads)
-    list(fill(one, begin(one, NAMES, 4), local))
-    assert sizes(job.store, "cpu").threads == threads
+    list(fill_store(one, prepare_store(one, NAMES, 4), local_engine))
+    assert choose_sizes(job.store, "cpu").threads == threads
     with pytest.raises(LatentMismatchError, match=f"with threads {threads}, not {threads + 1}"):
-        begin(replace(job, threads=threads + 1), NAMES, 4)
+        prepare_store(replace(job, threads=threads + 1), NAMES, 4)
 
 
-def test_nothing_to_invert_makes_an_empty_store(job: Job) -> None:
-    assert begin(job, [], 4) == []
-    assert list(fill(job, [], local)) == []
+def test_nothing_to_invert_makes_an_empty_store(job: FillJob) -> None:
+    assert prepare_store(job, [], 4) == []
+    assert list(fill_store(job, [], local_engine)) == []
     assert len(LatentStore(job.store)) == 0
     assert (read_settings(job.store / "store.json") or {})["batch_size"] == 2
 
 
-def test_a_broken_shard_is_told_and_not_passed_over(filled: Fill, job: Job) -> None:
+def test_a_broken_shard_is_told_and_not_passed_over(filled: Fill, job: FillJob) -> None:
     filled()
     before = bytes_of(job.store)
     file = StoreFiles(job.store).shard(1)
@@ -313,19 +313,19 @@ def test_a_broken_shard_is_told_and_not_passed_over(filled: Fill, job: Job) -> N
     assert bytes_of(job.store) == before
 
 
-def test_progress_counts_pictures_good_or_bad(job: Job) -> None:
+def test_progress_counts_pictures_good_or_bad(job: FillJob) -> None:
     (job.root / "1.png").write_bytes(b"no picture")
     seen: list[int] = []
     evaluated: list[int] = []
-    mine = begin(job, NAMES, 4)
-    list(local(job, mine, evaluated.append, seen.append))
+    mine = prepare_store(job, NAMES, 4)
+    list(local_engine(job, mine, evaluated.append, seen.append))
     assert seen == [2] * 5
     assert sum(evaluated) >= 9 * 3
 
 
-def test_the_same_worker_fills_shard_after_shard(job: Job, tmp_path: Path, filled: Fill) -> None:
+def test_the_same_worker_fills_shard_after_shard(job: FillJob, tmp_path: Path, filled: Fill) -> None:
     filled(store=tmp_path / "one.latents")
-    begin(job, NAMES, 4)
+    prepare_store(job, NAMES, 4)
     one = Worker(job)
     editor = one.editor
     assert [one.fill(index).rows for index in (2, 0, 1)] == [2, 4, 4]
@@ -337,16 +337,16 @@ def test_the_same_worker_fills_shard_after_shard(job: Job, tmp_path: Path, fille
 def test_names_are_relative_to_what_all_paths_share(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.png", "b/1.png", "c.png"):
         tiny.save_picture(tmp_path / name)
-    assert listing([tmp_path / "a"]) == (tmp_path / "a", ["1.png", "2.png"])
-    assert listing([tmp_path / "a", tmp_path / "b"]) == (tmp_path, ["a/1.png", "a/2.png", "b/1.png"])
-    assert listing([tmp_path / "a" / "2.png", tmp_path / "a"]) == (tmp_path / "a", ["2.png", "1.png"])
-    assert listing([tmp_path / "a", tmp_path / "b" / ".." / "c.png"]).names == ["a/1.png", "a/2.png", "c.png"]
-    assert listing([]).names == []
+    assert list_images([tmp_path / "a"]) == (tmp_path / "a", ["1.png", "2.png"])
+    assert list_images([tmp_path / "a", tmp_path / "b"]) == (tmp_path, ["a/1.png", "a/2.png", "b/1.png"])
+    assert list_images([tmp_path / "a" / "2.png", tmp_path / "a"]) == (tmp_path / "a", ["2.png", "1.png"])
+    assert list_images([tmp_path / "a", tmp_path / "b" / ".." / "c.png"]).names == ["a/1.png", "a/2.png", "c.png"]
+    assert list_images([]).names == []
     with pytest.raises(ImageError, match="no such file or folder"):
-        listing([tmp_path / "absent"])
+        list_images([tmp_path / "absent"])
 
 
-def test_settings_hold_all_of_the_method(job: Job) -> None:
+def test_settings_hold_all_of_the_method(job: FillJob) -> None:
     grid = job.config.make_grid(Editor.from_pretrained(job.model).model.schedule)
     by_name, by_times = job.settings["method"], replace(job, config=InversionConfig(grid=grid)).settings["method"]
     assert by_name.keys() == set(InversionConfig.__dataclass_fields__)

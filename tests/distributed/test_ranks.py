@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ddim_edit.distributed.ranks import Rank, device_of, rank_of
+from ddim_edit.distributed.ranks import Rank, device_for_rank, find_rank
 from ddim_edit.errors import ArgumentError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
@@ -14,17 +14,17 @@ SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "2", 
 
 
 def test_a_process_of_its_own_does_everything() -> None:
-    assert rank_of({}) == Rank(0, 1, 0)
+    assert find_rank({}) == Rank(0, 1, 0)
 
 
 def test_what_is_asked_by_hand_wins_over_torchrun_which_wins_over_slurm() -> None:
-    assert rank_of(TORCHRUN | SRUN, "1/2") == Rank(1, 2, 1)
-    assert rank_of(TORCHRUN | SRUN) == Rank(3, 8, 1, launched=True)
-    assert rank_of(SRUN) == Rank(5, 6, 2, launched=True)
+    assert find_rank(TORCHRUN | SRUN, "1/2") == Rank(1, 2, 1)
+    assert find_rank(TORCHRUN | SRUN) == Rank(3, 8, 1, launched=True)
+    assert find_rank(SRUN) == Rank(5, 6, 2, launched=True)
 
 
-def test_where_a_launcher_gives_no_local_number_the_index_stands_for_it() -> None:
-    assert rank_of({"RANK": "3", "WORLD_SIZE": "8"}) == Rank(3, 8, 3, launched=True)
+def test_index_replaces_a_missing_local_rank() -> None:
+    assert find_rank({"RANK": "3", "WORLD_SIZE": "8"}) == Rank(3, 8, 3, launched=True)
 
 
 @pytest.mark.parametrize(
@@ -38,40 +38,40 @@ def test_where_a_launcher_gives_no_local_number_the_index_stands_for_it() -> Non
         {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"},  # srun --pty
     ],
 )
-def test_half_a_launcher_or_an_allocation_without_a_step_is_a_process_of_its_own(environ: dict[str, str]) -> None:
-    assert rank_of(environ) == Rank(0, 1, 0)
+def test_incomplete_launchers_and_allocations_are_one_process(environ: dict[str, str]) -> None:
+    assert find_rank(environ) == Rank(0, 1, 0)
 
 
 @given(st.integers(1, 64).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count))))
-def test_every_share_of_every_count_can_be_asked_for(share: tuple[int, int]) -> None:
+def test_all_shares_are_parsed(share: tuple[int, int]) -> None:
     index, count = share
-    assert rank_of({}, f"{index}/{count}") == Rank(index, count, index)
+    assert find_rank({}, f"{index}/{count}") == Rank(index, count, index)
 
 
 @given(st.text())
-def test_whatever_else_is_asked_for_is_refused_in_one_sentence(asked: str) -> None:
+def test_other_texts_are_refused(asked: str) -> None:
     assume(re.fullmatch(r"\s*[0-9]+\s*/\s*[0-9]+\s*", asked) is None)
-    with pytest.raises(ArgumentError, match=r"\Awanted .*: as in 0/2 and 1/2 for two of them\Z"):
-        rank_of({}, asked)
+    with pytest.raises(ArgumentError, match=r"\AA share is I/N .*, not [^\n]*\.\Z"):
+        find_rank({}, asked)
 
 
 @pytest.mark.parametrize("asked", ["", "2", "2/2", "3/2", "-1/2", "1/0", "a/b", "0.5/2", "1/2/3", "²/3", "/2", "1/"])
-def test_a_share_that_is_none_is_refused(asked: str) -> None:
-    with pytest.raises(ArgumentError, match=r"wanted a share I/N with I from 0 to N - 1, was given '.*': as in 0/2"):
-        rank_of({}, asked)
+def test_malformed_shares_are_refused(asked: str) -> None:
+    with pytest.raises(ArgumentError, match=r"A share is I/N with I from 0 to N - 1, as 0/2"):
+        find_rank({}, asked)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"RANK": "8"}, {"RANK": "-1"}, {"WORLD_SIZE": "many"}, {"LOCAL_RANK": ""}, {"WORLD_SIZE": "0"}]
 )
-def test_a_launcher_that_contradicts_itself_is_refused_by_its_names(wrong: dict[str, str]) -> None:
-    with pytest.raises(ArgumentError, match=r"RANK=.*, WORLD_SIZE=.*, LOCAL_RANK=.*: unset them"):
-        rank_of(TORCHRUN | wrong)
+def test_contradicting_launchers_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ArgumentError, match=r"RANK=.*, WORLD_SIZE=.*, LOCAL_RANK=.*. Unset them"):
+        find_rank(TORCHRUN | wrong)
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_processes_of_one_host_take_its_cards_in_turn(device: str) -> None:
-    devices = [device_of(Rank(local, 5, local), device, 4) for local in range(5)]
+def test_processes_take_cards_in_turn(device: str) -> None:
+    devices = [device_for_rank(Rank(local, 5, local), device, 4) for local in range(5)]
     assert devices == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0"]
 
 
@@ -86,4 +86,4 @@ def test_processes_of_one_host_take_its_cards_in_turn(device: str) -> None:
     ],
 )
 def test_a_device_that_was_named_or_needs_no_choice_stays(rank: Rank, device: str, count: int) -> None:
-    assert device_of(rank, device, count) == device
+    assert device_for_rank(rank, device, count) == device
