@@ -97,7 +97,7 @@ def is_store(path: Path) -> bool:
     return has_settings(path)
 
 
-def fill(
+def fill_store(
     session: Session,
     images: Sequence[Path],
     output: Path,
@@ -113,7 +113,7 @@ def fill(
         FillJob,
         choose_sizes,
         device_for_rank,
-        fill_store,
+        fill_shards,
         find_rank,
         list_images,
         prepare_store,
@@ -148,7 +148,7 @@ def fill(
     count, failures = 0, dict[str, str]()
     with _progress(session, job, shards) as progress:
         engine = ENGINES[options.engine or "local"](session, options, progress)
-        for filled in fill_store(job, shards, engine):
+        for filled in fill_shards(job, shards, engine):
             progress.finish(filled)
             count += filled.rows
             failures.update(filled.failures)

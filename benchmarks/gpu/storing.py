@@ -20,7 +20,7 @@ from torch import Tensor
 from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, images, load_model
 from ddim_edit.diffusion.denoisers import Network
 from ddim_edit.distributed import list_images
-from ddim_edit.distributed.filling import fill_store, prepare_store
+from ddim_edit.distributed.filling import fill_shards, prepare_store
 from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.distributed.worker import Worker
 from gpu.material import image_folder
@@ -160,7 +160,7 @@ def _filled(
     worker = _WatchedWorker(job, lambda done: moments.append(_moment(setting, moments, done)), instead)
     start = time.perf_counter()
     indices = prepare_store(job, found.names[:count])
-    for _ in fill_store(job, indices, lambda _, left: worker.fill_all(left)):
+    for _ in fill_shards(job, indices, lambda _, left: worker.fill_all(left)):
         pass
     return worker, moments, time.perf_counter() - start
 

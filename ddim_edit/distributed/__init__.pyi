@@ -1,4 +1,4 @@
-from .filling import FillSizes, choose_sizes, fill_store, finished_shards, local_engine, prepare_store
+from .filling import FillSizes, choose_sizes, fill_shards, finished_shards, local_engine, prepare_store
 from .job import Engine, FillJob, FinishedShard, ImageListing, list_images
 from .ranks import Rank, device_for_rank, find_rank
 from .worker import Worker
@@ -13,7 +13,7 @@ __all__ = [
     "Worker",
     "choose_sizes",
     "device_for_rank",
-    "fill_store",
+    "fill_shards",
     "find_rank",
     "finished_shards",
     "list_images",

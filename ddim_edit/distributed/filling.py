@@ -73,7 +73,7 @@ def finished_shards(job: FillJob, indices: Sequence[int]) -> list[int]:
     return [index for index in indices if StoreFiles(job.store).shard(index).exists()]
 
 
-def fill_store(job: FillJob, indices: Sequence[int], engine: Engine) -> Iterator[FinishedShard]:
+def fill_shards(job: FillJob, indices: Sequence[int], engine: Engine) -> Iterator[FinishedShard]:
     """Fill shards of a prepared store; yield those that are there first, then the others as the engine makes them."""
     there = finished_shards(job, indices)
     for index in there:

@@ -6,7 +6,7 @@ import pytest
 
 from ddim_edit import InversionConfig
 from ddim_edit.distributed import list_images
-from ddim_edit.distributed.filling import fill_store, local_engine, prepare_store
+from ddim_edit.distributed.filling import fill_shards, local_engine, prepare_store
 from ddim_edit.distributed.job import FillJob, FinishedShard
 
 from .. import tiny
@@ -41,7 +41,7 @@ def filled(job: FillJob) -> Fill:
     def fill_it(shard_size: int = 4, **changes: object) -> list[FinishedShard]:
         changed = replace(job, **changes)  # type: ignore[arg-type]
         return list(
-            fill_store(changed, prepare_store(changed, list_images([changed.root]).names, shard_size), local_engine)
+            fill_shards(changed, prepare_store(changed, list_images([changed.root]).names, shard_size), local_engine)
         )
 
     return fill_it

@@ -21,7 +21,7 @@ from ddim_edit import (
     LatentStore,
 )
 from ddim_edit.distributed import list_images
-from ddim_edit.distributed.filling import choose_sizes, fill_store, local_engine, prepare_store
+from ddim_edit.distributed.filling import choose_sizes, fill_shards, local_engine, prepare_store
 from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.distributed.ranks import Rank
 from ddim_edit.distributed.worker import Worker
@@ -129,7 +129,7 @@ def test_a_folder_that_is_gone_ends_the_run(filled: Fill, job: FillJob) -> None:
     mine = prepare_store(job, NAMES, 4)
     shutil.rmtree(job.root)
     with pytest.raises(ImageError):
-        list(fill_store(job, mine, local_engine))
+        list(fill_shards(job, mine, local_engine))
     assert not LatentStore(job.store).failures
 
 
@@ -162,7 +162,7 @@ def test_at_most_the_batch_in_hand_is_lost(
     runs: Callable[[FillJob, list[int]], object] = lambda job, indices: local_engine(job, indices, None, stop)  # noqa: E731
     if batches < 5:
         with pytest.raises(Cut):
-            list(fill_store(job, mine, runs))  # type: ignore[arg-type]
+            list(fill_shards(job, mine, runs))  # type: ignore[arg-type]
     filled()
     # One batch may be in the network while the one before it is written.
     assert 5 <= len(inverted) <= 6
@@ -212,7 +212,7 @@ def test_several_processes_make_the_bytes_of_one(filled: Fill, job: FillJob, tmp
     for index in (1, 0):
         mine = prepare_store(job, NAMES, 3, Rank(index, 2, index))
         assert mine == list(range(index, 4, 2))
-        assert [each.index for each in fill_store(job, mine, local_engine)] == mine
+        assert [each.index for each in fill_shards(job, mine, local_engine)] == mine
     assert bytes_of(job.store) == bytes_of(tmp_path / "one.latents")
 
 
@@ -222,7 +222,7 @@ def test_another_process_that_writes_now_is_not_disturbed(job: FillJob) -> None:
     theirs[1].parent.mkdir(parents=True)
     for path in theirs:
         path.touch()
-    list(fill_store(job, prepare_store(job, NAMES, 3, Rank(1, 2, 1)), local_engine))
+    list(fill_shards(job, prepare_store(job, NAMES, 3, Rank(1, 2, 1)), local_engine))
     assert all(path.exists() for path in theirs)
 
 
@@ -288,7 +288,7 @@ def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: FillJob) -
     """Their number decides the last bits, so a rerun elsewhere must not choose for itself."""
     threads = torch.get_num_threads()
     one = replace(job, threads=threads)
-    list(fill_store(one, prepare_store(one, NAMES, 4), local_engine))
+    list(fill_shards(one, prepare_store(one, NAMES, 4), local_engine))
     assert choose_sizes(job.store, "cpu").threads == threads
     with pytest.raises(LatentMismatchError, match=f"with threads {threads}, not {threads + 1}"):
         prepare_store(replace(job, threads=threads + 1), NAMES, 4)
@@ -296,7 +296,7 @@ def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: FillJob) -
 
 def test_nothing_to_invert_makes_an_empty_store(job: FillJob) -> None:
     assert prepare_store(job, [], 4) == []
-    assert list(fill_store(job, [], local_engine)) == []
+    assert list(fill_shards(job, [], local_engine)) == []
     assert len(LatentStore(job.store)) == 0
     assert (read_settings(job.store / "store.json") or {})["batch_size"] == 2
 

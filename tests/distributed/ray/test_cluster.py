@@ -15,7 +15,7 @@ from types import GeneratorType
 import pytest
 
 from ddim_edit.config import InversionConfig
-from ddim_edit.distributed.filling import fill_store, local_engine, prepare_store
+from ddim_edit.distributed.filling import fill_shards, local_engine, prepare_store
 from ddim_edit.distributed.job import FillJob
 from ddim_edit.distributed.ray_engine import RayEngine
 from ddim_edit.errors import DDIMEditError, ModelError
@@ -66,7 +66,7 @@ def job_in(folder: Path, name: str, **changes: object) -> FillJob:
 def alone(here: Path) -> dict[str, bytes]:
     """What one process makes."""
     job = job_in(here, "alone.latents")
-    list(fill_store(job, prepare_store(job, NAMES, SHARD), local_engine))
+    list(fill_shards(job, prepare_store(job, NAMES, SHARD), local_engine))
     return bytes_of(job.store)
 
 
@@ -87,7 +87,7 @@ def cluster() -> Iterator[None]:
 @pytest.mark.usefixtures("cluster")
 def test_three_workers_make_the_bytes_of_one_process(here: Path, alone: dict[str, bytes]) -> None:
     job = job_in(here, "three.latents")
-    found = fill_store(job, prepare_store(job, NAMES, SHARD), RayEngine(workers=3))
+    found = fill_shards(job, prepare_store(job, NAMES, SHARD), RayEngine(workers=3))
     done = sorted(found, key=lambda filled: filled.index)
     assert bytes_of(job.store) == alone
     assert [filled.rows for filled in done] == [8, 7, 8, 8, 8, 4]
@@ -101,7 +101,7 @@ def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(here: Path) -> 
     told = []
     for engine in (local_engine, RayEngine(workers=2)):
         with pytest.raises(ModelError) as error:
-            list(fill_store(job, indices, engine))
+            list(fill_shards(job, indices, engine))
         told.append(str(error.value))
         assert unfinished_reads() == []  # with the error still held, and its frames
     assert told[0] == told[1]
@@ -117,7 +117,7 @@ def test_a_shard_that_kills_every_worker_ends_the_run(here: Path) -> None:
 
     job = job_in(here, "deadly.latents", crop=Deadly())
     with pytest.raises(DDIMEditError, match="4 workers died while filling shard 0"):
-        list(fill_store(job, prepare_store(job, NAMES[:SHARD], SHARD), RayEngine(workers=1)))
+        list(fill_shards(job, prepare_store(job, NAMES[:SHARD], SHARD), RayEngine(workers=1)))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ STEPS = 60
 def slowly_alone(here: Path) -> dict[str, bytes]:
     """What one process makes in more steps, which take long enough to be disturbed."""
     job = job_in(here, "slowly.latents", config=InversionConfig(steps=STEPS), threads=1)
-    list(fill_store(job, prepare_store(job, NAMES, SHARD), local_engine))
+    list(fill_shards(job, prepare_store(job, NAMES, SHARD), local_engine))
     return bytes_of(job.store)
 
 
@@ -214,5 +214,5 @@ def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
     job = job_in(here, "interrupted.latents", config=InversionConfig(steps=STEPS), threads=1)
     assert bytes_of(command.store) != slowly_alone
-    list(fill_store(job, prepare_store(job, NAMES, SHARD), local_engine))
+    list(fill_shards(job, prepare_store(job, NAMES, SHARD), local_engine))
     assert bytes_of(command.store) == slowly_alone
