@@ -264,7 +264,8 @@ class BatchRunner:
             LatentMismatchError: it belongs to another model, or has another shape.
             LatentError: it is not finite.
         """
-        model, recipe = self.model, latent.recipe
+        model = self.model
+        recipe = latent.recipe
         if not force:
             mine = f"{model.name} (weights {model.weights[:8]}, {model.dtype})"
             theirs = f"{recipe.model} (weights {recipe.weights[:8]}, {recipe.dtype})"

@@ -39,7 +39,8 @@ class _Flags:
         with self._door, self._changed:
             self._changed.wait_for(lambda: not self._inside or self._tf32 == tf32)
             if not self._inside:
-                self._restore, self._tf32 = _switch(tf32), tf32
+                self._restore = _switch(tf32)
+                self._tf32 = tf32
             self._inside += 1
         self._own.tf32 = tf32
         try:

@@ -36,7 +36,8 @@ class AncestralStep:
 
     def __call__(self, denoiser: TrackedDenoiser, x: Tensor, span: Span, history: History) -> tuple[Tensor, History]:
         """Take the step towards the image."""
-        here, there = span.here, span.there
+        here = span.here
+        there = span.there
         x0, eps = denoiser(x, here)
         kept = (here.alpha / there.alpha) ** 2
         beta = self.eta * (there.sigma / here.sigma) * (1 - kept) ** 0.5

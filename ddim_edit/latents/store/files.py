@@ -130,7 +130,8 @@ def ensure_settings(file: Path, wanted: Mapping[str, Any]) -> None:
     Raises:
         LatentMismatchError: the message names the first setting that differs.
     """
-    record, kept = {"format": FORMAT, **wanted}, read_settings(file)
+    record = {"format": FORMAT, **wanted}
+    kept = read_settings(file)
     if kept is None or (kept != record and StoreFiles(file.parent).is_empty):
         with atomic(file) as temporary:
             temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

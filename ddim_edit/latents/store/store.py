@@ -39,7 +39,8 @@ class SequenceView(Sequence[Item_co]):
     """
 
     def __init__(self, items: Sequence[Item_co], rows: range) -> None:
-        self._items, self._rows = items, rows
+        self._items = items
+        self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -215,7 +216,8 @@ class _Names(Sequence[str]):
     """The names of a store's rows, from its plan: those of a shard without those that failed."""
 
     def __init__(self, store: LatentStore, plan: ShardPlan) -> None:
-        self._store, self._plan = store, plan
+        self._store = store
+        self._plan = plan
         self._latest: tuple[int, list[str]] = (-1, [])
 
     def __len__(self) -> int:
@@ -239,7 +241,8 @@ class _Names(Sequence[str]):
     def _names_of(self, index: int) -> list[str]:
         if self._latest[0] == index:
             return self._latest[1]
-        number, rows = self._store.number(index), self._store.rows(index)
+        number = self._store.number(index)
+        rows = self._store.rows(index)
         names = [name for name in self._plan[number] if name not in self._store.failures]
         if len(names) != rows:
             raise LatentError(
