@@ -80,7 +80,8 @@ def evaluation_figure(evaluation: Evaluation) -> "Figure":
                 curves[name] = points
         _draw_panel(axes, curves, styles)
         decorate_axes(axes, "network evaluations, there and back (log scale)", "", title)
-    title = f"Round trips through {evaluation.recipe['model']}, {count_images(evaluation)}, bands: 95 % intervals of the mean"
+    model, images = evaluation.recipe["model"], count_images(evaluation)
+    title = f"Round trips through {model}, {images}, bands: 95 % intervals of the mean"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
