@@ -29,7 +29,6 @@ EncodeText = Callable[[str], Conditioning]
 
 # Components of pipelines that encode_prompt does not use; from_pretrained would load them.
 _UNUSED = ("scheduler", "vae", "safety_checker", "feature_extractor", "image_encoder")
-_TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
@@ -142,7 +141,7 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
     encoders = {}
     for each in text_pipeline.text_encoders:
         if each not in absent:
-            encoders[each] = _load_text_encoder(folder, each, index)
+            encoders[each] = _load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
     # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
@@ -153,7 +152,7 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
     return PromptEncoder(name, encode, zeroed, distilled)
 
 
-def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any]) -> Any:
+def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
     import transformers
 
     # Without a vocabulary transformers would make an empty tokenizer and say nothing.
@@ -162,8 +161,7 @@ def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any]) -> Any
         raise ModelError(f"{tokenizer}: there is no vocabulary. Download the checkpoint again.")
     entry = index.get(name)
     kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-    if kind not in _TEXT_ENCODERS:
-        raise ModelError(
-            f"model_index.json: {name} is of the class {kind!r:.60}. Supported are {', '.join(_TEXT_ENCODERS)}."
-        )
+    # A name in a file must not choose freely among the classes of a library.
+    if kind not in classes:
+        raise ModelError(f"model_index.json: {name} is of the class {kind!r:.60}. Supported are {', '.join(classes)}.")
     return load_pretrained_network(getattr(transformers, kind), folder / name)

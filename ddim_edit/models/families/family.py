@@ -103,6 +103,7 @@ class TextPipeline:
         encode: called with the pipeline, a text, the device and the image size (H, W): what the network gets for it.
         optional: components that a checkpoint may lack.
         options: further arguments of its constructor.
+        encoder_classes: the classes of transformers that its text encoders may be of.
     """
 
     name: str
@@ -111,6 +112,7 @@ class TextPipeline:
     encode: Callable[[Any, str, torch.device, Size], Conditioning]
     optional: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    encoder_classes: tuple[str, ...] = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 
 
 def no_classes(config: Config) -> Classes | None:

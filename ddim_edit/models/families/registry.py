@@ -3,6 +3,19 @@
 A family is one module of `ddim_edit.models.families` that defines `FAMILY`, a `SingleFileFamily` or a
 `DiffusersFamily`. Loaders, tables and documentation are built from the registry, so that adding a family is adding one
 file. Nothing here imports torch: family modules import it, and their networks, inside functions.
+
+A transformer of diffusers needs as much as this, where `_encode` returns what the network gets for a prompt:
+
+    FAMILY = DiffusersFamily(
+        name="pixart-sigma",
+        title="PixArt-Sigma",
+        help="A transformer with a T5 text encoder.",
+        order=45,
+        network="PixArtTransformer2DModel",
+        pipeline=TextPipeline("PixArtSigmaPipeline", "transformer", ("text_encoder",), _encode),
+    )
+
+Networks that take x or their conditioning otherwise have a `call` besides (`flux.py`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ddim_edit.diffusion.denoisers import GuidedNetwork, NetworkDenoiser
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.devices import DeviceNetwork
-from ddim_edit.models.diffusers_network import DiffusersNetwork, DiffusersUNet, Flux
+from ddim_edit.models.diffusers_network import DiffusersNetwork, DiffusersUNet
 from ddim_edit.models.unet.network import UNet
 
 from ... import pipelines
@@ -119,9 +119,8 @@ def test_our_own_network_runs_wherever_it_can(models: Callable[[str], Model], fa
     denoiser = models(family).conditioned_on(ORIGINALS[family].conditions[0])
     assert isinstance(denoiser, NetworkDenoiser)
     assert isinstance(denoiser.network, DeviceNetwork)
-    transformers = {"dit": DiffusersNetwork, "stable diffusion 3": DiffusersNetwork, "flux": Flux}
-    told = next((kind for name, kind in transformers.items() if family.startswith(name)), DiffusersUNet)
-    assert type(denoiser.network.network) is (UNet if family in OWN else told)
+    theirs = DiffusersNetwork if family.startswith(("dit", "stable diffusion 3", "flux")) else DiffusersUNet
+    assert type(denoiser.network.network) is (UNet if family in OWN else theirs)
 
 
 @pytest.mark.parametrize("t", [1, 37.5, 500, 1000])
