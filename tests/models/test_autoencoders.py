@@ -97,7 +97,7 @@ def rewrite(folder: Path, **entries: Any) -> Path:
     return folder
 
 
-def test_latents_are_what_diffusers_calls_the_best_guess(family: str, tmp_path: Path) -> None:
+def test_latents_equal_diffusers_mode(family: str, tmp_path: Path) -> None:
     made = network(family)
     codec = load_autoencoder(saved(made, tmp_path), CPU)
     z = torch.cat([retrieve_latents(made.encode(each), sample_mode="argmax") for each in pictures().float().split(1)])
@@ -222,7 +222,7 @@ def test_it_runs_in_float32_whatever_the_file_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not HAS_FP32_PRECISION, reason="needs torch 2.9")
-def test_it_rounds_strictly_whatever_the_user_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autoencoder_is_strict_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors that multiply bfloat16 would otherwise round to it."""
     codec = load_autoencoder(saved(network("stable diffusion"), tmp_path), CPU)
     x0 = codec.encode(pictures(1))
@@ -234,7 +234,7 @@ def test_it_rounds_strictly_whatever_the_user_has_set(tmp_path: Path, monkeypatc
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_codec_on_another_device_answers_where_it_is_asked(tmp_path: Path) -> None:
+def test_codec_returns_tensors_on_the_input_device(tmp_path: Path) -> None:
     folder = saved(network("stable diffusion"), tmp_path)
     here, there = load_autoencoder(folder, CPU), load_autoencoder(folder, torch.device("cuda"))
     x0 = here.encode(pictures())
@@ -279,7 +279,7 @@ def test_large_pictures_are_cut_into_the_tiles_of_diffusers(tmp_path: Path) -> N
     assert back.shape == large.shape
 
 
-def test_what_fits_is_left_whole_even_after_a_large_picture(tmp_path: Path) -> None:
+def test_small_images_are_not_tiled_after_a_large_one(tmp_path: Path) -> None:
     made = network("stable diffusion", sample_size=64)
     codec = load_autoencoder(saved(made, tmp_path), CPU, largest_untiled=72 * 72)
     codec.decode(codec.encode(pictures(1, 160, 112)))
@@ -345,7 +345,7 @@ def test_unknown_autoencoders_are_refused_by_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["in_channels", "out_channels"])
-def test_autoencoders_of_other_pictures_are_refused(folder: Path, side: str) -> None:
+def test_non_rgb_autoencoders_are_refused(folder: Path, side: str) -> None:
     refused(rewrite(folder, **{side: 1}), "RGB", f"{side} is 1")
 
 
@@ -378,7 +378,7 @@ def test_broken_files_are_named(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     "entries", [{"down_block_types": ["NoSuchBlock"]}, {"layers_per_block": "two"}, {"act_fn": "no such function"}]
 )
-def test_configs_that_nothing_can_be_built_from_are_refused(folder: Path, entries: Config) -> None:
+def test_unbuildable_configs_are_refused(folder: Path, entries: Config) -> None:
     refused(rewrite(folder, **entries), "config.json", "AutoencoderKL")
 
 

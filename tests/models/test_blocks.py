@@ -48,7 +48,7 @@ def test_fused_blocks_fall_back_to_torch_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CUDA, reason="needs a machine without a CUDA device")
-def test_kernels_that_fail_are_an_obstacle_and_no_error() -> None:
+def test_failing_kernels_are_reported_as_obstacle() -> None:
     pytest.importorskip("triton")
     obstacle = fusion_obstacle(torch.device("cuda"), torch.float32)
     assert obstacle is not None
@@ -56,7 +56,7 @@ def test_kernels_that_fail_are_an_obstacle_and_no_error() -> None:
 
 
 @pytest.mark.parametrize("options", [{"blocks": "melted"}, {"blocks": "fused", "compiled": True}])
-def test_a_way_that_is_none_is_refused_before_anything_is_loaded(options: dict[str, object]) -> None:
+def test_unknown_blocks_are_refused_before_loading(options: dict[str, object]) -> None:
     with pytest.raises(ArgumentError, match="blocks"):
         load_model("no such model", **options)
 
@@ -95,7 +95,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.GraphModul
 
 
 @torch.inference_mode()
-def test_every_block_and_norm_is_a_region_and_equal_ones_share_it(graphs: list[torch.fx.GraphModule]) -> None:
+def test_equal_blocks_share_compiled_code(graphs: list[torch.fx.GraphModule]) -> None:
     network = unet()
     x = noise(2, 3, 8, 4)
     wanted = network(x, TIMES)
@@ -117,7 +117,7 @@ def test_more_shapes_are_compiled_than_torch_keeps_by_default(graphs: list[torch
     assert len(graphs) == 13
 
 
-def test_blocks_that_cannot_be_compiled_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncompilable_blocks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.exc import Unsupported
 
     def failing(forward: Callable[..., Tensor], dynamic: bool) -> Callable[..., Tensor]:

@@ -31,7 +31,7 @@ def test_a_record_holds_what_differs_from_no_condition_alone(condition: Conditio
 
 
 @pytest.mark.parametrize("wrong", [{"label": -1}, {"guidance_scale": math.nan}, {"guidance_scale": math.inf}], ids=str)
-def test_what_no_model_can_follow_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_conditions_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="must be"):
         Condition(**wrong)
 

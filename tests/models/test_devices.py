@@ -75,7 +75,7 @@ def test_other_dtypes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_a_network_is_fed_in_its_precision_and_asked_without_gradients(name: str) -> None:
+def test_inputs_are_cast_and_gradients_off(name: str) -> None:
     network, spy = placed(name)
     output = network(X.clone().requires_grad_(), INDEX)
     assert spy.x.dtype == output.dtype == PRECISIONS[name].dtype
@@ -85,7 +85,7 @@ def test_a_network_is_fed_in_its_precision_and_asked_without_gradients(name: str
     torch.testing.assert_close(output.double(), 2 * X, rtol=1e-2, atol=1e-2)
 
 
-def test_the_answer_can_be_used_outside_of_inference_mode() -> None:
+def test_outputs_are_ordinary_tensors() -> None:
     """In-place work and autograd on what a walk makes of it must not fail."""
     network, _ = placed()
     scale = torch.tensor(3.0, requires_grad=True)
@@ -144,7 +144,7 @@ class Conditioned(Bottle):
     [lambda n, x: n(x, INDEX), lambda n, x: n.read(x, INDEX), lambda n, x: n.shifted(x, INDEX, x[0])],
     ids=["call", "read", "shifted"],
 )
-def test_what_a_network_is_given_it_gets_for_every_picture_in_its_precision(
+def test_conditioning_is_repeated_and_cast(
     name: str, ask: Callable[[DeviceNetwork, Tensor], object]
 ) -> None:
     spy, text = Conditioned(), torch.linspace(0, 1, 6).view(1, 2, 3)
@@ -154,7 +154,7 @@ def test_what_a_network_is_given_it_gets_for_every_picture_in_its_precision(
     assert torch.equal(spy.given["label"], torch.tensor([7, 7, 7]))  # numbers stay whole
 
 
-def test_variances_beside_an_answer_are_left_out() -> None:
+def test_variances_are_dropped() -> None:
     def network(x: Tensor, index: Tensor) -> Tensor:
         return torch.cat([2 * x, x.new_full(x.shape, torch.nan)], 1)
 
@@ -162,7 +162,7 @@ def test_variances_beside_an_answer_are_left_out() -> None:
     torch.testing.assert_close(placed(X, INDEX).double(), 2 * X)
 
 
-def test_what_has_no_bottleneck_is_neither_read_nor_shifted() -> None:
+def test_networks_without_bottleneck_are_refused() -> None:
     network, _ = placed()
     assert isinstance(network, Bottleneck)
     for ask in (lambda: network.read(X, INDEX), lambda: network.shifted(X, INDEX, X)):
@@ -171,7 +171,7 @@ def test_what_has_no_bottleneck_is_neither_read_nor_shifted() -> None:
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_convolutions_and_products_round_to_tf32_where_that_is_asked_for_and_nowhere_else(name: str) -> None:
+def test_tf32_flags(name: str) -> None:
     network, bottle = bottled(name)
     for ask in (
         lambda: network(X, INDEX),

@@ -76,7 +76,7 @@ def test_one_flat_folder_is_the_same_model(folder: Path, tmp_path: Path) -> None
     assert_same_model(load_model(flat(folder, tmp_path / "flat")), load_model(folder))
 
 
-def test_what_diffusers_saves_is_what_it_would_load(tmp_path: Path) -> None:
+def test_saved_pipelines_equal_diffusers(tmp_path: Path) -> None:
     torch.manual_seed(0)
     unet = Diffusers.UNet2DModel(**{key: value for key, value in tiny.UNET.items() if key[0] != "_"})
     Diffusers.DDPMPipeline(unet, Diffusers.DDPMScheduler(prediction_type="sample")).save_pretrained(tmp_path / "saved")
@@ -147,7 +147,7 @@ def test_a_grey_model_goes_there_and_back(tmp_path: Path) -> None:
     assert editor.sample(1).shape == (1, 3, 16, 16)
 
 
-def test_a_model_that_is_not_square_goes_there_and_back(tmp_path: Path) -> None:
+def test_non_square_model_round_trips(tmp_path: Path) -> None:
     editor = Editor.from_pretrained(tiny.save_model(tmp_path / "wide", unet={"sample_size": [16, 24]}))
     assert editor.model.size == (16, 24)
     path = tiny.save_picture(tmp_path / "wide.png", 0, 16, 24)
@@ -165,7 +165,7 @@ def test_a_model_that_is_not_square_goes_there_and_back(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_networks_that_do_not_paint_pictures_alone_are_refused(
+def test_networks_with_other_inputs_are_refused(
     tmp_path: Path, unet: dict[str, Any], words: str
 ) -> None:
     folder = tiny.save_model(tmp_path / "model", unet=unet)
@@ -174,7 +174,7 @@ def test_networks_that_do_not_paint_pictures_alone_are_refused(
     assert words in str(caught.value)
 
 
-def test_a_size_may_be_told_where_the_files_do_not(tmp_path: Path) -> None:
+def test_size_can_be_given(tmp_path: Path) -> None:
     folder = tiny.save_model(tmp_path / "model", unet={"sample_size": None})
     assert load_model(folder, size=(16, 24)).shape == (3, 16, 24)
 
@@ -217,7 +217,7 @@ def test_the_packaged_model_is_the_default() -> None:
     assert (packaged_models()["faces64"] / "README.md").is_file()
 
 
-def test_only_what_can_be_a_hub_id_is_looked_for_there(
+def test_only_hub_ids_are_looked_up_on_the_hub(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, bool]] = []

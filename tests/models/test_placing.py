@@ -26,7 +26,7 @@ def memory_format(request: pytest.FixtureRequest) -> torch.memory_format:
 
 
 @pytest.mark.parametrize("config", LAYERS.values(), ids=LAYERS)
-def test_every_convolution_is_given_maps_that_lie_as_its_weights_do(
+def test_convolution_inputs_keep_the_memory_format(
     config: Config, memory_format: torch.memory_format
 ) -> None:
     """Otherwise they are copied to the other format on the way."""
@@ -47,7 +47,7 @@ def test_every_convolution_is_given_maps_that_lie_as_its_weights_do(
 
 
 @pytest.mark.parametrize("config", LAYERS.values(), ids=LAYERS)
-def test_the_memory_format_changes_no_answer_beyond_rounding(config: Config) -> None:
+def test_outputs_do_not_depend_on_the_memory_format(config: Config) -> None:
     ours, _ = twins(config)
     x = images(ours.config)
     nchw, nhwc = (
@@ -70,7 +70,7 @@ def test_a_bottleneck_is_read_and_shifted_in_either_format(memory_format: torch.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed"])
-def test_a_model_is_loaded_in_the_format_that_is_wished_for(
+def test_model_is_loaded_in_the_given_memory_format(
     dtype: str, memory_format: torch.memory_format, tmp_path: Path
 ) -> None:
     model = load_with_options(
@@ -84,7 +84,7 @@ def test_a_model_is_loaded_in_the_format_that_is_wished_for(
         assert each.network.memory_format == memory_format
 
 
-def test_left_alone_the_format_is_the_one_that_suits_the_device() -> None:
+def test_default_memory_format() -> None:
     ours, _ = twins(LAYERS["small"])
     assert place_network(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32")).network is ours
     assert ours.memory_format == suited_memory_format(CPU) == torch.channels_last

@@ -77,7 +77,7 @@ def assert_levels_are_theirs(process: DiffusionProcess, scheduler: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), list(zip(SAMPLERS, cycle(SCHEDULES), strict=False)))
-def test_levels_are_those_of_the_scheduler_that_saved_them(tmp_path: Path, kind: str, name: str) -> None:
+def test_levels_equal_diffusers(tmp_path: Path, kind: str, name: str) -> None:
     scheduler = made(kind, **SCHEDULES[name])
     process = saved(scheduler, tmp_path)
     assert process.parametrization == DDPMParametrization("epsilon")
@@ -109,7 +109,7 @@ ZEROING = ("DDPM", "DDIM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscret
 
 
 @pytest.mark.parametrize(("name", "prediction"), list(zip(ZEROING, cycle(["v_prediction", "sample"]), strict=False)))
-def test_zero_terminal_snr_is_theirs_but_for_a_trace_at_the_end(tmp_path: Path, name: str, prediction: str) -> None:
+def test_zero_snr_equals_diffusers_except_at_T(tmp_path: Path, name: str, prediction: str) -> None:
     """Where diffusers' alpha is 0 (or 2^-12, of the solvers that divide by it), ours is 2^-12."""
     options = {**SCHEDULES["scaled_linear"], "rescale_betas_zero_snr": True, "prediction_type": prediction}
     scheduler = made(f"{name}Scheduler", **options)
@@ -120,7 +120,7 @@ def test_zero_terminal_snr_is_theirs_but_for_a_trace_at_the_end(tmp_path: Path, 
     assert process.schedule.description["zero_snr"] is True
 
 
-def test_zero_terminal_snr_says_nothing_to_a_network_of_eps(tmp_path: Path) -> None:
+def test_zero_snr_with_epsilon_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         saved(made("DDIMScheduler", rescale_betas_zero_snr=True), tmp_path)
     assert "rescale_betas_zero_snr" in str(caught.value)
@@ -131,7 +131,7 @@ def test_zero_terminal_snr_says_nothing_to_a_network_of_eps(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_a_straight_path_is_asked_and_read_as_its_scheduler_does(tmp_path: Path, kind: str, shift: float) -> None:
+def test_flow_parametrization_equals_diffusers(tmp_path: Path, kind: str, shift: float) -> None:
     """Its sigmas are our tau, whatever the shift, which only picks some of them."""
     scheduler = made(kind, shift=shift)
     assert_straight(saved(scheduler, tmp_path), scheduler.sigmas.double(), scheduler.timesteps.double())
@@ -165,7 +165,7 @@ SOLVERS_OF_FLOW = [
 
 @pytest.mark.parametrize("kind", SOLVERS_OF_FLOW)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_solvers_that_were_set_to_a_straight_path_are_read_as_one(tmp_path: Path, kind: str) -> None:
+def test_flow_sigmas_mean_a_flow(tmp_path: Path, kind: str) -> None:
     scheduler = made(kind, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     process = saved(scheduler, tmp_path)
     scheduler.set_timesteps(10)
@@ -177,7 +177,7 @@ def test_solvers_that_were_set_to_a_straight_path_are_read_as_one(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
-def test_edm_is_asked_and_read_as_its_scheduler_preconditions(tmp_path: Path, kind: str) -> None:
+def test_edm_preconditioning_equals_diffusers(tmp_path: Path, kind: str) -> None:
     scheduler = made(kind, sigma_min=0.01, sigma_max=40.0, sigma_data=0.7)
     process = saved(scheduler, tmp_path)
     schedule, (x0, eps, output) = process.schedule, randn(3)
@@ -216,7 +216,7 @@ def test_other_processes_are_refused_by_name(tmp_path: Path, change: dict[str, A
 
 
 @pytest.mark.parametrize("betas", [[0.1, 1.0], [0.0, 0.1], []], ids=str)
-def test_betas_that_leave_no_signal_or_no_noise_are_refused(tmp_path: Path, betas: list[float]) -> None:
+def test_degenerate_betas_are_refused(tmp_path: Path, betas: list[float]) -> None:
     with pytest.raises(DDIMEditError, match=ONE_SENTENCE):
         written(tmp_path, trained_betas=betas)
 

@@ -20,19 +20,19 @@ FACES64 = Path(__file__).parents[2] / "assets" / "models" / "faces64" / "unet"
 
 
 @pytest.mark.parametrize("config", LAYERS.values(), ids=LAYERS)
-def test_it_answers_as_diffusers_does(config: Config) -> None:
+def test_outputs_equal_diffusers(config: Config) -> None:
     assert_same_answers(*twins(config))
 
 
 @pytest.mark.parametrize(("config", "label"), CLASSES.values(), ids=CLASSES)
-def test_it_answers_for_a_label_as_diffusers_does(config: Config, label: Tensor) -> None:
+def test_class_conditional_outputs_equal_diffusers(config: Config, label: Tensor) -> None:
     assert_same_answers(*twins(config), label)
 
 
 @pytest.mark.parametrize(
     ("config", "label"), [*((config, None) for config in LAYERS.values()), *CLASSES.values()], ids=[*LAYERS, *CLASSES]
 )
-def test_it_keeps_to_its_device_so_that_it_can_be_captured(config: Config, label: Tensor | None) -> None:
+def test_network_makes_no_host_tensors(config: Config, label: Tensor | None) -> None:
     unet, _ = twins(config)
     inputs = on_meta(x=images(unet.config), index=TIMES, **({} if label is None else {"label": label}))
     unet.to("meta")
@@ -77,11 +77,11 @@ def legal_configs(draw: st.DrawFn) -> Config:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(legal_configs())
-def test_it_answers_as_diffusers_does_for_any_legal_config(config: Config) -> None:
+def test_outputs_equal_diffusers_for_any_config(config: Config) -> None:
     assert_same_answers(*twins(config))
 
 
-def test_the_embedded_model_answers_as_it_does_in_diffusers() -> None:
+def test_faces64_outputs_equal_diffusers() -> None:
     theirs = Diffusers.from_pretrained(FACES64, torch_dtype=torch.float32).eval()
     assert_same_answers(load_unet(FACES64), theirs)
 
@@ -126,7 +126,7 @@ def test_a_shifted_bottleneck_leaves_the_skips_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["positional", "fourier"])
-def test_times_are_read_in_float32_whatever_the_network_runs_in(kind: str) -> None:
+def test_time_features_stay_float32(kind: str) -> None:
     ours, _ = twins(SMALL | {"time_embedding_type": kind})
     times = torch.tensor([998.5, 999.0, 1000.0])  # all the same to bfloat16
     before = ours.time_proj(times)
@@ -172,7 +172,7 @@ def test_sizes_that_do_not_halve_are_refused(shape: tuple[int, ...]) -> None:
         ours(torch.zeros(shape), TIMES[:1])
 
 
-def test_labels_go_to_networks_with_classes_and_only_to_them() -> None:
+def test_labels_are_required_iff_there_are_classes() -> None:
     config, label = CLASSES["classes"]
     with pytest.raises(ArgumentError, match="Give a label for each image"):
         twins(config)[0].embed(TIMES)

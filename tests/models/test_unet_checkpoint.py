@@ -73,7 +73,7 @@ def test_attention_names_of_old_checkpoints_are_understood(saved: tuple[Path, An
     assert_same_answers(load_unet(folder), theirs)
 
 
-def test_missing_unknown_and_misshapen_tensors_are_named(saved: tuple[Path, Any]) -> None:
+def test_misfitting_tensors_are_named(saved: tuple[Path, Any]) -> None:
     folder, _ = saved
 
     def spoil(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from ddim_edit.models.codec.pixels import Codec, ColourCodec, GreyCodec
 from .closed_forms import Folding, randn
 
 
-def test_codecs_say_how_much_they_shrink_and_whether_they_lose() -> None:
+def test_factor_and_lossy() -> None:
     codecs: list[Codec] = [ColourCodec(), GreyCodec(), AutoencoderCodec(Folding(), factor=2)]
     assert [(codec.factor, codec.lossy) for codec in codecs] == [(1, False), (1, True), (2, True)]
 
@@ -23,7 +23,7 @@ def test_codecs_say_how_much_they_shrink_and_whether_they_lose() -> None:
     ("scale", "shift"),
     [(1.0, 0.0), (0.18215, 0.0), (1.5305, 0.0609), (tuple(0.1 + 0.1 * c for c in range(12)), tuple(range(12)))],
 )
-def test_an_invertible_autoencoder_returns_pictures_whatever_the_scale(scale: Affine, shift: Affine) -> None:
+def test_invertible_autoencoder_round_trips_at_any_scale(scale: Affine, shift: Affine) -> None:
     codec, pictures = AutoencoderCodec(Folding(), scale, shift, factor=2), randn(3, 3, 6, 8)
     torch.testing.assert_close(codec.decode(codec.encode(pictures)), pictures, rtol=0, atol=1e-6)
 
@@ -65,7 +65,7 @@ def test_the_latents_survive_scaling_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_network_sees_single_float32_pictures_and_the_rest_is_float64(dtype: torch.dtype) -> None:
+def test_network_gets_single_float32_images(dtype: torch.dtype) -> None:
     spy = Spy()
     codec = AutoencoderCodec(spy, 0.5, factor=1)
     x0 = codec.encode(randn(3, 3, 4, 4).to(dtype))

@@ -33,7 +33,7 @@ def errors(codec: AutoencoderCodec, x0: Tensor, pictures: Tensor = PICTURES) -> 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 7])
 @pytest.mark.parametrize("weight", [1.0, 0.5])
-def test_the_fixed_point_is_approached_as_the_contraction_says(steps: int, weight: float) -> None:
+def test_fixed_point_converges_at_the_contraction_rate(steps: int, weight: float) -> None:
     """z_k - z* = (I - w G)^k (z_0 - z*), for z* = Q p and z_0 = G z*."""
     G, autoencoder = shrinking(0.5, 0.9)
     codec, best = AutoencoderCodec(autoencoder, factor=2), autoencoder.best(PICTURES)
@@ -50,7 +50,7 @@ def test_the_fixed_point_does_not_depend_on_scale_and_shift() -> None:
     torch.testing.assert_close(x0, (autoencoder.best(PICTURES) - 0.3) * 0.18215, rtol=0, atol=1e-6)
 
 
-def test_steps_that_overshoot_are_halved_until_they_help() -> None:
+def test_overshooting_steps_are_halved() -> None:
     """With eigenvalues up to 3 the plain iteration diverges."""
     _, autoencoder = shrinking(1.0, 3.0)
     codec = AutoencoderCodec(autoencoder, factor=2)
@@ -132,7 +132,7 @@ class WatchedFolding(Folding):
         return pictures
 
 
-def test_gradients_come_back_with_the_flags_of_strict_float32() -> None:
+def test_backward_pass_is_strict_float32() -> None:
     Watched.strict.clear()
     codec, before = AutoencoderCodec(WatchedFolding(), factor=2), torch.backends.cudnn.deterministic
     GradientRefiner(steps=2)(codec, PICTURES, codec.encode(PICTURES))

@@ -72,7 +72,7 @@ def max_error(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("family", "solver"), list(zip(CONDITIONS, cycle(["dpm2m", "ddim", "belm"]), strict=False)))
-def test_exact_codes_decode_to_what_the_codec_made_of_the_pictures(editors: Editors, family: str, solver: str) -> None:
+def test_exact_latents_decode_to_the_encoded_image(editors: Editors, family: str, solver: str) -> None:
     editor, codec = editors(family), editors(family).model.codec
     latents = editor.invert(pictures(0, 1), method(family, solver, exact=True, dequantise=None))
     assert all(latent.report["converged"] for latent in latents)
@@ -106,7 +106,7 @@ def test_a_path_leads_from_picture_to_picture(editors: Editors, family: str) -> 
 
 
 @conditioned
-def test_codes_decode_otherwise_under_another_condition(editors: Editors, family: str) -> None:
+def test_decoding_with_another_condition_changes_the_image(editors: Editors, family: str) -> None:
     editor, other = editors(family), CONDITIONS[family][1]
     assert other is not None
     (latent,) = editor.invert(pictures(0), method(family))
@@ -176,7 +176,7 @@ def test_a_bottleneck_edits_every_unet(editors: Editors, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
-def test_a_transformer_has_no_bottleneck_and_says_so(editors: Editors, family: str) -> None:
+def test_transformers_have_no_bottleneck(editors: Editors, family: str) -> None:
     condition = replace(CONDITIONS[family][0], negative_prompt="", guidance_scale=1.0)
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         editors(family).latents_at(pictures(0), ["h"], replace(method(family), condition=condition))
@@ -184,7 +184,7 @@ def test_a_transformer_has_no_bottleneck_and_says_so(editors: Editors, family: s
 
 
 @pytest.mark.parametrize("family", [family for family in CONDITIONED if family not in ("classes", "flux dev")])
-def test_guidance_has_no_one_bottleneck_and_says_so(editors: Editors, family: str) -> None:
+def test_guidance_has_no_bottleneck(editors: Editors, family: str) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         editors(family).latents_at(pictures(0), ["h"], method(family))
     assert re.search("bottleneck.*Guided.*leave guidance out", str(caught.value))
@@ -193,7 +193,7 @@ def test_guidance_has_no_one_bottleneck_and_says_so(editors: Editors, family: st
 # What is hard.
 
 
-def test_guidance_that_is_too_strong_to_invert_says_so(models: Callable[[str], object]) -> None:
+def test_diverging_guidance_is_reported(models: Callable[[str], object]) -> None:
     """The defect correction runs on the guided denoiser, and tells of what did not converge."""
     editor = Editor(models("stable diffusion 2"))
     strong = Condition(PROMPT, NEGATIVE, guidance_scale=200.0)

@@ -49,7 +49,7 @@ def test_every_family_has_an_original() -> None:
 
 
 @cases
-def test_a_network_answers_as_in_the_pipeline_at_every_step(
+def test_outputs_equal_the_pipeline_at_every_step(
     models: Callable[[str], Model], runs: Runs, family: str, condition: Condition
 ) -> None:
     """At the pipeline's own states, with its own embeddings and guidance, which magnifies what was rounded."""
@@ -63,7 +63,7 @@ def test_a_network_answers_as_in_the_pipeline_at_every_step(
 
 
 @cases
-def test_sampling_is_the_pipeline_from_the_same_noise(
+def test_samples_equal_the_pipeline(
     models: Callable[[str], Model], runs: Runs, family: str, condition: Condition
 ) -> None:
     model, (original, run) = models(family), runs(family, condition)
@@ -86,7 +86,7 @@ def test_sampling_is_the_pipeline_from_the_same_noise(
 
 
 @pytest.mark.parametrize("family", ORIGINALS)
-def test_the_walks_visit_the_indices_that_the_scheduler_does(
+def test_time_conditions_equal_the_schedulers_timesteps(
     models: Callable[[str], Model], runs: Runs, family: str
 ) -> None:
     model, (original, run) = models(family), runs(family, ORIGINALS[family].conditions[0])
@@ -124,7 +124,7 @@ def test_our_own_network_runs_wherever_it_can(models: Callable[[str], Model], fa
 
 
 @pytest.mark.parametrize("t", [1, 37.5, 500, 1000])
-def test_a_straight_path_is_asked_as_its_transformer_is(
+def test_flow_time_condition_by_hand(
     models: Callable[[str], Model], pipe_of: Callable[[str], Any], t: float
 ) -> None:
     """By hand: x' = (1 - tau) x0 + tau eps at index 1000 tau, also where our path ends short of diffusers'."""
@@ -141,7 +141,7 @@ def test_a_straight_path_is_asked_as_its_transformer_is(
 
 
 @pytest.mark.parametrize("family", ["stable diffusion 1", "stable diffusion xl", "stable diffusion 3"])
-def test_another_size_is_what_the_pipeline_makes_of_it(
+def test_other_sizes_equal_the_pipeline(
     folders: Callable[[str], Path], pipe_of: Callable[[str], Any], family: str
 ) -> None:
     """Higher than wide or the other way round matters: Stable Diffusion XL is told."""
@@ -178,7 +178,7 @@ def test_a_folder_of_the_float16_variant_alone_is_read(
 
 
 @pytest.mark.parametrize("family", [family for family in ORIGINALS if family not in OWN])
-def test_a_network_keeps_to_its_device_so_that_it_can_be_captured(models: Callable[[str], Model], family: str) -> None:
+def test_network_makes_no_host_tensors(models: Callable[[str], Model], family: str) -> None:
     model = models(family)
     told = model.conditioned_on(ORIGINALS[family].conditions[-1])
     assert isinstance(told, NetworkDenoiser)

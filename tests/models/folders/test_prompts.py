@@ -56,7 +56,7 @@ def assert_same(found: Prediction, wanted: Prediction, atol: float = 0.0) -> Non
 
 
 @pytest.mark.parametrize(("family", "scale"), list(zip(UNDISTILLED, cycle([0.0, 0.5, 7.5]), strict=False)))
-def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Models, family: str, scale: float) -> None:
+def test_guidance_extrapolates_from_the_negative_prompt(models: Models, family: str, scale: float) -> None:
     """eps_u + w (eps_c - eps_u), and x0 alike; each family's word for no negative prompt is its own."""
     model = models(family)
     yes, no = asked(model, Condition(PROMPT)), asked(model, Condition(NEGATIVE))
@@ -65,7 +65,7 @@ def test_guidance_goes_from_the_negative_prompt_through_the_prompt(models: Model
     assert_same(asked(model, Condition(PROMPT, NEGATIVE, guidance_scale=scale)), wanted, 1e-5)
 
 
-def test_a_network_that_was_taught_guidance_is_told_its_scale_and_asked_once(models: Models) -> None:
+def test_distilled_network_gets_the_guidance_scale(models: Models) -> None:
     model = models("flux dev")
     told = model.conditioned_on(Condition(PROMPT, guidance_scale=3.5))
     assert isinstance(told, NetworkDenoiser)
@@ -81,7 +81,7 @@ def test_no_condition_is_the_empty_prompt(models: Models, family: str) -> None:
 
 
 @texts
-def test_prompts_are_the_same_for_every_picture_of_a_batch(models: Models, family: str) -> None:
+def test_batch_rows_do_not_interact(models: Models, family: str) -> None:
     model = models(family)
     condition = Condition(PROMPT, NEGATIVE, guidance_scale=2.0)
     x, level = noise(3, *model.shape).double(), model.schedule.level(400)
@@ -91,7 +91,7 @@ def test_prompts_are_the_same_for_every_picture_of_a_batch(models: Models, famil
         torch.testing.assert_close(together.eps[row : row + 1], alone.eps, rtol=1e-4, atol=1e-5)
 
 
-def test_sdxl_is_guided_away_from_zeros_unless_a_negative_prompt_is_given(models: Models) -> None:
+def test_sdxl_negative_conditioning_defaults_to_zeros(models: Models) -> None:
     """force_zeros_for_empty_prompt: nothing is wanted, which is not the empty prompt."""
     model = models("stable diffusion xl")
     zeros = away_from(model, Condition(PROMPT, guidance_scale=2.0))
@@ -104,7 +104,7 @@ def test_sdxl_is_guided_away_from_zeros_unless_a_negative_prompt_is_given(models
     assert torch.equal(named["text_embeds"], given(model, Condition(NEGATIVE))["text_embeds"])
 
 
-def test_sdxl_without_that_option_is_guided_away_from_the_empty_prompt(tmp_path: Path) -> None:
+def test_sdxl_without_force_zeros_uses_the_empty_prompt(tmp_path: Path) -> None:
     def make() -> Any:
         pipe = pipelines.stable_diffusion_xl(tmp_path / "tokens")
         pipe.register_to_config(force_zeros_for_empty_prompt=False)
@@ -166,7 +166,7 @@ class Reader(nn.Module):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_text_encoders_are_on_the_device_only_while_they_read(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_encoders_visit_the_device(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is played by the CPU: what is copied there is 100 larger."""
     there, to, reader = torch.device("cuda"), Tensor.to, Reader()
     monkeypatch.setattr(Tensor, "to", lambda x, *rest: x + 100 if rest == (there,) else to(x, *rest))
@@ -197,7 +197,7 @@ def test_a_card_is_left_as_it_was_after_a_text() -> None:
     assert {each.device.type for each in reader.tensors} == {"cpu"}
 
 
-def test_words_beyond_what_an_encoder_reads_change_nothing(models: Models) -> None:
+def test_prompts_are_truncated(models: Models) -> None:
     """CLIP reads 77 tokens."""
     model = models("stable diffusion 1")
     long = " ".join(["old"] * 75)
@@ -219,7 +219,7 @@ def test_a_class_reaches_a_transformer_as_it_is(models: Models, pipe_of: Callabl
     torch.testing.assert_close(found.eps.float(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_guidance_of_a_transformer_leads_away_from_its_class_for_none(
+def test_dit_guidance_uses_the_null_class(
     models: Models, pipe_of: Callable[[str], Any]
 ) -> None:
     """The one after the last, which is also what it is given where nothing is asked for."""
@@ -232,7 +232,7 @@ def test_guidance_of_a_transformer_leads_away_from_its_class_for_none(
     torch.testing.assert_close(guided.eps, no.eps + 4 * (yes.eps - no.eps), rtol=0, atol=1e-5)
 
 
-def test_a_network_that_always_wants_a_class_says_so_when_asked_without(models: Models) -> None:
+def test_missing_class_is_refused(models: Models) -> None:
     """Loading it is fine; a condition may come later."""
     model = models("classes")
     with pytest.raises(ArgumentError, match=r"^The class is missing\. classes 1 follows classes from 0 to 4"):
@@ -258,7 +258,7 @@ REFUSED: dict[str, tuple[str, Condition, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_model_cannot_follow_is_refused_in_one_sentence(models: Models, name: str) -> None:
+def test_unsupported_conditions_are_refused(models: Models, name: str) -> None:
     family, condition, words = REFUSED[name]
     with pytest.raises(ArgumentError, match=ONE_SENTENCE) as caught:
         models(family).conditioned_on(condition)

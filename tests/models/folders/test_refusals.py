@@ -166,7 +166,7 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_cannot_be_run_is_refused_in_one_sentence(
+def test_unsupported_checkpoints_are_refused(
     copied: Callable[[str], Path], capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     family, change, words = BROKEN[name]
@@ -231,7 +231,7 @@ def test_loading_says_nothing(folders: Callable[[str], Path], capfd: pytest.Capt
 
 
 @pytest.mark.parametrize("kind", ["PNDMScheduler", "LMSDiscreteScheduler", "DDIMScheduler"])
-def test_an_outdated_scheduler_config_is_no_reason_to_warn(
+def test_outdated_scheduler_config_gives_no_warning(
     copied: Callable[[str], Path], capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """Diffusers warns of checkpoints without steps_offset, and of samplers that clip; ours reads levels alone."""
@@ -243,7 +243,7 @@ def test_an_outdated_scheduler_config_is_no_reason_to_warn(
     assert capfd.readouterr() == ("", "")
 
 
-def test_positions_in_old_text_encoders_are_no_reason_to_warn(
+def test_position_ids_of_old_text_encoders_give_no_warning(
     copied: Callable[[str], Path], folders: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Checkpoints of 2022 hold the numbers from 0 to 76 as a tensor."""

@@ -76,20 +76,20 @@ def exact(name: str) -> tuple[DenoisingUNet, Case]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_answers_as_the_package_does(name: str) -> None:
+def test_outputs_equal_the_package(name: str) -> None:
     ours, known = exact(name)
     assert_close(ours(known.x.double(), known.index), known.output, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loaded_checkpoint_answers_as_the_package_does_in_float32(name: str) -> None:
+def test_float32_outputs_equal_the_package(name: str) -> None:
     known = case(name)
     ours = network(build(known.state, SETTINGS.get(name, {})))
     assert_close(ours(known.x, known.index), known.output.float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_h_is_the_output_of_mid_block2_and_leads_to_the_output(name: str) -> None:
+def test_h_is_the_output_of_mid_block2(name: str) -> None:
     ours, known = exact(name)
     output, h = ours.read(known.x.double(), known.index)
     assert isinstance(ours, Bottleneck)
@@ -97,7 +97,7 @@ def test_h_is_the_output_of_mid_block2_and_leads_to_the_output(name: str) -> Non
     assert torch.equal(output, ours(known.x.double(), known.index))
 
 
-def test_a_shift_of_h_moves_the_second_answer_alone() -> None:
+def test_shift_changes_the_second_output_only() -> None:
     ours, known = exact("default")
     shift = torch.randn(known.h.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     own, moved = ours.shifted(known.x.double(), known.index, shift)
@@ -109,7 +109,7 @@ def test_a_shift_of_h_moves_the_second_answer_alone() -> None:
         ours.shifted(known.x.double(), known.index, shift[:, :1])
 
 
-def test_pictures_do_not_see_each_other_and_one_index_serves_all() -> None:
+def test_batch_rows_do_not_interact() -> None:
     ours, known = exact("default")
     x = known.x.double()
     alone = torch.cat([ours(x[i : i + 1], known.index[i : i + 1]) for i in range(2)])
@@ -118,7 +118,7 @@ def test_pictures_do_not_see_each_other_and_one_index_serves_all() -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "learned_sinusoidal"])
-def test_times_are_read_in_float32_whatever_the_network_runs_in(name: str) -> None:
+def test_time_features_stay_float32(name: str) -> None:
     known = case(name)
     times = torch.tensor([998.5, 999.0, 1000.0])  # all the same to bfloat16
     ours = network(build(known.state, {}))
@@ -200,7 +200,7 @@ def test_a_bare_network_has_the_schedule_that_is_named(kind: str, levels: int) -
     np.testing.assert_allclose(checkpoint.schedule.log_s, wanted.log_s, rtol=0, atol=1e-9)
 
 
-def test_a_bare_network_is_taken_for_one_of_the_package_s_defaults() -> None:
+def test_bare_network_gets_the_defaults() -> None:
     checkpoint = build(case("default").state, {})
     assert checkpoint.schedule.description == {"kind": "sigmoid", "start": -3, "end": 3, "T": 1000}
     assert checkpoint.parametrization.name == "v_prediction"
@@ -229,7 +229,7 @@ def test_predictions_are_those_of_the_package(objective: str, index: int) -> Non
     levels=st.integers(21, 400),
     gamma=st.one_of(st.just(math.inf), st.floats(0.5, 100)),
 )
-def test_the_weight_of_the_loss_tells_the_objective(kind: str, objective: str, levels: int, gamma: float) -> None:
+def test_objective_is_inferred_from_loss_weight(kind: str, objective: str, levels: int, gamma: float) -> None:
     state = diffusion(NETWORK, kind, objective, levels, gamma=gamma)
     assert build(state, {}).parametrization.name == OBJECTIVES[objective]
 
@@ -237,7 +237,7 @@ def test_the_weight_of_the_loss_tells_the_objective(kind: str, objective: str, l
 NETWORK = case("default").state
 
 
-def test_learned_variances_mean_eps_whatever_the_objective_says() -> None:
+def test_learned_variances_mean_epsilon() -> None:
     """`LearnedGaussianDiffusion` compares its first channels with the noise, though pred_v is its default."""
     known = case("learned_variance")
     checkpoint = build(diffusion(known.state, objective="pred_v"), {})
@@ -282,7 +282,7 @@ def test_the_size_is_the_one_named(size: object, wanted: tuple[int, int]) -> Non
     assert build(NETWORK, {"image_size": size}).size == wanted
 
 
-def test_settings_that_agree_with_the_file_are_welcome() -> None:
+def test_consistent_settings_are_accepted() -> None:
     state = diffusion(NETWORK)
     known = {"objective": "pred_v", "beta_schedule": "sigmoid", "timesteps": T, "auto_normalize": True}
     assert np.array_equal(build(state, known).schedule.log_s, build(state, {}).schedule.log_s)
@@ -330,7 +330,7 @@ LOG_SNR = {
 
 @pytest.mark.parametrize("kind", LOG_SNR)
 @pytest.mark.parametrize("t", [1, 250, 999])
-def test_networks_of_continuous_time_are_shown_log_snr(kind: str, t: int) -> None:
+def test_continuous_time_networks_get_log_snr(kind: str, t: int) -> None:
     checkpoint = build(LEARNED.state, {"noise_schedule": kind})
     level = checkpoint.schedule.level(t)
     shown, index = (
@@ -343,7 +343,7 @@ def test_networks_of_continuous_time_are_shown_log_snr(kind: str, t: int) -> Non
 
 
 @pytest.mark.parametrize("kind", LOG_SNR)
-def test_the_clean_image_is_shown_as_the_faintest_level_of_training(kind: str) -> None:
+def test_log_snr_is_clamped_at_the_clean_image(kind: str) -> None:
     checkpoint = build(LEARNED.state, {"noise_schedule": kind})
     _, index = (
         checkpoint.parametrization.scale_input(LEARNED.x, checkpoint.schedule.level(0)),
@@ -352,7 +352,7 @@ def test_the_clean_image_is_shown_as_the_faintest_level_of_training(kind: str) -
     assert index == pytest.approx(LOG_SNR[kind](0), abs=1e-6)
 
 
-def test_the_v_predicting_twin_knows_the_cosine_alone() -> None:
+def test_v_prediction_defaults_to_cosine() -> None:
     state = {f"model.{name}": tensor for name, tensor in LEARNED.state.items()}
     by_eps, by_v = build(state, {}), build(state, {"objective": "pred_v"})
     assert (by_eps.parametrization.name, by_eps.schedule.description["kind"]) == ("epsilon", "continuous linear")
@@ -419,7 +419,7 @@ REFUSED: dict[str, tuple[State, dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize(("state", "given", "words"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_run_is_refused_in_one_sentence(state: State, given: dict[str, object], words: str) -> None:
+def test_unsupported_checkpoints_are_refused(state: State, given: dict[str, object], words: str) -> None:
     assert FAMILY.matches(state)
     with pytest.raises(DDIMEditError, match=words) as caught:
         build(state, given)

@@ -133,11 +133,11 @@ def levels_of(case: Case, schedule: NoiseSchedule) -> list[Level]:
     return [schedule.level(schedule.time(float(sigma))) for sigma in case.told["sigma"]]
 
 
-def test_it_answers_as_the_original_does(case: Case) -> None:
+def test_outputs_equal_the_original(case: Case) -> None:
     torch.testing.assert_close(case.build().network(*case.inputs), case.told["output"], rtol=1e-5, atol=1e-5)
 
 
-def test_it_answers_as_the_original_does_in_float64_too(case: Case) -> None:
+def test_float64_outputs_equal_the_original(case: Case) -> None:
     x, *rest = case.inputs
     output = case.build().network.double()(x.double(), *rest)
     assert output.dtype == torch.float64
@@ -147,7 +147,7 @@ def test_it_answers_as_the_original_does_in_float64_too(case: Case) -> None:
 @pytest.mark.parametrize(
     ("name", "precond"), [(name, "edm") for name in MADE_WITH] + [("ddpmpp", "vp"), ("ncsnpp", "ve")]
 )
-def test_pictures_are_denoised_as_the_original_does(name: str, precond: str) -> None:
+def test_denoised_images_equal_the_original(name: str, precond: str) -> None:
     case = read_case(name)
     checkpoint = case.build(precond=precond, sigma_min=0.002, sigma_max=80)
     x0, eps = answers_of(case, checkpoint, levels_of(case, checkpoint.schedule))
@@ -294,7 +294,7 @@ class _Counted(nn.Module):
         return self.layer(*inputs)
 
 
-def test_a_norm_that_is_replaced_by_another_layer_is_not_run_any_more(case: Case) -> None:
+def test_replaced_norms_are_not_run(case: Case) -> None:
     network: Any = case.build().network
     counted = []
     for module in list(network.modules()):
@@ -319,7 +319,7 @@ def test_sizes_that_do_not_halve_are_refused(skips: Case, shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "adm"])
-def test_the_noise_is_read_in_float32_whatever_the_network_runs_in(name: str) -> None:
+def test_time_features_stay_float32(name: str) -> None:
     case = read_case(name)
     network: Any = case.build().network
     index = torch.tensor([998.5, 999.0, 1000.0])  # all the same to bfloat16

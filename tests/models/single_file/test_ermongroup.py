@@ -62,7 +62,7 @@ def answer(checkpoint: Checkpoint, x: Tensor, index: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("case", [*RELEASED, "variance"])
-def test_it_answers_as_the_original_code_does(case: str) -> None:
+def test_outputs_equal_the_original(case: str) -> None:
     known = fixture(case).tensors
     output = answer(build(state(case)), known["x"], known["index"])
     torch.testing.assert_close(output, known["output"].double(), rtol=2e-6, atol=2e-6)
@@ -94,7 +94,7 @@ def original_name(name: str, levels: int) -> str:
 
 
 @pytest.mark.parametrize("case", RELEASED)
-def test_it_answers_as_diffusers_does(case: str) -> None:
+def test_outputs_equal_diffusers(case: str) -> None:
     mult, attending, _ = RELEASED[case]
     down = ["AttnDownBlock2D" if level in attending else "DownBlock2D" for level in range(len(mult))]
     torch.manual_seed(0)
@@ -142,7 +142,7 @@ def test_x0_and_eps_are_those_of_the_original_sampler() -> None:
     torch.testing.assert_close(x0, (x - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5, rtol=1e-12, atol=1e-12)
 
 
-def test_only_a_level_that_attends_alone_tells_the_size() -> None:
+def test_size_is_inferred_from_a_single_attending_level() -> None:
     several = state("variance")
     assert build(several).size is None
     assert build(several, image_size=64).size == (64, 64)
@@ -193,7 +193,7 @@ def test_networks_without_convolutions_to_resample_are_refused() -> None:
         build(averaging)
 
 
-def test_networks_that_see_more_than_the_picture_are_refused() -> None:
+def test_conditional_networks_are_refused() -> None:
     conditional = state("cifar10") | {"conv_in.weight": torch.zeros(32, 6, 3, 3)}
     with pytest.raises(ModelError, match="6 channels in and 3 out"):
         build(conditional)
@@ -213,7 +213,7 @@ def test_other_state_dicts_are_not_its_own(mark: str) -> None:
     assert not FAMILY.matches(weights)
 
 
-def test_a_training_checkpoint_is_read_as_its_average(tmp_path: Path) -> None:
+def test_training_checkpoint_loads_its_average(tmp_path: Path) -> None:
     """`ckpt.pth` as the training script writes it: the network under DataParallel, Adam, epoch, step, the average."""
     average = {name: w.float() for name, w in state("cifar10").items()}
     raw = {f"module.{name}": torch.nn.Parameter(torch.zeros_like(w)) for name, w in average.items()}

@@ -89,12 +89,12 @@ def guided() -> Case:
     return read_case("guided")
 
 
-def test_it_answers_as_the_original_does(case: Case) -> None:
+def test_outputs_equal_the_original(case: Case) -> None:
     network = case.build().network
     torch.testing.assert_close(network(*case.inputs), case.output, rtol=1e-5, atol=1e-5)
 
 
-def test_it_answers_as_the_original_does_in_float64_too(case: Case) -> None:
+def test_float64_outputs_equal_the_original(case: Case) -> None:
     x, *rest = case.inputs
     output = case.build().network.double()(x.double(), *rest)
     assert output.dtype == torch.float64
@@ -102,7 +102,7 @@ def test_it_answers_as_the_original_does_in_float64_too(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_layers_of_an_original_state_dict_are_read_from_it(name: str) -> None:
+def test_config_is_read_from_the_state_dict(name: str) -> None:
     state = read_case(name).state
     assert FAMILY.matches(state)
     assert read_config(state) == CASES[name][0]
@@ -139,7 +139,7 @@ def test_gradients_are_the_slopes_of_the_answer(case: Case) -> None:
     torch.testing.assert_close((point.grad * along).sum(), (prefetch_map - behind) / 2e-5, rtol=1e-6, atol=1e-6)
 
 
-def test_indices_are_read_in_float32_whatever_the_network_runs_in(guided: Case) -> None:
+def test_time_features_stay_float32(guided: Case) -> None:
     network: Any = guided.build().network
     indices = torch.tensor([998.5, 999.0, 1000.0])  # all the same to bfloat16
     before = network.features(indices)
@@ -258,21 +258,21 @@ def release(request: pytest.FixtureRequest) -> Release:
     return RELEASES[request.param]
 
 
-def test_a_release_is_laid_out_as_in_the_original_code(release: Release) -> None:
+def test_released_layouts_equal_the_original(release: Release) -> None:
     state = drafted(release.layers)
     lines = "\n".join(sorted(f"{name} {list(tensor.shape)}" for name, tensor in state.items()))
     assert sum(tensor.numel() for tensor in state.values()) == release.weights
     assert hashlib.sha256(lines.encode()).hexdigest()[:16] == release.layout
 
 
-def test_a_release_tells_its_layers_and_gets_its_flags(release: Release) -> None:
+def test_releases_get_their_settings(release: Release) -> None:
     state = drafted(release.layers)
     assert FAMILY.matches(state)
     assert read_config(state) == release.layers
     assert complete_settings(release.layers, {}) == release.settings
 
 
-def test_layers_that_no_release_has_get_the_repositories_defaults() -> None:
+def test_unknown_layers_get_the_defaults() -> None:
     unusual = iddpm(64, 1, 1, 3, attention={1})
     assert complete_settings(unusual, {}) == chosen()
     assert complete_settings(LSUN_256, {}) == chosen(image_size=256)
@@ -297,7 +297,7 @@ def any_layers(draw: st.DrawFn) -> GuidedUNetConfig:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(any_layers())
-def test_all_layers_are_read_back_from_names_and_shapes(layers: GuidedUNetConfig) -> None:
+def test_any_config_is_read_back(layers: GuidedUNetConfig) -> None:
     state = drafted(layers)
     assert FAMILY.matches(state)
     assert read_config(dict(sorted(state.items()))) == layers
@@ -320,7 +320,7 @@ def test_a_number_of_heads_unsets_the_assumed_channels_of_a_head() -> None:
     assert complete_settings(layers, {"num_heads": 8, "num_head_channels": 32})["num_head_channels"] == 32
 
 
-def test_what_no_release_tells_is_in_the_checkpoint(guided: Case) -> None:
+def test_settings_reach_the_checkpoint(guided: Case) -> None:
     checkpoint = guided.build(image_size=16, noise_schedule="cosine", diffusion_steps=40, rescale_timesteps=True)
     assert (checkpoint.channels, checkpoint.size, checkpoint.classes) == (3, (16, 16), Classes(5))
     x = guided.inputs[0]
@@ -334,7 +334,7 @@ def test_what_no_release_tells_is_in_the_checkpoint(guided: Case) -> None:
     assert index == 30
 
 
-def test_without_a_usual_size_or_classes_none_is_claimed() -> None:
+def test_unknown_size_and_classes_are_none() -> None:
     state = {
         name: weight(name, list(made.shape)) for name, made in drafted(iddpm(32, 1, 1, 3, attention=set())).items()
     }
@@ -371,7 +371,7 @@ def test_the_cosine_schedule_is_that_of_nichol_and_dhariwal(guided: Case, T: int
     np.testing.assert_allclose(schedule.alpha_bar, [*wanted, wanted[-1] * (1 - 0.999)], rtol=1e-9)
 
 
-def test_it_has_a_bottleneck_that_a_zero_shift_leaves_alone(case: Case) -> None:
+def test_zero_shift_changes_nothing(case: Case) -> None:
     network: Any = case.build().network
     x, index, *label = case.inputs
     output, h = network.read(*case.inputs)
@@ -382,7 +382,7 @@ def test_it_has_a_bottleneck_that_a_zero_shift_leaves_alone(case: Case) -> None:
     assert torch.equal(shifted, output)
 
 
-def test_h_is_the_middle_blocks_answer_and_a_shift_is_added_to_it(case: Case) -> None:
+def test_h_is_the_output_of_the_middle_block(case: Case) -> None:
     network: Any = case.build().network
     x, index, *label = case.inputs
     _, h = network.read(*case.inputs)
@@ -412,7 +412,7 @@ def test_sizes_that_do_not_halve_are_refused(guided: Case, shape: tuple[int, ...
         guided.build().network(torch.zeros(shape), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
 
 
-def test_labels_go_to_networks_with_classes_and_only_to_them(guided: Case) -> None:
+def test_labels_are_required_iff_there_are_classes(guided: Case) -> None:
     with pytest.raises(ArgumentError, match="Give a label for each image"):
         guided.build().network(*guided.inputs[:2])
     with pytest.raises(ArgumentError, match="no classes"):
@@ -452,7 +452,7 @@ def refused(state: State, reason: str) -> None:
         FAMILY.load(state, {})
 
 
-def test_networks_that_do_not_denoise_by_themselves_are_refused(guided: Case) -> None:
+def test_classifiers_and_upsamplers_are_refused(guided: Case) -> None:
     upsampler = guided.state | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}
     refused(upsampler, "is an upsampler")
     refused({name: made for name, made in guided.state.items() if not name.startswith("out")}, "is a classifier")
@@ -462,7 +462,7 @@ def test_networks_that_do_not_denoise_by_themselves_are_refused(guided: Case) ->
 
 
 @pytest.mark.parametrize("name", ["out.2.weight", "input_blocks.4.0.out_layers.3.weight"])
-def test_an_incomplete_checkpoint_is_refused_by_what_is_missing(guided: Case, name: str) -> None:
+def test_missing_tensors_are_named(guided: Case, name: str) -> None:
     refused({key: made for key, made in guided.state.items() if key != name}, f"has no tensor {name}")
 
 

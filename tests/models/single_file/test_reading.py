@@ -161,7 +161,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, legacy: bool) -> None:
+def test_malicious_pickles_are_refused(tmp_path: Path, legacy: bool) -> None:
     marker, path = tmp_path / "marker", tmp_path / "model.pt"
     content = {"model": RAW, "args": Malicious(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
