@@ -115,9 +115,9 @@ def test_what_a_model_cannot_follow_it_says(
     out = tmp_path / "out"
     for line, told in [
         (["--model", model, *PROMPT], "tiny is unconditional: it follows no prompt, class or guidance"),
-        (["--model", painter, "--class", "3"], "a prompt for stable-diffusion"),
-        (["--model", painter, "--size", "33"], "a size in multiples of 2 pixels"),
-        (["--model", painter, "--guidance-scale", "nan"], "a finite guidance_scale"),
+        (["--model", painter, "--class", "3"], "stable-diffusion follows prompts, not classes"),
+        (["--model", painter, "--size", "33"], "The size must be in multiples of 2 pixels"),
+        (["--model", painter, "--guidance-scale", "nan"], "guidance_scale must be finite"),
         (["--model", model, "--refine-codec", "gradient"], "tiny has no autoencoder to refine"),
     ]:
         refused = run("invert", *portraits, *line, *FEW, "-o", out)

@@ -110,7 +110,7 @@ def test_models_that_diffusers_pipelines_for_pixels_do_not_run_are_refused() -> 
     others = {
         "latents or grey images": replace(own, codec=GreyCodec()),
         "it follows class": replace(own, conditioner=lambda condition: own.denoiser, follows="class"),
-        "not called by timestep index": replace(own, denoiser=replace(own.denoiser, parametrization=FlowParametrization())),
+        "not called by timestep": replace(own, denoiser=replace(own.denoiser, parametrization=FlowParametrization())),
         "called by timestep": replace(own, denoiser=closed_form.MixtureDenoiser(*[torch.ones(1)] * 3)),
     }
     for given, model in others.items():

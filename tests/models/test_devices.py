@@ -144,9 +144,7 @@ class Conditioned(Bottle):
     [lambda n, x: n(x, INDEX), lambda n, x: n.read(x, INDEX), lambda n, x: n.shifted(x, INDEX, x[0])],
     ids=["call", "read", "shifted"],
 )
-def test_conditioning_is_repeated_and_cast(
-    name: str, ask: Callable[[DeviceNetwork, Tensor], object]
-) -> None:
+def test_conditioning_is_repeated_and_cast(name: str, ask: Callable[[DeviceNetwork, Tensor], object]) -> None:
     spy, text = Conditioned(), torch.linspace(0, 1, 6).view(1, 2, 3)
     given = {"text": text, "label": torch.tensor([7])}
     ask(DeviceNetwork(spy, torch.device("cpu"), PRECISIONS[name]).with_conditioning(given), X.expand(3, -1, -1, -1))

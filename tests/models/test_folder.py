@@ -165,9 +165,7 @@ def test_non_square_model_round_trips(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_networks_with_other_inputs_are_refused(
-    tmp_path: Path, unet: dict[str, Any], words: str
-) -> None:
+def test_networks_with_other_inputs_are_refused(tmp_path: Path, unet: dict[str, Any], words: str) -> None:
     folder = tiny.save_model(tmp_path / "model", unet=unet)
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         load_model(folder)
@@ -217,9 +215,7 @@ def test_the_packaged_model_is_the_default() -> None:
     assert (packaged_models()["faces64"] / "README.md").is_file()
 
 
-def test_only_hub_ids_are_looked_up_on_the_hub(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_hub_ids_are_looked_up_on_the_hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
 
     def fetch(name: str, offline: bool) -> Path:

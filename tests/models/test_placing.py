@@ -26,9 +26,7 @@ def memory_format(request: pytest.FixtureRequest) -> torch.memory_format:
 
 
 @pytest.mark.parametrize("config", LAYERS.values(), ids=LAYERS)
-def test_convolution_inputs_keep_the_memory_format(
-    config: Config, memory_format: torch.memory_format
-) -> None:
+def test_convolution_inputs_keep_the_memory_format(config: Config, memory_format: torch.memory_format) -> None:
     """Otherwise they are copied to the other format on the way."""
     ours, _ = twins(config)
     placed = place_network(ours, PRECISIONS["float32"], LoadOptions(CPU, "float32", memory_format=memory_format))

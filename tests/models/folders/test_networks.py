@@ -124,9 +124,7 @@ def test_our_own_network_runs_wherever_it_can(models: Callable[[str], Model], fa
 
 
 @pytest.mark.parametrize("t", [1, 37.5, 500, 1000])
-def test_flow_time_condition_by_hand(
-    models: Callable[[str], Model], pipe_of: Callable[[str], Any], t: float
-) -> None:
+def test_flow_time_condition_by_hand(models: Callable[[str], Model], pipe_of: Callable[[str], Any], t: float) -> None:
     """By hand: x' = (1 - tau) x0 + tau eps at index 1000 tau, also where our path ends short of diffusers'."""
     pipe, model = pipe_of("stable diffusion 3"), models("stable diffusion 3")
     x0, eps = (noise(1, *model.shape, seed=seed).double() for seed in (0, 1))

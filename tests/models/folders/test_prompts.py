@@ -219,9 +219,7 @@ def test_a_class_reaches_a_transformer_as_it_is(models: Models, pipe_of: Callabl
     torch.testing.assert_close(found.eps.float(), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_dit_guidance_uses_the_null_class(
-    models: Models, pipe_of: Callable[[str], Any]
-) -> None:
+def test_dit_guidance_uses_the_null_class(models: Models, pipe_of: Callable[[str], Any]) -> None:
     """The one after the last, which is also what it is given where nothing is asked for."""
     model, transformer = models("dit"), pipe_of("dit").transformer
     yes, no = asked(model, Condition(label=3)), asked(model, NOTHING)
