@@ -22,9 +22,6 @@ class DDIMEditError(Exception):
     """Base class of all errors raised on purpose by this package."""
 
     def __str__(self) -> str:
-        if len(self.args) == 3:  # wanted, given, remedy: being replaced by plain sentences
-            wanted, given, remedy = (part if len(part) <= 600 else f"{part[:600]}..." for part in self.args)
-            return f"wanted {wanted}, was given {given}: {remedy}"
         message = super().__str__()
         return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
 
@@ -43,8 +40,11 @@ class MissingExtraError(DDIMEditError, ImportError):
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(package, extra, purpose)  # kept apart, so that the error survives pickling
-        self.package, self.extra, self.purpose = package, extra, purpose
+        # All three, because an error is unpickled by calling its class with them.
+        super().__init__(package, extra, purpose)
+        self.package = package
+        self.extra = extra
+        self.purpose = purpose
 
     def __str__(self) -> str:
         return (

@@ -105,7 +105,7 @@ def test_a_walk_that_leads_nowhere_is_said_and_the_others_go_on(
 
     def partly(self: Editor, pictures: object, method: InversionConfig) -> object:
         if method.steps == 3:
-            raise ArgumentError("numbers as pixels", "NaN", "find the step that diverged")
+            raise ArgumentError("The decoded pixels are NaN.")
         return reconstruct(self, pictures, method)
 
     monkeypatch.setattr(Editor, "reconstruct", partly)
