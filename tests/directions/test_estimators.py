@@ -36,6 +36,10 @@ KINDS = [
     RidgeDirection([0.1]),
 ]
 PLAIN = [each.__class__(**{**each.get_params(), "standardize": False}) for each in KINDS]
+KINDS_AND_SHAPES = [(kind, SHAPES[index % 2]) for index, kind in enumerate([*KINDS, *PLAIN, *KINDS[-2:]])]
+PLAIN_AND_SHAPES = [(kind, SHAPES[index % 2]) for index, kind in enumerate(PLAIN)]
+STANDARDIZED_AND_SHAPES = [(kind, SHAPES[index % 2]) for index, kind in enumerate(KINDS)]
+"""A cover of pairs instead of the full product."""
 
 
 def rows(X: np.ndarray) -> np.ndarray:
@@ -54,7 +58,7 @@ def primal(X: np.ndarray, coef: np.ndarray, bias: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logistic_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
+def test_logistic_equals_scikit_learn(shape) -> None:
     X, y = two_clouds(*shape)
     theirs = LogisticRegression(C=3.0, tol=1e-11, solver="newton-cg", class_weight="balanced").fit(rows(X), y)
     ours = LogisticDirection([3.0], tol=1e-11).fit(X, y)
@@ -62,7 +66,7 @@ def test_logistic_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_svm_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
+def test_svm_equals_scikit_learn(shape) -> None:
     X, y = two_clouds(*shape)
     theirs = SVC(kernel="linear", C=3.0, tol=1e-9, class_weight="balanced").fit(rows(X), y)
     ours = SVMDirection([3.0], tol=1e-9).fit(X, y)
@@ -70,7 +74,7 @@ def test_svm_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_ridge_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
+def test_ridge_equals_scikit_learn(shape) -> None:
     X, _ = two_clouds(*shape)
     y = np.random.default_rng(1).standard_normal(len(X)) + 40
     theirs = Ridge(alpha=0.1, solver="svd").fit(rows(X), y)
@@ -82,7 +86,7 @@ def test_ridge_is_scikit_learns_fit_in_all_dimensions(shape) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("shrinkage", [0.03, 0.5, 1.0])
-def test_lda_is_scikit_learns_with_the_same_shrinkage(shape, shrinkage) -> None:
+def test_lda_equals_scikit_learn_at_equal_shrinkage(shape, shrinkage) -> None:
     X, y = two_clouds(*shape)
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(X, y)
     ours = LDADirection(shrinkage, standardize=False).fit(X, y)
@@ -91,7 +95,7 @@ def test_lda_is_scikit_learns_with_the_same_shrinkage(shape, shrinkage) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_lda_shrinks_as_ledoit_and_wolf_do_in_all_dimensions(shape) -> None:
+def test_lda_shrinkage_is_that_of_ledoit_and_wolf(shape) -> None:
     X, y = two_clouds(*shape)
     within = X - np.stack([X[y == label].mean(0) for label in (0, 1)])[y]
     expected = ledoit_wolf_shrinkage(within, assume_centered=True)
@@ -99,7 +103,7 @@ def test_lda_shrinks_as_ledoit_and_wolf_do_in_all_dimensions(shape) -> None:
     assert LDADirection(standardize=False).fit(X, y).shrinkage_ == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_mean_difference_is_one_and_its_plane_halves_it() -> None:
+def test_mean_difference_and_its_midpoint() -> None:
     X, y = two_clouds(30, 45)
     low, high = X[y == 0].mean(0), X[y == 1].mean(0)
     fitted = MeanDifference().fit(X, y)
@@ -108,14 +112,14 @@ def test_the_mean_difference_is_one_and_its_plane_halves_it() -> None:
     np.testing.assert_allclose(fitted.decision_function([low, high]), [-half, half], atol=1e-12)
 
 
-def test_the_standardised_mean_difference_is_divided_by_the_variances() -> None:
+def test_standardised_mean_difference_is_divided_by_variances() -> None:
     X, y = two_clouds(30, 45)
     expected = (X[y == 1].mean(0) - X[y == 0].mean(0)) / X.var(0)
     fitted = MeanDifference(standardize=True).fit(X, y)
     np.testing.assert_allclose(fitted.direction_, expected / np.linalg.norm(expected), atol=1e-12)
 
 
-def test_regularised_without_end_logistic_and_svm_are_the_mean_difference() -> None:
+def test_strong_regularisation_gives_the_mean_difference() -> None:
     X, y = two_clouds(40, 60)
     X, y = np.concatenate([X[y == 0][:10], X[y == 1][:10]]), np.repeat([0, 1], 10)
     expected = MeanDifference(standardize=True).fit(X, y).direction_
@@ -125,7 +129,7 @@ def test_regularised_without_end_logistic_and_svm_are_the_mean_difference() -> N
 
 @pytest.mark.parametrize("kind", [LogisticDirection, SVMDirection])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_regularisation_is_the_one_that_ranks_held_out_samples_best(kind, shape) -> None:
+def test_regularisation_is_chosen_by_held_out_auc(kind, shape) -> None:
     X, y = two_clouds(*shape)
     models = {
         LogisticDirection: LogisticRegression(tol=1e-9, max_iter=1000, class_weight="balanced"),
@@ -153,33 +157,29 @@ def test_a_class_of_one_is_fitted_with_the_most_regularisation(kind) -> None:
     assert fitted.decision_function(X).argmax() == 3
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *PLAIN], ids=repr)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_swapping_the_labels_turns_the_direction_round(kind, shape) -> None:
+@pytest.mark.parametrize(("kind", "shape"), KINDS_AND_SHAPES, ids=repr)
+def test_swapped_labels_negate_the_direction(kind, shape) -> None:
     X, y = two_clouds(*shape)
     there = distances(kind.fit(X, y), X)
     np.testing.assert_allclose(distances(kind.fit(X, 1 - y), X), -there, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *PLAIN], ids=repr)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kind", "shape"), KINDS_AND_SHAPES, ids=repr)
 def test_moved_and_scaled_samples_have_scaled_distances(kind, shape) -> None:
     X, y = two_clouds(*shape)
     before = distances(kind.fit(X, y), X)
     np.testing.assert_allclose(distances(kind.fit(7 * X + 3, y), 7 * X + 3), 7 * before, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", PLAIN, ids=repr)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_without_standardising_no_axis_is_special(kind, shape) -> None:
+@pytest.mark.parametrize(("kind", "shape"), PLAIN_AND_SHAPES, ids=repr)
+def test_unstandardised_fits_are_rotation_equivariant(kind, shape) -> None:
     X, y = two_clouds(*shape)
     turn = ortho_group.rvs(X.shape[1], random_state=0)
     direction = kind.fit(X, y).direction_
     np.testing.assert_allclose(kind.fit(X @ turn, y).direction_, direction @ turn, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=repr)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kind", "shape"), STANDARDIZED_AND_SHAPES, ids=repr)
 def test_standardised_distances_do_not_depend_on_the_units_of_a_column(kind, shape) -> None:
     X, y = two_clouds(*shape)
     units = np.random.default_rng(2).uniform(0.1, 10, X.shape[1])
@@ -187,9 +187,8 @@ def test_standardised_distances_do_not_depend_on_the_units_of_a_column(kind, sha
     np.testing.assert_allclose(after / np.abs(after).max(), before / np.abs(before).max(), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *PLAIN], ids=repr)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_column_that_never_varies_has_no_part_in_the_direction(kind, shape) -> None:
+@pytest.mark.parametrize(("kind", "shape"), KINDS_AND_SHAPES, ids=repr)
+def test_constant_columns_have_weight_zero(kind, shape) -> None:
     X, y = two_clouds(*shape)
     wider = np.insert(X, 4, 0.1, axis=1)
     fitted = kind.fit(wider, y)
@@ -199,7 +198,7 @@ def test_a_column_that_never_varies_has_no_part_in_the_direction(kind, shape) ->
 
 @settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), copies=st.integers(2, 4))
-def test_samples_given_several_times_count_several_times(seed, copies) -> None:
+def test_repeated_samples_count_repeatedly(seed, copies) -> None:
     X, y = two_clouds(8, 40, seed)
     once = LogisticDirection([float(copies)], tol=1e-11).fit(X, y).direction_
     often = LogisticDirection([1.0], tol=1e-11).fit(np.tile(X, (copies, 1)), np.tile(y, copies)).direction_
@@ -214,7 +213,7 @@ def test_single_precision_samples_give_the_direction_of_double_ones(kind) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
-def test_samples_are_left_as_they_are(kind) -> None:
+def test_samples_are_not_modified(kind) -> None:
     X, y = two_clouds(30, 45)
     copy = X.copy()
     kind.fit(X, y)
