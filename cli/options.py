@@ -1,7 +1,7 @@
 """Groups of options that several commands have. Those of an inversion are generated from `InversionConfig`."""
 
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import click
 
 from .command import Option, OptionGroup
 from .session import Session
-from .types import ModelName, Text, parse_box, parse_size
+from .types import DEFAULT_MODEL, ModelName, Text, list_assets, parse_box, parse_size
 
 if TYPE_CHECKING:
     from ddim_edit import InversionConfig
@@ -152,11 +152,16 @@ def condition_options() -> list[Option]:
 
 def condition_group() -> OptionGroup:
     """Return the options of a `Condition`, which become the command's `condition`: the fields that were given."""
-    return OptionGroup("Prompt or class", condition_options(), "condition", _drop_missing)
+    return OptionGroup("Prompt or class", condition_options(), "condition", _combine_condition)
 
 
-def _drop_missing(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _combine_condition(**values: Any) -> dict[str, Any]:
+    """Return the values that were given; refuse any for a packaged model, all of which are unconditional."""
+    given = {name: value for name, value in values.items() if value is not None}
+    model = click.get_current_context().params.get("model") or DEFAULT_MODEL
+    if given and model in list_assets("models"):
+        raise click.UsageError(f"{model} follows no prompt, class or guidance. Name a --model that does.")
+    return given
 
 
 def config_groups(*names: str) -> list[OptionGroup]:
@@ -176,8 +181,10 @@ def config_groups(*names: str) -> list[OptionGroup]:
 
 
 def inversion_groups(*without: str) -> list[OptionGroup]:
-    """Return options for all fields of `InversionConfig` but some, as `config_groups`."""
-    return config_groups(*(each.name for each in fields(_config_class()) if each.name not in without))
+    """Return options for all fields of `InversionConfig` but some, and --lossless, as `config_groups`."""
+    inversion, condition = config_groups(*(each.name for each in fields(_config_class()) if each.name not in without))
+    lossless = SharedOption("--lossless", is_flag=True, help=f"Use {LOSSLESS}, a solver that is exact by algebra.")
+    return [replace(inversion, parameters=[*inversion.parameters, lossless]), condition]
 
 
 def _config_class() -> "type[InversionConfig]":
@@ -201,11 +208,7 @@ def _field_options(field: "Field[Any]") -> list[Option]:
     if isinstance(field.default, bool):
         return [SharedOption(flag, argument=field.name, is_flag=True, help=help_text)]
     attributes = {"help": help_text, "default": field.default, **_click_attributes(field.name)}
-    options = [SharedOption(flag, argument=field.name, **attributes)]
-    if field.name == "solver":
-        lossless_help = "Use a two-state solver that is exact by algebra, bdia."
-        options.append(SharedOption("--lossless", is_flag=True, help=lossless_help))
-    return options
+    return [SharedOption(flag, argument=field.name, **attributes)]
 
 
 def _click_attributes(name: str) -> dict[str, Any]:
@@ -240,7 +243,7 @@ def _combine_config(
     """Return fields of `InversionConfig` as the plain data that recipes record."""
     if lossless and solver not in (None, LOSSLESS):
         raise click.UsageError(f"--lossless is --solver {LOSSLESS}; it does not go with --solver {solver}.")
-    condition = _drop_missing(**{name: values.pop(name) for name in CONDITION})
+    condition = _combine_condition(**{name: values.pop(name) for name in CONDITION})
     config = {
         **values,
         "solver": LOSSLESS if lossless else solver or _config_class().solver,

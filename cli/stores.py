@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import InversionConfig, Latent, LatentStore
-    from ddim_edit.distributed import Engine, FillJob, FinishedShard, Rank
+    from ddim_edit.distributed import Engine, FillJob, FinishedShard
     from ddim_edit.images import Crop
 
 STORE = ".latents"
@@ -124,7 +124,11 @@ def fill_store(
     rank = find_rank({} if options.engine == "ray" else os.environ, options.shard)
     found = list_images(images, session.continue_on_error)
     if overwrite:
-        _clear(output, rank)
+        if rank.count > 1:
+            raise ArgumentError(
+                f"{rank.count} processes cannot overwrite a store together. Remove it first, or use another name."
+            )
+        StoreFiles(output).remove()
     if not found.names:
         return
     size = choose_sizes(output, session.device, session.batch_size, options.shard_size)
@@ -166,16 +170,6 @@ def fill_store(
     session.note(f"{output.name}: {count:,} latents in {len(shards):,} shards{failed}")
     if rank.launched:
         session.failures = 0  # a launcher would end the other processes for an image that this one could not read
-
-
-def _clear(output: Path, rank: "Rank") -> None:
-    from ddim_edit.latents.store.files import StoreFiles
-
-    if rank.count > 1:
-        raise ArgumentError(
-            f"{rank.count} processes cannot overwrite a store together. Remove it first, or use another name."
-        )
-    StoreFiles(output).remove()
 
 
 class _Progress:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ddim_edit import Latent
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     force = Option("--force", is_flag=True, help="Decode latents of another model too.")
     output = [
         inputs_argument("latents", "LATENTS|FOLDERS|STORES..."),
@@ -29,7 +30,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Invert and decode",
     2,
-    _groups,
+    option_groups,
     "ddim-edit decode latents/ -o images/",
     'ddim-edit decode cat.latent.safetensors --prompt "a dog" --model ./stable-diffusion -o images/',
 )

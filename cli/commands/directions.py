@@ -13,7 +13,8 @@ from ..session import Session
 from ..types import DEFAULT_MODEL, ModelName
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     model = SharedOption(
         "--model",
         type=ModelName(),
@@ -24,7 +25,7 @@ def _groups() -> list[OptionGroup]:
     return [OptionGroup("Options", [click.Argument(["folder"], required=False, type=FOLDER), model, json_option()])]
 
 
-@command("Directions", 2, _groups, "ddim-edit directions", "ddim-edit directions my-directions/ --json")
+@command("Directions", 2, option_groups, "ddim-edit directions", "ddim-edit directions my-directions/ --json")
 def directions(folder: Path | None, model: str, as_json: bool) -> None:
     """List directions. They are those that come with the package, or those in FOLDER.
 

@@ -43,7 +43,8 @@ class Strength(DirectionName):
         return Text(parse_strength).convert(value, param, ctx)
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.images import animation_suffixes
 
     animations = [suffix.removeprefix(".") for suffix in animation_suffixes()]
@@ -116,7 +117,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Edit and create",
     2,
-    _groups,
+    option_groups,
     "ddim-edit edit portrait.jpg --set old=+6 -o out/",
     "ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/",
     "ddim-edit edit portrait.jpg --set old --strip -9:9:25 --animate webp -o out/",
@@ -146,7 +147,7 @@ def edit(
         _require_direction(name, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
-    from ddim_edit.images import to_uint8
+    from ddim_edit.images import enlarge, to_uint8, write
     from ddim_edit.latents.image_recipes import EditRecipe
 
     session.metadata = metadata
@@ -161,7 +162,7 @@ def edit(
             with session.continue_on_error(job.source):
                 signature = session.recipe_json(recipe)
                 if strip is None:
-                    _write_one(job.target, frames[0], scale or 1, signature)
+                    write(job.target, enlarge(frames[0], scale or 1), signature)
                 elif animate is None:
                     _write_strip(job.target, frames, scale or 2, strip.factors, list(settings), signature)
                 else:
@@ -180,12 +181,6 @@ def _require_direction(name: str, model: str | None) -> None:
     if name not in known and not is_file and (model is None or model in list_assets("models")):
         hint = did_you_mean(name, known) or f" It has {', '.join(known)}."
         raise click.UsageError(f"{model or DEFAULT_MODEL} has no direction {name!r}, and there is no such file.{hint}")
-
-
-def _write_one(target: Path, frame: "Tensor", scale: int, recipe: Mapping[str, Any] | None) -> None:
-    from ddim_edit.images import enlarge, write
-
-    write(target, enlarge(frame, scale), recipe)
 
 
 def _write_strip(

@@ -13,11 +13,12 @@ PACKAGES = (
 )
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     return [OptionGroup("Options", [json_option()])]
 
 
-@command("Tools", 5, _groups, "ddim-edit env")
+@command("Tools", 5, option_groups, "ddim-edit env")
 def env(as_json: bool) -> None:
     """Print the versions and devices that results depend on."""
     import platform

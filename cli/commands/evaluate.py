@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ddim_edit.evaluation import EvaluationRow, EvaluationSetting, RoundTrip
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit import SOLVER_ENTRIES
     from ddim_edit.evaluation import BASELINES, DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
 
@@ -98,7 +99,7 @@ def parse_solver(text: str) -> str:
 @command(
     "Evaluate",
     1,
-    _groups,
+    option_groups,
     "ddim-edit evaluate faces/ -o out/ --steps 10,20,50 --solvers dpm2m,ddim --against diffusers",
 )
 def evaluate(

@@ -11,7 +11,8 @@ from ..options import folder_option, inputs_argument, overwrite_option, session_
 from ..session import Session
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.latents.exchange import FORMATS
 
     meanings = "; ".join(f"{name}: {each.help}" for name, each in FORMATS.items())
@@ -34,7 +35,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Files of other programs",
     1,
-    _groups,
+    option_groups,
     "ddim-edit export latents/ --to npy -o arrays/",
     "ddim-edit export latents/ --to comfy --model ./stable-diffusion -o ComfyUI/input/",
 )

@@ -27,7 +27,8 @@ INVERTING = (
 """Options that say how to invert, which latents of a store are already."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.directions import ESTIMATORS
 
     meanings = "; ".join(f"{name}: {entry.help}" for name, entry in ESTIMATORS.items())
@@ -57,7 +58,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Directions",
     1,
-    _groups,
+    option_groups,
     "ddim-edit fit smile --with smiling/ --without serious/ -o smile.direction.safetensors",
     'ddim-edit fit old --images faces/ --labels faces.csv --column age --positive ">=55" -o old.direction.safetensors',
 )

@@ -26,7 +26,8 @@ USUAL_SPREAD = 0.1
 """How far mean and std of an x_T may be from those of noise without a warning."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.latents.exchange import FORMATS
 
     return [
@@ -59,7 +60,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Files of other programs",
     2,
-    _groups,
+    option_groups,
     "ddim-edit import arrays/portrait.npy --like latents/ -o back/",
     "ddim-edit import unsampled.latent --model ./stable-diffusion --solver ddim -o back/",
 )

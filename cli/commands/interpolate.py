@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ddim_edit import Latent, Latents
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.images import animation_suffixes, still_suffixes
     from ddim_edit.latents.interpolation import INTERPOLATION_ENTRIES
 
@@ -100,7 +101,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Edit and create",
     1,
-    _groups,
+    option_groups,
     "ddim-edit interpolate a.png b.png -o a-to-b.webp --frames 25",
     "ddim-edit interpolate a.png b.png c.png d.png -o sheet.png --sheet 7x7",
 )
@@ -137,6 +138,8 @@ def interpolate(
         find_animation_format(output)  # refuses a format whose package is not installed, before hours of work
 
     # This imports torch, and so only once the arguments are known to be right.
+    from ddim_edit.images import sheet as draw_sheet
+    from ddim_edit.images import write, write_animation
     from ddim_edit.latents.image_recipes import InterpolationRecipe
 
     session.metadata = metadata
@@ -153,12 +156,13 @@ def interpolate(
     images = [_decode(session, row, scale) for row in rows]
     signature = session.recipe_json(recipe)
     if animated:
-        from ddim_edit.images import write_animation
-
         for note in write_animation(target, images[0], fps, signature):
             session.note(f"{target.name}: {note}")
+    elif still:
+        write(target, draw_sheet(images, gap=images[0].shape[-1] // 32), signature)
     else:
-        _write_stills(images, target, suffix, signature)
+        for number, frame in enumerate(images[0]):
+            write(target / f"frame-{number:04}{suffix}", frame, signature)
     session.emit({"inputs": [str(path) for path in inputs], "output": str(target)}, target)
 
 
@@ -188,16 +192,6 @@ def _decode(session: Session, latents: "Latents", scale: int) -> "Tensor":
     for batch in session.batches(different, "frames", len(different)):
         decoded.update(zip(batch, session.editor.decode(batch), strict=True))
     return enlarge(to_uint8(torch.stack([decoded[latent] for latent in latents])), scale)
-
-
-def _write_stills(rows: "Sequence[Tensor]", target: Path, suffix: str, recipe: Mapping[str, Any] | None) -> None:
-    from ddim_edit.images import sheet, write
-
-    if target.suffix:
-        write(target, sheet(rows, gap=rows[0].shape[-1] // 32), recipe)
-        return
-    for number, frame in enumerate(rows[0]):
-        write(target / f"frame-{number:04}{suffix}", frame, recipe)
 
 
 def _join(suffixes: "Sequence[str] | Mapping[str, Any]") -> str:

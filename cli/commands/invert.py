@@ -21,7 +21,8 @@ from ..session import Session
 from ..stores import STORE, StoreOptions, fill_store, store_group
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     return [
         OptionGroup("Output", [images_argument(), folder_option(), overwrite_option()]),
         *inversion_groups(),
@@ -34,7 +35,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Invert and decode",
     1,
-    _groups,
+    option_groups,
     "ddim-edit invert portrait.jpg -o latents/ --exact",
     "ddim-edit invert photos/ -o photos.latents --level 0.4T",
 )

@@ -14,7 +14,8 @@ from ..options import CropChoice, condition_group, crop_group, images_argument, 
 from ..session import Session
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     return [
         OptionGroup(
             "Integration",
@@ -45,7 +46,7 @@ def _groups() -> list[OptionGroup]:
     ]
 
 
-@command("Evaluate", 2, _groups, "ddim-edit likelihood portrait.jpg --steps 20 --probes 4")
+@command("Evaluate", 2, option_groups, "ddim-edit likelihood portrait.jpg --steps 20 --probes 4")
 def likelihood(
     images: Sequence[Path],
     steps: int,

@@ -10,11 +10,12 @@ from ..command import OptionGroup, command
 from ..options import json_option
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     return [OptionGroup("Options", [json_option()])]
 
 
-@command("Tools", 3, _groups, "ddim-edit models")
+@command("Tools", 3, option_groups, "ddim-edit models")
 def models(as_json: bool) -> None:
     """List the models that come with the package."""
     from ddim_edit import packaged_models

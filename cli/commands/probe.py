@@ -28,7 +28,8 @@ RANDOM_NUMBERS = 512
 """Length of the random projection of each image, that of a small feature vector."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.plots import plot_suffixes
 
     return [
@@ -69,7 +70,10 @@ def _groups() -> list[OptionGroup]:
 
 
 @command(
-    "Directions", 3, _groups, "ddim-edit probe --images faces/ --labels faces.csv --column female --plot curves.png"
+    "Directions",
+    3,
+    option_groups,
+    "ddim-edit probe --images faces/ --labels faces.csv --column female --plot curves.png",
 )
 def probe(
     labels: LabelOptions,

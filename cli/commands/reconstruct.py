@@ -28,7 +28,8 @@ ON_SHEET = 64
 """Images on the sheet at most; more would make it too large to look at."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     output = [images_argument(), folder_option(), *image_options(), overwrite_option()]
     return [OptionGroup("Output", output), *inversion_groups("check"), crop_group(), session_options()]
 
@@ -36,7 +37,7 @@ def _groups() -> list[OptionGroup]:
 @command(
     "Invert and decode",
     3,
-    _groups,
+    option_groups,
     "ddim-edit reconstruct portrait.jpg -o out/",
     "ddim-edit reconstruct portrait.jpg -o out/ --steps 50 --exact",
 )

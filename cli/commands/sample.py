@@ -32,7 +32,8 @@ CELL = 128
 """Pixels that an image on the sheet is wide at least."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     return [
         OptionGroup(
             "Output",
@@ -69,7 +70,7 @@ def _groups() -> list[OptionGroup]:
     ]
 
 
-@command("Edit and create", 3, _groups, "ddim-edit sample -n 8 --seed 0 --sheet -o samples/")
+@command("Edit and create", 3, option_groups, "ddim-edit sample -n 8 --seed 0 --sheet -o samples/")
 def sample(
     output: Path,
     suffix: str,

@@ -16,14 +16,15 @@ SHORT_RECIPE = ("model", "weights", "prediction", "dtype", "condition", "solver"
 """What is shown of the recipe that a store's latents share, whose list of times may be long."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     return [OptionGroup("Options", [click.Argument(["file"], type=FILE_OR_FOLDER)])]
 
 
 @command(
     "Tools",
     2,
-    _groups,
+    option_groups,
     "ddim-edit show out/portrait.png",
     "ddim-edit show portrait.latent.safetensors",
     "ddim-edit show model-100.pt",

@@ -26,7 +26,8 @@ SECTIONS = {
 """Titles under which the fields of `Settings` stand."""
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.training import NETWORKS, PREDICTIONS, SCHEDULES, FreshNetwork, Settings
 
     settings = {each.name: _setting_option(each) for each in fields(Settings) if each.name != "origin"}
@@ -128,7 +129,7 @@ def _combine_origin(source: str | None, **fresh: str | None) -> dict[str, str]:
 @command(
     "Tools",
     4,
-    _groups,
+    option_groups,
     "ddim-edit train faces/ -o my-model --network faces64 --flip",
     "ddim-edit train portraits/ -o tuned --from faces64 --steps 2000 --lr 5e-5",
     "accelerate launch -m ddim_edit train faces/ -o my-model --precision bf16",

@@ -21,7 +21,8 @@ from ..session import Session
 from ..types import ModelName
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     to = Option(
         "--to",
         required=True,
@@ -33,7 +34,9 @@ def _groups() -> list[OptionGroup]:
     return [OptionGroup("Output", output), *inversion_groups("check", "level"), crop_group(), session_options()]
 
 
-@command("Edit and create", 4, _groups, "ddim-edit translate photos/ --model ./photos64 --to ./paintings64 -o out/")
+@command(
+    "Edit and create", 4, option_groups, "ddim-edit translate photos/ --model ./photos64 --to ./paintings64 -o out/"
+)
 def translate(
     images: Sequence[Path],
     to: str,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ddim_edit import Editor
 
 
-def _groups() -> list[OptionGroup]:
+def option_groups() -> list[OptionGroup]:
+    """Return the options of the command."""
     from ddim_edit.ui import PORT
 
     return [
@@ -41,7 +42,7 @@ def _groups() -> list[OptionGroup]:
     ]
 
 
-@command("Tools", 1, _groups, "ddim-edit ui")
+@command("Tools", 1, option_groups, "ddim-edit ui")
 def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -> None:
     """Open the page in the browser. There you load a photo, move its attributes, interpolate and sample.
 

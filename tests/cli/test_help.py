@@ -42,6 +42,7 @@ WRONG = [
     [*INVERT, "--level", "0"],
     [*INVERT, "--size", "512x"],
     [*INVERT, "--class", "-1"],
+    [*INVERT, "--prompt", "a cat", "--model", "faces64"],
     [*INVERT, "--refine-codec", "magic"],
     [*INVERT, "--steps", "0"],
     [*INVERT, "--tol", "0"],

@@ -55,7 +55,7 @@ def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_
         pictures[0]: "there is no recipe in this image",
         tmp_path / "text.png": "this is not a PNG",
         missing: "No such file",
-        folder: "config.json, was given none",
+        folder: "config.json: cannot read",
         tmp_path / "missing.latent.safetensors": "no such file",
     }.items():
         outcome = run("show", file)
