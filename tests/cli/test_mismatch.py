@@ -127,8 +127,8 @@ def test_a_folder_without_latents(run: Run, pictures: list[Path], tmp_path: Path
     ("options", "words"),
     [
         (["--model", "nosuchmodel"], "one of faces64"),
-        (["--device", "tpu"], "a device of this machine"),
-        (["--device", "cpu:x"], "a device of this machine"),
+        (["--device", "tpu"], "This machine has no device tpu"),
+        (["--device", "cpu:x"], "This machine has no device cpu:x"),
     ],
     ids=str,
 )

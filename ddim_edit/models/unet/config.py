@@ -133,7 +133,8 @@ class UNetConfig:
             wanted = f"not begin with twice freq_shift {self.freq_shift}"
         else:
             return None
-        return f"block_out_channels {list(widths)} must {wanted}"
+        shown = ", ".join(map(str, widths[:8])) + (", ..." if len(widths) > 8 else "")
+        return f"block_out_channels [{shown}] must {wanted}"
 
     def _attended_widths(self) -> list[int]:
         kinds = (*self.down_block_types, *self.up_block_types[::-1])
