@@ -159,7 +159,12 @@ def latent_model() -> Model:
         (model_of(isotropic(1)), LikelihoodConfig(steps=0), ArgumentError, "at least 1 step"),
         (model_of(isotropic(1)), LikelihoodConfig(probes=1), ArgumentError, "at least 2 probes"),
         (model_of(isotropic(1)), LikelihoodConfig(start=1000), ArgumentError, "from a time in"),
-        (model_of(isotropic(1)), LikelihoodConfig(condition=Condition(label=1)), ArgumentError, "closed form is unconditional"),
+        (
+            model_of(isotropic(1)),
+            LikelihoodConfig(condition=Condition(label=1)),
+            ArgumentError,
+            "closed form is unconditional",
+        ),
     ],
 )
 def test_what_has_no_such_likelihood_is_refused(
