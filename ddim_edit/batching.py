@@ -1,5 +1,6 @@
 """Run images and latents through one model, in batches that fit in memory."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -147,7 +148,15 @@ class BatchRunner:
                     cache.update(zip(keys[index], values, strict=True))
             return rows  # type: ignore[return-value]  # nothing is absent any more
 
-        rows = list(chain.from_iterable(self.batches(read_batch, prepare_images(images, self.model.size, crop))))
+        digests: list[str] = []
+
+        def digested() -> Iterator[PreparedImage]:
+            for image in prepare_images(images, self.model.size, crop):
+                # Of the pixels, not the file: a copy that was saved again in another format is the same image.
+                digests.append(hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest())
+                yield image
+
+        rows = list(chain.from_iterable(self.batches(read_batch, digested())))
         if not rows:
             raise ArgumentError("There are no images. Pass a file, a folder or a tensor.")
         arrays = []
@@ -156,7 +165,7 @@ class BatchRunner:
             # A direction of x moves latents that stand at its level; one of h is applied along the whole trajectory.
             times = grid.times if space.times else grid.until(space.last).times
             at_level = replace(recipe, times=times, origin=replace(origin, level=str(level)))
-            arrays.append(LatentArray(values, at_level, space.times))
+            arrays.append(LatentArray(values, at_level, space.times, tuple(digests)))
         return arrays
 
     def _read_spaces(

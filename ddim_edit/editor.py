@@ -506,7 +506,7 @@ class Editor:
         (with_,) = self.latents_at(images_with, [level], config, crop=crop)
         (without,) = self.latents_at(images_without, [level], config, crop=crop)
         labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
-        both = with_._replace(values=torch.cat([with_.values, without.values]))
+        both = with_._replace(values=torch.cat([with_.values, without.values]), images=(*with_.images, *without.images))
         return fit_direction(name, both, labels, "mean")
 
     def analogy(

@@ -52,6 +52,10 @@ class MissingExtraError(DDIMEditError, ImportError):
         )
 
 
+class InputWarning(UserWarning):
+    """A warning about input that can be used, but whose result may not be what it seems."""
+
+
 class ImageError(DDIMEditError):
     """An image file that cannot be read, or an image that cannot be written."""
 

@@ -37,7 +37,9 @@ def option_groups() -> list[OptionGroup]:
             "Direction",
             [
                 click.Argument(["name"]),
-                Option("-o", "--output", required=True, type=FILE, metavar="FILE", help=f"Output file, *{DIRECTION}."),
+                Option(
+                    "-o", "--output", required=True, type=FILE, metavar="FILE", help=f"Output file, NAME{DIRECTION}."
+                ),
                 overwrite_option(),
                 Option(
                     "--estimator",

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ddim_edit.directions.groups import number_groups, split_folds
 
 Array = NDArray[np.float64]
 DTYPES = [np.float64, np.float32]
@@ -154,7 +157,14 @@ class BinaryDirection(ClassifierMixin, Hyperplane):  # type: ignore[misc]
 
 
 def fit_best(
-    model: Any, parameter: str, values: list[float], X: Array, y: NDArray[Any], cv: int, random_state: int | None
+    model: Any,
+    parameter: str,
+    values: list[float],
+    X: Array,
+    y: NDArray[Any],
+    groups: ArrayLike | None,
+    cv: int,
+    random_state: int | None,
 ) -> Any:
     """Return a scikit-learn model fitted with the regularisation that does best over shuffled folds.
 
@@ -166,15 +176,14 @@ def fit_best(
         values: candidates; ties, and samples too few for two folds, give the first.
         X: samples [n, d], or a precomputed Gram matrix [n, n].
         y: labels [n], of classes as 0 and 1.
+        groups: [n], which no fold divides; None where every sample is its own.
         cv: at most this many folds, fewer where a class has fewer samples.
         random_state: of the shuffle.
     """
-    if is_regressor(model):
-        kind, scoring, rarest = KFold, "neg_mean_squared_error", len(y)
-    else:
-        kind, scoring, rarest = StratifiedKFold, "roc_auc", int(np.bincount(y).min())
-    folds = min(cv, rarest)
-    if len(values) == 1 or folds < 2:
+    check_consistent_length(y, groups)
+    numbered = np.arange(len(y)) if groups is None else number_groups(np.asarray(groups).tolist())
+    splits = split_folds(y, numbered, cv, is_regressor(model), random_state) if len(values) > 1 else []
+    if not splits:
         return model.set_params(**{parameter: values[0]}).fit(X, y)
-    splitter = kind(folds, shuffle=True, random_state=random_state)
-    return GridSearchCV(model, {parameter: values}, scoring=scoring, cv=splitter).fit(X, y).best_estimator_
+    scoring = "neg_mean_squared_error" if is_regressor(model) else "roc_auc"
+    return GridSearchCV(model, {parameter: values}, scoring=scoring, cv=splits).fit(X, y).best_estimator_

@@ -81,5 +81,10 @@ def stored_latents(store: LatentStore, labels: Mapping[str, float]) -> tuple[Lat
     # As the recipe of `Editor.latents_at` at this level, so that images are inverted there alike.
     origin = LatentArrayOrigin(config["dequantise"], config["refine"], f"{store.recipe.times[-1]:g}")
     values = cast(torch.Tensor, PickedRows(store.x_rows, indices, tuple(store.shape)))
-    latents = LatentArray(values, replace(store.recipe, origin=origin))
+    sources = []
+    for index in map(int, indices):
+        location = store.locate(index)
+        record = store.shard(location.shard).record(location.row)
+        sources.append(str(record["origin"].get("source", f"row {index}")))
+    latents = LatentArray(values, replace(store.recipe, origin=origin), images=tuple(sources))
     return latents, np.array([labels[names[index]] for index in indices], dtype=np.float64)

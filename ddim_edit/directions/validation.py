@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.base import clone, is_regressor
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.utils.validation import has_fit_parameter
 
+from ddim_edit.directions.groups import Groups, are_trivial, count_units, group_labels, split_folds
 from ddim_edit.directions.linear_models import Array
 from ddim_edit.directions.registry import ESTIMATORS
 from ddim_edit.directions.streaming import BLOCK_SIZE, LatentRows, RowStream
@@ -27,7 +28,10 @@ class DirectionEstimator(Protocol):
     intercept_: float
 
     def fit(self, X: Any, y: Any) -> "DirectionEstimator":
-        """Fit to latents [n, d] and labels [n]."""
+        """Fit to latents [n, d] and labels [n].
+
+        An estimator that makes splits itself takes `groups` [n] too, which are given by name.
+        """
         ...
 
 
@@ -94,25 +98,29 @@ def _count_untied(values: Array) -> float:
     return float(n * (n - 1) - (counts * (counts - 1)).sum())
 
 
-def fit_in_memory(estimator: DirectionEstimator, X: Any, y: Array, validation: Validation) -> ValidatedFit:
-    """Fit to samples X [n, d] and labels y [n], and measure by cross-validation.
+def fit_in_memory(
+    estimator: DirectionEstimator, X: Any, y: Array, groups: Groups, validation: Validation
+) -> ValidatedFit:
+    """Fit to samples X [n, d] and labels y [n], and measure by cross-validation that divides no group.
 
     The regularisation is chosen once, on all samples, so that no fold pays for the choice again.
 
     Raises:
         DirectionError: samples that do not differ with the label.
     """
-    fitted = _fit(estimator, X, y)
+    fitted = _fit(estimator, X, y, groups)
     projections = X.astype(np.float64) @ fitted.direction_
     settled = fitted.settled() if hasattr(fitted, "settled") else clone(fitted)
-    return ValidatedFit(fitted, projections, _cross_validate(settled, X, y, validation))
+    return ValidatedFit(fitted, projections, _cross_validate(settled, X, y, groups, validation))
 
 
-def _fit(estimator: DirectionEstimator, samples: Any, y: Array) -> DirectionEstimator:
-    """Return a fitted copy; samples are [n, d], or a `RowStream`."""
-    copy = clone(estimator)
+def _fit(estimator: DirectionEstimator, samples: Any, y: Array, groups: Groups | None = None) -> DirectionEstimator:
+    """Return a fitted copy; samples are [n, d], or a `RowStream`, which is fitted without a choice by folds."""
+    copy: Any = clone(estimator)
     try:
-        return copy.fit_stream(samples, y) if isinstance(samples, RowStream) else copy.fit(samples, y)  # type: ignore[no-any-return]
+        if isinstance(samples, RowStream):
+            return copy.fit_stream(samples, y)  # type: ignore[no-any-return]
+        return fit_grouped(copy, samples, y, groups)  # type: ignore[no-any-return]
     except ArgumentError:  # a ValueError too, and says more than the sentence below
         raise
     except ValueError as error:  # as scikit-learn's estimators have it
@@ -121,34 +129,43 @@ def _fit(estimator: DirectionEstimator, samples: Any, y: Array) -> DirectionEsti
         ) from error
 
 
-def _count_rarest(y: Array, continuous: bool) -> int:
-    """Return how many folds could each hold out a sample of every kind."""
-    return len(y) // 2 if continuous else int(np.unique(y, return_counts=True)[1].min())
+def fit_grouped(estimator: Any, X: Any, y: Any, groups: Groups | None) -> Any:
+    """Fit an estimator, which gets the groups where they matter and it takes them."""
+    if groups is not None and not are_trivial(groups) and has_fit_parameter(estimator, "groups"):
+        return estimator.fit(X, y, groups=groups)
+    return estimator.fit(X, y)
 
 
-def _cross_validate(estimator: DirectionEstimator, X: Any, y: Array, validation: Validation) -> Scores:
+def _cross_validate(estimator: DirectionEstimator, X: Any, y: Array, groups: Groups, validation: Validation) -> Scores:
     continuous = is_regressor(estimator)
-    k = min(validation.folds, _count_rarest(y, continuous))
-    if k < 2:  # too few to hold any out
+    folds = min(validation.folds, len(np.unique(groups)) // 2) if continuous else validation.folds
+    splits = split_folds(y, groups, folds, continuous, validation.seed)
+    if not splits:  # too few to hold any out
         return NOT_MEASURED
-    splitter = (KFold if continuous else StratifiedKFold)(k, shuffle=True, random_state=validation.seed)
 
     def held_out_auc(labels: Array, train: Any, test: Any) -> float:
         try:
-            fitted = _fit(estimator, X[train], labels[train])
+            fitted = _fit(estimator, X[train], labels[train], groups[train])
         except DirectionError:  # what learns nothing from its samples knows nothing of others
             return 0.5
         return concordance(labels[test], X[test] @ fitted.direction_)
 
-    aucs = [held_out_auc(y, *split) for split in splitter.split(X, y)]
+    aucs = [held_out_auc(y, *split) for split in splits]
     rng = np.random.default_rng(validation.seed)
-    shuffles = [rng.permutation(y) for _ in range(validation.permutations)]
+    shuffles = [_shuffle(y, groups, rng) for _ in range(validation.permutations)]
     permuted_aucs = []
     for index, shuffled in enumerate(shuffles):
         # Folds are made anew for each shuffle, so that both classes are on both sides however few samples there are.
-        splits = list(splitter.split(X, shuffled))
-        permuted_aucs.append(held_out_auc(shuffled, *splits[index % k]))
-    return _summarize(aucs, permuted_aucs, k)
+        anew = split_folds(shuffled, groups, folds, continuous, validation.seed)
+        if anew:
+            permuted_aucs.append(held_out_auc(shuffled, *anew[index % len(anew)]))
+    return _summarize(aucs, permuted_aucs, len(splits))
+
+
+def _shuffle(y: Array, groups: Groups, rng: np.random.Generator) -> Array:
+    """Return labels in random order, by groups where each has one label: shuffled inside they would not be alike."""
+    by_group = group_labels(y, groups)
+    return rng.permutation(by_group)[groups] if (by_group[groups] == y).all() else rng.permutation(y)
 
 
 def _summarize(aucs: Sequence[float], permuted_aucs: Sequence[float], folds: int) -> Scores:
@@ -161,20 +178,26 @@ def _summarize(aucs: Sequence[float], permuted_aucs: Sequence[float], folds: int
 
 
 def fit_on_disk(
-    estimator: Any, rows: LatentRows, y: Array, validation: Validation, block_size: int = BLOCK_SIZE
+    estimator: Any,
+    rows: LatentRows,
+    y: Array,
+    groups: Groups,
+    validation: Validation,
+    block_size: int = BLOCK_SIZE,
 ) -> ValidatedFit:
     """Fit to rows on disk [n, ...] and labels y [n], and measure on a tenth that is held out.
 
     The regularisation that does best on one tenth, fitted to eight, is kept; what that learns from nine tenths is
-    measured on the last one; the direction itself is fitted to all rows. Where the rarer class has fewer than twenty
-    rows nothing is held out, and the strongest regularisation is taken. Rows are read block by block in some ten to a
-    few hundred passes; memory is three blocks, some numbers for each row and, except for a mean difference, 8 d^2
-    bytes.
+    measured on the last one; the direction itself is fitted to all rows. Tenths divide no group. Where the rarer class
+    has fewer than twenty groups nothing is held out, and the strongest regularisation is taken. Rows are read block by
+    block in some ten to a few hundred passes; memory is three blocks, some numbers for each row and, except for a mean
+    difference, 8 d^2 bytes.
 
     Args:
         estimator: one with `fit_stream`.
         rows: the latents.
         y: labels.
+        groups: of the rows.
         validation: how to measure.
         block_size: numbers in a block.
 
@@ -190,23 +213,23 @@ def fit_on_disk(
             f"numbers. Fit to fewer images, or choose one of {', '.join(fitting)}."
         )
     stream = RowStream(rows, estimator.standardize, block_size)
-    tenths = _assign_tenths(y, is_regressor(estimator), validation.seed)
+    tenths = _assign_tenths(y, groups, is_regressor(estimator), validation.seed)
     stream.use(tenths >= 2)
     chosen = _choose_regularization(estimator.candidates(), stream, y, tenths == 1)
     stream.use(tenths == 1)
-    scores = _measure_held_out(chosen, stream, y, tenths == 0, validation)
+    scores = _measure_held_out(chosen, stream, y, groups, tenths == 0, validation)
     stream.use(tenths == 0)
     fitted = _fit(chosen, stream, y)
     return ValidatedFit(fitted, stream.project(fitted.direction_[None])[:, 0], scores)
 
 
-def _assign_tenths(y: Array, continuous: bool, seed: int) -> NDArray[np.intp]:
+def _assign_tenths(y: Array, groups: Groups, continuous: bool, seed: int) -> NDArray[np.intp]:
     """Return the tenth of each row, classes in equal shares; the last one for all where one class is too small."""
     tenths = np.full(len(y), 9)
-    if _count_rarest(y, continuous) >= 20:  # so that every tenth has two of either class
-        splitter = (KFold if continuous else StratifiedKFold)(10, shuffle=True, random_state=seed)
-        for tenth, (_, held) in enumerate(splitter.split(np.empty((len(y), 0)), y)):
-            tenths[held] = tenth
+    units = count_units(y, groups, continuous)
+    if (units // 2 if continuous else units) >= 20:  # so that every tenth has two of either class
+        for tenth, split in enumerate(split_folds(y, groups, 10, continuous, seed)):
+            tenths[split.test] = tenth
     return tenths
 
 
@@ -226,12 +249,14 @@ def _choose_regularization(candidates: Sequence[Any], stream: RowStream, y: Arra
     return candidates[int(np.argmin(losses))]
 
 
-def _measure_held_out(estimator: Any, stream: RowStream, y: Array, held: Mask, validation: Validation) -> Scores:
+def _measure_held_out(
+    estimator: Any, stream: RowStream, y: Array, groups: Groups, held: Mask, validation: Validation
+) -> Scores:
     """Return scores on the rows held out, in as many pieces as there are folds; shuffled labels on all of them."""
     if validation.folds < 2 or not held.any():
         return NOT_MEASURED
     rng = np.random.default_rng(validation.seed)
-    shuffles = [rng.permutation(y) for _ in range(validation.permutations)]
+    shuffles = [_shuffle(y, groups, rng) for _ in range(validation.permutations)]
     directions, intercepts = [], []
     for labels in [y, *shuffles]:
         try:

@@ -1,6 +1,6 @@
 """Linear probes: how well a linear classifier reads an attribute from latents, and from how few labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.random_projection import GaussianRandomProjection
 
 from ddim_edit.directions import LogisticDirection
+from ddim_edit.directions.groups import Groups, are_trivial, find_groups, group_labels, row_digest
+from ddim_edit.directions.validation import fit_grouped
 from ddim_edit.errors import ArgumentError
 from ddim_edit.tables import plain_table
 
@@ -117,12 +119,14 @@ def probe(
     test_fraction: float = 0.25,
     seed: int = 0,
     estimator: Any = None,
+    groups: Sequence[Hashable] | Array | None = None,
 ) -> ProbeReport:
     """Fit linear probes on few and many labels, and score them on held-out images.
 
     A probe shows what a linear classifier can read, not everything that a representation holds.
 
-    One stratified split into training and test images serves every representation. Each draw orders the training images
+    One stratified split into training and test images serves every representation. It divides neither the copies of one
+    image, which are equal in all representations, nor the images of one group. Each draw orders the training images
     of each class at random, and its n images are the first of each class, in the proportions of the whole but at least
     one: larger sets contain smaller ones, and all representations see the same.
 
@@ -143,9 +147,12 @@ def probe(
         seed: of the split, the draws and the resamples.
         estimator: a scikit-learn classifier, cloned for each fit. It sees raw values: put a StandardScaler before it in
             a pipeline where it needs one. By default `LogisticDirection`.
+        groups: [n], for example the person in each image, or the `images` of a `LatentArray`; None for an image of no
+            known group.
 
     Raises:
-        ArgumentError: representations and labels that do not belong together, labels not of two values, or too few.
+        ArgumentError: representations, labels and groups that do not belong together, labels not of two values, one
+            image with both, or too few.
 
     References:
         Alain, Bengio, "Understanding Intermediate Layers Using Linear Classifier Probes", 2016, arXiv:1610.01644.
@@ -155,9 +162,11 @@ def probe(
     arrays = {name: _check_array(name, np.asarray(array), len(positive)) for name, array in representations.items()}
     if draws < 1:
         raise ArgumentError(f"There must be at least 1 draw, not {draws}. 10 are usual.")
-    train, test = _split(positive, test_fraction, seed)
+    digests = [row_digest(*(x[index] for x in arrays.values())) for index in range(len(positive))]
+    together = find_groups(np.asarray(labels), None, digests, groups)
+    train, test = _split(positive, together, test_fraction, seed)
     subsets = _draw_subsets(positive, train, _check_sizes(sizes, len(train)), draws, seed)
-    weights = _resample(positive[test], seed)
+    weights = _resample(positive[test], together[test], seed)
     model = LogisticDirection() if estimator is None else estimator
 
     rows = []
@@ -166,7 +175,7 @@ def probe(
             accuracies = []
             areas = []
             for subset in drawn:
-                fitted = clone(model).fit(x[subset], positive[subset].astype(int))
+                fitted = fit_grouped(clone(model), x[subset], positive[subset].astype(int), together[subset])
                 accuracies.append(weights @ (fitted.predict(x[test]) == positive[test]))
                 areas.append(roc_auc_score(positive[test], _decision(fitted, x[test])))
             # Column 0 is the score on the test set itself, the others are those on its resamples.
@@ -217,18 +226,20 @@ def _decision(fitted: Any, x: Array) -> Array:
     return scores
 
 
-def _resample(positive: NDArray[np.bool_], seed: int) -> Array:
+def _resample(positive: NDArray[np.bool_], groups: Groups, seed: int) -> Array:
     """Return weights [1 + resamples, m] of the m test images, which sum to a half within each class.
 
-    A product with the correctly classified images is then their balanced accuracy. Row 0 is the test set itself.
+    A product with the correctly classified images is then their balanced accuracy. Row 0 is the test set itself. Groups
+    are drawn as a whole: images of one person are no more evidence than the person is.
     """
     weights = np.ones((1 + RESAMPLES, len(positive)))
     random = np.random.default_rng([seed, 1])
     for members in (positive, ~positive):
-        m = int(members.sum())
-        # Drawing m of m with replacement gives multinomial counts.
-        weights[1:, members] = random.multinomial(m, np.full(m, 1 / m), RESAMPLES)
-        weights[:, members] /= 2 * m
+        _, numbers = np.unique(groups[members], return_inverse=True)
+        g = int(numbers.max()) + 1
+        # Drawing g of g with replacement gives multinomial counts.
+        weights[1:, members] = random.multinomial(g, np.full(g, 1 / g), RESAMPLES)[:, numbers]
+        weights[:, members] /= 2 * weights[:, members].sum(1, keepdims=True)
     return weights
 
 
@@ -248,24 +259,36 @@ def _draw_subsets(
     return subsets
 
 
-def _split(positive: NDArray[np.bool_], fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the indices of the training and the test images, sorted, with both classes in each."""
+def _split(
+    positive: NDArray[np.bool_], groups: Groups, fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the indices of the training and the test images, sorted, with both classes in each and no group divided.
+
+    The fraction is that of groups.
+    """
     if not 0 < fraction < 1:
         raise ArgumentError(f"The test fraction must be between 0 and 1, not {fraction}. A quarter is usual.")
+    what = "images" if are_trivial(groups) else "different images or groups"
+    ones, zeros = (len(np.unique(groups[members])) for members in (positive, ~positive))
     too_few = ArgumentError(
-        f"{int(positive.sum())} images of one class and {int((~positive).sum())} of the other are too few to train and"
-        " to test on both. Label more images."
+        f"{ones} {what} of one class and {zeros} of the other are too few to train and to test on both. Label more "
+        "images."
     )
+    kinds = group_labels(positive, groups)
+    # Groups of both classes may have one majority everywhere, or nearly, which nothing can be stratified by.
+    stratified = bool((kinds[groups] == positive).all()) or int(np.bincount(kinds, minlength=2).min()) > 1
     try:
-        train, test = train_test_split(
-            np.arange(len(positive)), test_size=fraction, stratify=positive, random_state=seed
+        _, held = train_test_split(
+            np.arange(len(kinds)), test_size=fraction, stratify=kinds if stratified else None, random_state=seed
         )
     except ValueError as error:  # scikit-learn's, for classes too small to be on both sides
         raise too_few from error
-    for side in (train, test):
+    inside = np.isin(groups, held)
+    sides = np.flatnonzero(~inside), np.flatnonzero(inside)
+    for side in sides:
         if positive[side].all() or not positive[side].any():
             raise too_few
-    return np.sort(train), np.sort(test)
+    return sides
 
 
 def _positive_class(labels: Array) -> NDArray[np.bool_]:

@@ -33,11 +33,13 @@ class LatentArray(NamedTuple):
         values: float32 [B, ...]: states [B, C, H, W], or bottlenecks [B, K, C, h, w] at K times.
         recipe: of the inversion, up to that level.
         times: of the bottlenecks; empty for states.
+        images: a digest of the pixels of each image, by which copies are known; empty where unknown.
     """
 
     values: Tensor
     recipe: Recipe
     times: tuple[float, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 def cache_key(recipe: Recipe, space: Space, origin: object) -> str:

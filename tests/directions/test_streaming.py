@@ -79,7 +79,7 @@ def test_streamed_fit_equals_fit_in_memory(estimator: Any, shape: tuple[int, int
     X, y = two_clouds(*shape)
     wanted = clone(estimator).fit(X, y)
     for block_size in (500, 100_000):
-        found = fit_on_disk(estimator, CountedRows(X), y.astype(float), NO_VALIDATION, block_size)
+        found = fit_on_disk(estimator, CountedRows(X), y.astype(float), np.arange(len(X)), NO_VALIDATION, block_size)
         direction = found.estimator.direction_
         assert direction @ wanted.direction_ > cosine
         assert np.linalg.norm(direction) == pytest.approx(1)
@@ -94,7 +94,7 @@ def test_only_whole_passes_in_blocks_are_read(kind: Any) -> None:
     """With the choice of a regularisation and the validation included."""
     X, y = two_clouds(400, 20)
     rows = CountedRows(X)
-    fit_on_disk(kind(), rows, y.astype(float), Validation(5, 2, 0), block_size=20 * 30)
+    fit_on_disk(kind(), rows, y.astype(float), np.arange(len(X)), Validation(5, 2, 0), block_size=20 * 30)
     assert max(rows.read) == 30
     assert rows.passes == round(rows.passes)
     assert rows.passes < 300
@@ -136,7 +136,9 @@ def test_streams_are_standardised_as_samples_in_memory(standardize: bool) -> Non
 def test_a_planted_direction_is_found_as_well_as_possible(kind: Any) -> None:
     n, d, shift = 4_000, 200, 1.5
     X, pushes, u = planted(n, d, np.tile([-0.5, 0.5], n // 2) * shift)
-    found = fit_on_disk(kind(), CountedRows(X), (pushes > 0).astype(float), Validation(5, 5, 0), block_size=2**14)
+    found = fit_on_disk(
+        kind(), CountedRows(X), (pushes > 0).astype(float), np.arange(len(X)), Validation(5, 5, 0), block_size=2**14
+    )
     best = shift / np.sqrt(shift**2 + 4 * d / n)
     assert found.estimator.direction_ @ u == pytest.approx(best, abs=0.02)
     # Nine tenths to learn from, one tenth, 400 rows, to be measured on.
@@ -149,7 +151,7 @@ def test_held_out_rows_are_never_learnt_from(kind: Any) -> None:
     """Noise in more dimensions than samples is told apart by heart, and held out by chance alone."""
     X = np.random.default_rng(0).standard_normal((400, 600))
     y = np.arange(400) % 2.0
-    scores = fit_on_disk(kind(), CountedRows(X), y, Validation(4, 30, 0), block_size=2**14).scores
+    scores = fit_on_disk(kind(), CountedRows(X), y, np.arange(len(X)), Validation(4, 30, 0), block_size=2**14).scores
     assert scores["auc"] == pytest.approx(0.5, abs=3 * 0.092)  # of 20 against 20
     assert scores["permuted_auc"] == pytest.approx(0.5, abs=3 * 0.092 / np.sqrt(30) + 0.02)
     assert scores["folds"] == 1
@@ -160,7 +162,7 @@ def test_the_regularisation_is_chosen_on_other_rows() -> None:
     noise, line = np.random.default_rng(3).standard_normal(600), X[:, 0]
     for y, alpha in ((noise, 1e4), (line, 1e-3)):
         estimator = RidgeDirection([1e-3, 1.0, 1e4])
-        found = fit_on_disk(estimator, CountedRows(X), y, NO_VALIDATION, block_size=2**12)
+        found = fit_on_disk(estimator, CountedRows(X), y, np.arange(len(X)), NO_VALIDATION, block_size=2**12)
         assert found.estimator.direction_ @ RidgeDirection([alpha]).fit(X, y).direction_ > 1 - 1e-6
 
 
@@ -168,7 +170,7 @@ def test_a_rare_class_gets_the_strongest_regularisation_and_no_score() -> None:
     X, _ = two_clouds(200, 20)
     y = (np.arange(200) < 7).astype(float)
     estimator = LogisticDirection([10.0, 0.1])
-    found = fit_on_disk(estimator, CountedRows(X), y, Validation(5, 5, 0), block_size=2**10)
+    found = fit_on_disk(estimator, CountedRows(X), y, np.arange(len(X)), Validation(5, 5, 0), block_size=2**10)
     assert found.estimator.direction_ @ LogisticDirection([0.1], tol=1e-9).fit(X, y).direction_ > 0.999
     assert found.scores["auc"] is None
     assert found.scores["folds"] == 0

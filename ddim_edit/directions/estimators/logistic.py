@@ -63,14 +63,14 @@ class LogisticDirection(BinaryDirection):
         self.tol = tol
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to samples X [n, d] and labels y [n] of two kinds."""
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Fit to samples X [n, d] and labels y [n] of two kinds; no fold divides one of the groups [n]."""
         X, y = self._validate(X, y)
         rows, units = standardize_samples(X, self.standardize)
         z, to_rows = sample_coordinates(rows)
         # tol is of the mean loss, whose gradient rows of length 1 keep small: scikit-learn's 1e-4 would stop too early.
         model = LogisticRegression(tol=self.tol, max_iter=10_000, class_weight="balanced")
-        model = fit_best(model, "C", self.strongest_first(self.Cs), z, y, self.cv, self.random_state)
+        model = fit_best(model, "C", self.strongest_first(self.Cs), z, y, groups, self.cv, self.random_state)
         self.C_ = model.C
         self._set_hyperplane(*units.unscale(to_rows(model.coef_[0]), model.intercept_[0]))
         return self

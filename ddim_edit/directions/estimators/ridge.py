@@ -59,8 +59,8 @@ class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
         """Return regularisations with the strongest, the largest, first."""
         return sorted(values)[::-1]
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to samples X [n, d] and labels y [n]."""
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Fit to samples X [n, d] and labels y [n]; no fold divides one of the groups [n]."""
         rows, labels = validate_data(self, X, y, dtype=DTYPES, y_numeric=True, ensure_min_samples=2)
         labels = labels.astype(np.float64)
         rows, units = standardize_samples(rows, self.standardize)
@@ -69,7 +69,7 @@ class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
         model = KernelRidge(kernel="precomputed") if wide else Ridge(fit_intercept=False)
         samples = rows @ rows.T if wide else rows
         alphas = self.strongest_first(self.alphas)
-        model = fit_best(model, "alpha", alphas, samples, labels - self.mean_label_, self.cv, self.random_state)
+        model = fit_best(model, "alpha", alphas, samples, labels - self.mean_label_, groups, self.cv, self.random_state)
         self.alpha_ = model.alpha
         weights = rows.T @ model.dual_coef_ if wide else model.coef_
         self.slope_ = self._set_hyperplane(*units.unscale(weights, 0.0))

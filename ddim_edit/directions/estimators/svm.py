@@ -55,12 +55,14 @@ class SVMDirection(BinaryDirection):
         self.tol = tol
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to samples X [n, d] and labels y [n] of two kinds."""
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Fit to samples X [n, d] and labels y [n] of two kinds; no fold divides one of the groups [n]."""
         X, y = self._validate(X, y)
         rows, units = standardize_samples(X, self.standardize)
         model = SVC(kernel="precomputed", tol=self.tol, class_weight="balanced")
-        model = fit_best(model, "C", self.strongest_first(self.Cs), rows @ rows.T, y, self.cv, self.random_state)
+        model = fit_best(
+            model, "C", self.strongest_first(self.Cs), rows @ rows.T, y, groups, self.cv, self.random_state
+        )
         self.C_ = model.C
         weights = rows[model.support_].T @ model.dual_coef_[0]
         self._set_hyperplane(*units.unscale(weights, model.intercept_[0]))
