@@ -52,7 +52,7 @@ def test_each_latent_gets_its_own_row_of_everything() -> None:
 
 
 def test_one_state_leaves_no_delta_and_no_check_no_error() -> None:
-    found = inversion(randn(1))._replace(trip=None)
+    found = inversion(randn(1))._replace(check=None)
     (latent,) = InversionBatch(randn(1), found, None).latents([recipe(0)])
     assert latent.delta is None
     assert not {"error", "rounds"} & set(latent.report)
