@@ -1,5 +1,6 @@
 """`ddim-edit fit`."""
 
+import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,6 @@ def _read_store(
     """Return the latents of a store whose images have a label, and these; warn about labels without a latent."""
     from ddim_edit import LatentStore
     from ddim_edit.directions import stored_latents
-    from ddim_edit.directions.label_tables import normalize
 
     assert labels.latents is not None
     store = LatentStore(labels.latents)
@@ -121,5 +121,9 @@ def _read_store(
     if not labelled.groups:
         return latents, values, None
     group_of = dict(zip(names, labelled.groups, strict=True))
-    known = [group_of[name] for name in map(normalize, store.names) if name in group_of]
+    known = []
+    for name in store.names:
+        name = unicodedata.normalize("NFC", name.strip())  # as names are compared
+        if name in group_of:
+            known.append(group_of[name])
     return latents, values, known
