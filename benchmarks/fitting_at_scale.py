@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ddim_edit import LatentArray, Recipe, fit_direction, hardware, principal_directions
 
-RECIPE = Recipe("synthetic", "0" * 64, {"T": 1000}, "epsilon", "float32", "dpm2m", "karras:9", (1.0, 1000.0))
+RECIPE = Recipe("synthetic", {}, {"T": 1000}, "epsilon", "float32", "dpm2m", "karras:9", (1.0, 1000.0))
 GAP = 2.0
 """Between the classes, in deviations of the noise across the best plane: the AUC is at most 0.921."""
 COLUMNS = {

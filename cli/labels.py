@@ -1,9 +1,10 @@
 """Labelled images for `fit` and `probe`: the options that say which image has which label, and how they are read."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ddim_edit.directions.labels import LabelledImages
     from ddim_edit.images import InputImage
 
+SHOWN = 5
+"""Names that a message lists."""
+
 
 @dataclass(frozen=True)
 class LabelOptions:
@@ -29,6 +33,7 @@ class LabelOptions:
         images: folder of the images that the CSV names.
         csv, column: the CSV, and its column with the labels.
         positive, negative: conditions on the column.
+        group: the column of groups that no split divides, or "folder".
         with_, without: folders of images with and without the attribute.
         cache: folder that keeps latents.
         latents: store of the latents, in place of `images`.
@@ -39,6 +44,7 @@ class LabelOptions:
     column: str | None
     positive: str | None
     negative: str | None
+    group: str | None
     with_: Path | None
     without: Path | None
     cache: Path | None
@@ -66,11 +72,27 @@ class LabelOptions:
         from ddim_edit.directions import labels
 
         if self.with_ and self.without:
-            return labels.from_folders(self.with_, self.without)
+            return labels.from_folders(self.with_, self.without, self.group)
         assert self.csv is not None
         assert self.column is not None
         assert self.images is not None
-        return labels.read_csv(self.csv, self.column, self.images, self.positive, self.negative)
+        return labels.read_csv(self.csv, self.column, self.images, self.positive, self.negative, self.group)
+
+    def read_for(self, names: "Iterable[str]") -> "LabelledImages":
+        """Return labels of images that are inverted already, by the names of these."""
+        from ddim_edit.directions import labels
+
+        assert self.csv is not None
+        assert self.column is not None
+        return labels.read_names(self.csv, self.column, self.positive, self.negative, self.group, names)
+
+
+class ImagesWithLabels(NamedTuple):
+    """Images that could be read, each content once, with their labels [n] and, if asked for, their groups."""
+
+    images: "list[InputImage]"
+    labels: "NDArray[Any]"
+    groups: "list[Hashable] | None"
 
 
 def label_group(store: bool) -> OptionGroup:
@@ -87,12 +109,17 @@ def label_group(store: bool) -> OptionGroup:
             argument="csv",
             type=FILE,
             metavar="CSV",
-            help="CSV file with a column `file` and columns of labels.",
+            help="Table with a column of files and columns of labels: CSV, or the text file of CelebA.",
         ),
         Option("--column", metavar="NAME", help="Column with the labels."),
         Option("--positive", metavar="CONDITION", help=f"Labels that count as the attribute: {condition}."),
         Option(
             "--negative", metavar="CONDITION", help="Labels that count as its absence, alike. [default: all others]"
+        ),
+        Option(
+            "--group",
+            metavar="COLUMN",
+            help="Column of groups that no split divides, such as the person in an image; 'folder' for a folder each.",
         ),
         Option("--with", argument="with_", type=FOLDER, metavar="DIR", help="Folder of images with the attribute."),
         Option("--without", type=FOLDER, metavar="DIR", help="Folder of images without it."),
@@ -118,16 +145,48 @@ def refuse_typed(names: Sequence[str], reason: str) -> None:
             raise click.UsageError(f"{each.opts[-1]} {reason}")
 
 
-def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> "tuple[list[InputImage], NDArray[Any]]":
-    """Return the images that can be read, with their labels; the others fail."""
+def tell(session: Session, labelled: "LabelledImages") -> None:
+    """Print how many images have which label, what was left out, and what to look at."""
+    for text in labelled.warnings:
+        session.warn(text)
+    for text in labelled.notes:
+        session.note(text)
+
+
+def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> ImagesWithLabels:
+    """Return the images that can be read; the others fail, and copies of one image count once.
+
+    Raises:
+        ArgumentError: copies of one image with different labels.
+    """
+    from ddim_edit.errors import ArgumentError
+
     labelled = labels.read()
+    tell(session, labelled)
     images: list[InputImage] = []
     kept: list[int] = []
-    for index, (_, image) in enumerate(read_images(session, labelled.files, crop, with_notes=False)):
-        if image is not None:
-            images.append(image)
-            kept.append(index)
-    return images, labelled.labels[kept]
+    first_of: dict[str, int] = {}
+    copies: list[str] = []
+    for index, (file, image) in enumerate(read_images(session, labelled.files, crop, with_notes=False)):
+        if image is None:
+            continue
+        first = first_of.setdefault(hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest(), index)
+        if first != index:
+            one, other = labelled.labels[first], labelled.labels[index]
+            if one != other:
+                raise ArgumentError(
+                    f"{labelled.files[first]} and {file} are the same image, but one has the label {one:g} and the "
+                    f"other {other:g}. Correct one, or leave both out."
+                )
+            copies.append(f"{file.name} of {labelled.files[first].name}")
+            continue
+        images.append(image)
+        kept.append(index)
+    if copies:
+        shown = ", ".join(copies[:SHOWN]) + (f" and {len(copies) - SHOWN} more" if len(copies) > SHOWN else "")
+        session.warn(f"{len(copies)} of {len(labelled)} images are copies of others and count once: {shown}")
+    groups = [labelled.groups[index] for index in kept] if labelled.groups else None
+    return ImagesWithLabels(images, labelled.labels[kept], groups)
 
 
 def invert_to_levels(

@@ -2,13 +2,15 @@
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from ddim_edit.errors import DDIMEditError
+from ddim_edit.errors import DDIMEditError, InputWarning
 
 from .command import ENVIRONMENT
 from .config import read_config
@@ -53,7 +55,19 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 something failed, 2 wrong use, 130 interrupted."""
-    sys.exit(_run(arguments))
+    with warnings.catch_warnings():
+        # What the library warns of is told as the program tells its own warnings.
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = partial(_print_warning, warnings.showwarning)
+        status = _run(arguments)
+    sys.exit(status)
+
+
+def _print_warning(default: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    if issubclass(category, InputWarning):
+        click.echo(f"warning: {message}", err=True)
+    else:
+        default(message, category, *place)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -31,6 +31,7 @@ from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
+from ddim_edit.models.identity import find_difference
 from ddim_edit.models.model import Model
 
 Chunk = TypeVar("Chunk")
@@ -256,7 +257,7 @@ class BatchRunner:
         model = self.model
         return Recipe(
             model=model.name,
-            weights=model.weights,
+            components=model.components,
             schedule=model.schedule.description,
             prediction=model.prediction,
             dtype=model.dtype,
@@ -267,7 +268,7 @@ class BatchRunner:
         )
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
-        """Refuse a latent of another model, weights, schedule or dtype; with `force`, only one that does not fit.
+        """Refuse a latent of another model, schedule or dtype; with `force`, only one that does not fit.
 
         Raises:
             LatentMismatchError: it belongs to another model, or has another shape.
@@ -276,15 +277,22 @@ class BatchRunner:
         model = self.model
         recipe = latent.recipe
         if not force:
-            mine = f"{model.name} (weights {model.weights[:8]}, {model.dtype})"
-            theirs = f"{recipe.model} (weights {recipe.weights[:8]}, {recipe.dtype})"
-            if (recipe.model, recipe.weights, recipe.dtype) != (model.name, model.weights, model.dtype):
-                raise LatentMismatchError(f"The latent is of {theirs}, not of {mine}. Load that model, or force it.")
             if (recipe.prediction, dict(recipe.schedule)) != (model.prediction, dict(model.schedule.description)):
                 raise LatentMismatchError(
                     f"The latent was made with {recipe.prediction} and {dict(recipe.schedule)}, but {model.name} has "
                     f"{model.prediction} and {dict(model.schedule.description)}. "
                     "Restore its scheduler_config.json, or force it."
+                )
+            made_with = find_difference(model.components, recipe.components)
+            if made_with is not None:
+                raise LatentMismatchError(
+                    f"The latent is of {recipe.model} and was made with {made_with} than {model.name} has. Load the "
+                    "model that it was made with, or decode it all the same with --force (force=True)."
+                )
+            if recipe.dtype != model.dtype:
+                raise LatentMismatchError(
+                    f"The latent was made in {recipe.dtype}, and {model.name} is loaded in {model.dtype}. Load it with "
+                    f"--dtype {recipe.dtype}, or decode it all the same with --force (force=True)."
                 )
         if tuple(latent.x.shape) != model.shape:
             raise LatentMismatchError(

@@ -584,7 +584,7 @@ class Editor:
         return to.decode(moved)
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
-        """Refuse a latent of another model, weights, schedule or dtype; with `force`, only one that does not fit.
+        """Refuse a latent of another model, schedule or dtype; with `force`, only one that does not fit.
 
         Raises:
             LatentMismatchError: it belongs to another model, or has another shape.

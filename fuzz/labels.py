@@ -7,7 +7,9 @@ from pathlib import Path
 import atheris
 import torch  # noqa: F401 - before anything is instrumented, which would take minutes for torch
 
-with atheris.instrument_imports(include=["ddim_edit.directions.labels", "ddim_edit.errors"]):
+with atheris.instrument_imports(
+    include=["ddim_edit.directions.labels", "ddim_edit.directions.label_tables", "ddim_edit.errors"]
+):
     from ddim_edit.directions.labels import read_csv, read_names
     from ddim_edit.errors import DDIMEditError
 

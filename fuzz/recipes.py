@@ -11,7 +11,7 @@ with atheris.instrument_imports(include=["ddim_edit"]):
     from ddim_edit.latents.provenance import Recipe
 
 NAMES = (
-    *("model", "weights", "schedule", "prediction", "dtype", "solver", "grid", "times", "condition", "dequantise"),
+    *("model", "components", "schedule", "prediction", "dtype", "solver", "grid", "times", "condition", "dequantise"),
     *("origin", "format", "T", "prompt", "label", "guidance_scale", "kind"),
 )
 

@@ -1,6 +1,7 @@
 """`ddim-edit fit`."""
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import click
 
 from ..command import Option, OptionGroup, command
 from ..files import claim
-from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed
+from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed, tell
 from ..options import FILE, CropChoice, config_groups, crop_group, level_option, overwrite_option, session_options
 from ..session import Session
 from ..types import DIRECTION
@@ -89,11 +90,11 @@ def fit(
 
     target = claim(output, frozenset(), overwrite)
     if labels.latents:
-        latents, values = _read_store(session, labels)
+        latents, values, groups = _read_store(session, labels)
     else:
-        images, values = read_labelled(session, labels, crop)
+        images, values, groups = read_labelled(session, labels, crop)
         (latents,) = invert_to_levels(session, images, [level], config, labels.cache)
-    direction = fit_direction(name, latents, values, estimator)
+    direction = fit_direction(name, latents, values, estimator, groups=groups)
     direction.save(target)
     summary = direction.summary()
     session.emit({"output": str(target), **summary}, target)
@@ -101,18 +102,28 @@ def fit(
     session.finish()
 
 
-def _read_store(session: Session, labels: LabelOptions) -> "tuple[LatentArray, NDArray[Any]]":
+def _read_store(
+    session: Session, labels: LabelOptions
+) -> "tuple[LatentArray, NDArray[Any], Sequence[Hashable] | None]":
     """Return the latents of a store whose images have a label, and these; warn about labels without a latent."""
     from ddim_edit import LatentStore
-    from ddim_edit.directions import labels as readers
     from ddim_edit.directions import stored_latents
 
     assert labels.latents is not None
-    assert labels.csv is not None
-    assert labels.column is not None
-    named = readers.read_names(labels.csv, labels.column, labels.positive, labels.negative)
-    latents, values = stored_latents(LatentStore(labels.latents), named)
-    missing = len(named) - len(values)
+    store = LatentStore(labels.latents)
+    labelled = labels.read_for(store.names)
+    tell(session, labelled)
+    names = [file.as_posix() for file in labelled.files]
+    latents, values = stored_latents(store, dict(zip(names, labelled.labels.tolist(), strict=True)))
+    missing = len(labelled) - len(values)
     if missing:
-        session.warn(f"{missing} of {len(named)} labelled images have no latent in {labels.latents.name}")
-    return latents, values
+        session.warn(f"{missing} of {len(labelled)} labelled images have no latent in {labels.latents.name}")
+    if not labelled.groups:
+        return latents, values, None
+    group_of = dict(zip(names, labelled.groups, strict=True))
+    known = []
+    for name in store.names:
+        name = unicodedata.normalize("NFC", name.strip())  # as names are compared
+        if name in group_of:
+            known.append(group_of[name])
+    return latents, values, known

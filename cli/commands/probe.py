@@ -107,13 +107,13 @@ def probe(
 
     session.metadata = metadata
     target = None if plot is None else claim(plot, frozenset(), overwrite)
-    images, values = read_labelled(session, labels, crop)
+    images, values, groups = read_labelled(session, labels, crop)
     latents = invert_to_levels(session, images, levels, config, labels.cache)
     pixels = torch.stack([image.tensor for image in images]).flatten(1).float().numpy()
     columns = {"pixels": pixels, "random projection": random_projection(pixels, RANDOM_NUMBERS, seed)}
     for level, array in zip(levels, latents, strict=True):
         columns[level] = array.values.flatten(1).numpy()
-    report = run_probes(columns, values, sizes, draws, seed=seed)
+    report = run_probes(columns, values, sizes, draws, seed=seed, groups=groups)
     click.echo(json.dumps(report.as_json(), sort_keys=True) if session.as_json else report.table())
     if target is not None:
         from ddim_edit.latents.image_recipes import ProbeRecipe

@@ -12,7 +12,7 @@ from ..options import FILE_OR_FOLDER
 from ..stores import is_store
 from ..types import DIRECTION
 
-SHORT_RECIPE = ("model", "weights", "prediction", "dtype", "condition", "solver", "grid")
+SHORT_RECIPE = ("model", "components", "prediction", "dtype", "condition", "solver", "grid")
 """What is shown of the recipe that a store's latents share, whose list of times may be long."""
 
 
@@ -97,7 +97,7 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
         "pictures": list(model.size),
         "prediction": model.prediction,
         "schedule": dict(model.schedule.description),
-        "weights": model.weights,
+        "components": dict(model.components),
         "x0": list(model.shape),
     }
 

@@ -16,12 +16,13 @@ from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import parse_level
+from ddim_edit.models.identity import find_difference
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".direction.safetensors"
-COMPATIBLE = ("model", "weights", "schedule", "prediction", "condition", "times")
+COMPATIBLE = ("components", "schedule", "prediction", "condition", "times")
 """What a latent's recipe must share with a direction's. Solver and dtype may differ: they move latents too little.
 
 Of the times only those above 0 count: dequantisation adds the noise of the first level, so decoding goes one step
@@ -143,7 +144,12 @@ class Direction:
         Raises:
             DirectionMismatchError: another model, level or grid; the message names both.
         """
-        for name in COMPATIBLE:
+        if made_with := find_difference(recipe.components, self.recipe.components):
+            raise DirectionMismatchError(
+                f"The direction {self.name} was fitted to latents of {self.recipe.model}, which has {made_with} than "
+                f"{recipe.model}. Fit it again, or load the model that it was fitted to."
+            )
+        for name in COMPATIBLE[1:]:
             if _compared(name, self.recipe) != _compared(name, recipe):
                 raise DirectionMismatchError(
                     f"The direction {self.name} was fitted to latents of {_describe(name, self.recipe)}, not of "
@@ -227,7 +233,7 @@ def _describe(name: str, recipe: Recipe) -> str:
     if name == "times":
         return f"level {value[-1]:g} on a grid {recipe.grid} of {len(value) - 1} steps up to there"
     text = json.dumps(value) if isinstance(value, Mapping) else str(value)
-    return f"{name} {text[:12] if name == 'weights' else text}"
+    return f"{name} {text}"
 
 
 def to_unit(vector: Tensor) -> Tensor:

@@ -170,10 +170,9 @@ def _warn_of_few(labels: Array, groups: Groups, continuous: bool) -> None:
     if units >= FEW:
         return
     counted = "images" if are_trivial(groups) else "different images or groups"
-    deviation = math.sqrt((2 * units + 1) / (12 * units**2))
     warnings.warn(
-        f"{'The fit has' if continuous else 'The smaller class has'} only {units} {counted}. By chance alone an AUC of "
-        f"so few lies {deviation:.2f} from 0.5. Label at least {FEW}{'' if continuous else ' of each class'}.",
+        f"{'The fit has' if continuous else 'The smaller class has'} only {units} {counted}. An AUC of so few tells "
+        f"little. Label at least {FEW}{'' if continuous else ' of each class'}.",
         InputWarning,
         stacklevel=3,
     )

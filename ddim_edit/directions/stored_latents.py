@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ddim_edit.directions.label_tables import normalize
 from ddim_edit.directions.streaming import LatentRows
 from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.latents.cache import LatentArray
@@ -55,13 +56,14 @@ def stored_latents(store: LatentStore, labels: Mapping[str, float]) -> tuple[Lat
 
     Args:
         store: of latents that were inverted alike.
-        labels: by the names that the store has for its images; others are ignored.
+        labels: by the names that the store has for its images, in any form of Unicode; others are ignored.
 
     Raises:
         ArgumentError: a store with none of these images, or of latents of two states.
         LatentError: a store without latents or settings.
     """
-    names = list(store.names)
+    names = list(map(normalize, store.names))
+    labels = {normalize(name): label for name, label in labels.items()}
     indices = np.array([index for index, name in enumerate(names) if name in labels], dtype=np.intp)
     if not len(indices):
         known = f"calls its first image {names[0]!r}" if names else "has no latent"

@@ -102,12 +102,15 @@ def _require_model(layout: StoreFiles, job: FillJob) -> None:
     kept = read_settings(layout.model)
     if kept is None or layout.is_empty:
         return
-    asked: dict[str, Any] = {"name": _model_name(job.model or DEFAULT_MODEL)}
+    asked: dict[str, Any] = {}
     if job.dtype != "auto":
         asked["dtype"] = dtype_name(job.dtype)
     if job.size is not None:
         asked["size"] = list(job.size)
     require_settings(layout.model, kept, asked)
+    if kept.get("name") != _model_name(job.model or DEFAULT_MODEL):
+        # Under another name it may still be the same model, which only its contents tell.
+        _ = Worker(job).editor
 
 
 def _model_name(model: str) -> str:

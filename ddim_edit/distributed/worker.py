@@ -12,12 +12,14 @@ import torch
 
 from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.editor import Editor
-from ddim_edit.errors import ImageError, LatentError
+from ddim_edit.errors import ImageError, LatentError, LatentMismatchError
 from ddim_edit.images import InputImage, read_all
+from ddim_edit.io import schema
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.latent import Latent
-from ddim_edit.latents.store.files import TEMPORARY, ShardPlan, StoreFiles, ensure_settings
+from ddim_edit.latents.store.files import TEMPORARY, ShardPlan, StoreFiles, ensure_settings, read_settings
 from ddim_edit.latents.store.shard import Shard, join_shards, write_shard
+from ddim_edit.models.identity import COMPONENTS, find_difference
 from ddim_edit.models.model import Model
 
 # Errors of a single image. Any other error of the system is one of the disk, and would fail all images.
@@ -88,7 +90,7 @@ class Worker:
             batch_size=job.batch_size,
             on_evaluation=self._on_evaluation,
         )
-        ensure_settings(self._layout.model, _describe_model(editor.model))
+        ensure_settings(self._layout.model, _describe_model(editor.model, self._layout))
         return editor
 
     def fill(self, index: int) -> FinishedShard:
@@ -210,10 +212,24 @@ def _is_readable(file: Path) -> bool:
     return True
 
 
-def _describe_model(model: Model) -> dict[str, Any]:
+def _describe_model(model: Model, layout: StoreFiles) -> dict[str, Any]:
+    """Return what must stay the same of a model; of one that is equal, such as a copy in float16, as the store has it.
+
+    Raises:
+        LatentMismatchError: the store was begun with another model.
+    """
+    named: dict[str, Any] = {"name": model.name, "components": dict(model.components)}
+    kept = read_settings(layout.model)
+    if kept is not None and not layout.is_empty:
+        schema.validate(kept, {"name": schema.text, "components": COMPONENTS}, str(layout.model), LatentError)
+        if difference := find_difference(model.components, kept["components"]):
+            raise LatentMismatchError(
+                f"{layout.folder.name} was begun with the model {kept['name']}, which has {difference} than "
+                f"{model.name}. Use that model, write to another name, or use --overwrite."
+            )
+        named = {name: kept[name] for name in named}
     return {
-        "name": model.name,
-        "weights": model.weights,
+        **named,
         "schedule": dict(model.schedule.description),
         "prediction": model.prediction,
         "dtype": model.dtype,

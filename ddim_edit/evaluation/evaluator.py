@@ -112,7 +112,7 @@ def evaluation_recipe(editor: Editor, config: InversionConfig) -> dict[str, Any]
     model = editor.model
     recipe: dict[str, Any] = {
         "model": model.name,
-        "weights": model.weights,
+        "components": dict(model.components),
         "schedule": dict(model.schedule.description),
         "prediction": model.prediction,
         "dtype": model.dtype,

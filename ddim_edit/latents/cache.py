@@ -46,11 +46,12 @@ def cache_key(recipe: Recipe, space: Space, origin: object) -> str:
     """Return the name of one image's latent in one space: inversion / image / space, each a digest.
 
     Args:
-        recipe: of the inversion; whatever changes a latent is in it.
+        recipe: of the inversion; whatever changes a latent is in it. The name of the model is left out.
         space: where it is read.
         origin: digest and preprocessing of the image, as JSON types.
     """
-    return "/".join(_digest(part) for part in (recipe.to_json(), origin, space.name))
+    inversion = {**recipe.to_json(), "model": None}
+    return "/".join(_digest(part) for part in (inversion, origin, space.name))
 
 
 def _digest(record: object) -> str:

@@ -25,7 +25,8 @@ def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
 
     u = a / ||a||, v the unit part of b orthogonal to u, theta the angle from a to b, r = (1 - w) ||a|| + w ||b||. The
     ends come back bit by bit. For opposite vectors, whose great circle is not unique, v is one fixed direction
-    orthogonal to u.
+    orthogonal to u. A vector of zeros has the direction of the other one. Computed in float64, and returned in the
+    precision of a and b.
 
     Args:
         a: the latents [..., C, H, W] at w = 0; norms are over the last three dimensions.
@@ -36,17 +37,18 @@ def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
         Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
         Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, appendix D.5.
     """
-    length_a = _length(a)
-    length_b = _length(b)
-    u = a / _nonzero(length_a)
-    target = b / _nonzero(length_b)
+    x, y = a.double(), b.double()
+    length_x, length_y = _length(x), _length(y)
+    u, target = _unit(x), _unit(y)
+    u, target = u.where(length_x > 0, target), target.where(length_y > 0, u)
     cosine = _dot(u, target)
     across = target - cosine * u
     sine = _length(across)
-    v = (across / _nonzero(sine)).where(sine > 1e-9, _orthogonal(u))
+    v = _unit(across).where(sine > 1e-9, _orthogonal(u))
     # atan2 is exact for small angles, where acos of the cosine loses half of the digits.
     angle = w * sine.atan2(cosine)
-    return _exact_at_ends(length_a.lerp(length_b, w) * (angle.cos() * u + angle.sin() * v), a, b, w)
+    mixed = length_x.lerp(length_y, w) * (angle.cos() * u + angle.sin() * v)
+    return _exact_at_ends(mixed.to(a.dtype), a, b, w)
 
 
 def lerp(a: Tensor, b: Tensor, w: float) -> Tensor:
@@ -73,18 +75,23 @@ def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
         w: in [0, 1].
 
     Raises:
-        ArgumentError: the line passes through zero.
+        ArgumentError: the line passes through zero, or so near that rounding alone is left.
 
     References:
         Bodin, Stere, Margineantu, Ek, Moss, "Linear Combinations of Latents in Generative Models: Subspaces and
         Beyond", ICLR 2025, arXiv:2408.08558. It also covers latents that are correlated.
     """
-    line = a.lerp(b, w)
+    import torch
+
+    x, y = a.double(), b.double()
+    line = x.lerp(y, w)
     length = _length(line)
-    wanted = _length(a).lerp(_length(b), w)
-    if (length <= 1e-9 * wanted).any():
+    wanted = _length(x).lerp(_length(y), w)
+    # What is left of latents of low precision that cancel is their rounding, which must not be scaled to full length.
+    rounding = max(1e-9, 2 * torch.finfo(a.dtype).eps)
+    if 0 < w < 1 and (length <= rounding * wanted).any():
         raise ArgumentError("The interpolation norm is not defined for opposite latents, which cancel. Use slerp.")
-    return _exact_at_ends(line * (wanted / length), a, b, w)
+    return _exact_at_ends((_unit(line) * wanted).to(a.dtype), a, b, w)
 
 
 class InterpolationEntry(NamedTuple):
@@ -166,13 +173,21 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    return _dot(x, x).sqrt()
+    """Return lengths, of which no square over- or underflows."""
+    largest = _nonzero(x.abs().amax((-3, -2, -1), keepdim=True))
+    scaled = x / largest
+    return largest * _dot(scaled, scaled).sqrt()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Return vectors of length 1; zeros stay zeros."""
+    scaled = x / _nonzero(x.abs().amax((-3, -2, -1), keepdim=True))
+    return scaled / _nonzero(_dot(scaled, scaled).sqrt())
 
 
 def _nonzero(length: Tensor) -> Tensor:
-    import torch
-
-    return length.clamp_min(torch.finfo(length.dtype).tiny)
+    """Return lengths with 1 in the place of 0."""
+    return length.where(length > 0, 1.0)
 
 
 def _orthogonal(u: Tensor) -> Tensor:
@@ -183,7 +198,7 @@ def _orthogonal(u: Tensor) -> Tensor:
     half = flat.shape[-1] // 2
     # An entry that is left over where their number is odd is multiplied by 0, which keeps it orthogonal.
     turned = torch.cat([-flat[..., half : 2 * half], flat[..., :half], 0 * flat[..., 2 * half :]], -1).view_as(u)
-    return turned / _nonzero(_length(turned))
+    return _unit(turned)
 
 
 def _exact_at_ends(x: Tensor, a: Tensor, b: Tensor, w: float) -> Tensor:

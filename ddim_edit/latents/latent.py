@@ -13,6 +13,7 @@ from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.interpolation import find_interpolation
 from ddim_edit.latents.provenance import COMPATIBILITY, InterpolationOrigin, Recipe
+from ddim_edit.models.identity import find_difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,7 +205,13 @@ def require_compatible(latents: Sequence[Latent]) -> None:
     for a, b in pairwise(latents):
         for name in COMPATIBILITY:
             mine, theirs = getattr(a.recipe, name), getattr(b.recipe, name)
-            if mine != theirs:
+            if name == "components":
+                if made_with := find_difference(mine, theirs):
+                    raise LatentMismatchError(
+                        f"These latents are of two models: {b.recipe.model} has {made_with} than {a.recipe.model}. "
+                        "Invert the images with one model."
+                    )
+            elif mine != theirs:
                 raise LatentMismatchError(
                     f"These latents differ in {name}: {_shorten(mine)} and {_shorten(theirs)}."
                     " Invert the images with the same settings."

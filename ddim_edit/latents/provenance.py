@@ -17,13 +17,18 @@ from ddim_edit.errors import LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.schema import Check, list_of, optional
 from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.models.identity import COMPONENTS, Components
 
 if TYPE_CHECKING:
     from ddim_edit.diffusion.noise import NoiseMix  # imports torch, which `ddim-edit show` does without
 
-FORMAT = 2
-"""Version of the JSON of a `Recipe`. Version 1 had no condition, and is read as one without."""
-COMPATIBILITY = ("model", "weights", "schedule", "dtype", "condition", "solver", "times")
+FORMAT = 3
+"""Version of the JSON of a `Recipe`. Versions 1 and 2 had the hash of a file instead of the model's components."""
+MOST_TIMES = 10_002
+"""The times of the longest grid: 10,000 steps, and t = 0."""
+_MOST_NOISES = 4096
+"""How many noises may be mixed; each mixture of two latents adds theirs."""
+COMPATIBILITY = ("components", "schedule", "dtype", "condition", "solver", "times")
 """What the recipes of two latents must share for them to be decoded together or mixed."""
 
 
@@ -258,8 +263,8 @@ class Recipe:
     """All that it takes to decode a latent, and where it came from.
 
     Attributes:
-        model: name of the model.
-        weights: SHA-256 of the network's tensors.
+        model: name of the model, for people; it is never compared.
+        components: what identifies the model, as `Model.components`.
         schedule: description of the noise schedule.
         prediction: what the network predicts, in diffusers' words.
         dtype: what the network computed in.
@@ -273,7 +278,7 @@ class Recipe:
     """
 
     model: str
-    weights: str
+    components: Components
     schedule: Mapping[str, Any]
     prediction: str
     dtype: str
@@ -286,7 +291,8 @@ class Recipe:
     format: int = FORMAT
 
     SCHEMA: ClassVar[schema.Schema] = {
-        **dict.fromkeys(("model", "weights", "prediction", "dtype", "solver", "grid"), schema.text),
+        **dict.fromkeys(("model", "prediction", "dtype", "solver", "grid"), schema.text),
+        "components": COMPONENTS,
         "schedule": schema.table_of({"T": schema.count}),
         "times": list_of(schema.number),
         "condition": schema.table_of(_CONDITION, closed=True),
@@ -308,11 +314,11 @@ class Recipe:
             LatentError: an entry is missing, unknown or something else, or the format is newer than this program.
         """
         version = record.get("format")
-        if version == 1:
-            record = {**record, "condition": {}, "format": FORMAT}
-        elif version != FORMAT:
+        if version != FORMAT:
             given = f"format {FORMAT} of a recipe, not {schema.describe(version)}"
-            raise LatentError(f"this version of ddim-edit reads {given}. Use the version that wrote it.")
+            raise LatentError(
+                f"this version of ddim-edit reads {given}. Make it again, or use the version that wrote it."
+            )
         values = schema.validate(record, cls.SCHEMA, "the recipe", LatentError, closed=True)
         try:
             origin = origin_from_json(record["origin"])

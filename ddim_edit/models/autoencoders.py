@@ -11,7 +11,9 @@ from torch import Tensor
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.codec.autoencoder import Affine, AutoencoderCodec
-from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_config, read_weights, weights_file
+from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.identity import config_beyond_defaults, digest_config, digest_tensors
+from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_config, read_weights, weights_files
 from ddim_edit.models.weights import fill, require_plausible_config
 from ddim_edit.precision import float32_precision
 
@@ -134,22 +136,29 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
             )
     kind = _CLASSES[name]
     network_class = getattr(import_diffusers(f"Running an {name}"), name)
-    file = weights_file(folder)
-    weights = read_weights(file)
-    require_plausible_config(config, [tensor.shape for tensor in weights.values()], str(file))
+    files = weights_files(folder)
+    weights = read_weights(files)
+    source = str(files[0] if len(files) == 1 else folder)
+    require_plausible_config(config, [tensor.shape for tensor in weights.values()], source)
 
     def build() -> Any:
         with explain_errors(f"{folder.name}: cannot build an {name} from config.json"):
             return network_class.from_config(dict(config))
 
-    network = fill(build, weights, str(file)).to(device)
+    network = fill(build, weights, source)
+    tensors = cached_digest(files, lambda: digest_tensors(network.state_dict(), folder.name))
+    network = network.to(device)
     factor = 2 ** (len(network.config[kind.widths]) - 1)
     autoencoder = WholeAutoencoder(network, device, kind.latents)
     shift, scale = _shift_and_scale(config, kind)
+    settings = config_beyond_defaults(network_class, network.config)
+    settings = {name: value for name, value in settings.items() if name not in _NUMBERS}
+    # As used, since a missing scaling_factor does not mean the same for all classes.
+    component = digest_config({**settings, "scale": scale, "shift": shift}, tensors)
     if not kind.tiles:
-        return AutoencoderCodec(autoencoder, scale, shift, factor)
+        return AutoencoderCodec(autoencoder, scale, shift, factor, component)
     largest_untiled = max(largest_untiled, (network.tile_latent_min_size * factor) ** 2)
-    return AutoencoderCodec(TiledAutoencoder(autoencoder, largest_untiled, factor), scale, shift, factor)
+    return AutoencoderCodec(TiledAutoencoder(autoencoder, largest_untiled, factor), scale, shift, factor, component)
 
 
 _NUMBERS = {

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ddim_edit.diffusion.schedules import NoiseSchedule
     from ddim_edit.models.codec.pixels import Codec
     from ddim_edit.models.conditioning import ConditionEncoder
+    from ddim_edit.models.identity import Components
 
     StateDict = Mapping[str, Tensor]
     """Tensors by parameter name."""
@@ -60,13 +61,13 @@ class Checkpoint:
 class CheckpointBundle(NamedTuple):
     """A checkpoint with what belongs to it.
 
-    Fields: checkpoint; codec between images and x_0; weights, the SHA-256 of its files; encode_prompts, which makes the
+    Fields: checkpoint; codec between images and x_0; components, the digest of each; encode_prompts, which makes the
     encoder of prompts for images of a size, or None for networks that follow no prompts.
     """
 
     checkpoint: Checkpoint
     codec: Codec
-    weights: str
+    components: Components
     encode_prompts: Callable[[Size], ConditionEncoder] | None = None
 
 

@@ -14,6 +14,7 @@ from ddim_edit.errors import ArgumentError
 from ddim_edit.models.checkpoint import Classes
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.devices import DeviceNetwork
+from ddim_edit.models.identity import Components
 
 Conditioning = Mapping[str, Tensor]
 """Further inputs of a network by keyword, each [1, ...], the same for every image."""
@@ -21,6 +22,11 @@ Conditioning = Mapping[str, Tensor]
 
 class ConditionEncoder(Protocol):
     """Turns conditions into the inputs of a network."""
+
+    @property
+    def components(self) -> Components:
+        """What identifies its text encoders and tokenizers."""
+        ...
 
     @property
     def follows(self) -> str:
@@ -53,6 +59,7 @@ class ClassLabels:
     name: str
     classes: Classes
     distilled: ClassVar[bool] = False
+    components: ClassVar[Components] = {}
 
     @property
     def follows(self) -> str:

@@ -12,14 +12,23 @@ from ddim_edit.models.autoencoders import load_autoencoder
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Size
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
+from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.families.family import COUNT
 from ddim_edit.models.families.registry import family_of_config
-from ddim_edit.models.pretrained import component_folder, fingerprint, read_config, weights_files
+from ddim_edit.models.identity import (
+    config_beyond_defaults,
+    digest_config,
+    digest_tensors,
+    network_component,
+    process_component,
+)
+from ddim_edit.models.pretrained import component_folder, read_config, weights_files
 from ddim_edit.models.prompts import load_prompts
 from ddim_edit.models.scheduler_config import read_scheduler_config
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBundle:
@@ -60,17 +69,31 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
         size=_sample_size(shape.sample_size),
         classes=classes,
     )
-    files = weights_files(network_folder)
+    if isinstance(network, DiffusersNetwork):
+        inner = network.inner
+        tensors = _digest(network_folder, inner)
+        settings = config_beyond_defaults(type(inner), inner.config)
+        if not family.sized:
+            settings.pop("sample_size", None)
+        component = digest_config(settings, tensors)
+    else:
+        component = network_component(network, _digest(network_folder, network))
+    components = {"network": component, "process": process_component(checkpoint)}
     autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
     if autoencoder_folder is None:
         codec = codec_for(checkpoint.channels)
     else:
         codec = load_autoencoder(autoencoder_folder, device)
-        files += weights_files(autoencoder_folder)
+        components["autoencoder"] = codec.component
     encode_prompts = None
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
         encode_prompts = partial(load_prompts, folder, name, network, device)
-    return CheckpointBundle(checkpoint, codec, fingerprint(files), encode_prompts)
+    return CheckpointBundle(checkpoint, codec, components, encode_prompts)
+
+
+def _digest(folder: Path, network: nn.Module) -> str:
+    files = weights_files(folder)
+    return cached_digest(files, lambda: digest_tensors(network.state_dict(), folder.name))
 
 
 def _sample_size(size: object) -> Size | None:

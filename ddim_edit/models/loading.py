@@ -24,14 +24,15 @@ from ddim_edit.models.devices import (
     state_device,
     suited_memory_format,
 )
+from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.executors import executor_for
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 from ddim_edit.models.families.registry import family_of_state
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
+from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.model import Model
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
-from ddim_edit.models.pretrained import fingerprint
 from ddim_edit.models.unet.base import UNetBase
 
 
@@ -112,7 +113,10 @@ def load_single_file(path: Path) -> CheckpointBundle:
     state = read_state_dict(path)
     family = family_of_state(state, path.name)
     checkpoint = family.load(state, read_settings(path), path.with_suffix(".json").name)
-    return CheckpointBundle(checkpoint, codec_for(checkpoint.channels), fingerprint([path]))
+    network = checkpoint.network
+    tensors = cached_digest([path], lambda: digest_tensors(network.state_dict(), path.name))
+    components = {"network": network_component(network, tensors), "process": process_component(checkpoint)}
+    return CheckpointBundle(checkpoint, codec_for(checkpoint.channels), components)
 
 
 def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Model:
@@ -141,7 +145,7 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
         schedule=checkpoint.schedule,
         shape=(checkpoint.channels, height, width),
         name=name,
-        weights=bundle.weights,
+        components={**bundle.components, **({} if encoder is None else encoder.components)},
         prediction=checkpoint.parametrization.name,
         dtype=options.dtype,
         device=options.device,

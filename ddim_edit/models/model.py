@@ -11,6 +11,7 @@ from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.models.identity import Components
 from ddim_edit.transfer import to_device
 
 
@@ -24,7 +25,7 @@ class Model:
         schedule: the noise schedule.
         shape: of x_0, (C, H, W).
         name: what to call it; for a folder its last part.
-        weights: SHA-256 of the weights file.
+        components: what identifies it: the digest of each of its components.
         prediction: the prediction type of the network, in diffusers' words.
         dtype: what the network computes in, by name.
         device: where the network is.
@@ -39,7 +40,7 @@ class Model:
     schedule: NoiseSchedule
     shape: tuple[int, int, int]
     name: str
-    weights: str
+    components: Components
     prediction: str
     dtype: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

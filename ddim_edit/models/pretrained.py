@@ -19,9 +19,12 @@ from torch import Tensor
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.io.extras import import_extra
+from ddim_edit.models.file_kinds import describe_file
 from ddim_edit.models.weights import require_plausible_config
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_STEMS = ("diffusion_pytorch_model", "model")
+"""How the names of weights files of diffusers and of transformers begin."""
 FP16 = "fp16"
 """What the float16 variant of a checkpoint has in the names of its files."""
 _SAFE_SAVE = "save_pretrained(folder, safe_serialization=True)"
@@ -41,16 +44,37 @@ def read_config(path: Path) -> dict[str, Any]:
     return schema.read_json(path, ModelError, "Name a diffusers folder, or download the checkpoint again.")
 
 
-def weights_file(folder: Path) -> Path:
-    """Return the weights file of a network of diffusers: full precision, or float16 where there is no other."""
-    half = folder / WEIGHTS.replace(".", f".{FP16}.", 1)
-    return half if half.is_file() and not (folder / WEIGHTS).is_file() else folder / WEIGHTS
-
-
 def weights_files(folder: Path) -> list[Path]:
-    """Return all files that the weights of a component are in: one, or its shards."""
-    whole = weights_file(folder)
-    return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    """Return the files that the weights of a component are in: full precision, or float16 where there is no other.
+
+    They are those that diffusers and transformers read: one file, or the shards that an index names.
+
+    Raises:
+        ModelError: there are none, only pickles, or an index of shards that are not there.
+    """
+    for variant in ("", f".{FP16}"):
+        for stem in _STEMS:
+            whole = folder / f"{stem}{variant}.safetensors"
+            if whole.is_file():
+                return [whole]
+            index = folder / f"{stem}.safetensors.index{variant}.json"
+            if index.is_file():
+                return _shards(index)
+    raise missing_weights(folder)
+
+
+def _shards(index: Path) -> list[Path]:
+    names = read_config(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{index}: this list of shards has no weight_map. Download the checkpoint again.")
+    files = [index.with_name(Path(name).name) for name in sorted(set(names.values()))]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(
+                f"{index}: this list of shards names {file.name:.80}, which is not there. Download that file, or, if "
+                "the weights were saved anew since, the list that belongs to them."
+            )
+    return files
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -62,19 +86,27 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a component's only weights file, by today's names of diffusers.
+def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
+    """Return the tensors in the weights files of a component, by today's names of diffusers.
 
     Raises:
-        ModelError: the file is missing, broken, sharded or a pickle.
+        ModelError: a file that is broken, or of another kind.
     """
-    if not path.is_file():
-        raise missing_weights(path)
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: the file is broken ({error}). Download it again.") from error
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            weights |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise unreadable_weights(file, error) from error
     return {_current_name(name): tensor for name, tensor in weights.items()}
+
+
+def unreadable_weights(path: Path, error: Exception) -> ModelError:
+    """Return the error for a weights file that is not one of safetensors; it says what the file is instead."""
+    kind = describe_file(path)
+    if kind is None:
+        return ModelError(f"{path}: the file is broken ({error}). Download it again.")
+    return ModelError(f"{path}: {kind}")
 
 
 def _current_name(name: str) -> str:
@@ -84,19 +116,14 @@ def _current_name(name: str) -> str:
     return old[1] + renamed[old[2]] + old[3] if old else name
 
 
-def missing_weights(path: Path) -> ModelError:
-    """Return the error for weights that are not where they should be; it tells shards and pickles apart."""
-    if path.with_name(path.name + ".index.json").exists():
+def missing_weights(folder: Path) -> ModelError:
+    """Return the error for a component without weights; it tells pickles apart."""
+    if pickles := sorted(file.name for file in folder.glob("*.bin")):
         return ModelError(
-            f"{path}: the checkpoint is sharded. Load it in diffusers and save it as one file with "
-            f"{_SAFE_SAVE[:-1]}, max_shard_size='100GB')."
-        )
-    if pickles := sorted(file.name for file in path.parent.glob("*.bin")):
-        return ModelError(
-            f"{path.parent.name}: there is only the pickle {pickles[0]}, which can run code. Load it where you trust "
+            f"{folder.name}: there is only the pickle {pickles[0]}, which can run code. Load it where you trust "
             f"it and save it with {_SAFE_SAVE}."
         )
-    return ModelError(f"{path}: there is no such file. Download the checkpoint again.")
+    return ModelError(f"{folder / WEIGHTS}: there is no such file. Download the checkpoint again.")
 
 
 def import_diffusers(purpose: str) -> Any:
@@ -135,19 +162,16 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
     Raises:
         ModelError: weights that are missing, pickled or broken.
     """
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        raise missing_weights(folder / WEIGHTS)
+    files = weights_files(folder)
     shapes: list[tuple[int, ...]] = []
     for path in files:
         try:
             with safe_open(path, "pt") as file:
                 shapes += [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            problem = f"{folder.name}: cannot load a {kind.__name__}: {path.name} is broken ({error})"
-            raise ModelError(f"{problem}. Download the checkpoint again.") from error
+            raise unreadable_weights(path, error) from error
     require_plausible_config(read_config(folder / "config.json"), shapes, folder.name)
-    variant = {"variant": FP16} if all(FP16 in file.suffixes[0] for file in files) else {}
+    variant = {"variant": FP16} if all(f".{FP16}" in file.name for file in files) else {}
     # The libraries draw at random what a file lacks, and say so in a log alone; the loading report tells.
     network, report = from_pretrained(kind, folder, output_loading_info=True, **variant)
     if missing := sorted(report["missing_keys"]):

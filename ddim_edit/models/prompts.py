@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from ddim_edit.models.checkpoint import Size
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.diffusers_network import DiffusersNetwork
+from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.identity import Components, digest_config, digest_tensors, without_irrelevant
 from ddim_edit.models.pretrained import (
     explain_errors,
     from_pretrained,
     import_diffusers,
     load_pretrained_network,
     read_config,
+    weights_files,
 )
 from ddim_edit.precision import float32_precision
 
@@ -29,6 +34,7 @@ EncodeText = Callable[[str], Conditioning]
 
 # Components of pipelines that encode_prompt does not use; from_pretrained would load them.
 _UNUSED = ("scheduler", "vae", "safety_checker", "feature_extractor", "image_encoder")
+_SAMPLE = "A  photo of an OLD caf\u00e9, <n\u00b0 12> & more!"
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
@@ -42,12 +48,14 @@ class PromptEncoder:
         zeroed: the tensors that are zero in the negative conditioning if no negative prompt is given; with none of
             them it is the empty text.
         distilled: whether the network was distilled with guidance: it gets the scale as an input, and runs once.
+        components: what identifies its text encoders and tokenizers.
     """
 
     name: str
     encode: EncodeText
     zeroed: tuple[str, ...] = ()
     distilled: bool = False
+    components: Components = field(default_factory=dict)
     _encoded: dict[str, Conditioning] = field(default_factory=dict, repr=False)
 
     @property
@@ -143,13 +151,53 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
         if each not in absent:
             encoders[each] = _load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
+    identity = {}
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
     # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
     zeroed = ("encoder_hidden_states", "text_embeds") if pipeline.config.get("force_zeros_for_empty_prompt") else ()
     distilled = bool(network.inner.config.get("guidance_embeds"))
+    for each, encoder in encoders.items():
+        tokenizer = each.replace("text_encoder", "tokenizer")
+        identity[tokenizer] = digest_config(_describe_tokenizer(getattr(pipeline, tokenizer), name))
+        files = weights_files(folder / each)
+        tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
+        settings = _config_beyond_defaults(encoder, read_config(folder / each / "config.json"))
+        identity[each] = digest_config({**settings, "zeroed": zeroed}, tensors)
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(lambda text: text_pipeline.encode(pipeline, text, device, size))
-    return PromptEncoder(name, encode, zeroed, distilled)
+    return PromptEncoder(name, encode, zeroed, distilled, identity)
+
+
+def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
+    """Return all that decides which numbers a text becomes; not its files, of which there are several kinds."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    scores: Any = ()
+    if backend is None:
+        ranks = getattr(tokenizer, "bpe_ranks", {})
+        merges = [" ".join(pair) for pair in sorted(ranks, key=ranks.__getitem__)]
+    else:
+        model = json.loads(backend.to_str())["model"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges") or ()]
+        # A unigram model, as T5's, splits words by scores instead of merges.
+        scores = model["vocab"] if isinstance(model.get("vocab"), list) else ()
+    length = tokenizer.model_max_length
+    with explain_errors(f"{name}: cannot use its tokenizer"):
+        # Lower case, accents, white space, and the tokens at the ends: none of them is an entry of the vocabulary.
+        sample = tokenizer(_SAMPLE, padding="max_length", max_length=min(length, 77), truncation=True).input_ids
+    return {
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "merges": merges,
+        "scores": scores,
+        "length": length,
+        "sample": sample,
+    }
+
+
+def _config_beyond_defaults(encoder: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the config of a text encoder has beyond the defaults of its class."""
+    defaults = type(encoder.config)().to_dict()
+    given = {name: value for name, value in config.items() if name in defaults and value != defaults[name]}
+    return {"class": type(encoder).__name__, **without_irrelevant(given)}
 
 
 def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:

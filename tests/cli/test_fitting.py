@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ddim_edit import Direction, Editor, InversionConfig, MeanDifference, RidgeDirection, fit_direction, load_model
 from ddim_edit.directions import ESTIMATORS
@@ -14,6 +16,7 @@ from .conftest import Run, files_in
 
 AGES = {f"{seed:02}.png": 10 + 5 * seed for seed in range(12)}
 SUFFIX = ".direction.safetensors"
+FEW = "warning: The smaller class has only {} images. An AUC of so few tells little. Label at least 30 of each class."
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def test_json_says_all_there_is_to_say(done: Run, faces: Path, tmp_path: Path) -
         "sd": found.sd,
     }
     assert (row["method"], row["n"], row["positive"]) == ("mean", 12, 6)
-    assert not outcome.err
+    assert outcome.err.splitlines() == [FEW.format(6)]
 
 
 def test_two_folders_give_a_direction(done: Run, model: Path, faces: Path, tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_the_codes_of_a_store_give_the_direction_of_its_pictures(
     evaluations.clear()
     outcome = done(*line, tmp_path / f"b{SUFFIX}", *of_store(store, *conditions))
     assert not evaluations
-    assert not outcome.warnings
+    assert outcome.warnings == [FEW.format(4)]
     wanted, found = (Direction.load(tmp_path / f"{name}{SUFFIX}") for name in "ab")
     assert float((found.vector - wanted.vector).abs().max()) < 1e-5
     assert (found.mean, found.sd) == pytest.approx((wanted.mean, wanted.sd), rel=1e-4)
@@ -166,7 +169,7 @@ def test_labels_that_have_no_latent_are_counted(done: Run, store: Path, tmp_path
     outcome = done(
         "fit", "old", *of_store(store, "--positive", ">=40"), "--estimator", "mean", "-o", tmp_path / f"a{SUFFIX}"
     )
-    assert outcome.warnings == ["warning: 2 of 14 labelled images have no latent in faces.latents"]
+    assert outcome.warnings == ["warning: 2 of 14 labelled images have no latent in faces.latents", FEW.format(6)]
     assert Direction.load(tmp_path / f"a{SUFFIX}").report["n"] == 12
 
 
@@ -259,6 +262,116 @@ def test_what_cannot_be_fitted_is_said_in_one_sentence_and_writes_nothing(
         assert all(error.startswith("error: ") for error in outcome.errors)
         assert not outcome.out
         assert not (tmp_path / f"a{SUFFIX}").exists()
+
+
+def test_rows_and_copies_that_repeat_an_image_change_nothing(done: Run, faces: Path, tmp_path: Path) -> None:
+    line = ["--positive", ">=40", "--estimator", "mean", "--json"]
+    (once,) = done("fit", "a", *of_csv(faces, *line), "-o", tmp_path / f"a{SUFFIX}").rows
+    rows = faces.with_suffix(".csv").read_text().splitlines()
+    faces.with_suffix(".csv").write_text("\n".join([*rows, *rows[1:]]) + "\n")
+    outcome = done("fit", "a", *of_csv(faces, *line), "-o", tmp_path / f"b{SUFFIX}")
+    assert outcome.rows == [{**once, "output": str(tmp_path / f"b{SUFFIX}")}]
+    assert "12 of 24 labels repeat those of other rows and count once" in outcome.err
+    for name in AGES:
+        Image.open(faces / name).save(faces / f"copy-{name}", pnginfo=_comment(name))
+    faces.with_suffix(".csv").write_text("\n".join([*rows, *(f"copy-{row}" for row in rows[1:])]) + "\n")
+    outcome = done("fit", "a", *of_csv(faces, *line), "-o", tmp_path / f"c{SUFFIX}")
+    assert outcome.rows == [{**once, "output": str(tmp_path / f"c{SUFFIX}")}]
+    assert outcome.warnings[0].startswith(
+        "warning: 12 of 24 images are copies of others and count once: copy-00.png of 00.png, "
+    )
+
+
+def _comment(text: str) -> PngInfo:
+    """Other bytes for the same pixels."""
+    comment = PngInfo()
+    comment.add_text("comment", text)
+    return comment
+
+
+def test_copies_of_an_image_with_two_labels_are_named(run: Run, faces: Path, tmp_path: Path) -> None:
+    (faces / "other.png").write_bytes((faces / "11.png").read_bytes())
+    csv = faces.with_suffix(".csv")
+    csv.write_text(csv.read_text() + "other.png,10,0\n")
+    outcome = run("fit", "a", *of_csv(faces, "--positive", ">=40"), "-o", tmp_path / f"a{SUFFIX}")
+    assert outcome.status == 1
+    assert outcome.errors == [
+        f"error: {faces / '11.png'} and {faces / 'other.png'} are the same image, but one has the label 1 and the "
+        "other 0. Correct one, or leave both out."
+    ]
+    csv.write_text(csv.read_text() + "00.png,99,0\n")
+    outcome = run("fit", "a", *of_csv(faces, "--positive", ">=40"), "-o", tmp_path / f"a{SUFFIX}")
+    assert (outcome.status, len(outcome.errors)) == (1, 1)
+    assert "00.png has the label 0 and, again, the label 1" in outcome.errors[0]
+
+
+def test_counts_and_what_was_left_out_are_told(done: Run, faces: Path, tmp_path: Path) -> None:
+    csv = faces.with_suffix(".csv")
+    csv.write_text(
+        "image;smile;age\n"
+        + "".join(
+            f"{name};{smile};1\n"
+            for name, smile in zip(
+                [*AGES, "99.png"],
+                ["yes"] * 3 + ["NO"] * 3 + ["?", "NA", "", "unknown", "-", "null", "yes"],
+                strict=True,
+            )
+        )
+    )
+    where = ["--images", faces, "--labels", csv, "--column", "smile", "--steps", 2]
+    outcome = done("fit", "a", *where, "--positive", "yes", "-o", tmp_path / f"a{SUFFIX}", "--json")
+    (row,) = outcome.rows
+    assert (row["positive"], row["negative"], row["n"]) == (3, 3, 6)
+    assert outcome.warnings[0] == (
+        f"warning: {faces}: 1 of 7 files of faces.csv are not there and were left out: '99.png'"
+    )
+    assert "The smaller class has only 3 images." in outcome.warnings[1]
+    assert "faces.csv: 6 rows left out as unknown: " in outcome.err
+    assert "3 images with label 1 ('yes' 3), 3 images with label 0 ('NO' 3)" in outcome.err
+
+
+@pytest.mark.parametrize("how", ["column", "folders", "two folders", "store"])
+def test_groups_are_the_unit_of_validation(done: Run, tmp_path: Path, how: str) -> None:
+    """Two like images of each person, and a random label: known from the other one, unless persons stay together."""
+    rng = np.random.default_rng(1)
+    rows = ["file,smile,who"]
+    for person in range(20):
+        face = rng.integers(40, 216, (tiny.SIZE, tiny.SIZE, 3))
+        side = ("with", "without")[person % 2]
+        for index in range(2):
+            folder = tmp_path / "in" / (side if how == "two folders" else ".") / f"p{person}"
+            folder.mkdir(parents=True, exist_ok=True)
+            image = face + rng.integers(-20, 21, face.shape)
+            Image.fromarray(image.astype(np.uint8)).save(folder / f"{index}.png")
+            rows.append(f"p{person}/{index}.png,{person % 2},{person}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    where: list[object] = ["--images", tmp_path / "in", "--steps", 2, "--level", "0.4T"]
+    group = "folder"
+    if how == "two folders":
+        where = ["--with", tmp_path / "in" / "with", "--without", tmp_path / "in" / "without", *where[2:]]
+    elif how == "store":
+        files = sorted((tmp_path / "in").glob("*/*.png"))
+        for file in files:
+            file.rename(tmp_path / "in" / f"{file.parent.name}-{file.name}")
+        (tmp_path / "labels.csv").write_text("\n".join(rows).replace("/", "-") + "\n")
+        done("invert", tmp_path / "in", "-o", tmp_path / "in.latents", "--steps", 2)
+        where, group = ["--latents", tmp_path / "in.latents"], "who"
+    elif how == "column":
+        group = "who"
+    if how != "two folders":
+        where += ["--labels", tmp_path / "labels.csv", "--column", "smile"]
+    line = ["--estimator", "mean", "--json", *where]
+    (grouped,) = done("fit", "a", *line, "--group", group, "-o", tmp_path / f"a{SUFFIX}").rows
+    assert grouped["groups"] == 20
+    assert grouped["auc"] < 0.75
+    if how != "two folders":
+        (plain,) = done("fit", "a", *line, "-o", tmp_path / f"b{SUFFIX}").rows
+        assert plain["auc"] > grouped["auc"] + 0.15
+    if how == "column":
+        probing = ["probe", *where[:4], *where[6:], "--levels", "0.4T", "--sizes", "all", "--json"]
+        (report,) = done(*probing, "--group", group).rows
+        assert (report["train"], report["test"]) == (30, 10)
+        assert report["rows"][-1]["auc"] < 0.9
 
 
 def test_directions_of_a_folder_are_listed(done: Run, fitted: Path) -> None:

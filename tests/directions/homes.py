@@ -9,10 +9,12 @@ from ddim_edit.latents.provenance import LatentArrayOrigin
 SHAPE = (3, 4, 4)
 SCHEDULE = {"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000}
 X_HOME = Recipe(
-    *("toy", "a" * 64, SCHEDULE, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 90.0, 400.0)),
+    *("toy", {"process": "a" * 16}, SCHEDULE, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 90.0, 400.0)),
     origin=LatentArrayOrigin(3),
 )
-H_HOME = Recipe(*("toy", "a" * 64, SCHEDULE, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 90.0, 400.0, 1000.0)))
+H_HOME = Recipe(
+    *("toy", {"process": "a" * 16}, SCHEDULE, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 90.0, 400.0, 1000.0))
+)
 H_TIMES = (90.0, 400.0)
 
 

@@ -102,8 +102,7 @@ def test_dependent_directions_are_refused(make: object) -> None:
 
 
 FOREIGN = {
-    "model": "other",
-    "weights": "b" * 64,
+    "components": {"process": "b" * 16},
     "schedule": {"kind": "cosine"},
     "prediction": "sample",
     "times": (1.0, 90.0, 401.0),

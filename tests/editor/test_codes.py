@@ -65,7 +65,7 @@ def test_a_code_stands_at_the_end_of_its_grid(editor: Editor, files: list[Path])
 def test_the_recipe_names_the_model(editor: Editor, files: list[Path]) -> None:
     (latent,) = editor.invert(files[0], QUICK)
     model, recipe = editor.model, latent.recipe
-    assert (recipe.model, recipe.weights, recipe.dtype) == (model.name, model.weights, model.dtype)
+    assert (recipe.model, recipe.components, recipe.dtype) == (model.name, model.components, model.dtype)
     assert (recipe.prediction, recipe.schedule) == (model.prediction, model.schedule.description)
 
 

@@ -35,7 +35,7 @@ def gaussian(name: str, mean: float, width: float, seed: int, schedule: NoiseSch
     means = mean + 0.2 * torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
     denoiser = MixtureDenoiser(means, width * one, one)
-    return Editor(Model(denoiser, ColourCodec(), schedule, SHAPE, name, name * 64, "epsilon"))
+    return Editor(Model(denoiser, ColourCodec(), schedule, SHAPE, name, {"network": name}, "epsilon"))
 
 
 def mean_of(editor: Editor) -> Tensor:
@@ -170,7 +170,7 @@ def test_translated_codes_know_where_they_came_from(editor: Editor, other: Edito
     monitor.decode = lambda latents, force=False: seen.extend(latents) or Editor.decode(monitor, latents)  # type: ignore[method-assign]
     editor.translate(files[:1], monitor, QUICK)
     (latent,) = seen
-    assert (latent.recipe.model, latent.recipe.weights) == (other.model.name, other.model.weights)
+    assert (latent.recipe.model, latent.recipe.components) == (other.model.name, other.model.components)
     assert latent.recipe.times[:2] == (0.0, 1.0)
     assert latent.recipe.origin.of.model == editor.model.name
 

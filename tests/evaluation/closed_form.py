@@ -28,7 +28,7 @@ def model() -> Model:
         return exact(x, SCHEDULE.level(float(index[0]) + 1)).eps
 
     denoiser = NetworkDenoiser(network, dtype=torch.float64)
-    return Model(denoiser, ColourCodec(), SCHEDULE, (3, 16, 16), "mixture", "0" * 64, "epsilon")
+    return Model(denoiser, ColourCodec(), SCHEDULE, (3, 16, 16), "mixture", {}, "epsilon")
 
 
 def drawn(count: int) -> Tensor:

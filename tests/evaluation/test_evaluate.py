@@ -84,7 +84,7 @@ def test_exact_rows_say_so_and_return_every_pixel(editor: Editor, files: list[Pa
 def test_the_recipe_names_the_model_and_how_it_ran(editor: Editor, files: list[Path]) -> None:
     recipe = evaluate(editor, files[:1], ("ddim",), steps=(2,), config=METHOD).recipe
     model = editor.model
-    assert (recipe["model"], recipe["weights"], recipe["dtype"]) == (model.name, model.weights, "float32")
+    assert (recipe["model"], recipe["components"], recipe["dtype"]) == (model.name, model.components, "float32")
     assert (recipe["dequantise"], recipe["condition"], recipe["prediction"]) == (7, {}, "v_prediction")
 
 

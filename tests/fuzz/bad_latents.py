@@ -24,7 +24,7 @@ NUMBERS: list[Any] = [None, "much", [], {}, True, 10**400]
 TEXTS_WANTED: list[Any] = [None, 3, [], {}, True]
 RECIPE: Mapping[str, list[Any]] = {
     "model": TEXTS_WANTED,
-    "weights": TEXTS_WANTED,
+    "components": [None, 3, "a", [], {"network": 3}, {"network": None}],
     "schedule": [None, 3, "linear", []],
     "prediction": TEXTS_WANTED,
     "dtype": [*TEXTS_WANTED, "int8"],
@@ -38,7 +38,7 @@ RECIPE: Mapping[str, list[Any]] = {
     "dequantise": [None, 3, {}, "ab", [3], [[1]], [[1, 2, 3]], [["a", 1.0]], [[1, "a"]], [[1.5, 1.0]],
                    [[2**70, 1.0]], [[1, float("nan")]], [[True, 1.0]]],
     "origin": [None, 3, "sample", []],
-    "format": [None, 0, 3, 99, "2", 2.5, [], {}],
+    "format": [None, 0, 1, 2, 99, "2", 2.5, [], {}],
 }  # fmt: skip
 
 

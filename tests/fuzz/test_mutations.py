@@ -31,7 +31,7 @@ MUTATIONS = st.lists(
 )
 RECIPE = Recipe(
     model="m",
-    weights="ab" * 32,
+    components={"network": "-".join(["ab" * 8, "cd" * 8, "ef" * 8]), "process": "01" * 8},
     schedule={"kind": "linear", "T": 1000},
     prediction="epsilon",
     dtype="float32",

@@ -13,7 +13,9 @@ from ddim_edit.latents.cache import cache_key
 from ddim_edit.latents.provenance import LatentArrayOrigin
 from ddim_edit.latents.spaces import BottleneckSpace, StateSpace
 
-RECIPE = Recipe("m", "w" * 64, {"kind": "linear"}, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 400.0, 1000.0))
+RECIPE = Recipe(
+    "m", {"process": "a" * 16}, {"kind": "linear"}, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 400.0, 1000.0)
+)
 KEY, OTHER = "a/b/c", "a/b/d"
 
 
@@ -75,8 +77,7 @@ def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_every_setting_changes_the_key() -> None:
     origin, space = {"source": "s", "preprocessing": {"crop": "centre"}}, StateSpace(400.0)
     changes = {
-        "model": "other",
-        "weights": "v" * 64,
+        "components": {"process": "b" * 16},
         "schedule": {"kind": "cosine"},
         "prediction": "sample",
         "dtype": "bfloat16",
@@ -85,6 +86,7 @@ def test_every_setting_changes_the_key() -> None:
         "times": (1.0, 500.0, 1000.0),
         "origin": LatentArrayOrigin(1),
     }
+    assert cache_key(replace(RECIPE, model="renamed"), space, origin) == cache_key(RECIPE, space, origin)
     keys = [cache_key(replace(RECIPE, **{name: value}), space, origin) for name, value in changes.items()]
     keys += [
         cache_key(RECIPE, space, origin),

@@ -207,3 +207,56 @@ def test_the_ends_of_legs_are_exact() -> None:
 def test_a_path_needs_two_pictures_and_two_frames(ends: int, frames: int) -> None:
     with pytest.raises(ArgumentError, match=f"not {ends} images and {frames} frames"):
         plan_path(ends, frames)
+
+
+FAR: dict[str, tuple[float, float, float]] = {
+    "another direction": (0.0, 0.6, 1.7),
+    "nearly parallel": (1.7, 1e-3, 1.0),
+    "parallel": (1.7, 0.0, 1.0),
+    "antiparallel": (-1.7, 0.0, 1.0),
+    "nearly antiparallel": (-1.7, 1e-3, 1.0),
+    "zeros": (0.0, 0.0, 1.0),
+    "huge": (-1.7, 0.3, 1e4),
+    "tiny": (-1.7, 0.3, 1e-6),
+    "far apart in length": (-1e-6, 1e-6, 1e3),
+}
+"""b = scale (along a + across c), and a times the scale."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", FAR)
+def test_slerp_in_any_precision_is_that_in_double(case: str, dtype: torch.dtype) -> None:
+    """For b = -1.7 a the lengths were off by a quarter in float32, and NaN in float16."""
+    along, across, scale = FAR[case]
+    a = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    c = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    first, second = (scale * a).to(dtype), (scale * (along * a + across * c)).to(dtype)
+    for one, other in ((first, second), (second, first)):
+        for w in (0.0, 1e-3, 0.25, 0.5, 0.9, 1.0):
+            found = slerp(one, other, w)
+            assert found.dtype == dtype
+            expected = slerp(one.double(), other.double(), w)
+            size = float(expected.abs().max())
+            spacing = max(
+                torch.finfo(dtype).eps * size, float(torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
+            )
+            assert max_error(found.double(), expected) <= spacing
+            radius = (1 - w) * length(one.double()) + w * length(other.double())
+            assert float(length(expected) - radius) == pytest.approx(0, abs=1e-9 * float(radius))
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e150, 1e200, 1e300])
+@pytest.mark.parametrize("name", ["slerp", "norm"])
+def test_lengths_that_do_not_square_are_interpolated(name: str, scale: float) -> None:
+    a, b = randn(0), randn(1)
+    found, expected = INTERPOLATIONS[name](scale * a, scale * b, 0.3), scale * INTERPOLATIONS[name](a, b, 0.3)
+    assert max_error(found, expected) <= max(1e-12 * scale, 1e-322)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rounding_is_not_scaled_to_the_length_of_latents(dtype: torch.dtype) -> None:
+    a = randn(0).to(dtype)
+    with pytest.raises(ArgumentError, match="is not defined for opposite latents"):
+        norm(a, (-1.7 * a.double()).to(dtype), 1 / 2.7)
+    b = randn(1).to(dtype)
+    assert max_error(norm(a, b, 0.5).double(), norm(a.double(), b.double(), 0.5)) < 4 * torch.finfo(dtype).eps

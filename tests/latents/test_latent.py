@@ -29,7 +29,7 @@ from ddim_edit.models.condition import Condition
 
 RECIPE = Recipe(
     model="faces",
-    weights="ab" * 32,
+    components={"network": "-".join(["ab" * 8, "cd" * 8, "ef" * 8]), "process": "01" * 8},
     schedule={"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000},
     prediction="epsilon",
     dtype="float32",
@@ -195,13 +195,10 @@ def test_a_file_without_x_is_refused(place: Path) -> None:
     assert_refused(place, "not a latent file")
 
 
-def test_format_1_reads_as_unconditional(place: Path) -> None:
-    def grow_old(record: dict[str, Any]) -> None:
-        assert record["recipe"].pop("condition") == {}
-        record["recipe"]["format"] = 1
-
-    rewrite(place, grow_old)
-    assert Latent.load(place).recipe == RECIPE
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_recipes_are_refused(place: Path, version: int) -> None:
+    rewrite(place, lambda record: record["recipe"].update(format=version))
+    assert_refused(place, f"this version of ddim-edit reads format 3 of a recipe, not {version}. Make it again")
 
 
 def test_the_condition_is_kept_with_the_latent(place: Path) -> None:
@@ -253,8 +250,7 @@ def test_fields_of_another_shape_are_refused(place: Path, name: str, value: obje
 
 
 OTHERS: dict[str, Any] = {
-    "model": "cars",
-    "weights": "cd" * 32,
+    "components": {**RECIPE.components, "process": "02" * 8},
     "schedule": {"kind": "cosine", "max_beta": 0.999, "T": 1000},
     "dtype": "bfloat16",
     "condition": Condition(prompt="a cat"),
@@ -273,6 +269,9 @@ def test_incompatible_latents_are_refused_naming_both(name: str) -> None:
     for attempt in (lambda: require_compatible([a, a, b]), lambda: interpolate(a, b, "slerp", 0.5)):
         with pytest.raises(LatentMismatchError) as caught:
             attempt()
+        if name == "components":
+            assert "faces has another noise schedule or parametrization (other settings)" in str(caught.value)
+            continue
         mine, theirs = (str(each)[:37] for each in (getattr(RECIPE, name), OTHERS[name]))
         assert str(caught.value).startswith(f"These latents differ in {name}: {mine}")
         assert f" and {theirs}" in str(caught.value)

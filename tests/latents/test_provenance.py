@@ -39,15 +39,16 @@ from ddim_edit.latents.provenance import (
 )
 from ddim_edit.models.condition import Condition
 
+COMPONENTS = {"network": "-".join(["ab" * 8, "cd" * 8, "ef" * 8]), "process": "01" * 8}
 RECIPE = Recipe(
-    *("faces64", "ab" * 32, {"kind": "linear", "T": 1000}, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 1000.0)),
+    *("faces64", COMPONENTS, {"kind": "linear", "T": 1000}, "epsilon", "float32", "dpm2m", "karras:14", (1.0, 1000.0)),
     condition=Condition(prompt="a cat"),
     dequantise=((7, 0.5), (8, 0.5)),
     origin=NoiseOrigin(3),
 )
 RECIPE_JSON = {
     "model": "faces64",
-    "weights": "ab" * 32,
+    "components": COMPONENTS,
     "schedule": {"kind": "linear", "T": 1000},
     "prediction": "epsilon",
     "dtype": "float32",
@@ -57,7 +58,7 @@ RECIPE_JSON = {
     "condition": {"prompt": "a cat"},
     "dequantise": [[7, 0.5], [8, 0.5]],
     "origin": {"kind": "noise", "seed": 3},
-    "format": 2,
+    "format": 3,
 }
 CROPPED = {"crop": {"kind": "centre square"}}
 ORIGINS: list[tuple[Origin, dict[str, Any]]] = [
@@ -186,7 +187,7 @@ def test_recipes_of_latents_are_written_as_ever_and_read_back() -> None:
         ({"kind": "edit", "set": {"old": "much"}, "keep": [], "of": {}}, "set.old must be a finite number"),
         ({"kind": "slerp", "w": 0.5, "ends": [{}]}, "ends must be a list of 2"),
         ({"kind": "slerp", "w": 0.5, "ends": [{}, {"kind": "import"}]}, "format is missing"),
-        ({"kind": "translation", "of": {}}, "reads format 2 of a recipe, not null"),
+        ({"kind": "translation", "of": {}}, "reads format 3 of a recipe, not null"),
     ],
     ids=str,
 )

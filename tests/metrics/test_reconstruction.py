@@ -21,7 +21,7 @@ def randn(batch: int, seed: int = 0) -> torch.Tensor:
 
 
 def recipe(seed: int) -> Recipe:
-    return Recipe("toy", "0" * 64, {}, "epsilon", "float32", "ddim", "quad", (0.0, 3.0, 9.0), ((seed, 1.0),))
+    return Recipe("toy", {}, {}, "epsilon", "float32", "ddim", "quad", (0.0, 3.0, 9.0), ((seed, 1.0),))
 
 
 def inversion(*parts: torch.Tensor) -> Inversion:

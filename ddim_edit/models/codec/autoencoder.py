@@ -41,6 +41,7 @@ class AutoencoderCodec:
         scaling_factor: scale, 1 / std of the latents.
         shift_factor: shift, the mean of the latents.
         factor: f, pixels a side of one cell of x_0.
+        component: what identifies it, in `Model.components`; empty where nothing does.
 
     References:
         Rombach, Blattmann, Lorenz, Esser, Ommer, "High-Resolution Image Synthesis with Latent Diffusion Models",
@@ -51,6 +52,7 @@ class AutoencoderCodec:
     scaling_factor: Affine = 1.0
     shift_factor: Affine = 0.0
     factor: int = 8
+    component: str = ""
     lossy: ClassVar[bool] = True
 
     def encode(self, images: Tensor) -> Tensor:

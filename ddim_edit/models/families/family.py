@@ -164,6 +164,7 @@ class DiffusersFamily:
         classes: reads the classes that the network was trained on; refuses those that it cannot be called with.
         call: calls the network of diffusers.
         shape: reads channels and size from the config of the loaded network.
+        sized: whether the sample_size of its config changes what the network computes, as with learned positions.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
         load: loads a network of our own instead, or returns None where diffusers' shall be used.
@@ -178,6 +179,7 @@ class DiffusersFamily:
     classes: Callable[[Config], Classes | None] = no_classes
     call: Callable[[Any, Tensor, Tensor, Conditioning], Tensor] = call_network
     shape: Callable[[Any], NetworkShape] = shape_of
+    sized: bool = True
     bottleneck: bool = False
     pipeline: TextPipeline | None = None
     load: Callable[[Path, Config], nn.Module | None] | None = None

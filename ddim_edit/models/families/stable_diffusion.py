@@ -30,6 +30,7 @@ FAMILY = DiffusersFamily(
     order=20,
     network="UNet2DConditionModel",
     accepts=lambda config: config.get("addition_embed_type") is None,
+    sized=False,
     bottleneck=True,
     pipeline=TextPipeline(
         "StableDiffusionPipeline", "unet", ("text_encoder",), _encode, options={"requires_safety_checker": False}

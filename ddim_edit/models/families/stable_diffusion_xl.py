@@ -45,6 +45,7 @@ FAMILY = DiffusersFamily(
     network="UNet2DConditionModel",
     accepts=lambda config: config.get("addition_embed_type") == "text_time",
     call=_call,
+    sized=False,
     bottleneck=True,
     pipeline=TextPipeline("StableDiffusionXLPipeline", "unet", ("text_encoder", "text_encoder_2"), _encode),
 )

@@ -50,6 +50,7 @@ FAMILY = DiffusersFamily(
     network="UNet2DModel",
     classes=_classes,
     call=call_with_class,
+    sized=False,
     bottleneck=True,
     load=_load,
 )

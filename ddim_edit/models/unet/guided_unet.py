@@ -216,6 +216,7 @@ class GuidedUNet(UNetBase):
     def __init__(self, config: GuidedUNetConfig, heads: AttentionHeads) -> None:
         super().__init__()
         self.config = config
+        self.heads = heads
         widths, bottom = config.widths, config.widths[-1]
         self.features = SinusoidalFeatures(config.model_channels, cosines_first=True)
         self.time_embed = nn.Sequential(

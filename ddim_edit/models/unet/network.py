@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures, TimeFeatures
-from ddim_edit.models.pretrained import read_config, read_weights, weights_file
+from ddim_edit.models.pretrained import read_config, read_weights, weights_files
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 from ddim_edit.models.unet.config import ACTIVATIONS, UNetConfig
 from ddim_edit.models.weights import fill, require_plausible_config
@@ -313,14 +313,17 @@ def load_unet(folder: Path) -> UNet:
     """Load the network in a diffusers `unet` folder, on the CPU in float32, in eval mode, without gradients.
 
     Args:
-        folder: has a config.json and the weights in one safetensors file; old names of attention layers are understood.
+        folder: has a config.json and the weights in safetensors, in shards or not; old names of attention layers are
+            understood.
 
     Raises:
-        ModelError: a file that is missing, broken, sharded or a pickle; a config that is not implemented; tensors that
+        ModelError: a file that is missing, broken or a pickle; a config that is not implemented; tensors that
             are missing, unknown or of another shape.
     """
-    record, file = read_config(folder / "config.json"), weights_file(folder)
+    record = read_config(folder / "config.json")
     config = UNetConfig.from_dict(record)
-    weights = read_weights(file)
-    require_plausible_config(record, [tensor.shape for tensor in weights.values()], str(file))
-    return fill(lambda: UNet(config), weights, str(file))
+    files = weights_files(folder)
+    weights = read_weights(files)
+    source = str(files[0] if len(files) == 1 else folder)
+    require_plausible_config(record, [tensor.shape for tensor in weights.values()], source)
+    return fill(lambda: UNet(config), weights, source)

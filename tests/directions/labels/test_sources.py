@@ -45,3 +45,20 @@ def test_equal_missing_and_nan_labels_are_refused() -> None:
         from_callable(["a.png", "b.png"], lambda file: True)
     with pytest.raises(ArgumentError, match=r"a\.png: labels must be finite, not nan"):
         from_callable(["a.png"], lambda file: float("nan"))
+
+
+def test_folders_of_persons_are_groups_on_both_sides(tmp_path) -> None:
+    for side, name in (("with", "ann"), ("with", "bob"), ("without", "ann")):
+        (tmp_path / side / name).mkdir(parents=True, exist_ok=True)
+        for index in (1, 2):
+            (tmp_path / side / name / f"{index}.png").touch()
+    (tmp_path / "without" / "alone.png").touch()
+    found = from_folders(tmp_path / "with", tmp_path / "without", "folder")
+    assert found.groups == ("ann", "ann", "bob", "bob", None, "ann", "ann")
+    assert found.labels.tolist() == [1, 1, 1, 1, 0, 0, 0]
+    assert found.notes == ("4 images with label 1 (with), 3 with label 0 (without)",)
+    assert found.warnings == ("1 of 7 images are in no known group, and each counts as one of its own",)
+    with pytest.raises(ImageError, match="there are no images in this folder"):
+        from_folders(tmp_path / "with", tmp_path / "without")
+    with pytest.raises(ArgumentError, match=r"have no column 'who'\. Their group can be 'folder'"):
+        from_folders(tmp_path / "with", tmp_path / "without", "who")

@@ -109,4 +109,4 @@ def model_of(
     schedule: NoiseSchedule = LINEAR,
     codec: Codec | None = None,
 ) -> Model:
-    return Model(denoiser, codec or ColourCodec(), schedule, shape, "closed form", "no weights", "epsilon")
+    return Model(denoiser, codec or ColourCodec(), schedule, shape, "closed form", {}, "epsilon")

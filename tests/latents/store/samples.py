@@ -15,7 +15,7 @@ from ddim_edit.latents.store.shard import write_shard
 SHAPE = (3, 4, 5)
 RECIPE = Recipe(
     model="faces",
-    weights="ab" * 32,
+    components={"network": "-".join(["ab" * 8, "cd" * 8, "ef" * 8]), "process": "01" * 8},
     schedule={"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000},
     prediction="epsilon",
     dtype="float32",

@@ -1,0 +1,77 @@
+"""Digests of tensors, kept on disk by the path, size and time of the files that the tensors were read from.
+
+Hashing the network of Stable Diffusion takes seconds, and its files hardly ever change. Nothing here is ever fatal:
+what cannot be read or written is computed anew.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ddim_edit.io.atomic import atomic
+
+_VERSION = 1
+_SETTLED = 100_000_000
+"""Nanoseconds after which a file has settled: one that changes again within a tick of its clock looks the same."""
+
+
+def cache_folder() -> Path | None:
+    """Return where digests are kept: ddim-edit/digests in XDG_CACHE_HOME, or in ~/.cache; None without a home."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():  # as its specification has it
+        try:
+            root = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return root / "ddim-edit" / "digests"
+
+
+def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
+    """Return the digest of what some files hold, from the cache if none of them has changed since.
+
+    Args:
+        files: all files that it depends on; with none of them nothing is cached.
+        compute: returns the digest.
+    """
+    before = _describe(files)
+    folder = cache_folder()
+    if not before or folder is None:
+        return compute()
+    paths = json.dumps([_VERSION, *(record[0] for record in before)])
+    file = folder / f"{hashlib.sha256(paths.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+    with suppress(OSError, ValueError, RecursionError):
+        kept = json.loads(file.read_bytes())
+        if isinstance(kept, dict) and kept.get("files") == before and _is_digest(kept.get("digest")):
+            digest: str = kept["digest"]
+            return digest
+    digest = compute()
+    newest = max(max(record[2:]) for record in before)
+    if time.time_ns() - newest > _SETTLED and _describe(files) == before:
+        with suppress(OSError, ValueError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(file) as temporary:
+                temporary.write_text(json.dumps({"files": before, "digest": digest}), encoding="utf-8")
+    return digest
+
+
+def _describe(files: Iterable[Path]) -> list[list[Any]]:
+    """Return path, size and times of each file; nothing where one of them cannot be looked at."""
+    records: list[list[Any]] = []
+    try:
+        for file in sorted({Path(os.path.realpath(file)) for file in files}):
+            status = file.stat()
+            # The time of the last change of the file's record too: `touch -r` and `cp -p` set back only the other one.
+            records.append([str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+    except OSError:
+        return []
+    return records
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]{16}", value) is not None

@@ -1,0 +1,174 @@
+"""What a file is that was given as weights and is none, or none that can be run alone: for error messages.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ddim_edit.io.schema import parse_json
+
+_AGAIN = "Download the file itself."
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "it is a git-lfs pointer, a text that stands for the weights. Run `git lfs pull` there, or download the weights"
+        " themselves.",
+    ),
+    (b"GGUF", "it is a GGUF file of quantised weights, which cannot be run here. Use the checkpoint in safetensors."),
+    (b"\x89HDF", "it is an HDF5 file, as Keras writes it. Use a checkpoint of PyTorch or diffusers."),
+    (b"\x89PNG", f"it is a PNG image, not weights. {_AGAIN}"),
+    (b"\xff\xd8\xff", f"it is a JPEG image, not weights. {_AGAIN}"),
+    (b"%PDF", f"it is a PDF document, not weights. {_AGAIN}"),
+    (b"\x1f\x8b", "it is an archive (gzip). Unpack it, and name what is inside."),
+    (b"7z\xbc\xaf", "it is an archive (7z). Unpack it, and name what is inside."),
+    (b"Rar!", "it is an archive (RAR). Unpack it, and name what is inside."),
+    (b"PK\x03\x04", "it is a file of torch.save or another zip archive. If it is a checkpoint, name it .pt."),
+    (b"\x80\x02", "it is a pickle. If it is a checkpoint of PyTorch, name it .pt."),
+    (b"\x93NUMPY", "it is an array of numpy, not weights. Use the checkpoint that the network was saved in."),
+)
+_HTML = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml|<error>)", re.IGNORECASE)
+_FP8 = ("F8_", "float8")
+# By the names of their tensors; the first that fits counts. A LoRA of a text encoder has its names too, for example.
+_TENSORS: tuple[tuple[str, str], ...] = (
+    (
+        r"(^|[._])lora(_|\.|[A-Z])|\.(hada_w1|lokr_w1|oft_blocks|dora_scale)",
+        "it is a LoRA, which changes another model and is none itself. Merge it with diffusers' fuse_lora, save the"
+        " pipeline, and name that folder.",
+    ),
+    (
+        r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.",
+        "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is"
+        " for.",
+    ),
+    (
+        r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions",
+        "it is a video model, and only models of still images are supported.",
+    ),
+    (
+        r"^model\.diffusion_model\.|^double_blocks\.|^joint_blocks\.|^model\.joint_blocks\.",
+        "it is Stable Diffusion or Flux in one file, in the layout of its own code. Save it as a folder with diffusers:"
+        " from_single_file(FILE).save_pretrained(FOLDER).",
+    ),
+    (
+        r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down_blocks|up)\.",
+        "it is an autoencoder (VAE) alone, without a network that removes noise. Use the model that it belongs to.",
+    ),
+    (
+        r"^text_model\.|^encoder\.block\.|^(text_)?embeddings\.|^shared\.weight$|^transformer\.resblocks\.",
+        "it is a text encoder alone, without a network that removes noise. Use the model that it belongs to.",
+    ),
+    (
+        r"^emb_params$|^string_to_param$|^<.*>$",
+        "it is a textual inversion, a word for another model. Use the model that it is for.",
+    ),
+    (
+        r"^(time_embedding|time_text_embed|conv_in|pos_embed|x_embedder)\.",
+        "it is the network of a diffusers folder, and its config.json is needed too. Name the folder.",
+    ),
+)
+_CLASSES: tuple[tuple[str, str], ...] = (
+    (
+        r"ControlNet|Adapter",
+        "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is"
+        " for.",
+    ),
+    (
+        r"3D|Temporal|Motion|Video|CogView|LTX|Mochi|Wan",
+        "it is a video model, and only models of still images are supported.",
+    ),
+    (r"^Autoencoder|^VQModel", "it is an autoencoder (VAE) alone. Use the model that it belongs to."),
+    (r"CLIP|T5|^Llama|^Qwen", "it is a text encoder alone. Use the model that it belongs to."),
+)
+
+
+def describe_file(path: Path) -> str | None:
+    """Return what a file is that cannot be read as weights, and what to do, as "it is ..."; None if that is unknown."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError:
+        return None
+    if not start:
+        return "the file is empty. Download it again."
+    for signature, words in _SIGNATURES:
+        if start.startswith(signature):
+            return words
+    if _HTML.match(start):
+        return (
+            "it is a page of a web site, not weights: the link led to a page, or asked to log in. Download the file"
+            " itself."
+        )
+    if start.lstrip().startswith((b"{", b"[")):
+        return "it is a text (JSON), not weights. Download the weights that belong to it."
+    return _find_cut(start, size)
+
+
+def _find_cut(start: bytes, size: int) -> str | None:
+    """Return that a safetensors file ends too soon, if it begins as one."""
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and size - 8 < length < 100_000_000:
+        return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
+    return None
+
+
+def describe_tensors(names: Iterable[str], dtypes: Collection[str] = ()) -> str | None:
+    """Return what a checkpoint with tensors of these names is, and what to do; None if that is unknown.
+
+    Args:
+        names: of the tensors.
+        dtypes: of the tensors, as safetensors or torch spell them.
+    """
+    found = list(names)
+    for pattern, words in _TENSORS:
+        if any(re.search(pattern, name) for name in found):
+            return words
+    return describe_fp8(dtypes)
+
+
+def describe_fp8(dtypes: Collection[str]) -> str | None:
+    """Return that weights of these dtypes are fp8, or None."""
+    if any(word in dtype for word in _FP8 for dtype in dtypes):
+        return "its weights are fp8, too coarse to invert with. Use the checkpoint in float16 or float32."
+    return None
+
+
+def describe_class(name: object) -> str | None:
+    """Return what a folder is whose config.json is of this class, and what to do; None if that is unknown."""
+    for pattern, words in _CLASSES:
+        if isinstance(name, str) and re.search(pattern, name):
+            return words
+    return None
+
+
+def describe_folder(folder: Path) -> str | None:
+    """Return what a folder is that is no checkpoint of diffusers, and what to do; None if that is unknown."""
+    if (folder.parent / "model_index.json").is_file():
+        return f"it is a part of the checkpoint {folder.resolve().parent.name}. Name that folder."
+    if (folder / "adapter_config.json").is_file() or any(folder.glob("pytorch_lora_weights.*")):
+        return _TENSORS[0][1]
+    if any(folder.glob("*.gguf")):
+        return _SIGNATURES[1][1]
+    files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))
+    if files and not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
+        return f"it has no model_index.json and no config.json. If {files[0]:.80} is a checkpoint of its own, name it."
+    return None
+
+
+def read_class(config: Path) -> Any:
+    """Return the class that a config.json is of, or None."""
+    try:
+        record = parse_json(config.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, Mapping):
+        return None
+    architectures = record.get("architectures")
+    if isinstance(architectures, list) and architectures:
+        return architectures[0]
+    return record.get("_class_name")
