@@ -9,6 +9,8 @@ import click
 from .command import CONFIG_FILE, Option, did_you_mean
 from .group import CommandGroup
 
+LARGEST = 2**20
+"""Bytes of a file; one that only claims to be vast would take as much memory."""
 SHARED = "default"
 """The table of options for every command; what stands above all tables belongs to it too."""
 
@@ -28,7 +30,11 @@ def read_config(context: click.Context, parameter: click.Parameter, file: Path |
     group = context.command
     assert isinstance(group, CommandGroup)
     try:
-        record = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise click.UsageError(f"{file}: this is larger than 1 MB, so it is no file of options.")
+        record = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise click.UsageError(f"{file}: cannot read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
