@@ -99,6 +99,11 @@ def plan_jobs(
     return jobs
 
 
+def source_of(item: tuple[Job, object]) -> Path:
+    """Return the input file of a job with whatever goes with it."""
+    return item[0].source
+
+
 def stem(file: Path) -> str:
     """Return a file's name without the suffixes that this program gives."""
     return file.name.removesuffix(LATENT) if file.name.endswith(LATENT) else file.stem

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ddim_edit.latents.image_recipes import ImageRecipe
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 LONG_JOB = 1_500_000
 """Evaluations from which compiling pays on a GPU: at 0.2 ms each, a minute is won back if it makes a fifth of it."""
 
@@ -161,6 +162,35 @@ class Session:
         # Errors about files begin with their name, with or without the folder.
         text = text.removeprefix(f"{name}: ").removeprefix(f"{Path(str(name)).name}: ")
         self._print(f"error: {name}: {text}")
+
+    def run_batches(
+        self,
+        batches: Iterable[Sequence[Item]],
+        function: Callable[[Sequence[Item]], Result],
+        name: Callable[[Item], object],
+    ) -> Iterator[tuple[Sequence[Item], Result]]:
+        """Yield batches with their results; one with an item that ends in NaN is run again item by item.
+
+        Args:
+            batches: items that go through the network together.
+            function: returns the result of a batch.
+            name: what to call an item that fails.
+        """
+        from ddim_edit import NonFiniteError
+
+        for batch in batches:
+            waiting = [batch]
+            while waiting:
+                items = waiting.pop(0)
+                try:
+                    result = function(items)
+                except NonFiniteError as error:
+                    if len(items) == 1:
+                        self.fail(name(items[0]), error)
+                    else:
+                        waiting = [[item] for item in items]
+                else:
+                    yield items, result
 
     def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
         """Yield `count` items in batches of the editor's size, with a bar on standard error if it is a terminal."""

@@ -44,6 +44,7 @@ from .errors import (
     LatentMismatchError,
     MissingExtraError,
     ModelError,
+    NonFiniteError,
 )
 from .evaluation.evaluator import evaluate
 from .evaluation.likelihood.bits import Likelihood, LikelihoodConfig, log_likelihood
@@ -117,6 +118,7 @@ __all__ = [
     "ModelError",
     "NetworkDenoiser",
     "NoiseSchedule",
+    "NonFiniteError",
     "Parametrization",
     "Prediction",
     "PrincipalDirections",

@@ -19,18 +19,29 @@ from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_m
 from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
-from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
+from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError, ModelError
 from ddim_edit.images import Crop
 from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
-from ddim_edit.latents.latent import Latent, Latents
+from ddim_edit.latents.latent import NONFINITE, Latent, Latents
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import Space, Trajectory, find_space
 from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
+from ddim_edit.models.finite import (
+    DECODER,
+    ENCODER,
+    NETWORK,
+    FirstLook,
+    GuardedDenoiser,
+    describe_nonfinite,
+    find_failures,
+    finite_rows,
+    require_finite,
+)
 from ddim_edit.models.identity import find_difference
 from ddim_edit.models.model import Model
 
@@ -78,6 +89,7 @@ class BatchRunner:
         self.model = model
         self.batches = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
         self._on_evaluation = on_evaluation
+        self._first_look = FirstLook(model)
 
     def invert(self, images: Images, config: InversionConfig, crop: Crop) -> InvertedBatches:
         """Yield inverted batches, each with the latents of its images."""
@@ -101,7 +113,7 @@ class BatchRunner:
         spans = model.schedule.spans(grid)
         solver = config.make_solver()
         recipe = self.recipe(config, grid)
-        denoiser = self._report_progress(model.conditioned_on(config.condition))
+        denoiser = self._guard(model.conditioned_on(config.condition))
 
         def invert_rows(chunk: PreparedBatch, rows: Sequence[int]) -> tuple[InversionBatch, list[Latent]]:
             batch = chunk.rows(rows[0], rows[-1] + 1)
@@ -118,7 +130,10 @@ class BatchRunner:
                 origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
                 recipes.append(replace(recipe, dequantise=mix, origin=origin))
             inverted = InversionBatch(batch.originals, found, decoded, coded)
-            return inverted, inverted.latents(recipes)
+            latents = inverted.latents(recipes)
+            for row, problem in find_failures(model, x0, [latent.x for latent in latents], (decoded, coded)).items():
+                latents[row] = replace(latents[row], report={**latents[row].report, NONFINITE: problem})
+            return inverted, latents
 
         def prepare(chunk: Chunk) -> PreparedBatch:
             return self._prepare(read(chunk), config)
@@ -182,8 +197,11 @@ class BatchRunner:
         solver = record_states(config.plain_solver(), trajectory.states)
         x0 = self._encode(batch, config)
         # The trajectory is all that is wanted: the solver and the denoiser record it as they go.
-        invert(self._report_progress(denoiser), x0, spans, solver, self._to_device(batch.noise))
-        return [space.read(trajectory).float().cpu() for space in spaces]
+        invert(self._guard(denoiser), x0, spans, solver, self._to_device(batch.noise))
+        found = [space.read(trajectory).float().cpu() for space in spaces]
+        for values in found:
+            require_finite(self.model, NETWORK, values)
+        return found
 
     def decode(
         self, latents: Sequence[Latent], denoiser: Denoiser | None = None, solver: Solver | None = None
@@ -197,8 +215,8 @@ class BatchRunner:
             mixes = [latent.recipe.dequantise for latent in alike]
             noise = self._to_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
             own = denoiser or self.model.conditioned_on(recipe.condition)
-            x0 = sample(self._report_progress(own), state, spans, solver or find_solver(recipe.solver), noise).x0
-            return self.model.codec.decode(x0).cpu()
+            x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise).x0
+            return self._decode(x0)
 
         images: list[Tensor] = []
         # Latents that are decoded alike share batches; only neighbours do, so that the order stays.
@@ -210,14 +228,14 @@ class BatchRunner:
         self, seeds: Sequence[int], config: InversionConfig, grid: Grid, make_solver: Callable[[SeededNoise], Solver]
     ) -> Tensor:
         """Return new images by a solver that draws its noise from the same seeds as x_T."""
-        denoiser = self._report_progress(self.model.conditioned_on(config.condition))
+        denoiser = self._guard(self.model.conditioned_on(config.condition))
         spans = self.model.schedule.spans(grid)
 
         def sample_batch(some: Sequence[int]) -> Tensor:
             # x_T and the noise of the steps come from one generator per image: a fresh one would draw x_T again.
             noise = SeededNoise(some)
             x = self.model.to_state_device(noise.draw(self.model.shape))
-            return self.model.codec.decode(sample(denoiser, (x,), spans, make_solver(noise)).x0).cpu()
+            return self._decode(sample(denoiser, (x,), spans, make_solver(noise)).x0)
 
         return torch.cat(list(self.batches(sample_batch, seeds)))
 
@@ -240,9 +258,14 @@ class BatchRunner:
 
         Raises:
             ArgumentError: an unknown refinement, or one for a model without an autoencoder.
+            ModelError: an encoder that returns nothing finite.
         """
         images = self.model.to_state_device(batch.originals)
         x0 = self.model.codec.encode(images)
+        # As in `GuardedDenoiser`: does the encoder fail for these images, or for any?
+        fails = isinstance(self.model.codec, AutoencoderCodec) and len(x0) and not finite_rows(x0).any()
+        if fails and not self.model.codec.encode(torch.zeros_like(images[:1])).isfinite().all():
+            raise ModelError(describe_nonfinite(self.model, ENCODER))
         if config.refine is None:
             return x0
         if config.refine not in REFINERS:
@@ -302,8 +325,22 @@ class BatchRunner:
         if not all(each.isfinite().all() for each in latent.state):
             raise LatentError("The latent contains NaN or infinite values. Invert its image again.")
 
-    def _report_progress(self, denoiser: Denoiser) -> Denoiser:
-        return denoiser if self._on_evaluation is None else ProgressDenoiser(denoiser, self._on_evaluation)
+    def _decode(self, x0: Tensor) -> Tensor:
+        """Return the images of x_0, on the CPU.
+
+        Raises:
+            NonFiniteError: an x_0, or an image of it, that is not finite.
+        """
+        images = self.model.codec.decode(x0).cpu()
+        if not images.isfinite().all():
+            require_finite(self.model, NETWORK, x0)
+            require_finite(self.model, DECODER, images)
+        return images
+
+    def _guard(self, denoiser: Denoiser) -> Denoiser:
+        """Return a denoiser that reports progress, and ends the run where nothing that it returns is finite."""
+        guarded = GuardedDenoiser(denoiser, self._first_look)
+        return guarded if self._on_evaluation is None else ProgressDenoiser(guarded, self._on_evaluation)
 
     def _to_device(self, noise: Tensor | None) -> Tensor | None:
         return None if noise is None else self.model.to_state_device(noise)

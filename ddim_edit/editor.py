@@ -18,7 +18,7 @@ from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
 from ddim_edit.directions import Direction, find_direction, make_edit
-from ddim_edit.errors import ArgumentError, LatentMismatchError
+from ddim_edit.errors import ArgumentError, LatentMismatchError, NonFiniteError
 from ddim_edit.images import CentreSquare, Crop
 from ddim_edit.images.prepare import ImageItem, Images, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
@@ -109,6 +109,7 @@ class Editor:
         Raises:
             ImageError: a file that cannot be used.
             ArgumentError: a tensor of another size, or a config that does not exist.
+            NonFiniteError: the network or the autoencoder returned NaN or infinity.
 
         Examples:
             >>> editor = Editor.from_pretrained()
@@ -120,7 +121,7 @@ class Editor:
             ('ddim', 3)
         """
         batches = self._runner.invert(images, make_config(config, options), crop)
-        return Latents(chain.from_iterable(latents for _, latents in batches))
+        return _finite(chain.from_iterable(latents for _, latents in batches))
 
     def invert_batches(
         self,
@@ -134,6 +135,9 @@ class Editor:
 
         While one batch is in the network, a thread prepares the next one: its pixels, the noise of its first level, and
         their copy in memory that the device copies from without blocking.
+
+        A latent that is not finite is yielded like others, so that one image ends nothing but itself:
+        `Latent.require_finite` refuses it, and so does `Latent.save`.
 
         Args:
             batches: each of files, folders or `InputImage`s, which may be none; drawn one ahead.
@@ -185,7 +189,7 @@ class Editor:
         if not scored:
             raise ArgumentError(_NO_IMAGES)
         batches = [batch for batch, _ in scored]
-        latents = Latents(chain.from_iterable(latents for _, latents in batches))
+        latents = _finite(chain.from_iterable(latents for _, latents in batches))
         scores = chain.from_iterable(score() for _, score in scored)
         return Reconstruction(
             originals=torch.cat([batch.originals for batch, _ in batches]),
@@ -459,7 +463,7 @@ class Editor:
             latents = Latents([images] if isinstance(images, Latent) else images)
         else:
             batches = list(self._runner.invert(images, replace(first.config, check=True), crop))
-            latents = Latents(chain.from_iterable(latents for _, latents in batches))
+            latents = _finite(chain.from_iterable(latents for _, latents in batches))
             if batches:
                 lost = torch.cat([batch.originals - batch.decoded for batch, _ in batches if batch.decoded is not None])
         if not latents:
@@ -605,3 +609,19 @@ class Editor:
         if config.level is not None:
             raise ArgumentError(f"This goes to x_T and takes no level, but the config has level {config.level}.")
         return config.make_grid(self.model.schedule).to_clean()
+
+
+def _finite(latents: Iterable[Latent]) -> Latents:
+    """Return latents all of which are finite.
+
+    Raises:
+        NonFiniteError: one of several is not; the message says which.
+    """
+    found = Latents(latents)
+    for number, latent in enumerate(found, 1):
+        try:
+            latent.require_finite()
+        except NonFiniteError as error:
+            which = f"image {number} of {len(found)}: " if len(found) > 1 else ""
+            raise NonFiniteError(f"{which}{error}") from error
+    return found

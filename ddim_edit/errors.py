@@ -5,6 +5,7 @@
     ├── MissingExtraError        an optional dependency that is not installed (also an ImportError)
     ├── ImageError               an image file that cannot be read or written
     ├── ModelError               a checkpoint that cannot be loaded or run
+    │   └── NonFiniteError           a part of a model that returned NaN or infinity for an image
     ├── LatentError              a latent file that cannot be read or written
     │   └── LatentMismatchError      a latent that belongs to another model, grid or solver
     └── DirectionError           a direction that cannot be fitted, read or written
@@ -62,6 +63,10 @@ class ImageError(DDIMEditError):
 
 class ModelError(DDIMEditError):
     """A checkpoint that cannot be loaded, or cannot be run as it claims."""
+
+
+class NonFiniteError(ModelError):
+    """A network or autoencoder that returned NaN or infinity for an image; others may be fine."""
 
 
 class LatentError(DDIMEditError):

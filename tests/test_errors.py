@@ -17,6 +17,7 @@ from ddim_edit.errors import (
     LatentMismatchError,
     MissingExtraError,
     ModelError,
+    NonFiniteError,
 )
 from ddim_edit.io.extras import import_extra
 
@@ -56,6 +57,7 @@ def test_hierarchy_is_as_documented() -> None:
         MissingExtraError: (DDIMEditError, ImportError),
         ImageError: (DDIMEditError,),
         ModelError: (DDIMEditError,),
+        NonFiniteError: (ModelError,),
         LatentError: (DDIMEditError,),
         LatentMismatchError: (LatentError,),
         DirectionError: (DDIMEditError,),

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import Option, OptionGroup, command
-from ..files import Destination, Job, find_latents, load_latents, plan_jobs
+from ..files import Destination, Job, find_latents, load_latents, plan_jobs, source_of
 from ..options import condition_group, folder_option, image_options, inputs_argument, overwrite_option, session_options
 from ..session import Session
 from ..stores import decode_store, is_store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddim_edit import Latent
 
 
@@ -74,8 +76,12 @@ def _decode_files(
         with session.continue_on_error(job.source):
             editor.require_own(latent, force)
             pairs.append((job, latent))
-    for batch in session.batches(pairs, "latents", len(pairs)):
-        images = session.editor.decode([latent for _, latent in batch], force)
+
+    def decode_batch(batch: "Sequence[tuple[Job, Latent]]") -> "Tensor":
+        return session.editor.decode([latent for _, latent in batch], force)
+
+    batches = session.batches(pairs, "latents", len(pairs))
+    for batch, images in session.run_batches(batches, decode_batch, source_of):
         for (job, latent), image in zip(batch, images, strict=True):
             with session.continue_on_error(job.source):
                 session.save_image(job.target, image, latent.recipe)

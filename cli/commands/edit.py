@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command, did_you_mean
-from ..files import Destination, read_jobs
+from ..files import Destination, Job, read_jobs, source_of
 from ..options import (
     CropChoice,
     crop_group,
@@ -33,6 +33,8 @@ from ..types import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ddim_edit.images import InputImage
 
 
 class Strength(DirectionName):
@@ -154,8 +156,11 @@ def edit(
     factors = strip.factors if strip else [1.0]
     steps = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
     destination = Destination(output, f".{animate}" if animate else suffix, overwrite)
-    for batch in read_jobs(session, images, destination, crop):
-        edited = session.editor.edits([image for _, image in batch], steps, level, keep, conditional)
+
+    def edit_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Tensor":
+        return session.editor.edits([image for _, image in batch], steps, level, keep, conditional)
+
+    for batch, edited in session.run_batches(read_jobs(session, images, destination, crop), edit_batch, source_of):
         model = session.editor.model.name
         for (job, image), frames in zip(batch, to_uint8(edited), strict=True):
             recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, image.source)

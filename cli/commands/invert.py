@@ -61,7 +61,8 @@ def invert(
         session.finish()
         return
     for batch in read_jobs(session, images, Destination(output, LATENT, overwrite), crop):
-        latents = session.editor.invert([image for _, image in batch], make_config(config))
+        # As batches, of which an image that ends in NaN is refused by itself, when its latent is written.
+        (latents,) = session.editor.invert_batches([[image for _, image in batch]], make_config(config))
         for (job, _), latent in zip(batch, latents, strict=True):
             with session.continue_on_error(job.source):
                 latent.save(job.target)

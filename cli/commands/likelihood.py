@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from ..command import Option, OptionGroup, command
 from ..files import find_images, read_batches
 from ..options import CropChoice, condition_group, crop_group, images_argument, session_options
 from ..session import Session
+
+if TYPE_CHECKING:
+    from ddim_edit import Likelihood
+    from ddim_edit.images import InputImage
 
 
 def option_groups() -> list[OptionGroup]:
@@ -69,10 +73,13 @@ def likelihood(
     config = LikelihoodConfig(steps, probes, seed, start=start, condition=Condition(**condition))
     rows: list[dict[str, Any]] = []
     files = find_images(session, images)
-    for batch in read_batches(session, files, files, crop):
-        found = log_likelihood(
-            session.editor.model, [image for _, image in batch], config, batch_size=session.editor.batch_size
-        )
+
+    def measure_batch(batch: "Sequence[tuple[Path, InputImage]]") -> "Likelihood":
+        model, size = session.editor.model, session.editor.batch_size
+        return log_likelihood(model, [image for _, image in batch], config, batch_size=size)
+
+    batches = read_batches(session, files, files, crop)
+    for batch, found in session.run_batches(batches, measure_batch, lambda item: item[0]):
         for (file, _), bits, error, nats in zip(batch, found.bits, found.error, found.nats, strict=True):
             row = {
                 "input": str(file),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import OptionGroup, command
-from ..files import Destination, claim, read_jobs, resolve_all
+from ..files import Destination, Job, claim, read_jobs, resolve_all, source_of
 from ..options import (
     CropChoice,
     crop_group,
@@ -21,6 +21,9 @@ from ..session import Session
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ddim_edit import Reconstruction
+    from ddim_edit.images import InputImage
 
 CODEC_SCORES = ("codec_psnr", "codec_error")
 """What is measured for models with an autoencoder: no round trip can be better than that of the codec alone."""
@@ -63,8 +66,12 @@ def reconstruct(
     rows: list[dict[str, Any]] = []
     sources: list[str] = []
     on_sheet: list[tuple[Tensor, Tensor]] = []
-    for batch in read_jobs(session, images, Destination(output, suffix, overwrite), crop, {sheet_file}):
-        found = session.editor.reconstruct([image for _, image in batch], make_config(config))
+
+    def reconstruct_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Reconstruction":
+        return session.editor.reconstruct([image for _, image in batch], make_config(config))
+
+    batches = read_jobs(session, images, Destination(output, suffix, overwrite), crop, {sheet_file})
+    for batch, found in session.run_batches(batches, reconstruct_batch, source_of):
         room = ON_SHEET - len(sources)
         on_sheet.append((found.originals[:room], found.decoded[:room]))
         sources += [image.source for _, image in batch[:room]]

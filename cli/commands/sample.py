@@ -105,8 +105,12 @@ def sample(
     inversion_config = make_config(config)
     model = session.editor.model.name
     shown: list[tuple[Tensor, SampleRecipe]] = []
-    for batch in session.batches(targets, "images", len(targets)):
-        sampled = session.editor.sample(len(batch), batch[0], inversion_config, eta, posterior_mean)
+
+    def sample_batch(batch: Sequence[int]) -> "Tensor":
+        return session.editor.sample(len(batch), batch[0], inversion_config, eta, posterior_mean)
+
+    batches = session.batches(targets, "images", len(targets))
+    for batch, sampled in session.run_batches(batches, sample_batch, targets.__getitem__):
         for number, image in zip(batch, to_uint8(sampled), strict=True):
             recipe = SampleRecipe(model, number, eta, posterior_mean, config)
             if len(shown) < ON_SHEET:

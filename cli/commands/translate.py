@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..command import Option, OptionGroup, command
-from ..files import Destination, read_jobs
+from ..files import Destination, Job, read_jobs, source_of
 from ..options import (
     CropChoice,
     crop_group,
@@ -19,6 +19,11 @@ from ..options import (
 )
 from ..session import Session
 from ..types import ModelName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim_edit.images import InputImage
 
 
 def option_groups() -> list[OptionGroup]:
@@ -59,8 +64,12 @@ def translate(
     if config["exact"]:
         session.prefer_dtype("fp32")
     other = session.load(to)
-    for batch in read_jobs(session, images, Destination(output, suffix, overwrite), crop):
-        translated = session.editor.translate([image for _, image in batch], other, make_config(config))
+
+    def translate_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Tensor":
+        return session.editor.translate([image for _, image in batch], other, make_config(config))
+
+    batches = read_jobs(session, images, Destination(output, suffix, overwrite), crop)
+    for batch, translated in session.run_batches(batches, translate_batch, source_of):
         model = session.editor.model.name
         for (job, image), pixels in zip(batch, to_uint8(translated), strict=True):
             recipe = TranslationRecipe(other.model.name, model, image.source, {"check": False, **config})

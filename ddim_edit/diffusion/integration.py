@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser, ProgressDenoiser
+from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser
 from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
@@ -119,7 +119,6 @@ def sample(denoiser: Denoiser, state: State, spans: Spans, solver: Solver, noise
 
 
 def _clips(denoiser: object) -> bool:
-    """Return whether a denoiser clips, itself or below the one that reports progress."""
-    if isinstance(denoiser, ProgressDenoiser):
-        return _clips(denoiser.denoiser)
-    return isinstance(denoiser, ClippedDenoiser)
+    """Return whether a denoiser clips, itself or below those that wrap it."""
+    inner = getattr(denoiser, "denoiser", None)
+    return isinstance(denoiser, ClippedDenoiser) or (inner is not None and _clips(inner))

@@ -12,7 +12,7 @@ import torch
 
 from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.editor import Editor
-from ddim_edit.errors import ImageError, LatentError, LatentMismatchError
+from ddim_edit.errors import ImageError, LatentError, LatentMismatchError, NonFiniteError
 from ddim_edit.images import InputImage, read_all
 from ddim_edit.io import schema
 from ddim_edit.io.prefetch import prefetch_map
@@ -140,7 +140,15 @@ class Worker:
         read, to_invert = tee(self._read_batches(batches))
         latents = self._invert_batches(list(good.values()) for _, good, _ in to_invert)
         for (batch, good, failures), found in zip(read, latents, strict=True):
-            yield _InvertedBatch(batch, dict(zip(good, found, strict=True)), failures)
+            kept: dict[str, Latent] = {}
+            for name, latent in zip(good, found, strict=True):
+                try:
+                    latent.require_finite()
+                except NonFiniteError as error:
+                    failures[name] = str(error)
+                else:
+                    kept[name] = latent
+            yield _InvertedBatch(batch, kept, failures)
 
     def _read_batches(
         self, batches: Iterable[_ShardBatch]

@@ -116,6 +116,8 @@ def prepare_images(
 
 def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:
     _require_size(image.pixels, size)
+    if not image.pixels.isfinite().all():
+        raise ArgumentError(f"Images must be finite, but {image.name} has NaN or infinite values. Leave it out.")
     return PreparedImage(image.tensor.double(), {"source": image.source, "preprocessing": image.preprocessing})
 
 
@@ -124,6 +126,8 @@ def _prepare_tensor(x: Tensor, size: tuple[int, int]) -> PreparedImage:
     if not x.is_floating_point():
         raise ArgumentError(f"Images must be floats in [-1, 1], not {x.dtype}. Convert them with `images.to_float`.")
     x = x.detach().cpu().double().contiguous()
+    if not x.isfinite().all():
+        raise ArgumentError("Images must be finite, but this tensor has NaN or infinite values. Leave that image out.")
     # Hashed as little-endian float64, so that equal images have equal fingerprints on every machine.
     digest = hashlib.sha256(x.numpy().astype("<f8", copy=False).tobytes()).hexdigest()
     return PreparedImage(x, {"source": digest, "preprocessing": None})

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from ddim_edit.errors import LatentError, LatentMismatchError
+from ddim_edit.errors import LatentError, LatentMismatchError, NonFiniteError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.interpolation import find_interpolation
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ddim_edit.models.condition import Condition
 
 SUFFIX = ".latent.safetensors"
+NONFINITE = "nonfinite"
+"""The entry of a report that says why a latent is not finite. Such a latent is never written."""
 LATENT_FILE = TensorFormat(
     kind="latent file",
     key="ddim-edit",
@@ -62,6 +64,17 @@ class Latent:
         """What a solver decodes, as a batch of one: x and, if there is one, delta, each [1, C, H, W]."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
+    def require_finite(self) -> None:
+        """Refuse a latent with NaN or infinity.
+
+        Raises:
+            NonFiniteError: the message says what made it, if the report of the inversion does.
+        """
+        if NONFINITE in self.report:
+            raise NonFiniteError(self.report[NONFINITE])
+        if not all(part.isfinite().all() for part in self.state):
+            raise NonFiniteError("the latent contains NaN or infinite values. Invert its image with --dtype fp32.")
+
     def with_condition(self, condition: Condition) -> Latent:
         """Return the same latent, to be decoded under another condition than it was inverted under.
 
@@ -80,8 +93,10 @@ class Latent:
             path: the file, replaced if it exists. Its name should end in `.latent.safetensors`.
 
         Raises:
+            NonFiniteError: NaN or infinity in the latent.
             LatentError: the place cannot be written; nothing half-written is left there.
         """
+        self.require_finite()
         tensors = {"x": self.x} if self.delta is None else {"x": self.x, "delta": self.delta}
         header = {"recipe": self.recipe.to_json(), "report": dict(self.report), "t": self.t}
         LATENT_FILE.save(path, tensors, header)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import ProgressDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.evaluation.likelihood.density import Density, RungeKuttaGrid, log_density
@@ -17,6 +17,7 @@ from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
 from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.models.finite import NETWORK, FirstLook, GuardedDenoiser, require_finite
 from ddim_edit.models.model import Model
 
 GREY_LEVELS = 127.5
@@ -116,6 +117,7 @@ def log_likelihood(
         ModelError: a model with an autoencoder, whose latents would be measured, or a network not in float32.
         ArgumentError: no images, coloured ones for a grey model, or values that `LikelihoodConfig` cannot have.
         ImageError: a file that cannot be used.
+        NonFiniteError: the density of an image is not finite.
 
     References:
         Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole, "Score-Based Generative Modeling through Stochastic
@@ -133,7 +135,7 @@ def log_likelihood(
             f"{model.name} computes in {model.dtype}, whose rounding would drown the differences that Jacobian products"
             " are. Load it in float32."
         )
-    denoiser = model.conditioned_on(config.condition)
+    denoiser: Denoiser = GuardedDenoiser(model.conditioned_on(config.condition), FirstLook(model))
     if on_evaluation is not None:
         denoiser = ProgressDenoiser(denoiser, on_evaluation)
     grid = RungeKuttaGrid.make(model.schedule, config.steps, config.start)
@@ -151,7 +153,9 @@ def log_likelihood(
         trace: TraceEstimator = exact_trace
         if config.probes is not None:
             trace = Hutchinson(config.probes, [derive_seed(config.seed, f"{name} probes") for name in names])
-        return log_density(denoiser, model.to_state_device(x0), grid, linearization, trace)
+        density = log_density(denoiser, model.to_state_device(x0), grid, linearization, trace)
+        require_finite(model, NETWORK, torch.stack([density.nats, density.variance], 1))
+        return density
 
     batcher = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
     found = list(batcher(measure, prepare_images(images, model.size, crop)))
