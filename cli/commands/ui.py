@@ -46,24 +46,21 @@ def option_groups() -> list[OptionGroup]:
 def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -> None:
     """Open the page in the browser. There you load a photo, move its attributes, interpolate and sample.
 
-    It listens on 127.0.0.1 only and sends nothing anywhere. Its address is printed once it answers; Ctrl-C ends it.
+    It listens on 127.0.0.1 only, serves whoever has its address, and sends nothing anywhere. The address is printed once
+    it answers; Ctrl-C ends it.
     """
     from ddim_edit.ui import serve
 
     def ready(address: str) -> None:
         click.echo(address)
         session.note("the page is open until Ctrl-C")
-        if not no_browser:
-            import webbrowser
-
-            webbrowser.open(address)
 
     def load(on_evaluation: "Callable[[int], object]") -> "Editor":
         editor = session.load(session.model, on_evaluation=on_evaluation, compiled=session.compiled)
         session.describe(editor.model)
         return editor
 
-    serve(load, ready, port, directions, session_flags(session))
+    serve(load, ready, port, directions, session_flags(session), open_browser=not no_browser)
 
 
 def session_flags(session: Session) -> list[str]:

@@ -3,15 +3,17 @@
 `PageController` does the work and knows no widget. gradio comes with the extra `ui` and is imported with the page.
 """
 
+import html
 import os
 import signal
+import webbrowser
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ddim_edit.errors import MissingExtraError
+from ddim_edit.ui.workspace import private_folder
 
 if TYPE_CHECKING:
     from ddim_edit.editor import Editor
@@ -30,8 +32,9 @@ def serve(
     port: int = PORT,
     directions: Path | None = None,
     flags: Sequence[str] = (),
+    open_browser: bool = False,
 ) -> None:
-    """Serve the page at 127.0.0.1 until interrupted; other machines cannot reach it, and nothing is sent to any.
+    """Serve the page at 127.0.0.1 until interrupted, to whoever has its address, which ends in a token.
 
     Uploads and results lie in a temporary folder that is removed in the end.
 
@@ -41,6 +44,7 @@ def serve(
         port: where to listen; 0 is any port that is free.
         directions: folder of direction files; those packaged for the model if left out.
         flags: options that the command lines on the page need for the same model.
+        open_browser: open the page in the browser once it answers.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -49,18 +53,35 @@ def serve(
     """
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "ui", "The page")
-    # So that a terminated page removes its folder as an interrupted one does.
+    # A page that is terminated, or whose terminal is closed, removes its folder as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with TemporaryDirectory(prefix="ddim-edit-ui-") as folder:
+    if hasattr(signal, "SIGHUP"):
+        # The server ends in good order on SIGTERM and does not know SIGHUP.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    with private_folder() as folder:
         # gradio reads both when it is imported: no telemetry, and uploads to where they are removed.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
         from ddim_edit.ui.controller import PageController
         from ddim_edit.ui.page import make_page
         from ddim_edit.ui.serving import serve_page
         from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
 
+        def ready(address: str) -> None:
+            on_ready(address)
+            if open_browser:
+                _open_in_browser(address, folder)
+
         progress = ProgressCounter()
         editor = load(progress)
         session = Session(editor, directions_by_level(editor.model.name, directions), progress)
-        serve_page(make_page(PageController(session, Path(folder) / "made", flags)), port, on_ready)
+        serve_page(make_page(PageController(session, folder / "made", flags)), port, folder, ready)
+
+
+def _open_in_browser(address: str, folder: Path) -> None:
+    # By a file that leads there, not by the address itself: the arguments of a program can be read by every user of the
+    # machine, and the address ends in the token.
+    redirect = folder / "open.html"
+    target = html.escape(address)
+    redirect.write_text(f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open the page</a>')
+    webbrowser.open(redirect.as_uri())

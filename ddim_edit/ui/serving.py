@@ -1,13 +1,16 @@
 """Serve the page on this machine alone. Imports gradio, so its environment variables must be set before."""
 
+import secrets
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
 from ddim_edit.errors import ArgumentError
+from ddim_edit.ui.guard import PageGuard
 from ddim_edit.ui.page import CSS, HEAD, theme
 
 HOST = "127.0.0.1"
@@ -15,20 +18,25 @@ LARGEST = "100mb"
 """Size of an upload."""
 
 
-def serve_page(page: gr.Blocks, port: int, on_ready: Callable[[str], object]) -> None:
+def serve_page(page: gr.Blocks, port: int, folder: Path, on_ready: Callable[[str], object]) -> None:
     """Serve the page at 127.0.0.1 until interrupted.
 
     Args:
         page: what to serve.
         port: where; 0 is any that is free.
-        on_ready: called with the address once the page answers.
+        folder: the only folder whose files the page reads and hands out.
+        on_ready: called with the address once the page answers; it ends in the token of this run.
 
     Raises:
         ArgumentError: a port that is taken.
     """
     with listen(port) as listening:
-        address = f"http://{HOST}:{listening.getsockname()[1]}"
-        config = uvicorn.Config(_make_app(page), log_level="warning", timeout_graceful_shutdown=1)
+        port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
+        address = f"http://{HOST}:{port}/?token={token}"
+        guarded = PageGuard(_make_app(page), port, token, folder)
+        config = uvicorn.Config(
+            guarded, log_level="warning", server_header=False, proxy_headers=False, timeout_graceful_shutdown=1
+        )
         _Server(config, lambda: on_ready(address)).run(sockets=[listening])
 
 
