@@ -46,8 +46,8 @@ def option_groups() -> list[OptionGroup]:
 def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -> None:
     """Open the page in the browser. There you load a photo, move its attributes, interpolate and sample.
 
-    It listens on 127.0.0.1 only, serves whoever has its address, and sends nothing anywhere. The address is printed once
-    it answers; Ctrl-C ends it.
+    It listens on 127.0.0.1 only, serves whoever has its address, and sends nothing anywhere. The address is printed
+    once it answers; Ctrl-C ends it.
     """
     from ddim_edit.ui import serve
 

@@ -131,10 +131,10 @@ def test_the_address_leads_to_the_page_and_its_token_into_a_cookie(served: Serve
 
 
 @pytest.mark.parametrize("path", ["/", "/?token=", "/?token=wrong", "/config", "/assets/", JOIN, "/favicon.ico"])
-@pytest.mark.parametrize("cookie", ["", "ddim-edit-{port}=wrong", "ddim-edit-{port}=", "other={token}", '";,\t='])
-def test_without_the_token_nothing_is_answered(served: Served, path: str, cookie: str) -> None:
-    said = cookie.format(port=served.port, token=served.token)
-    assert served.ask("GET", path, {"Cookie": said})[0] == 403
+def test_without_the_token_nothing_is_answered(served: Served, path: str) -> None:
+    for cookie in ("", "ddim-edit-{port}=wrong", "ddim-edit-{port}=", "other={token}", '";,\t='):
+        said = cookie.format(port=served.port, token=served.token)
+        assert served.ask("GET", path, {"Cookie": said})[0] == 403, cookie
 
 
 @pytest.mark.parametrize(
