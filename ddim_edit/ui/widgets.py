@@ -8,6 +8,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
 
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.ui.controller import UploadedImage
@@ -35,7 +36,11 @@ def image_upload(label: str, height: int, elem_id: str) -> gr.Image:
 def _to_uploaded_image(payload: ImageData | None) -> UploadedImage | None:
     if payload is None or payload.path is None:
         return None
-    return UploadedImage(Path(payload.path), payload.orig_name or Path(payload.path).name)
+    # `PageGuard` has checked it already, but a page may be served without.
+    path = Path(payload.path).resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise gr.Error("Only files that were uploaded to this page can be read.", print_exception=False)
+    return UploadedImage(path, payload.orig_name or path.name)
 
 
 def command_box() -> gr.Textbox:
