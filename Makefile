@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/ddim-edit edit $(FACES)/astronaut_face.png --set old=+6 -o out/older --overwrite -q
 	@echo
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other), out/walk.webp (the same, moving)"
-	@echo "and out/older/astronaut_face.png (the same face, older)."
+	@echo "and out/older/astronaut_face-edited.png (the same face, older)."
 
 # A process for each processor, with a thread each: on tensors as small as a test's, more would wait for one another.
 SUITE := $(BIN)/pytest --numprocesses auto --dist loadfile

@@ -1,14 +1,18 @@
 """Input files, and the names of what is written for them. A file that fails ends only itself."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import click
+from click.core import ParameterSource
 
 from ddim_edit.errors import ArgumentError
 
 from .options import CropChoice, make_crop
 from .session import Session
+from .streams import STANDARD
 
 if TYPE_CHECKING:
     from ddim_edit import Latent
@@ -16,6 +20,32 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 LATENT = ".latent.safetensors"
+KNOWN_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".mp4", ".webm"),
+    *(
+        ".safetensors",
+        ".npy",
+        ".npz",
+        ".latent",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".bin",
+        ".csv",
+        ".json",
+        ".md",
+        ".pdf",
+        ".svg",
+    ),
+)
+"""Suffixes that nobody gives a folder. An output that ends in one is meant to be a file."""
+
+
+class InputFile(NamedTuple):
+    """An input file, and what its outputs are called: its name without suffix, below a folder that was named."""
+
+    path: Path
+    name: str
 
 
 class Job(NamedTuple):
@@ -30,14 +60,106 @@ class Job(NamedTuple):
 
 
 class Destination(NamedTuple):
-    """Where results go: a folder, the suffix of their names, and whether they may replace files."""
+    """Where results go.
+
+    Attributes:
+        folder: the folder of the results.
+        suffix: of their names, with what comes before it, as in "-edited.png".
+        overwrite: whether they may replace files.
+        file: the one result that there is to be, in place of a folder.
+    """
 
     folder: Path
     suffix: str
     overwrite: bool
+    file: Path | None = None
+
+    def target(self, name: str) -> Path:
+        """Return the file of a result with this name."""
+        return self.file or self.folder / f"{name}{self.suffix}"
+
+    def require_room(self, count: int) -> None:
+        """Refuse more than one result for one file.
+
+        Raises:
+            UsageError: there are more.
+        """
+        if self.file is not None and count > 1:
+            where = "standard output" if self.file.stem == "stdout" else str(self.file)
+            raise click.UsageError(f"There are {count:,} results, and {where} has room for one. Name an output folder.")
 
 
-def resolve_all(paths: Sequence[Path]) -> frozenset[Path]:
+def open_destination(
+    session: Session,
+    output: Path,
+    suffix: str,
+    overwrite: bool,
+    ending: str = "",
+    files: Iterable[str] | None = None,
+) -> Destination:
+    """Return where an --output leads: to standard output, a file, or a folder.
+
+    Args:
+        session: of the command.
+        output: "-", a file whose name ends in one of `files`, or a folder.
+        suffix: of the files in a folder, and of standard output.
+        overwrite: whether results may replace files.
+        ending: what names in a folder have before their suffix, so that no other command gives the same.
+        files: suffixes that the command can write; by default those of still images, of which --format is one.
+
+    Raises:
+        UsageError: the name of a file that the command cannot write, or one that contradicts --format or --json.
+    """
+    if output == STANDARD:
+        return Destination(output, suffix, True, open_standard_output(session, suffix))
+    is_image = files is None
+    if files is None:
+        from ddim_edit.images import still_suffixes
+
+        files = still_suffixes()
+    name = output.name.lower()
+    if output.is_dir() or not name.endswith((*files, *KNOWN_SUFFIXES)):
+        require_folder(output)
+        return Destination(output, f"{ending}{suffix}", overwrite)
+    if not name.endswith(tuple(files)):
+        raise click.UsageError(f"{output}: this command writes {join_or(files)}. Change the suffix, or name a folder.")
+    source = click.get_current_context().get_parameter_source("format")
+    if is_image and source is ParameterSource.COMMANDLINE and not name.endswith(suffix):
+        raise click.UsageError(f"{output} is not of --format {suffix.removeprefix('.')}. Leave one of them out.")
+    return Destination(output.parent, suffix, overwrite, output)
+
+
+def open_standard_output(session: Session, suffix: str) -> Path:
+    """Return the file that is copied to standard output once it is written, and keep all else from there.
+
+    Raises:
+        UsageError: --json writes there too.
+    """
+    if session.as_json:
+        raise click.UsageError("--json and -o - both write to standard output. Leave one of them out.")
+    session.to_stdout = True
+    return session.streams.target(suffix)
+
+
+def require_folder(output: Path) -> None:
+    """Refuse an output that is a file, or meant to be one, where a command makes a folder.
+
+    Raises:
+        UsageError: it is.
+    """
+    if output.exists() and not output.is_dir():
+        raise click.UsageError(f"{output} is a file, and the output is a folder here. Name another one.")
+    if output == STANDARD or (output.name.lower().endswith(KNOWN_SUFFIXES) and not output.is_dir()):
+        raise click.UsageError(f"{output} is not a folder, and this command writes several files. Name a folder.")
+
+
+def join_or(words: Iterable[str]) -> str:
+    """Return words as "a, b or c"."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def resolve_all(paths: Iterable[Path]) -> frozenset[Path]:
     """Return where paths lead, links followed."""
     return frozenset(Path(os.path.realpath(path)) for path in paths)  # resolve() fails at a link to itself
 
@@ -56,52 +178,90 @@ def claim(target: Path, inputs: frozenset[Path], overwrite: bool) -> Path:
     return target
 
 
-def find_images(session: Session, paths: Sequence[Path]) -> list[Path]:
-    """Return the image files that arguments name, with those in folders."""
+def find_images(session: Session, paths: Sequence[Path]) -> list[InputFile]:
+    """Return the image files that arguments name, with those in folders; notes say what in folders is passed over."""
     from ddim_edit.images import find
 
-    return _expand(session, paths, lambda path: find([path]))
+    def note_skipped(folder: Path, what: str) -> None:
+        session.note(f"{folder}: passed over {what}")
 
-
-def find_latents(session: Session, paths: Sequence[Path]) -> list[Path]:
-    """Return the latent files that arguments name, with those in folders."""
-
-    def expand(path: Path) -> list[Path]:
-        if not path.is_dir():
-            return [path]
-        found = sorted(path.glob(f"*{LATENT}"))
-        if not found:
-            raise ArgumentError(f"{path}: there are no *{LATENT} files here. Write some with `ddim-edit invert`.")
-        return found
-
-    return _expand(session, paths, expand)
-
-
-def _expand(session: Session, paths: Sequence[Path], expand: Callable[[Path], list[Path]]) -> list[Path]:
-    files: list[Path] = []
+    files: list[InputFile] = []
     for path in paths:
         with session.continue_on_error(path):
-            files += expand(path)
+            if path == STANDARD:
+                files.append(InputFile(session.streams.read(), "stdin"))
+            else:
+                found = find([path], session.recursive, note_skipped)
+                files += [InputFile(file, _name_below(file, path)) for file in found]
     return files
 
 
-def plan_jobs(
-    session: Session, files: Sequence[Path], destination: Destination, reserved: Collection[Path] = ()
-) -> list[Job]:
-    """Return a job for every file; equal and reserved names are numbered, and files that may not be replaced fail."""
+def find_latents(session: Session, paths: Sequence[Path]) -> list[InputFile]:
+    """Return the latent files that arguments name, with those in folders."""
+    from ddim_edit.images import list_folder
+
+    files: list[InputFile] = []
+    for path in paths:
+        with session.continue_on_error(path):
+            if path == STANDARD:
+                files.append(InputFile(session.streams.read(), "stdin"))
+                continue
+            if not path.is_dir():
+                files.append(InputFile(path, stem(path)))
+                continue
+            listing = list_folder(path, session.recursive, lambda name: name.endswith(LATENT))
+            if not listing.files:
+                instead = f", but {listing.skipped}" if listing.skipped else ""
+                raise ArgumentError(
+                    f"{path}: there are no *{LATENT} files here{instead}. Write some with `ddim-edit invert`."
+                )
+            if listing.skipped:
+                session.note(f"{path}: passed over {listing.skipped}")
+            files += [InputFile(file, _name_below(file, path)) for file in listing.files]
+    return files
+
+
+def _name_below(file: Path, argument: Path) -> str:
+    """Return the name of a file without suffix, with the folders that lead to it from the one that was named."""
+    folder = "." if file == argument else os.path.relpath(file.parent, argument)
+    return stem(file) if folder == "." else f"{folder}/{stem(file)}"
+
+
+def plan_jobs(session: Session, files: Sequence[InputFile], destination: Destination) -> list[Job]:
+    """Return a job for every file; files that may not be replaced fail.
+
+    Equal names of different folders keep these folders; others are numbered.
+
+    Raises:
+        UsageError: several files for a destination that is one file.
+    """
+    destination.require_room(len(files))
     jobs: list[Job] = []
-    inputs = resolve_all(files)
-    taken = {path.name.removesuffix(destination.suffix) for path in reserved if path.name.endswith(destination.suffix)}
-    for file in files:
-        target = destination.folder / f"{unused_name(stem(file), taken)}{destination.suffix}"
-        with session.continue_on_error(file):
-            jobs.append(Job(file, claim(target, inputs, destination.overwrite)))
+    inputs = resolve_all(file.path for file in files)
+    taken: set[str] = set()
+    for file, name in zip(files, output_names(files), strict=True):
+        target = destination.target(unused_name(name, taken))
+        with session.continue_on_error(file.path):
+            jobs.append(Job(file.path, claim(target, inputs, destination.overwrite)))
     return jobs
 
 
-def source_of(item: tuple[Job, object]) -> Path:
-    """Return the input file of a job with whatever goes with it."""
-    return item[0].source
+def output_names(files: Sequence[InputFile]) -> list[str]:
+    """Return the name of each file's output: those that come from several folders with these folders before them."""
+    places: dict[str, set[Path]] = {}
+    folders: list[Path] = []
+    for file in files:
+        folders.append(Path(os.path.abspath(file.path.parent)))  # noqa: PTH100 - pathlib would keep ".."
+        places.setdefault(file.name, set()).add(folders[-1])
+    ambiguous = [folder for places_of_one in places.values() if len(places_of_one) > 1 for folder in places_of_one]
+    root = Path(os.path.commonpath(ambiguous)) if ambiguous else Path()
+    names: list[str] = []
+    for file, folder in zip(files, folders, strict=True):
+        if len(places[file.name]) == 1:
+            names.append(file.name)
+        else:
+            names.append(str(folder.relative_to(root) / Path(file.name).name))
+    return names
 
 
 def stem(file: Path) -> str:
@@ -119,16 +279,9 @@ def unused_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def read_jobs(
-    session: Session,
-    images: Sequence[Path],
-    destination: Destination,
-    crop: CropChoice,
-    reserved: Collection[Path] = (),
-) -> Iterator[list[tuple[Job, "InputImage"]]]:
-    """Yield the images that arguments name batch by batch, each with its job; notes say what was done to them."""
-    jobs = plan_jobs(session, find_images(session, images), destination, reserved)
-    yield from read_batches(session, jobs, [job.source for job in jobs], crop)
+def read_jobs(session: Session, jobs: Sequence[Job], crop: CropChoice) -> Iterator[list[tuple[Job, "InputImage"]]]:
+    """Yield the images of jobs batch by batch; notes say what was done to them."""
+    return read_batches(session, jobs, [job.source for job in jobs], crop)
 
 
 def read_batches(
@@ -154,7 +307,7 @@ def read_images(
     # While one batch goes through the network, the next is read.
     for file, image in read_all(files, editor.model.size, make_crop(crop), session.fail, editor.batch_size):
         if with_notes and image is not None and image.notes:
-            session.note(f"{file.name}: {', '.join(image.notes)}")
+            session.note(f"{Path(str(session.streams.name_of(file))).name}: {', '.join(image.notes)}")
         yield file, image
 
 

@@ -42,8 +42,20 @@ def images_argument() -> click.Argument:
 
 
 def folder_option() -> Option:
-    """Return the option of the output folder."""
-    return SharedOption("-o", "--output", required=True, metavar="DIR", type=FOLDER, help="Output folder.")
+    """Return the option of the output folder of a command that writes several files."""
+    return SharedOption("-o", "--output", required=True, metavar="DIR", type=FILE_OR_FOLDER, help="Output folder.")
+
+
+def output_option(what: str = "image") -> Option:
+    """Return the option of the output: a folder, the file of one result, or standard output."""
+    help_text = f"Output folder; for one input also a file, or - for standard output: its {what}."
+    return SharedOption("-o", "--output", required=True, metavar="DIR|FILE|-", type=FILE_OR_FOLDER, help=help_text)
+
+
+def recursive_group() -> OptionGroup:
+    """Return the option that looks into subfolders, which becomes a part of the command's `session`."""
+    option = SharedOption("-r", "--recursive", is_flag=True, help="Look for inputs in subfolders too.")
+    return OptionGroup("Output", [option], "session", Session)
 
 
 def overwrite_option() -> Option:

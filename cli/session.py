@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ddim_edit.errors import DDIMEditError
+from ddim_edit.errors import (
+    ArgumentError,
+    DDIMEditError,
+    DirectionError,
+    LatentMismatchError,
+    ModelError,
+    NonFiniteError,
+)
+
+from .streams import StandardStreams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +54,8 @@ class Session:
         as_json: whether results are printed as JSON.
         quiet: whether notes are left out.
         metadata: whether images get the recipe that made them.
+        recursive: whether folders are looked into below the first level.
+        to_stdout: whether the one result goes to standard output, and nothing else.
         expected: network evaluations ahead, for `compile="auto"`.
         failures: number of inputs that failed so far.
     """
@@ -59,9 +70,13 @@ class Session:
     as_json: bool = False
     quiet: bool = False
     metadata: bool = True
+    recursive: bool = False
+    to_stdout: bool = False
+    streams: StandardStreams = field(default_factory=StandardStreams, repr=False)
     expected: int = 0
     failures: int = 0
     evaluations: int = 0
+    _first_refusal: str | None = field(default=None, repr=False)
     _bar: "tqdm[Any] | None" = field(default=None, repr=False)
 
     @cached_property
@@ -121,14 +136,19 @@ class Session:
 
     def emit(self, row: Mapping[str, Any], written: Path | None = None) -> None:
         """Print a result: as a JSON object with --json, else the name of the file it was written to, if any."""
-        if self.as_json:
+        if self.to_stdout:
+            if written is not None and written == self.streams.output:
+                self.streams.copy_out()
+        elif self.as_json:
+            if row.get("input") == str(self.streams.input):
+                row = {**row, "input": "-"}
             click.echo(json.dumps(row, sort_keys=True))
         elif written is not None:
             click.echo(os.fsencode(written))  # the very bytes of the name, whether they are text or not
 
     def print_table(self, text: str) -> None:
         """Print a table on standard output, or as a note where that is for JSON."""
-        if self.as_json:
+        if self.as_json or self.to_stdout:
             self.note(text)
         else:
             click.echo(text)
@@ -161,36 +181,34 @@ class Session:
         text = error_text(error)
         # Errors about files begin with their name, with or without the folder.
         text = text.removeprefix(f"{name}: ").removeprefix(f"{Path(str(name)).name}: ")
-        self._print(f"error: {name}: {text}")
+        self._print(f"error: {self.streams.name_of(name)}: {text}")
 
-    def run_batches(
-        self,
-        batches: Iterable[Sequence[Item]],
-        function: Callable[[Sequence[Item]], Result],
-        name: Callable[[Item], object],
-    ) -> Iterator[tuple[Sequence[Item], Result]]:
-        """Yield batches with their results; one with an item that ends in NaN is run again item by item.
+    def run_batch(
+        self, batch: Sequence[Item], work: "Callable[[Sequence[Item]], Iterable[Result]]"
+    ) -> "Iterator[tuple[Item, Result]]":
+        """Yield the items of a batch, each a pair that begins with its file or job, with their results.
 
-        Args:
-            batches: items that go through the network together.
-            function: returns the result of a batch.
-            name: what to call an item that fails.
+        Where a batch fails, its items run one by one, and only those at fault fail, each by its name. If the first two
+        fail of the same, such as a direction of another model, it is said once and the command ends.
         """
-        from ddim_edit import NonFiniteError
-
-        for batch in batches:
-            waiting = [batch]
-            while waiting:
-                items = waiting.pop(0)
-                try:
-                    result = function(items)
-                except NonFiniteError as error:
-                    if len(items) == 1:
-                        self.fail(name(items[0]), error)
-                    else:
-                        waiting = [[item] for item in items]
-                else:
-                    yield items, result
+        _ = self.editor  # a model that cannot be loaded is no fault of an input
+        try:
+            results = list(work(batch))
+        except (DDIMEditError, OSError) as error:
+            if len(batch) > 1:
+                for item in batch:
+                    yield from self.run_batch([item], work)
+                return
+            if isinstance(error, ArgumentError | ModelError | DirectionError | LatentMismatchError):
+                if str(error) == self._first_refusal and not isinstance(error, NonFiniteError):
+                    self.failures += 1
+                    self.finish()
+                # Until something succeeds, it may be the request that fails.
+                self._first_refusal = str(error) if self._first_refusal is None else ""
+            self.fail(getattr(batch[0][0], "source", batch[0][0]), error)  # type: ignore[index]
+        else:
+            self._first_refusal = ""
+            yield from zip(batch, results, strict=True)
 
     def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
         """Yield `count` items in batches of the editor's size, with a bar on standard error if it is a terminal."""

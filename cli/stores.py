@@ -4,23 +4,20 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ddim_edit.errors import ArgumentError
 
 from .command import Option, OptionGroup
-from .files import Destination, claim, unused_name
 from .session import Session
 from .types import Text, parse_share
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ddim_edit import InversionConfig, Latent, LatentStore
+    from ddim_edit import InversionConfig
     from ddim_edit.distributed import Engine, FillJob, FinishedShard
     from ddim_edit.images import Crop
 
@@ -245,50 +242,3 @@ def _ray(session: Session, options: StoreOptions, progress: _Progress) -> "Engin
 
 ENGINES: Mapping[str, Callable[[Session, StoreOptions, _Progress], "Engine"]] = {"local": _local, "ray": _ray}
 """What can fill a store."""
-
-
-class _Decoded(NamedTuple):
-    """An image of a store's latent, on its way to its file."""
-
-    name: str
-    target: Path
-    image: "Tensor"
-    latent: "Latent"
-
-
-def decode_store(
-    session: Session, path: Path, destination: Destination, force: bool, condition: Mapping[str, Any]
-) -> None:
-    """Decode a store batch by batch, into images that are named as those it was made from."""
-    from ddim_edit import LatentStore
-    from ddim_edit.io.prefetch import prefetch_map
-
-    store = LatentStore(path)
-    if not store:
-        return
-    session.prefer_dtype(store.recipe.dtype)
-    session.editor.require_own(store[0], force)
-
-    def write(decoded: _Decoded) -> None:
-        target = claim(decoded.target, frozenset(), destination.overwrite)
-        session.save_image(target, decoded.image, decoded.latent.recipe)
-
-    # Images are written in threads, while the next ones go through the network.
-    decoded = _decode_rows(session, store, destination, force, condition)
-    for one, written in prefetch_map(write, decoded, session.editor.batch_size):
-        with session.continue_on_error(one.name):
-            written()
-            session.emit({"input": f"{path}/{one.name}", "output": str(one.target)}, one.target)
-
-
-def _decode_rows(
-    session: Session, store: "LatentStore", destination: Destination, force: bool, condition: Mapping[str, Any]
-) -> Iterator[_Decoded]:
-    taken: set[str] = set()
-    for rows in session.batches(range(len(store)), "latents", len(store)):
-        latents = [store[row] for row in rows]
-        latents = [latent.with_condition(replace(latent.recipe.condition, **condition)) for latent in latents]
-        for row, latent, image in zip(rows, latents, session.editor.decode(latents, force), strict=True):
-            stem = unused_name(str(Path(store.names[row]).with_suffix("")), taken)
-            target = destination.folder / f"{stem}{destination.suffix}"
-            yield _Decoded(store.names[row], target, image, latent)

@@ -155,6 +155,6 @@ def test_clean_environment_reconstructs_offline(newcomer: Newcomer) -> None:
     row = newcomer.types("reconstruct", picture, "-o", "out", "--lossless", "--steps", "4", "--json", "-q")
     assert row["identical_pixels"] == 1
     assert 0 <= row["lpips"] < 1e-6
-    assert files_in(newcomer.folder / "here") == {"out", "out/seed-0028.png", "out/sheet.png"}
+    assert files_in(newcomer.folder / "here") == {"out", "out/seed-0028-reconstructed.png", "out/sheet.png"}
     # To import torchvision makes an empty folder for torch's compiler among the temporary files.
     assert not files_in(newcomer.places["HOME"]) | files_in(newcomer.places["XDG_CACHE_HOME"])

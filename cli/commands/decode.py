@@ -1,15 +1,26 @@
 """`ddim-edit decode`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ..command import Option, OptionGroup, command
-from ..files import Destination, Job, find_latents, load_latents, plan_jobs, source_of
-from ..options import condition_group, folder_option, image_options, inputs_argument, overwrite_option, session_options
+from ..files import Destination, Job, find_latents, load_latents, open_destination, plan_jobs
+from ..options import (
+    condition_group,
+    image_options,
+    inputs_argument,
+    output_option,
+    overwrite_option,
+    recursive_group,
+    session_options,
+)
 from ..session import Session
-from ..stores import decode_store, is_store
+from ..store_reading import decode_store
+from ..stores import is_store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,11 +33,12 @@ def option_groups() -> list[OptionGroup]:
     force = Option("--force", is_flag=True, help="Decode latents of another model too.")
     output = [
         inputs_argument("latents", "LATENTS|FOLDERS|STORES..."),
-        folder_option(),
+        output_option(),
         *image_options(),
         overwrite_option(),
     ]
-    return [OptionGroup("Output", output), condition_group(), OptionGroup("Model and run", [force]), session_options()]
+    model = OptionGroup("Model and run", [force])
+    return [OptionGroup("Output", output), recursive_group(), condition_group(), model, session_options()]
 
 
 @command(
@@ -34,6 +46,7 @@ def option_groups() -> list[OptionGroup]:
     2,
     option_groups,
     "ddim-edit decode latents/ -o images/",
+    "ddim-edit invert - < a.png -o - | ddim-edit decode - -o a-decoded.png",
     'ddim-edit decode cat.latent.safetensors --prompt "a dog" --model ./stable-diffusion -o images/',
 )
 def decode(
@@ -52,11 +65,14 @@ def decode(
     an edit of it.
     """
     session.metadata = metadata
-    destination = Destination(output, suffix, overwrite)
-    if files := [path for path in latents if not is_store(path)]:
+    destination = open_destination(session, output, suffix, overwrite)
+    stores = [path for path in latents if is_store(path)]
+    if stores and destination.file is not None:
+        raise click.UsageError(f"{output} is one file, and a store is decoded to many. Name an output folder.")
+    if files := [path for path in latents if path not in stores]:
         _decode_files(session, files, destination, force, condition)
-    for path in latents:
-        if is_store(path):
+    for path in stores:
+        with session.continue_on_error(path):
             decode_store(session, path, destination, force, condition)
     session.finish()
 
@@ -77,12 +93,11 @@ def _decode_files(
             editor.require_own(latent, force)
             pairs.append((job, latent))
 
-    def decode_batch(batch: "Sequence[tuple[Job, Latent]]") -> "Tensor":
-        return session.editor.decode([latent for _, latent in batch], force)
+    def decode(some: "Sequence[tuple[Job, Latent]]") -> "Iterable[Tensor]":
+        return session.editor.decode([latent for _, latent in some], force)
 
-    batches = session.batches(pairs, "latents", len(pairs))
-    for batch, images in session.run_batches(batches, decode_batch, source_of):
-        for (job, latent), image in zip(batch, images, strict=True):
+    for batch in session.batches(pairs, "latents", len(pairs)):
+        for (job, latent), image in session.run_batch(batch, decode):
             with session.continue_on_error(job.source):
                 session.save_image(job.target, image, latent.recipe)
                 session.emit(job.to_json(), job.target)

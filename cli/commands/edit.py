@@ -1,21 +1,22 @@
 """`ddim-edit edit`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..command import Option, OptionGroup, command, did_you_mean
-from ..files import Destination, Job, read_jobs, source_of
+from ..files import Job, find_images, open_destination, plan_jobs, read_jobs
 from ..options import (
     CropChoice,
     crop_group,
-    folder_option,
     image_options,
     images_argument,
     level_option,
+    output_option,
     overwrite_option,
+    recursive_group,
     session_options,
 )
 from ..session import Session
@@ -82,7 +83,7 @@ def option_groups() -> list[OptionGroup]:
         OptionGroup(
             "Output",
             [
-                folder_option(),
+                output_option(),
                 *image_options(),
                 overwrite_option(),
                 Option(
@@ -111,6 +112,7 @@ def option_groups() -> list[OptionGroup]:
                 ),
             ],
         ),
+        recursive_group(),
         crop_group(),
         session_options(),
     ]
@@ -141,7 +143,10 @@ def edit(
     crop: CropChoice,
     session: Session,
 ) -> None:
-    """Edit attributes of images along directions. Each is written as DIR/NAME.png; strength 0 changes nothing."""
+    """Edit attributes of images along directions. Each is written as DIR/NAME-edited.png; strength 0 changes nothing.
+
+    A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp.
+    """
     if animate and not strip:
         raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
     settings = dict(strengths)
@@ -155,14 +160,19 @@ def edit(
     session.metadata = metadata
     factors = strip.factors if strip else [1.0]
     steps = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
-    destination = Destination(output, f".{animate}" if animate else suffix, overwrite)
+    if animate:
+        suffix = f".{animate}"
+        destination = open_destination(session, output, suffix, overwrite, "-animated", [suffix])
+    else:
+        destination = open_destination(session, output, suffix, overwrite, "-strip" if strip else "-edited")
+    jobs = plan_jobs(session, find_images(session, images), destination)
 
-    def edit_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Tensor":
-        return session.editor.edits([image for _, image in batch], steps, level, keep, conditional)
+    def edit_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
+        return to_uint8(session.editor.edits([image for _, image in batch], steps, level, keep, conditional))
 
-    for batch, edited in session.run_batches(read_jobs(session, images, destination, crop), edit_batch, source_of):
+    for batch in read_jobs(session, jobs, crop):
         model = session.editor.model.name
-        for (job, image), frames in zip(batch, to_uint8(edited), strict=True):
+        for (job, image), frames in session.run_batch(batch, edit_batch):
             recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, image.source)
             with session.continue_on_error(job.source):
                 signature = session.recipe_json(recipe)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
-from ..files import claim, find_images, read_batches, resolve_all
+from ..files import claim, find_images, read_batches, require_folder, resolve_all
 from ..options import (
     CropChoice,
     condition_group,
@@ -21,6 +21,7 @@ from ..options import (
     metadata_option,
     overwrite_option,
     parse_grid,
+    recursive_group,
     session_options,
 )
 from ..session import Session
@@ -39,6 +40,7 @@ def option_groups() -> list[OptionGroup]:
     baselines = "; ".join(f"{name}: {baseline.help}" for name, baseline in BASELINES.items())
     return [
         OptionGroup("Output", [images_argument(), folder_option(), overwrite_option(), metadata_option()]),
+        recursive_group(),
         OptionGroup(
             "Settings",
             [
@@ -127,7 +129,8 @@ def evaluate(
 
     session.metadata = metadata
     session.prefer_dtype("fp32")  # the errors of many steps are smaller than those of rougher networks
-    files = find_images(session, images)
+    require_folder(output)
+    files = [file.path for file in find_images(session, images)]
     inputs = resolve_all(files)
     csv, json, tables, plot = (
         claim(output / f"evaluation{suffix}", inputs, overwrite) for suffix in (".csv", ".json", ".md", ".png")

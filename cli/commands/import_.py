@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
-from ..files import LATENT, claim, resolve_all, stem, unused_name
+from ..files import LATENT, claim, open_destination, resolve_all, stem, unused_name
 from ..options import (
     FILE_OR_FOLDER,
     config_groups,
-    folder_option,
     inputs_argument,
     make_config,
+    output_option,
     overwrite_option,
     session_options,
 )
 from ..session import Session
+from ..streams import STANDARD
 
 if TYPE_CHECKING:
     from ddim_edit import Latent
@@ -48,7 +49,7 @@ def option_groups() -> list[OptionGroup]:
                     help="Latent whose recipe the files get, or a folder that has one of the same name for each. "
                     "It takes the place of solver, grid and steps.",
                 ),
-                folder_option(),
+                output_option("latent"),
                 overwrite_option(),
             ],
         ),
@@ -81,14 +82,18 @@ def import_(
     from ddim_edit.latents.exchange import import_latents
     from ddim_edit.metrics import health
 
+    destination = open_destination(session, output, LATENT, overwrite, files=[LATENT])
+    destination.require_room(len(files))
+    files = [session.streams.read() if file == STANDARD else file for file in files]
     taken: set[str] = set()
     for file in files:
         with session.continue_on_error(file):
             pattern = _load_pattern(session, file, like, config)
             latents = import_latents(file, pattern, form, session.editor.model)
+            destination.require_room(len(latents))
             for row, latent in enumerate(latents):
                 name = stem(file) if len(latents) == 1 else f"{stem(file)}-{row:04}"
-                target = claim(output / f"{unused_name(name, taken)}{LATENT}", resolve_all(files), overwrite)
+                target = claim(destination.target(unused_name(name, taken)), resolve_all(files), destination.overwrite)
                 found = health(latent.x[None])
                 mean, std = found.mean.item(), found.std.item()
                 if abs(mean) > USUAL_SPREAD or abs(std - 1) > USUAL_SPREAD:

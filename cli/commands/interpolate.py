@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
-from ..files import LATENT, claim, load_latents, read_images, resolve_all
+from ..files import LATENT, claim, join_or, load_latents, open_standard_output, read_images, resolve_all
 from ..options import (
     FILE_OR_FOLDER,
     CropChoice,
@@ -20,6 +20,7 @@ from ..options import (
     session_options,
 )
 from ..session import Session
+from ..streams import STANDARD
 from ..types import Text, parse_columns_and_rows
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def option_groups() -> list[OptionGroup]:
                     "-o",
                     "--output",
                     required=True,
-                    metavar="FILE|DIR",
+                    metavar="FILE|DIR|-",
                     type=FILE_OR_FOLDER,
                     help=f"Output file: {', '.join(animation_suffixes())} for an animation, {stills} for a strip. "
-                    "A folder for single frames.",
+                    "A folder for single frames, - for a strip on standard output.",
                 ),
                 *image_options(),
                 overwrite_option(),
@@ -124,16 +125,12 @@ def interpolate(
     """Interpolate between images. What lies between their latents, or between latent files, is decoded and written."""
     from ddim_edit.images import animation_suffixes, find_animation_format, still_suffixes
 
+    if output == STANDARD:
+        output = open_standard_output(session, suffix)
     # .webp may be both; where a sheet is asked for it is one image.
-    animated = output.suffix.lower() in animation_suffixes() and sheet is None
+    animated = output.suffix.lower() in animation_suffixes() and sheet is None and not session.to_stdout
     still = output.suffix.lower() in still_suffixes() and not animated
-    if len(inputs) < 2:
-        raise click.UsageError("Interpolation needs at least two inputs.")
-    if sheet is not None and (len(inputs) != 4 or not still):
-        raise click.UsageError(f"--sheet needs four inputs and an output that ends in {_join(still_suffixes())}.")
-    if output.suffix and not animated and not still:
-        known = _join(dict.fromkeys([*animation_suffixes(), *still_suffixes()]))
-        raise click.UsageError(f"The output must end in {known}, or be a folder, not in {output.suffix}.")
+    _require_outputs(inputs, output, sheet, animated, still)
     if animated:
         find_animation_format(output)  # refuses a format whose package is not installed, before hours of work
 
@@ -145,7 +142,8 @@ def interpolate(
     session.metadata = metadata
     if config["exact"]:
         session.prefer_dtype("fp32")
-    target = claim(output, resolve_all(inputs), overwrite)
+    inputs = [session.streams.read() if path == STANDARD else path for path in inputs]
+    target = claim(output, resolve_all(inputs), overwrite or session.to_stdout)
     ends = _load_or_invert(session, inputs, config, crop)
     if sheet is None:
         rows = [session.editor.interpolate(ends, frames, interpolation, loop)]
@@ -166,12 +164,28 @@ def interpolate(
     session.emit({"inputs": [str(path) for path in inputs], "output": str(target)}, target)
 
 
+def _require_outputs(
+    inputs: Sequence[Path], output: Path, sheet: tuple[int, int] | None, animated: bool, still: bool
+) -> None:
+    """Refuse inputs and an output that do not go together."""
+    from ddim_edit.images import animation_suffixes, still_suffixes
+
+    if len(inputs) < 2:
+        raise click.UsageError("Interpolation needs at least two inputs.")
+    if sheet is not None and (len(inputs) != 4 or not still):
+        raise click.UsageError(f"--sheet needs four inputs and an output that ends in {join_or(still_suffixes())}.")
+    if output.suffix and not animated and not still:
+        known = join_or(dict.fromkeys([*animation_suffixes(), *still_suffixes()]))
+        raise click.UsageError(f"The output must end in {known}, or be a folder, not in {output.suffix}.")
+
+
 def _load_or_invert(
     session: Session, inputs: Sequence[Path], config: Mapping[str, Any], crop: CropChoice
 ) -> "list[Latent]":
     """Return the latent of every input; images are inverted together."""
-    latents = load_latents(session, [path for path in inputs if path.name.endswith(LATENT)])
-    files = list(dict.fromkeys(path for path in inputs if not path.name.endswith(LATENT)))
+    of_latents = [path for path in inputs if path.name.endswith(LATENT) or _is_latent(session, path)]
+    latents = load_latents(session, of_latents)
+    files = list(dict.fromkeys(path for path in inputs if path not in of_latents))
     images = {path: image for path, image in read_images(session, files, crop) if image is not None}
     session.finish()
     inverted = session.editor.invert(list(images.values()), make_config(config))
@@ -179,6 +193,13 @@ def _load_or_invert(
         session.warn_if_unconverged(path, latent.report)
         latents[path] = latent
     return [latents[path] for path in inputs]
+
+
+def _is_latent(session: Session, path: Path) -> bool:
+    """Return whether standard input, which has no name, holds a latent."""
+    from ddim_edit.io.content import describe_file
+
+    return path == session.streams.input and describe_file(path) == "a safetensors file"
 
 
 def _decode(session: Session, latents: "Latents", scale: int) -> "Tensor":
@@ -192,8 +213,3 @@ def _decode(session: Session, latents: "Latents", scale: int) -> "Tensor":
     for batch in session.batches(different, "frames", len(different)):
         decoded.update(zip(batch, session.editor.decode(batch), strict=True))
     return enlarge(to_uint8(torch.stack([decoded[latent] for latent in latents])), scale)
-
-
-def _join(suffixes: "Sequence[str] | Mapping[str, Any]") -> str:
-    *first, last = suffixes
-    return f"{', '.join(first)} or {last}"

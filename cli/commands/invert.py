@@ -2,29 +2,35 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..command import OptionGroup, command
-from ..files import LATENT, Destination, read_jobs
+from ..files import LATENT, Job, find_images, open_destination, plan_jobs, read_jobs
 from ..options import (
     CropChoice,
     crop_group,
-    folder_option,
     images_argument,
     inversion_groups,
     make_config,
     make_crop,
+    output_option,
     overwrite_option,
+    recursive_group,
     session_options,
 )
 from ..session import Session
 from ..stores import STORE, StoreOptions, fill_store, store_group
 
+if TYPE_CHECKING:
+    from ddim_edit import Latents
+    from ddim_edit.images import InputImage
+
 
 def option_groups() -> list[OptionGroup]:
     """Return the options of the command."""
     return [
-        OptionGroup("Output", [images_argument(), folder_option(), overwrite_option()]),
+        OptionGroup("Output", [images_argument(), output_option("latent"), overwrite_option()]),
+        recursive_group(),
         *inversion_groups(),
         crop_group(),
         store_group(),
@@ -60,10 +66,16 @@ def invert(
         fill_store(session, images, output, overwrite, store, config=make_config(config), crop=make_crop(crop))
         session.finish()
         return
-    for batch in read_jobs(session, images, Destination(output, LATENT, overwrite), crop):
+    destination = open_destination(session, output, LATENT, overwrite, files=[LATENT])
+    jobs = plan_jobs(session, find_images(session, images), destination)
+
+    def invert_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Latents":
         # As batches, of which an image that ends in NaN is refused by itself, when its latent is written.
         (latents,) = session.editor.invert_batches([[image for _, image in batch]], make_config(config))
-        for (job, _), latent in zip(batch, latents, strict=True):
+        return latents
+
+    for batch in read_jobs(session, jobs, crop):
+        for (job, _), latent in session.run_batch(batch, invert_batch):
             with session.continue_on_error(job.source):
                 latent.save(job.target)
                 session.warn_if_unconverged(job.source, latent.report)

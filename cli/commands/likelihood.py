@@ -1,6 +1,6 @@
 """`ddim-edit likelihood`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,10 @@ from ddim_edit.tables import plain_table
 
 from ..command import Option, OptionGroup, command
 from ..files import find_images, read_batches
-from ..options import CropChoice, condition_group, crop_group, images_argument, session_options
+from ..options import CropChoice, condition_group, crop_group, images_argument, recursive_group, session_options
 from ..session import Session
 
 if TYPE_CHECKING:
-    from ddim_edit import Likelihood
     from ddim_edit.images import InputImage
 
 
@@ -43,6 +42,7 @@ def option_groups() -> list[OptionGroup]:
                 ),
             ],
         ),
+        recursive_group(),
         condition_group(),
         crop_group(),
         # Differences of nearby evaluations need float32.
@@ -72,17 +72,18 @@ def likelihood(
     session.prefer_dtype("fp32")
     config = LikelihoodConfig(steps, probes, seed, start=start, condition=Condition(**condition))
     rows: list[dict[str, Any]] = []
-    files = find_images(session, images)
+    files = [file.path for file in find_images(session, images)]
 
-    def measure_batch(batch: "Sequence[tuple[Path, InputImage]]") -> "Likelihood":
-        model, size = session.editor.model, session.editor.batch_size
-        return log_likelihood(model, [image for _, image in batch], config, batch_size=size)
+    def estimate(batch: "Sequence[tuple[Path, InputImage]]") -> "Iterable[tuple[Any, ...]]":
+        found = log_likelihood(
+            session.editor.model, [image for _, image in batch], config, batch_size=session.editor.batch_size
+        )
+        return ((found, *each) for each in zip(found.bits, found.error, found.nats, strict=True))
 
-    batches = read_batches(session, files, files, crop)
-    for batch, found in session.run_batches(batches, measure_batch, lambda item: item[0]):
-        for (file, _), bits, error, nats in zip(batch, found.bits, found.error, found.nats, strict=True):
+    for batch in read_batches(session, files, files, crop):
+        for (file, _), (found, bits, error, nats) in session.run_batch(batch, estimate):
             row = {
-                "input": str(file),
+                "input": str(session.streams.name_of(file)),
                 "bits_per_dim": bits.item(),
                 "standard_error": error.item(),
                 "nats": nats.item(),

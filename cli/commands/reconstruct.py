@@ -1,20 +1,21 @@
 """`ddim-edit reconstruct`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import OptionGroup, command
-from ..files import Destination, Job, claim, read_jobs, resolve_all, source_of
+from ..files import Job, claim, find_images, open_destination, plan_jobs, read_jobs, resolve_all
 from ..options import (
     CropChoice,
     crop_group,
-    folder_option,
     image_options,
     images_argument,
     inversion_groups,
     make_config,
+    output_option,
     overwrite_option,
+    recursive_group,
     session_options,
 )
 from ..session import Session
@@ -22,7 +23,6 @@ from ..session import Session
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim_edit import Reconstruction
     from ddim_edit.images import InputImage
 
 CODEC_SCORES = ("codec_psnr", "codec_error")
@@ -33,8 +33,9 @@ ON_SHEET = 64
 
 def option_groups() -> list[OptionGroup]:
     """Return the options of the command."""
-    output = [images_argument(), folder_option(), *image_options(), overwrite_option()]
-    return [OptionGroup("Output", output), *inversion_groups("check"), crop_group(), session_options()]
+    output = [images_argument(), output_option(), *image_options(), overwrite_option()]
+    inversion = inversion_groups("check")
+    return [OptionGroup("Output", output), recursive_group(), *inversion, crop_group(), session_options()]
 
 
 @command(
@@ -54,7 +55,10 @@ def reconstruct(
     crop: CropChoice,
     session: Session,
 ) -> None:
-    """Invert and decode images, and score the result. They are written as DIR/NAME.png, and all as DIR/sheet.png."""
+    """Invert and decode images, and score the result. They are written as DIR/NAME-reconstructed.png.
+
+    All are shown beside their originals in DIR/sheet.png, unless the output is a file.
+    """
     from ddim_edit.latents.image_recipes import ReconstructionRecipe
     from ddim_edit.metrics import METRICS
 
@@ -62,30 +66,36 @@ def reconstruct(
     session.metadata = metadata
     if config["exact"]:
         session.prefer_dtype("fp32")
-    sheet_file = claim(output / f"sheet{suffix}", resolve_all(images), overwrite)
+    destination = open_destination(session, output, suffix, overwrite, "-reconstructed")
+    files = find_images(session, images)
+    sheet_file = None
+    if destination.file is None:
+        sheet_file = claim(output / f"sheet{suffix}", resolve_all(file.path for file in files), overwrite)
+    jobs = plan_jobs(session, files, destination)
     rows: list[dict[str, Any]] = []
     sources: list[str] = []
     on_sheet: list[tuple[Tensor, Tensor]] = []
 
-    def reconstruct_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Reconstruction":
-        return session.editor.reconstruct([image for _, image in batch], make_config(config))
+    def reconstruct_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[tuple[Any, ...]]":
+        found = session.editor.reconstruct([image for _, image in batch], make_config(config))
+        return zip(found.originals, found.decoded, found.latents, found.scores, strict=True)
 
-    batches = read_jobs(session, images, Destination(output, suffix, overwrite), crop, {sheet_file})
-    for batch, found in session.run_batches(batches, reconstruct_batch, source_of):
-        room = ON_SHEET - len(sources)
-        on_sheet.append((found.originals[:room], found.decoded[:room]))
-        sources += [image.source for _, image in batch[:room]]
-        for (job, _), image, latent, scores in zip(batch, found.decoded, found.latents, found.scores, strict=True):
+    for batch in read_jobs(session, jobs, crop):
+        for (job, source), (original, image, latent, scores) in session.run_batch(batch, reconstruct_batch):
             with session.continue_on_error(job.source):
+                if sheet_file is not None and len(sources) < ON_SHEET:
+                    on_sheet.append((original, image))
+                    sources.append(source.source)
                 session.save_image(job.target, image, latent.recipe)
                 session.warn_if_unconverged(job.source, scores)
                 row: dict[str, Any] = job.to_json()
                 row.update((name, scores[name]) for name in printed if name in scores or name not in CODEC_SCORES)
                 rows.append(row)
-                session.emit(row)
-    if rows:
+                session.emit(row, job.target if session.to_stdout else None)
+    if rows and sheet_file is not None:
         recipe = ReconstructionRecipe(session.editor.model.name, tuple(sources), {"check": False, **config})
         _write_sheet(sheet_file, on_sheet, session.recipe_json(recipe))
+    if rows:
         session.print_table(score_table(rows))
     session.finish()
 
@@ -128,5 +138,5 @@ def _write_sheet(file: Path, pairs: "Sequence[tuple[Tensor, Tensor]]", recipe: M
 
     from ddim_edit.images import comparison, to_uint8, write
 
-    originals, reconstructions = (to_uint8(torch.cat(column)) for column in zip(*pairs, strict=True))
+    originals, reconstructions = (to_uint8(torch.stack(column)) for column in zip(*pairs, strict=True))
     write(file, comparison(originals, reconstructions), recipe)

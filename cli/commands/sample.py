@@ -9,13 +9,13 @@ import click
 from click.core import ParameterSource
 
 from ..command import Option, OptionGroup, command
-from ..files import claim
+from ..files import claim, open_destination
 from ..options import (
     SEED,
     config_groups,
-    folder_option,
     image_options,
     make_config,
+    output_option,
     overwrite_option,
     session_options,
 )
@@ -38,10 +38,10 @@ def option_groups() -> list[OptionGroup]:
         OptionGroup(
             "Output",
             [
-                folder_option(),
+                output_option(),
                 *image_options(),
                 overwrite_option(),
-                Option("--sheet", is_flag=True, help="Write DIR/sheet.png too: the first images with their seeds."),
+                Option("--sheet", is_flag=True, help="Write DIR/samples.png too: the first images with their seeds."),
             ],
         ),
         OptionGroup(
@@ -90,10 +90,12 @@ def sample(
     other_solver = source is not ParameterSource.DEFAULT and config["solver"] != "ddim"
     if noisy and (other_solver or (eta > 0 and posterior_mean)):
         raise click.UsageError("--eta and --posterior-mean exclude each other and every --solver but ddim.")
+    destination = open_destination(session, output, suffix, overwrite)
+    destination.require_room(count + sheet)
     targets: dict[int, Path] = {}
     for number in range(seed, seed + count):
-        targets[number] = claim(output / f"seed-{number:04}{suffix}", frozenset(), overwrite)
-    sheet_file = claim(output / f"sheet{suffix}", frozenset(), overwrite) if sheet else None
+        targets[number] = claim(destination.target(f"seed-{number:04}"), frozenset(), destination.overwrite)
+    sheet_file = claim(output / f"samples{suffix}", frozenset(), overwrite) if sheet else None
 
     # This imports torch, and so only once the arguments are known to be right.
     from ddim_edit.images import to_uint8
@@ -106,19 +108,19 @@ def sample(
     model = session.editor.model.name
     shown: list[tuple[Tensor, SampleRecipe]] = []
 
-    def sample_batch(batch: Sequence[int]) -> "Tensor":
-        return session.editor.sample(len(batch), batch[0], inversion_config, eta, posterior_mean)
+    def sample_batch(batch: "Sequence[tuple[Path, int]]") -> "Tensor":
+        return to_uint8(session.editor.sample(len(batch), batch[0][1], inversion_config, eta, posterior_mean))
 
-    batches = session.batches(targets, "images", len(targets))
-    for batch, sampled in session.run_batches(batches, sample_batch, targets.__getitem__):
-        for number, image in zip(batch, to_uint8(sampled), strict=True):
+    numbered = [(target, number) for number, target in targets.items()]
+    for batch in session.batches(numbered, "images", len(numbered)):
+        for (target, number), image in session.run_batch(batch, sample_batch):
             recipe = SampleRecipe(model, number, eta, posterior_mean, config)
             if len(shown) < ON_SHEET:
                 shown.append((image, recipe))
-            with session.continue_on_error(targets[number]):
-                session.save_image(targets[number], image, recipe)
-                session.emit({"output": str(targets[number]), "seed": number}, targets[number])
-    if sheet_file:
+            with session.continue_on_error(target):
+                session.save_image(target, image, recipe)
+                session.emit({"output": str(target), "seed": number}, target)
+    if sheet_file and shown:
         _write_sheet(session, sheet_file, shown)
     session.finish()
 

@@ -9,7 +9,10 @@ import click
 from ..command import OptionGroup, command
 from ..files import LATENT
 from ..options import FILE_OR_FOLDER
+from ..session import Session
+from ..store_reading import open_store
 from ..stores import is_store
+from ..streams import STANDARD
 from ..types import DIRECTION
 
 SHORT_RECIPE = ("model", "components", "prediction", "dtype", "condition", "solver", "grid")
@@ -30,26 +33,36 @@ def option_groups() -> list[OptionGroup]:
     "ddim-edit show model-100.pt",
 )
 def show(file: Path) -> None:
-    """Show what a file is, as JSON.
+    """Show what a file is, as JSON; - is standard input.
 
     The recipe of a written image or a latent, the contents of a store, how a direction was fitted, or what is read
     from a checkpoint.
     """
     from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 
-    if file.name.endswith(LATENT):
+    session = Session()
+    if file == STANDARD:
+        file = session.streams.read()
+    if file.name.endswith(LATENT) or (file == session.streams.input and _is_safetensors(file)):
         record = _describe_latent(file)
     elif file.name.endswith(DIRECTION):
         from ddim_edit.directions import Direction
 
         record = Direction.read_summary(file)
     elif is_store(file):
-        record = _describe_store(file)
+        record = _describe_store(session, file)
     elif file.is_dir() or file.suffix.lower() in SINGLE_FILE_SUFFIXES:
         record = _describe_checkpoint(file)
     else:
         record = _describe_image(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))
+    session.finish()
+
+
+def _is_safetensors(file: Path) -> bool:
+    from ddim_edit.io.content import describe_file
+
+    return describe_file(file) == "a safetensors file"
 
 
 def _describe_latent(file: Path) -> dict[str, Any]:
@@ -64,10 +77,8 @@ def _describe_latent(file: Path) -> dict[str, Any]:
     }
 
 
-def _describe_store(folder: Path) -> dict[str, Any]:
-    from ddim_edit import LatentStore
-
-    store = LatentStore(folder)
+def _describe_store(session: Session, folder: Path) -> dict[str, Any]:
+    store = open_store(session, folder)
     record = {
         "complete": store.complete,
         "failures": store.failures,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
-from ..options import FOLDER, SEED, json_option, quiet_option
+from ..files import require_folder
+from ..options import FILE_OR_FOLDER, SEED, json_option, quiet_option
 from ..session import Session
 from ..types import ModelName
 
@@ -57,7 +58,12 @@ def option_groups() -> list[OptionGroup]:
             [
                 click.Argument(["images"], metavar="DIR", type=click.Path(path_type=Path)),
                 Option(
-                    "-o", "--output", required=True, metavar="MODEL", type=FOLDER, help="Output folder of the model."
+                    "-o",
+                    "--output",
+                    required=True,
+                    metavar="MODEL",
+                    type=FILE_OR_FOLDER,
+                    help="Output folder of the model.",
                 ),
                 Option("--overwrite", is_flag=True, help="Start again where a training was written."),
             ],
@@ -150,6 +156,7 @@ def train(
     """
     from ddim_edit.training import FineTuning, FreshNetwork, Settings, Trainer, loss_table
 
+    require_folder(output)
     session = Session(as_json=as_json, quiet=quiet)
     start: StartingNetwork = FineTuning(**origin) if "model" in origin else FreshNetwork(**origin)
     training = Settings(origin=start, **settings)

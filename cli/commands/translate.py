@@ -1,20 +1,21 @@
 """`ddim-edit translate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import Option, OptionGroup, command
-from ..files import Destination, Job, read_jobs, source_of
+from ..files import Job, find_images, open_destination, plan_jobs, read_jobs
 from ..options import (
     CropChoice,
     crop_group,
-    folder_option,
     image_options,
     images_argument,
     inversion_groups,
     make_config,
+    output_option,
     overwrite_option,
+    recursive_group,
     session_options,
 )
 from ..session import Session
@@ -35,8 +36,9 @@ def option_groups() -> list[OptionGroup]:
         metavar="NAME|DIR|FILE|HUB-ID",
         help="Model of the domain that the images go to.",
     )
-    output = [images_argument(), to, folder_option(), *image_options(), overwrite_option()]
-    return [OptionGroup("Output", output), *inversion_groups("check", "level"), crop_group(), session_options()]
+    output = [images_argument(), to, output_option(), *image_options(), overwrite_option()]
+    inversion = inversion_groups("check", "level")
+    return [OptionGroup("Output", output), recursive_group(), *inversion, crop_group(), session_options()]
 
 
 @command(
@@ -53,7 +55,9 @@ def translate(
     crop: CropChoice,
     session: Session,
 ) -> None:
-    """Translate images to another model's domain. They pass through a shared x_T, and are written as DIR/NAME.png.
+    """Translate images to another model's domain. They pass through a shared x_T.
+
+    They are written as DIR/NAME-translated.png.
 
     --model is where the images come from, --to where they go: two models of one size and noise schedule.
     """
@@ -63,15 +67,16 @@ def translate(
     session.metadata = metadata
     if config["exact"]:
         session.prefer_dtype("fp32")
+    destination = open_destination(session, output, suffix, overwrite, "-translated")
+    jobs = plan_jobs(session, find_images(session, images), destination)
     other = session.load(to)
 
-    def translate_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Tensor":
-        return session.editor.translate([image for _, image in batch], other, make_config(config))
+    def translate_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
+        return to_uint8(session.editor.translate([image for _, image in batch], other, make_config(config)))
 
-    batches = read_jobs(session, images, Destination(output, suffix, overwrite), crop)
-    for batch, translated in session.run_batches(batches, translate_batch, source_of):
+    for batch in read_jobs(session, jobs, crop):
         model = session.editor.model.name
-        for (job, image), pixels in zip(batch, to_uint8(translated), strict=True):
+        for (job, image), pixels in session.run_batch(batch, translate_batch):
             recipe = TranslationRecipe(other.model.name, model, image.source, {"check": False, **config})
             with session.continue_on_error(job.source):
                 session.save_image(job.target, pixels, recipe)

@@ -74,7 +74,7 @@ def evaluate_iter(
         editor: whose model the images are prepared for, and whose batch size is used.
         images: names with either all `InputImage`s or all tensors.
         round_trips: as `make_round_trips` makes them.
-        on_error: called when a setting fails on a batch, which then has no rows; None lets the error pass.
+        on_error: called when a setting fails on an image, which the error names; None lets the error pass.
     """
     # Batches are drawn one at a time, so that a folder of any size fits in memory.
     remaining = iter(images)
@@ -93,7 +93,11 @@ def evaluate_iter(
             except DDIMEditError as error:
                 if on_error is None:
                     raise
-                on_error(round_trip.setting, error)
+                if len(batch) == 1:
+                    on_error(round_trip.setting, type(error)(f"{names[0]}: {error}"))
+                else:  # nor an image those of its batch
+                    for one in batch:
+                        yield from evaluate_iter(editor, [one], [round_trip], on_error)
                 continue
             for name, image, score in zip(names, prepared, scores, strict=True):
                 yield EvaluationRow(

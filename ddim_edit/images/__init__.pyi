@@ -1,5 +1,5 @@
 from .crop import Box, CentreSquare, Crop, Fit
-from .finding import find
+from .finding import find, list_folder
 from .formats import (
     ANIMATION_FORMATS,
     STILL_FORMATS,
@@ -34,6 +34,7 @@ __all__ = [
     "find_animation_format",
     "find_still_format",
     "labelled",
+    "list_folder",
     "prepare_images",
     "read",
     "read_all",

@@ -13,8 +13,13 @@ IDENTITY_TOLERANCE = 2
 _OPAQUE_MODES = {"1": "L", "P": "RGB", "RGBX": "RGB"}
 
 
-def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+def to_srgb(image: Image.Image, notes: list[str], grey_range: tuple[float, float] | None = None) -> Image.Image:
     """Return the RGB image that a viewer would show on white; add what was done for it to `notes`.
+
+    Args:
+        image: of any mode.
+        notes: is added to.
+        grey_range: for a part of an image of 32-bit grey, the range of all of it.
 
     Raises:
         ImageError: grey values that are NaN or infinite.
@@ -24,7 +29,7 @@ def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
         notes.append("16-bit grey reduced to 8 bit")
         image = _scale_grey(image, 0, 65535)
     elif image.mode in ("I", "F"):
-        black, white = _find_range(image)
+        black, white = grey_range or find_grey_range(image)
         notes.append(f"32-bit grey reduced to 8 bit, {black:g} as black and {white:g} as white")
         image = _scale_grey(image, black, white)
     opaque = _lay_over_white(image, notes)
@@ -34,8 +39,12 @@ def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
     return converted or opaque.convert("RGB")
 
 
-def _find_range(image: Image.Image) -> tuple[float, float]:
-    """Return the black and white of 32-bit grey: 0 and the smallest usual white above all values, or its own range."""
+def find_grey_range(image: Image.Image) -> tuple[float, float]:
+    """Return the black and white of 32-bit grey: 0 and the smallest usual white above all values, or its own range.
+
+    Raises:
+        ImageError: grey values that are NaN or infinite.
+    """
     values = np.asarray(image)
     if not np.isfinite(values).all():
         raise ImageError("its grey values are not all finite. Convert it to 8 bit first.")

@@ -82,7 +82,7 @@ class Box:
         bottom = self.y + max(1, round(self.size * target[1] / target[0]))
         if right > width or bottom > height:
             raise ImageError(
-                f"The box from ({self.x}, {self.y}) to ({right}, {bottom}) reaches outside the image of "
+                f"the box from ({self.x}, {self.y}) to ({right}, {bottom}) reaches outside the image of "
                 f"{width}x{height} pixels. Move or shrink it."
             )
         return Placement((self.x, self.y, right, bottom), target)
@@ -114,25 +114,41 @@ class Fit:
 Crop: TypeAlias = CentreSquare | Box | Fit
 
 
-def apply_crop(image: Image.Image, crop: Crop, target: tuple[int, int], notes: list[str]) -> Image.Image:
+def apply_crop(
+    image: Image.Image, full: tuple[int, int], crop: Crop, target: tuple[int, int], notes: list[str]
+) -> Image.Image:
     """Return the RGB `image` cropped, resized and padded to `target` (width, height); add what was done to `notes`.
+
+    Args:
+        image: the image, which may be smaller than it is in full.
+        full: the width and height that it has in full, which the crop counts in.
+        crop: the part to keep.
+        target: (width, height) of the result.
+        notes: is added to.
 
     Raises:
         ImageError: the crop does not fit in the image.
     """
-    (left, top, right, bottom), inner = crop.place(image.width, image.height, target)
-    # Not by Image.crop, which warns again about large images that were admitted already.
-    part = Image.fromarray(np.asarray(image)[top:bottom, left:right])
-    if part.size != image.size:
-        notes.append(f"{crop} {_by(part.size)} of {_by(image.size)}")
-    if part.size != inner:
-        verb = "enlarged" if part.width < inner[0] or part.height < inner[1] else "resized"
-        notes.append(f"{verb} from {_by(part.size)} to {_by(inner)}")
-        part = part.resize(inner, Image.Resampling.LANCZOS)  # Pillow's is antialiased; torch's would not be
+    region, inner = crop.place(*full, target)
+    left, top, right, bottom = region
+    size = right - left, bottom - top
+    if size != full:
+        notes.append(f"{crop} {_by(size)} of {_by(full)}")
+    if size != inner:
+        verb = "enlarged" if size[0] < inner[0] or size[1] < inner[1] else "resized"
+        notes.append(f"{verb} from {_by(size)} to {_by(inner)}")
+    if image.size != full:
+        across, down = image.width / full[0], image.height / full[1]
+        part = image.resize(inner, Image.Resampling.LANCZOS, (left * across, top * down, right * across, bottom * down))
+    else:
+        # Not by Image.crop, which warns again about large images that were admitted already.
+        part = Image.fromarray(np.asarray(image)[top:bottom, left:right]) if size != full else image
+        if size != inner:
+            part = part.resize(inner, Image.Resampling.LANCZOS)  # Pillow's is antialiased; torch's would not be
     if inner != target:
         notes.append(f"padded from {_by(inner)} to {_by(target)} with its edge pixels")
-        across, down = target[0] - inner[0], target[1] - inner[1]
-        sides = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
+        wide, high = target[0] - inner[0], target[1] - inner[1]
+        sides = ((high // 2, high - high // 2), (wide // 2, wide - wide // 2), (0, 0))
         part = Image.fromarray(np.pad(np.asarray(part), sides, mode="edge"))
     return part
 

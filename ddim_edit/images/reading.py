@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
-from ddim_edit.images.colour import to_srgb
+from ddim_edit.images.colour import find_grey_range, to_srgb
 from ddim_edit.images.crop import CentreSquare, Crop, apply_crop
 from ddim_edit.images.pixels import from_image, to_float
+from ddim_edit.images.plugins import HEIC, JXL, Plugin, register_plugins
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
+from ddim_edit.images.safeguards import MemoryBudget, require_small_jxl, return_freed_memory, silence_libtiff
 from ddim_edit.images.video import find_container, read_comment
+from ddim_edit.io.content import HEAD, describe_content
 from ddim_edit.io.ignored_warnings import ignored_warnings
+from ddim_edit.io.regular import require_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +31,15 @@ if TYPE_CHECKING:
 PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 PIXEL_LIMIT = 178_000_000
 """Larger images are refused; a square of this area has sides of 13,341 pixels."""
+
+LARGE = 25_000_000
+"""Pixels above which an image is shrunk while it is decoded; others keep every bit until they are cropped."""
+OVERSAMPLING = 4
+"""How many pixels of a shrunk image there are at least, along each side, for one of the network."""
+STRIP = 1 << 22
+"""Pixels of a large image that are converted at a time."""
+DECODING = MemoryBudget(1 << 30)
+"""Bytes that all readers together may take for images that they decode."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +51,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image upright, by its EXIF orientation."""
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_SIDEWAYS = (5, 6, 7, 8)
+_PLUGIN_OF: dict[str, Plugin] = {"a HEIC image": HEIC, "a JPEG XL image": JXL}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +84,11 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
 
     Depth is reduced to 8 bit, transparency laid over white, colours converted to sRGB, the image turned upright by its
     EXIF tag, cropped, and resized with an antialiased Lanczos filter. An image that needs none of this keeps every bit.
+    Images of more than 25 million pixels are first shrunk by a whole factor, to four times the size that is needed.
 
     Args:
-        path: a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or JPEG 2000 file of up to 178 million pixels.
+        path: a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or JPEG 2000 file of up to 178 million pixels; with the
+            extras `heic` and `jxl` also HEIC and JPEG XL.
         size: (height, width) in pixels, or the side of a square.
         crop: the part of the image to keep, by default the centre square.
 
@@ -94,14 +110,14 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
     crop = crop or CentreSquare()
     notes: list[str] = []
     with _open(path) as file, _reporting_bad_files(path):
-        upright = _load_upright(file, notes)
+        image = _identify(file)
+        with DECODING.reserve(_decoding_cost(image)):
+            upright, (wide, high) = _load_upright(image, crop, (width, height), notes)
+            pixels = from_image(apply_crop(upright, (wide, high), crop, (width, height), notes))
+            del upright, image
         file.seek(0)
         source = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        pixels = from_image(apply_crop(upright, crop, (width, height), notes))
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    original = {"original_height": upright.height, "original_width": upright.width}
+    original = {"original_height": high, "original_width": wide}
     return InputImage(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original})
 
 
@@ -123,10 +139,7 @@ def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[BufferedReader]:
-    if path.is_dir():
-        raise ImageError(f"{path}: this is a folder, not an image file. Name a file in it.")
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
-        raise ImageError(f"{path}: this is not a regular file. Save the image to one first.")
+    require_regular(path, ImageError)
     try:
         file = path.open("rb")
     except (OSError, ValueError) as error:  # the latter for a name with a NUL in it
@@ -152,12 +165,15 @@ def _reporting_bad_files(path: Path) -> Iterator[None]:
         raise ImageError(f"{path}: the image has more than {PIXEL_LIMIT:,} pixels. Shrink it first.") from error
     except UnidentifiedImageError as error:
         with path.open("rb") as file:
-            head = file.read(12)
-        if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
-            reason = "this is a HEIC image, which Pillow cannot read"
-        else:
-            reason = "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image"
-        raise ImageError(f"{path}: {reason}. Convert it to PNG or JPEG.") from error
+            found = describe_content(file.read(HEAD))
+        plugin = _PLUGIN_OF.get(found or "")
+        if plugin is not None and not plugin.installed:
+            raise ImageError(f"{path}: this is {found}, which needs {plugin.package}. {plugin.remedy}") from error
+        reason = "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image"
+        if found is not None:
+            reason += f", but {found}" if not found.endswith("image") else f", or a damaged one: it begins as {found}"
+        remedy = "Convert it to PNG or JPEG." if found is None or "photograph" in found else "Name an image."
+        raise ImageError(f"{path}: {reason}. {remedy}") from error
     except Exception as error:  # plugins raise SyntaxError, struct.error, EOFError, IndexError and more
         raise ImageError(f"{path}: the file is truncated or damaged. Download or save it again.") from error
 
@@ -166,28 +182,81 @@ def _identify(file: BufferedReader) -> Image.Image:
     """Open an image by its content, without decoding pixels."""
     # A format that this build of Pillow lacks must not be named to it: that is a KeyError.
     Image.init()
-    image = Image.open(file, formats=[name for name in PILLOW_FORMATS if name in Image.OPEN])
+    silence_libtiff()
+    return_freed_memory()
+    known = (*PILLOW_FORMATS, *register_plugins())
+    if "JXL" in known:
+        require_small_jxl(file, PIXEL_LIMIT)  # its plugin decodes while it opens
+    image = Image.open(file, formats=[name for name in known if name in Image.OPEN])
     # Pillow only warns up to twice its own limit, which users may have switched off.
     if image.width * image.height > PIXEL_LIMIT:
         raise Image.DecompressionBombError
     return image
 
 
-def _load_upright(file: BufferedReader, notes: list[str]) -> Image.Image:
-    image = _identify(file)
+def _decoding_cost(image: Image.Image) -> int:
+    """Return about how many bytes it takes to decode an image and to bring it to sRGB."""
+    pixels = image.width * image.height
+    # Small ones are converted at once, through up to four copies.
+    return pixels * (8 if pixels > LARGE else 20)
+
+
+def _load_upright(
+    image: Image.Image, crop: Crop, target: tuple[int, int], notes: list[str]
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return an image in sRGB and upright, and the width and height that it has in full.
+
+    A large one comes smaller than that, but still several times as large as the part of it in `target`.
+    """
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notes.append(f"first of {frames} frames")
     if image.format == "PNG":
         image.load()  # before its EXIF block, which is looked for behind the pixels: their errors would be lost there
     tagged = _read_orientation(image)
-    image.load()
+    full = image.size
+    if image.format in ("JPEG", "MPO") and full[0] * full[1] > LARGE:
+        factor = _spare_factor(full, tagged in _SIDEWAYS, crop, target)
+        image.draft(None, (full[0] // factor, full[1] // factor))  # the decoder itself shrinks to 1/2, 1/4 or 1/8
+        image.load()
+    else:
+        image.load()
+        full = image.size
     # Pillow turns a TIFF upright itself while it loads, so the tag counts only if it is still there.
     turn = _TURNS.get(_read_orientation(image))
+    sideways = turn is not None and tagged in _SIDEWAYS
     if tagged in _TURNS:
         notes.append("rotated by its EXIF tag")
-    rgb = to_srgb(image, notes)
-    return rgb if turn is None else rgb.transpose(turn)
+    if full[0] * full[1] > LARGE:
+        factor = _spare_factor(full, sideways, crop, target)
+        rgb = _shrink_to_srgb(image, max(1, factor * image.width // full[0]), notes)
+    else:
+        rgb = to_srgb(image, notes)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    return upright, (full[1], full[0]) if sideways else full
+
+
+def _spare_factor(full: tuple[int, int], sideways: bool, crop: Crop, target: tuple[int, int]) -> int:
+    """Return by how much an image of a size can be shrunk and still be several times as large as it is needed."""
+    width, height = (full[1], full[0]) if sideways else full
+    (left, top, right, bottom), inner = crop.place(width, height, target)
+    return max(1, min((right - left) // inner[0], (bottom - top) // inner[1]) // OVERSAMPLING)
+
+
+def _shrink_to_srgb(image: Image.Image, factor: int, notes: list[str]) -> Image.Image:
+    """Return an image in sRGB with its sides divided by a factor, converted in strips, which take little memory."""
+    width, height = image.size
+    small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    grey_range = find_grey_range(image) if image.mode in ("I", "F") else None
+    rows = max(1, STRIP // (width * factor)) * factor
+    found: list[str] = []
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        strip.info = image.info
+        rgb = to_srgb(strip, found, grey_range)
+        small.paste(rgb.reduce(factor) if factor > 1 else rgb, (0, top // factor))
+    notes += dict.fromkeys(found)
+    return small
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.errors import DDIMEditError
+from ddim_edit.io.regular import require_regular
 
 LARGEST_JSON = 1 << 26
 """Bytes of a JSON file that is read; the index of the largest sharded checkpoints has some ten million."""
@@ -263,6 +264,7 @@ def read_json(path: Path, error: type[DDIMEditError], remedy: str = "") -> dict[
     Raises:
         error: the file cannot be read, is larger than 64 MiB, or holds something else; the message names it.
     """
+    require_regular(path, error)
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise error(f"{path}: a JSON file may have at most {LARGEST_JSON:,} bytes. {remedy}".rstrip())

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.regular import require_regular
 from ddim_edit.io.schema import Schema, describe, parse_json, validate
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class TensorFormat:
 
     def _open(self, path: Path, framework: str, read: Callable[[Any], Content]) -> tuple[dict[str, Any], Content]:
         """Return the header of a file, checked, and what `read` returns of the open file."""
+        require_regular(path, self.error)
         try:
             with safe_open(path, framework) as file:
                 header = parse_json((file.metadata() or {})[self.key])

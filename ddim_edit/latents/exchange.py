@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.regular import require_regular
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,7 @@ def _read_npy(path: Path, shape: Shape) -> Tensor:
     import numpy as np
     import torch
 
+    require_regular(path, LatentError)
     try:
         # Mapped, so that a header which promises more than the file has fails before any memory is taken. This is what
         # np.load(mmap_mode="r") calls, without its detour to pickles and archives.
@@ -135,6 +137,7 @@ def _read_tensor(path: Path, key: str | None, shape: Shape) -> tuple[Tensor, set
     """Return the tensor of a key, or the only one, as float64 [B, C, H, W], and the names of all tensors."""
     from safetensors import SafetensorError, safe_open
 
+    require_regular(path, LatentError)
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())

@@ -37,9 +37,9 @@ def test_strength_0_writes_the_very_picture(
     done: Run, fitted: Path, pictures: list[Path], tmp_path: Path, name: str
 ) -> None:
     outcome = done("edit", *pictures, "--set", f"{fitted / name}{SUFFIX}=0", "-o", tmp_path / "out")
-    assert outcome.out.splitlines() == [str(tmp_path / "out" / path.name) for path in pictures]
+    assert outcome.out.splitlines() == [str(tmp_path / "out" / f"{path.stem}-edited.png") for path in pictures]
     for path in pictures:
-        assert torch.equal(own(tmp_path / "out" / path.name), own(path))
+        assert torch.equal(own(tmp_path / "out" / f"{path.stem}-edited.png"), own(path))
 
 
 @pytest.mark.parametrize("name", ["old", "deep"])
@@ -53,7 +53,7 @@ def test_a_strip_has_the_very_picture_in_its_middle(
     done("edit", *pictures[:2], "--set", f"{file}=+1.5", "--strip", "-2:2:3", "-o", tmp_path / "out", *flags)
     made = Editor(load_model(model)).edits(pictures[:2], [{file: s} for s in (-3.0, 0.0, 3.0)])
     for path, row in zip(pictures[:2], made, strict=True):
-        shown = columns(own(tmp_path / "out" / path.name), 3, 16 * (scale or 2))
+        shown = columns(own(tmp_path / "out" / f"{path.stem}-strip.png"), 3, 16 * (scale or 2))
         assert torch.equal(shown[1], enlarge(own(path), scale or 2))
         for column, picture in zip(shown, row, strict=True):
             assert_shown_alike(column, enlarge(to_uint8(picture), scale or 2))
@@ -65,7 +65,7 @@ def test_a_strip_meets_0_where_it_should(done: Run, fitted: Path, pictures: list
     line = ["--set", f"{fitted / 'old'}{SUFFIX}", "--strip", "-0.1:0.2:4", "-o", tmp_path / "out", "--json"]
     (row,) = done("edit", pictures[0], *line).rows
     assert row["factors"] == [-0.1, 0, 0.1, 0.2]
-    assert torch.equal(columns(own(tmp_path / "out" / "a.png"), 4, 32)[1], enlarge(own(pictures[0]), 2))
+    assert torch.equal(columns(own(tmp_path / "out" / "a-strip.png"), 4, 32)[1], enlarge(own(pictures[0]), 2))
 
 
 def test_an_edit_is_that_of_the_library(
@@ -87,7 +87,7 @@ def test_an_edit_is_that_of_the_library(
     seen = []
     for name, (flags, made) in lines.items():
         done("edit", *pictures, *flags, "-o", tmp_path / name)
-        written = torch.stack([own(tmp_path / name / path.name) for path in pictures])
+        written = torch.stack([own(tmp_path / name / f"{path.stem}-edited.png") for path in pictures])
         assert_shown_alike(written, to_uint8(made))
         seen.append(written)
     assert not any(torch.equal(seen[0], other) for other in seen[1:-1])
@@ -98,7 +98,7 @@ def test_pictures_are_scaled_without_smoothing(done: Run, fitted: Path, pictures
     line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=2"]
     done(*line, "-o", tmp_path / "small")
     done(*line, "-o", tmp_path / "large", "--scale", 4)
-    assert_shown_alike(own(tmp_path / "large" / "a.png"), enlarge(own(tmp_path / "small" / "a.png"), 4))
+    assert_shown_alike(own(tmp_path / "large" / "a-edited.png"), enlarge(own(tmp_path / "small" / "a-edited.png"), 4))
 
 
 @pytest.mark.parametrize("form", ["webp", "gif", "mp4", "webm"])
@@ -108,32 +108,32 @@ def test_an_animation_sweeps_through_the_strip_and_back(
     line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=3", "--strip", "-2:2:4", "--scale", 4]
     done(*line, "-o", tmp_path / "strip")
     outcome = done(*line, "-o", tmp_path / "out", "--animate", form, "--fps", 10, "--json")
-    assert outcome.rows[0]["output"] == str(tmp_path / "out" / f"a.{form}")
-    strip = [column.permute(1, 2, 0) for column in columns(own(tmp_path / "strip" / "a.png"), 4, 64)]
-    frames = moving(tmp_path / "out" / f"a.{form}")
+    assert outcome.rows[0]["output"] == str(tmp_path / "out" / f"a-animated.{form}")
+    strip = [column.permute(1, 2, 0) for column in columns(own(tmp_path / "strip" / "a-strip.png"), 4, 64)]
+    frames = moving(tmp_path / "out" / f"a-animated.{form}")
     assert len(frames) == 6
     for frame, wanted in zip(frames, [*strip, strip[2], strip[1]], strict=True):
         assert psnr(frame, wanted) > {"webp": 99, "gif": 40, "mp4": 36, "webm": 36}[form]
-    shown = json.loads(done("show", tmp_path / "out" / f"a.{form}").out)["recipe"]
+    shown = json.loads(done("show", tmp_path / "out" / f"a-animated.{form}").out)["recipe"]
     assert (shown["kind"], shown["factors"]) == ("edit", outcome.rows[0]["factors"])
 
 
 def test_crops_are_of_the_file(done: Run, fitted: Path, tmp_path: Path) -> None:
     wide = tiny.save_picture(tmp_path / "wide.png", 3, 20, 30)
     done("edit", wide, "--set", f"{fitted / 'old'}{SUFFIX}=0", "--crop", "7,2,16", "-o", tmp_path / "out")
-    assert torch.equal(own(tmp_path / "out" / "wide.png"), own(wide)[:, 2:18, 7:23])
+    assert torch.equal(own(tmp_path / "out" / "wide-edited.png"), own(wide)[:, 2:18, 7:23])
 
 
 def test_a_written_picture_carries_its_recipe(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     old, wide = (f"{fitted / name}{SUFFIX}" for name in ("old", "wide"))
     line = ["--set", f"{old}=2", "--keep", wide, "--conditional", "--strip", "0:1:2", "-o", tmp_path / "out", "--json"]
     (row,) = done("edit", pictures[0], *line).rows
-    recipe = json.loads(done("show", tmp_path / "out" / "a.png").out)["recipe"]
+    recipe = json.loads(done("show", tmp_path / "out" / "a-strip.png").out)["recipe"]
     assert (recipe["kind"], recipe["model"], recipe["conditional"]) == ("edit", "tiny", True)
     assert (recipe["set"], recipe["keep"], recipe["factors"]) == ({"old": 2.0}, ["wide"], [0.0, 1.0])
     assert len(recipe["source"]) == 64
     assert row.pop("input") == str(pictures[0])
-    assert row.pop("output") == str(tmp_path / "out" / "a.png")
+    assert row.pop("output") == str(tmp_path / "out" / "a-strip.png")
     assert row == {name: value for name, value in recipe.items() if name != "source"}
 
 
@@ -145,7 +145,7 @@ def test_one_bad_picture_does_not_end_a_batch(run: Run, fitted: Path, pictures: 
     assert outcome.status == 1
     assert sorted(str(path) in "".join(outcome.errors) for path in (pictures[1], missing)) == [True, True]
     assert len(outcome.errors) == 2
-    assert files_in(tmp_path / "out") == ["a.png", "c.png", "d.png"]
+    assert files_in(tmp_path / "out") == ["a-edited.png", "c-edited.png", "d-edited.png"]
     assert outcome.out.splitlines() == [str(tmp_path / "out" / name) for name in files_in(tmp_path / "out")]
 
 
@@ -154,12 +154,12 @@ def test_results_do_not_replace_inputs_or_files_unless_asked(
 ) -> None:
     line = ["--set", f"{fitted / 'old'}{SUFFIX}=1"]
     before = pictures[0].read_bytes()
-    outcome = run("edit", pictures[0], *line, "-o", tmp_path / "in", "--overwrite")
+    outcome = run("edit", pictures[0], *line, "-o", pictures[0], "--overwrite")
     assert (outcome.status, pictures[0].read_bytes()) == (1, before)
     done("edit", pictures[0], *line, "-o", tmp_path / "out")
     again = run("edit", *pictures[:2], *line, "-o", tmp_path / "out")
     assert again.status == 1
-    assert again.out.splitlines() == [str(tmp_path / "out" / "b.png")]
+    assert again.out.splitlines() == [str(tmp_path / "out" / "b-edited.png")]
     done("edit", *pictures[:2], *line, "-o", tmp_path / "out", "--overwrite")
 
 

@@ -138,7 +138,7 @@ def test_show_and_directions_load_no_torch(run: Run, pictures: list[Path], inver
     run("reconstruct", pictures[0], "-o", tmp_path / "out", "--steps", 2)
     run("invert", *pictures, "-o", tmp_path / "a.latents", "--steps", 2)
     latent = next(inverted.glob("*.safetensors"))
-    files = [tmp_path / "out" / "a.png", tmp_path / "a.latents", latent]
+    files = [tmp_path / "out" / "a-reconstructed.png", tmp_path / "a.latents", latent]
     ended, modules = run_all([["directions"], *(["show", str(file)] for file in files)], tmp_path)
     assert ended == [0, 0, 0, 0]
     assert not modules & {"torch", "torchvision", "scipy", "sklearn"}

@@ -89,11 +89,11 @@ def test_a_sheet_of_samples_shows_them_with_their_seeds(done: Run, tmp_path: Pat
     from ddim_edit.images import captioned, enlarge
 
     rows = done("sample", "-n", "9", "--seed", "5", "--sheet", *STEPS, "-o", tmp_path / "out", "--json").rows
-    assert rows[-1] == {"output": str(tmp_path / "out" / "sheet.png"), "seeds": list(range(5, 14))}
+    assert rows[-1] == {"output": str(tmp_path / "out" / "samples.png"), "seeds": list(range(5, 14))}
     samples = torch.stack([pixels_of(tmp_path / "out" / f"seed-{seed:04}.png") for seed in range(5, 14)])
     wanted = captioned(enlarge(samples, 8), [f"seed {seed}" for seed in range(5, 14)])
-    assert torch.equal(pixels_of(tmp_path / "out" / "sheet.png"), wanted)
-    recipe = read_recipe(tmp_path / "out" / "sheet.png")
+    assert torch.equal(pixels_of(tmp_path / "out" / "samples.png"), wanted)
+    recipe = read_recipe(tmp_path / "out" / "samples.png")
     assert recipe is not None
     assert (recipe["kind"], recipe["seed"]) == ("samples", list(range(5, 14)))
 
@@ -102,7 +102,7 @@ def test_a_sheet_of_reconstructions_tells_how_and_of_what(done: Run, pictures: l
     done("reconstruct", *pictures, "-o", tmp_path / "out", "--steps", "3", "--grid", "quad")
     recipe = read_recipe(tmp_path / "out" / "sheet.png")
     assert recipe is not None
-    own = [read_recipe(tmp_path / "out" / path.name) for path in pictures]
+    own = [read_recipe(tmp_path / "out" / f"{path.stem}-reconstructed.png") for path in pictures]
     assert recipe["sources"] == [each["origin"]["source"] for each in own if each]
     assert (recipe["kind"], recipe["model"], recipe["grid"], recipe["steps"]) == ("reconstruction", "tiny", "quad", 3)
 
@@ -110,8 +110,8 @@ def test_a_sheet_of_reconstructions_tells_how_and_of_what(done: Run, pictures: l
 def test_a_sheet_that_would_replace_a_file_is_refused_before_anything_is_drawn(
     run: Run, tmp_path: Path, evaluations: list[int]
 ) -> None:
-    (tmp_path / "sheet.png").touch()
+    (tmp_path / "samples.png").touch()
     outcome = run("sample", "--sheet", "-o", tmp_path)
     assert outcome.status == 1
     assert not evaluations
-    assert files_in(tmp_path) == ["sheet.png"]
+    assert files_in(tmp_path) == ["samples.png"]

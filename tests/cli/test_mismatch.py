@@ -112,7 +112,8 @@ def test_a_broken_latent_ends_nothing_but_itself(run: Run, latents: list[Path], 
 def test_a_latent_that_is_not_finite_is_refused(run: Run, latents: list[Path], tmp_path: Path, command: str) -> None:
     latent = Latent.load(latents[0])
     latent.x[0, 0, 0] = float("nan")
-    latent.save(latents[0])
+    header = {"recipe": latent.recipe.to_json(), "report": {}, "t": latent.t}
+    save_file({"x": latent.x}, latents[0], {"ddim-edit": json.dumps(header)})
     outcome = run(command, *latents[:2], "-o", tmp_path / "out", "--force" if command == "decode" else "-q")
     assert outcome.status == 1
     assert "The latent contains NaN or infinite values" in outcome.errors[0]

@@ -71,7 +71,7 @@ def test_a_batch_of_bad_files_around_a_good_one(run: Run, pictures: list[Path], 
     assert len(outcome.err.splitlines()) == len(outcome.errors) == len(BAD)
     assert sorted(line.split(": ")[1] for line in outcome.errors) == sorted(str(tmp_path / "in" / name) for name in BAD)
     assert [row["input"] for row in outcome.rows] == [str(tmp_path / "in" / "b.png")]
-    assert files_in(tmp_path / "out") == ["b.png", "sheet.png"]
+    assert files_in(tmp_path / "out") == ["b-reconstructed.png", "sheet.png"]
 
 
 def test_nothing_but_bad_files_writes_nothing(run: Run, tmp_path: Path) -> None:

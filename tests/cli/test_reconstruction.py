@@ -27,7 +27,7 @@ def test_rows_hold_the_agreed_fields_and_the_scores_of_the_editor(
     for row, path, score in zip(outcome.rows, pictures, trip.scores, strict=True):
         assert row.keys() == FIELDS
         assert row.pop("input") == str(path)
-        assert row.pop("output") == str(tmp_path / "out" / path.name)
+        assert row.pop("output") == str(tmp_path / "out" / f"{path.stem}-reconstructed.png")
         assert row == pytest.approx({name: score[name] for name in row}, rel=1e-2, abs=1e-2)
 
 
@@ -37,7 +37,7 @@ def test_written_pictures_are_the_reconstructions_with_their_recipes(
     done("reconstruct", *pictures, "-o", tmp_path / "out", "-q")
     trip = Editor.from_pretrained(model).reconstruct(pictures)
     for path, picture, latent in zip(pictures, trip.decoded, trip.latents, strict=True):
-        written = tmp_path / "out" / path.name
+        written = tmp_path / "out" / f"{path.stem}-reconstructed.png"
         assert_shown_alike(pixels_of(written), to_uint8(picture))
         recipe = read_recipe(written)
         assert recipe is not None
@@ -50,7 +50,7 @@ def test_exact_reconstructions_have_every_pixel(done: Run, pictures: list[Path],
     assert all(row["identical_pixels"] == 1 and row["converged"] for row in rows)
     assert all(row["nfe_out"] == 20 and row["nfe_in"] >= 20 for row in rows)
     for path in pictures:
-        assert torch.equal(pixels_of(tmp_path / "out" / path.name), pixels_of(path))
+        assert torch.equal(pixels_of(tmp_path / "out" / f"{path.stem}-reconstructed.png"), pixels_of(path))
 
 
 def test_the_sheet_shows_originals_reconstructions_and_differences(
@@ -58,8 +58,8 @@ def test_the_sheet_shows_originals_reconstructions_and_differences(
 ) -> None:
     done("reconstruct", *pictures, "-o", tmp_path / "out", "--steps", "3")
     originals, returned = (
-        torch.stack([pixels_of(folder / path.name) for path in pictures])
-        for folder in (tmp_path / "in", tmp_path / "out")
+        torch.stack([pixels_of(folder / f"{path.stem}{ending}.png") for path in pictures])
+        for folder, ending in ((tmp_path / "in", ""), (tmp_path / "out", "-reconstructed"))
     )
     assert not torch.equal(originals, returned)
     wanted = comparison(originals, returned, gain=20)

@@ -224,10 +224,13 @@ def test_pictures_that_exist_are_not_replaced(run: Run, done: Run, many: Path, t
     assert len(files_in(tmp_path / "out")) == 5
 
 
-def test_showing_a_store_tells_what_is_in_it(done: Run, many: Path, tmp_path: Path) -> None:
+def test_showing_a_store_tells_what_is_in_it(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     (tmp_path / "s.latents" / SHARDS[1]).unlink()
-    shown = json.loads(done("show", tmp_path / "s.latents").out)
+    outcome = run("show", tmp_path / "s.latents")
+    assert outcome.status == 1
+    assert "shard 1 is not there" in outcome.err
+    shown = json.loads(outcome.out)
     assert shown.items() >= {"latents": 3, "shards": 1, "complete": False, "failures": {}, "unconverged": 0}.items()
     assert shown["recipe"].items() >= {"model": "tiny", "solver": "dpm2m", "steps": 3, "t": 1000.0}.items()
     assert shown["shape"] == [3, tiny.SIZE, tiny.SIZE]

@@ -13,8 +13,8 @@ from .. import tiny
 from .conftest import Run, files_in, pixels_of
 
 
-def written(folder: Path, pictures: list[Path]) -> torch.Tensor:
-    return torch.stack([pixels_of(folder / path.name) for path in pictures]).int()
+def written(folder: Path, pictures: list[Path], ending: str = "-translated") -> torch.Tensor:
+    return torch.stack([pixels_of(folder / f"{path.stem}{ending}.png") for path in pictures]).int()
 
 
 @pytest.mark.parametrize("flags", [{}, {"solver": "ddim", "grid": "quad"}], ids=str)
@@ -24,17 +24,17 @@ def test_pictures_go_where_the_library_takes_them(
     options = [word for name, value in flags.items() for word in (f"--{name}", value)]
     line = ["--to", other_model, "--steps", 6, *options, "-o", tmp_path / "out", "--batch-size", 3]
     outcome = done("translate", *pictures, *line)
-    assert outcome.out.splitlines() == [str(tmp_path / "out" / path.name) for path in pictures]
+    assert outcome.out.splitlines() == [str(tmp_path / "out" / f"{path.stem}-translated.png") for path in pictures]
     a, b = (Editor(load_model(folder)) for folder in (model, other_model))
     wanted = to_uint8(a.translate(pictures, b, InversionConfig(steps=6, **flags))).int()
     assert int((written(tmp_path / "out", pictures) - wanted).abs().max()) <= 1
-    assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures)).abs().max()) > 10
+    assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures, "")).abs().max()) > 10
 
 
 def test_to_the_same_model_they_come_back(done: Run, model: Path, pictures: list[Path], tmp_path: Path) -> None:
     line = ["--to", model, "--steps", 40, "--grid", "quad", "--no-dequantise", "-o", tmp_path / "out"]
     done("translate", *pictures, *line)
-    assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures)).abs().max()) <= 4
+    assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures, "")).abs().max()) <= 4
 
 
 def test_the_recipe_names_both_models_and_the_walk(
@@ -44,10 +44,10 @@ def test_the_recipe_names_both_models_and_the_walk(
     outcome = done("translate", pictures[0], *line)
     (row,) = outcome.rows
     assert not outcome.err
-    recipe = json.loads(done("show", tmp_path / "out" / "a.png").out)["recipe"]
+    recipe = json.loads(done("show", tmp_path / "out" / "a-translated.png").out)["recipe"]
     assert (recipe["kind"], recipe["model"], recipe["to"]) == ("translation", "tiny", "other")
     assert (recipe["solver"], recipe["steps"], recipe["dequantise"]) == ("heun", 3, 0)
-    assert {**recipe, "input": str(pictures[0]), "output": str(tmp_path / "out" / "a.png")} == {
+    assert {**recipe, "input": str(pictures[0]), "output": str(tmp_path / "out" / "a-translated.png")} == {
         **row,
         "source": recipe["source"],
     }
@@ -60,7 +60,7 @@ def test_one_bad_picture_does_not_end_a_batch(
     outcome = run("translate", *pictures, "--to", other_model, "--steps", 2, "-o", tmp_path / "out")
     assert outcome.status == 1
     assert len(outcome.errors) == 1
-    assert files_in(tmp_path / "out") == ["a.png", "c.png", "d.png"]
+    assert files_in(tmp_path / "out") == ["a-translated.png", "c-translated.png", "d-translated.png"]
 
 
 def test_models_that_do_not_go_together_are_refused_in_one_sentence(

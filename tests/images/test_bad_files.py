@@ -58,13 +58,14 @@ def file_of(content: bytes, folder: Path, name: str = "image.png") -> Path:
     ("content", "words"),
     [
         (b"", "the file is empty. Download or save it again."),
-        (b"not an image", "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image. Convert it to PNG or JPEG."),
+        (b"not an image", "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image, but a text. Name an image."),
+        (b"GGUF\3\0\0\0", "but a GGUF file, weights for llama.cpp"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "but a pointer of git-lfs"),
+        (b"<!DOCTYPE html><html>", "but an HTML page"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "this is not a PNG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), "this is a HEIC image"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), "this is a HEIC image"),
         (png_of_size(20_000, 20_000), "more than 178,000,000 pixels. Shrink it first."),
     ],
-    ids=["empty", "text", "postscript", "heic", "mif1", "bomb"],
+    ids=["empty", "text", "gguf", "lfs", "html", "postscript", "bomb"],
 )
 def test_content_that_is_no_image(tmp_path: Path, content: bytes, words: str) -> None:
     assert_refused(file_of(content, tmp_path), words)
@@ -72,7 +73,7 @@ def test_content_that_is_no_image(tmp_path: Path, content: bytes, words: str) ->
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     assert_refused(tmp_path / "missing.png", "cannot read: No such file or directory. Check the path.")
-    assert_refused(tmp_path, "this is a folder, not an image file.")
+    assert_refused(tmp_path, "this is a folder, not a file.")
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,3 +27,34 @@ def test_missing_path_and_empty_folder(tmp_path: Path) -> None:
         find([tmp_path / "missing"])
     with pytest.raises(ImageError, match=r"there are no images in this folder\. Name another one\."):
         find([tmp_path])
+
+
+def test_what_is_passed_over_is_told(tmp_path: Path) -> None:
+    for name in ["a.png", "b.xyz", "c.xyz", "labels.csv", "nameless", ".hidden", "below/d.png", "below/deep/e.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    told = []
+    assert [path.name for path in find([tmp_path], on_skip=lambda *said: told.append(said))] == ["a.png"]
+    others = "1 suffixless file, 1 .csv file, 2 .xyz files"
+    assert told == [(tmp_path, f"1 subfolder (--recursive looks into them), {others}")]
+    told.clear()
+    found = find([tmp_path], recursive=True, on_skip=lambda *said: told.append(said))
+    assert [path.name for path in found] == ["a.png", "d.png", "e.png"]
+    assert told == [(tmp_path, others)]
+
+
+def test_a_folder_of_a_format_that_needs_a_package_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddim_edit.images.plugins.find_spec", lambda name: None)
+    for name in ["a.HEIC", "b.heic"]:
+        (tmp_path / name).touch()
+    with pytest.raises(ImageError, match=r"but 2 \.heic files \(needs pillow-heif: pip install 'ddim-edit\[heic\]'\)"):
+        find([tmp_path])
+
+
+def test_a_link_to_its_own_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.png").touch()
+    (tmp_path / "below" / "loop").symlink_to(tmp_path)
+    assert len(find([tmp_path], recursive=True)) == 1

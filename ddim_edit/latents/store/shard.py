@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ddim_edit.errors import LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.regular import require_regular
 from ddim_edit.io.schema import parse_json
 from ddim_edit.latents.provenance import Recipe
 from ddim_edit.latents.store.files import FORMAT
@@ -39,7 +40,7 @@ _HEADER = {
     "failures": schema.map_of(schema.text),
     "unconverged": schema.count,
 }
-_RECORD = {"t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
+_RECORD = {"name": schema.text, "t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
 _DTYPES = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8"}
 _BYTES = {"F64": 8, "I64": 8, "U8": 1}
 
@@ -80,6 +81,7 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        require_regular(path, LatentError)
         try:
             with safe_open(path, "np") as file:  # the header alone, for which torch is not needed
                 self.header = _read_header(file)
@@ -117,15 +119,26 @@ class Shard:
             LatentError: it is damaged.
         """
         start, end = self._file.get_slice("offsets")[row : row + 2].tolist()
-        content = b""
-        if 0 <= start <= end <= self.header.extent:
-            found: Tensor = self._file.get_slice("records")[start:end]
-            content = found.numpy().tobytes()
+        found: Tensor = self._file.get_slice("records")[max(start, 0) : max(end, 0)]
+        return self._parse(row, found.numpy().tobytes(), 0, end - start)
+
+    def _parse(self, row: int, records: bytes, start: int, end: int) -> dict[str, Any]:
         try:
-            record = parse_json(content)
+            record = parse_json(records[start:end] if 0 <= start <= end else b"")
         except ValueError as error:
             raise LatentError(f"{self.path}: the record of row {row} is damaged. {_REMEDY}") from error
         return schema.validate(record, _RECORD, f"{self.path}: row {row}", LatentError, _REMEDY)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the images of all rows.
+
+        Raises:
+            LatentError: a record is damaged.
+        """
+        offsets = self.array("offsets").tolist()
+        records = self.array("records").tobytes()
+        return [self._parse(row, records, *offsets[row : row + 2])["name"] for row in range(len(self))]
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """Return all of x, delta, offsets or records, as a view of the memory-mapped file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from math import prod
 from pathlib import Path, PurePosixPath
@@ -60,12 +60,17 @@ class LatentStore(Sequence["Latent"]):
     Opening it reads only the headers of the shards. Rows are in the order of the shards, and of the images in them; a
     slice is a view. Latents that are added after it was opened are not seen.
 
+    Rows are checked against the list of images when their shard is opened, so that none comes under another name.
+
     Args:
         path: the folder.
+        on_damage: called with the file of a shard that cannot be read and the error; the shard is then left out.
+            Without it, the error is raised.
 
     Attributes:
         path: the folder.
-        complete: whether every shard that was planned is there.
+        missing: the numbers of the shards that were planned and are not there.
+        complete: whether every shard that was planned is there and can be read.
         failures: why images have no latent, by name.
         unconverged: number of inversions that did not meet their tolerance.
 
@@ -73,7 +78,7 @@ class LatentStore(Sequence["Latent"]):
         LatentError: the folder is not a store, or a shard is broken.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, on_damage: Callable[[Path, LatentError], object] | None = None) -> None:
         self.path = Path(path)
         if not is_store(self.path):
             raise LatentError(
@@ -83,14 +88,33 @@ class LatentStore(Sequence["Latent"]):
         self._plan = ShardPlan(self._files.plan)
         if not self._plan and any(self.path.glob("shard-*.safetensors")):
             raise LatentError(f"{self.path} has shards, but no list of their images. Make the store anew.")
-        self._shards = [index for index in range(len(self._plan)) if self._files.shard(index).exists()]
-        headers = [Shard(self._files.shard(index)).header for index in self._shards]
+        self._shards: list[int] = []
+        self.missing: list[int] = []
+        headers: list[ShardHeader] = []
+        for index in range(len(self._plan)):
+            file = self._files.shard(index)
+            if not file.exists():
+                self.missing.append(index)
+                continue
+            try:
+                header = Shard(file).header
+                self._require_planned(index, header)
+                if headers:
+                    _require_alike(file, header, headers)
+            except LatentError as error:
+                if on_damage is None:
+                    raise
+                on_damage(file, error)
+            else:
+                self._shards.append(index)
+                headers.append(header)
         self._starts = [0, *accumulate(header.rows for header in headers)]
         self._first = next((header for header in headers if header.rows), None)
         self.complete = len(self._shards) == len(self._plan)
         self.failures = {name: reason for header in headers for name, reason in header.failures.items()}
         self.unconverged = sum(header.unconverged for header in headers)
         self._open: Shard | None = None
+        self._latest_names: tuple[int, list[str]] = (-1, [])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}  # an open file cannot be sent to another process
@@ -139,7 +163,7 @@ class LatentStore(Sequence["Latent"]):
     @property
     def names(self) -> Sequence[str]:
         """The name of the image of every row, relative to the folder that was inverted; read on access."""
-        return _Names(self, self._plan)
+        return _Names(self)
 
     @property
     def x_rows(self) -> StoreRows:
@@ -153,10 +177,42 @@ class LatentStore(Sequence["Latent"]):
 
     def shard(self, index: int) -> Shard:
         """Return one of the shards that are there. The last one used stays open."""
-        path = self._files.shard(self.number(index))
+        path = self.file(index)
         if self._open is None or self._open.path != path:
-            self._open = Shard(path)
+            shard = Shard(path)
+            found = shard.names
+            for row, (name, wanted) in enumerate(zip(found, self.shard_names(index), strict=True)):
+                if name != wanted:
+                    raise LatentError(
+                        f"{path}: row {row} is of {name!r:.80}, where the list of images has {wanted!r:.80}. Was the"
+                        " file exchanged with another? Delete it and run the command that makes the store again."
+                    )
+            self._open = shard
         return self._open
+
+    def file(self, index: int) -> Path:
+        """Return the file of one of the shards that are there."""
+        return self._files.shard(self.number(index))
+
+    def shard_names(self, index: int) -> list[str]:
+        """Return the names of the images of one of the shards that are there: those of the plan that did not fail.
+
+        Raises:
+            LatentError: the list does not fit the shard, or a name leads out of the folder.
+        """
+        if self._latest_names[0] != index:
+            number = self.number(index)
+            names = [name for name in self._plan[number] if name not in self.failures]
+            # Images are written by these names: none may lead out of their folder.
+            for name in names:
+                path = PurePosixPath(name)
+                if not path.name or "\0" in name or path.is_absolute() or ".." in path.parts:
+                    raise LatentError(
+                        f"{self.path}: {name!r:.60} in shard {number} is not a name inside of a folder."
+                        " Make the store anew."
+                    )
+            self._latest_names = index, names
+        return self._latest_names[1]
 
     def rows(self, index: int) -> int:
         """Return the number of latents in one of the shards that are there, without opening it."""
@@ -165,6 +221,17 @@ class LatentStore(Sequence["Latent"]):
     def number(self, index: int) -> int:
         """Return the number in the plan of one of the shards that are there."""
         return self._shards[index]
+
+    def _require_planned(self, index: int, header: ShardHeader) -> None:
+        """Refuse a shard that has another number of images than were planned for it."""
+        planned = self._plan[index]
+        foreign = sorted(header.failures.keys() - set(planned))
+        if foreign or len(planned) - len(header.failures) != header.rows:
+            found = f"{header.rows} latents" + (f" and a failure of {foreign[0]!r:.80}" if foreign else "")
+            raise LatentError(
+                f"{self._files.shard(index)}: it has {found}, which do not fit the {len(planned)} images that the list"
+                " has for it. Delete it and run the command that makes the store again."
+            )
 
     @property
     def _some_header(self) -> ShardHeader:
@@ -213,12 +280,10 @@ class StoreRows:
 
 
 class _Names(Sequence[str]):
-    """The names of a store's rows, from its plan: those of a shard without those that failed."""
+    """The names of a store's rows, read on access."""
 
-    def __init__(self, store: LatentStore, plan: ShardPlan) -> None:
+    def __init__(self, store: LatentStore) -> None:
         self._store = store
-        self._plan = plan
-        self._latest: tuple[int, list[str]] = (-1, [])
 
     def __len__(self) -> int:
         return len(self._store)
@@ -232,30 +297,23 @@ class _Names(Sequence[str]):
         if isinstance(index, slice):
             return SequenceView(self, rows[index])
         location = self._store.locate(rows[index])
-        return self._names_of(location.shard)[location.row]
+        return self._store.shard_names(location.shard)[location.row]
 
     def __iter__(self) -> Iterator[str]:
         for index in range(self._store.shards):
-            yield from self._names_of(index)
+            yield from self._store.shard_names(index)
 
-    def _names_of(self, index: int) -> list[str]:
-        if self._latest[0] == index:
-            return self._latest[1]
-        number = self._store.number(index)
-        rows = self._store.rows(index)
-        names = [name for name in self._plan[number] if name not in self._store.failures]
-        if len(names) != rows:
-            raise LatentError(
-                f"{self._store.path}: its list has {len(names)} images for the {rows} latents of shard {number}."
-                " Make the store anew."
-            )
-        # Images are written by these names: none may lead out of their folder.
-        for name in names:
-            path = PurePosixPath(name)
-            if not path.name or "\0" in name or path.is_absolute() or ".." in path.parts:
-                raise LatentError(
-                    f"{self._store.path}: {name!r:.60} in shard {number} is not a name inside of a folder."
-                    " Make the store anew."
-                )
-        self._latest = index, names
-        return names
+
+def _require_alike(file: Path, header: ShardHeader, others: Sequence[ShardHeader]) -> None:
+    """Refuse a shard whose latents were made in another way than those of the others, as one of another store is."""
+    first = next((other for other in others if other.rows), None)
+    if first is None or not header.rows:
+        return
+    same = (header.recipe, header.shape, header.paired) == (first.recipe, first.shape, first.paired)
+    if not same:
+        mine, theirs = header.recipe or {}, first.recipe or {}
+        differing = next((name for name in mine if mine[name] != theirs.get(name)), "shape")
+        raise LatentError(
+            f"{file}: its latents differ in {differing} from those of the other shards. Is it of another store? Delete"
+            " it and run the command that makes the store again."
+        )
