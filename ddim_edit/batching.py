@@ -17,14 +17,14 @@ from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.integration import invert, sample
 from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise
 from ddim_edit.diffusion.solvers.recording import record_states
-from ddim_edit.diffusion.solvers.registry import find_solver
+from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError, ModelError
 from ddim_edit.images import Crop
 from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
-from ddim_edit.latents.latent import NONFINITE, Latent, Latents
+from ddim_edit.latents.latent import NONFINITE, Latent, Latents, find_contradiction
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import Space, Trajectory, find_space
 from ddim_edit.memory import AdaptiveBatcher
@@ -290,15 +290,27 @@ class BatchRunner:
             condition=config.condition,
         )
 
-    def require_own(self, latent: Latent, force: bool = False) -> None:
+    def require_own(self, latent: Latent, force: bool = False, solver: Solver | None = None) -> None:
         """Refuse a latent of another model, schedule or dtype; with `force`, only one that does not fit.
 
         Raises:
             LatentMismatchError: it belongs to another model, or has another shape.
-            LatentError: it is not finite.
+            LatentError: it contradicts itself, is not finite, or is of an unknown solver.
         """
         model = self.model
         recipe = latent.recipe
+        if problem := find_contradiction(recipe, latent.t, latent.delta is not None):
+            raise LatentError(f"The latent contradicts itself: {problem} Invert its image again.")
+        if solver is None and recipe.solver not in SOLVER_ENTRIES:
+            raise LatentError(
+                f"The latent is decoded by the solver {recipe.solver!r:.60}, which is none of "
+                f"{', '.join(SOLVER_ENTRIES)}. Pass the `Solver` object that inverted it."
+            )
+        if recipe.times[-1] > model.schedule.T:
+            raise LatentMismatchError(
+                f"The latent has times up to {recipe.times[-1]:g}, but the schedule of {model.name} ends at "
+                f"{model.schedule.T}. Load {recipe.model}."
+            )
         if not force:
             if (recipe.prediction, dict(recipe.schedule)) != (model.prediction, dict(model.schedule.description)):
                 raise LatentMismatchError(

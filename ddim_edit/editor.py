@@ -212,7 +212,7 @@ class Editor:
 
         Raises:
             LatentMismatchError: a latent of another model or weights, without `force`, or of another shape.
-            LatentError: a latent that is not finite.
+            LatentError: a latent that contradicts itself, is not finite, or is of an unknown solver.
             ArgumentError: no latents.
 
         Examples:
@@ -223,7 +223,7 @@ class Editor:
         if not latents:
             raise ArgumentError("There are no latents to decode. Invert an image first.")
         for latent in latents:
-            self.require_own(latent, force)
+            self._runner.require_own(latent, force, solver)
         return self._runner.decode(latents, solver=solver)
 
     def noise(

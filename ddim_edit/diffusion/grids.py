@@ -19,6 +19,9 @@ import numpy.typing as npt
 from ddim_edit.diffusion.schedules import SMALLEST_ALPHA, Floats, NoiseSchedule
 from ddim_edit.errors import ArgumentError
 
+MOST_TIMES = 10_002
+"""The times of the longest grid: 10,000 steps, and t = 0."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -31,7 +34,7 @@ class Grid:
         times: in [0, T], possibly fractional; t = 0 is the clean image.
 
     Raises:
-        ArgumentError: fewer than two times, a negative one, or times that do not increase strictly.
+        ArgumentError: fewer than two times or more than 10,002, a negative one, or times that do not increase strictly.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in pairwise(self.times))
+        if len(self.times) > MOST_TIMES:
+            raise ArgumentError(f"A grid has at most {MOST_TIMES:,} times, not {len(self.times):,}. Take fewer steps.")
         if len(self.times) < 2 or not increasing or not self.times[0] >= 0:
             shown = ", ".join(f"{t:g}" for t in self.times[:4])
             if len(self.times) > 4:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ddim_edit.diffusion.grids import Grid
 
 Floats = npt.NDArray[np.float64]
+LARGEST_S = 2.0**52
+"""The largest noise-to-signal ratio of a schedule: float64 has 53 binary digits for image and noise together."""
 SMALLEST_ALPHA = 2.0**-12
 """The smallest alpha that a schedule ends on. At alpha = 0 x_T would hold nothing of the image, and s be infinite."""
 
@@ -101,7 +103,7 @@ class NoiseSchedule:
         description: what to call it in a recipe; made from a hash of the levels when left out.
 
     Raises:
-        ArgumentError: log_s is empty, not finite or not increasing.
+        ArgumentError: log_s is empty, not finite, not increasing or beyond `LARGEST_S`.
 
     Examples:
         >>> schedule = NoiseSchedule.linear()
@@ -122,6 +124,11 @@ class NoiseSchedule:
         log_s = np.array(self.log_s, dtype=np.float64)
         if log_s.ndim != 1 or not log_s.size or not np.isfinite(log_s).all() or not (np.diff(log_s) > 0).all():
             raise ArgumentError("The levels of a schedule must be finite, each noisier than the one before. Sort them.")
+        if log_s[-1] > math.log(LARGEST_S):
+            raise ArgumentError(
+                f"The schedule ends on exp({log_s[-1]:.3g}) times as much noise as image, beside which float64 holds "
+                "nothing of the image. Take fewer timesteps or smaller betas."
+            )
         object.__setattr__(self, "log_s", log_s)
         if not self.description:
             object.__setattr__(self, "description", _digest("levels", log_s))

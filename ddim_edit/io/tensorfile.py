@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Content = TypeVar("Content")
+_REAL = ("F16", "BF16", "F32", "F64")
+"""What safetensors calls real numbers that torch can compute with; it has no arithmetic of float8."""
 
 
 class TensorFile(NamedTuple):
@@ -102,7 +104,7 @@ class TensorFormat:
             found: dict[str, TensorInfo] = {}
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
-                found[name] = TensorInfo(tuple(part.get_shape()), part.get_dtype().startswith(("F", "BF")))
+                found[name] = TensorInfo(tuple(part.get_shape()), part.get_dtype() in _REAL)
             return found
 
         return TensorFileHeader(*self._open(Path(path), "np", read))

@@ -8,11 +8,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
 from ddim_edit.errors import LatentError, LatentMismatchError, NonFiniteError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.interpolation import find_interpolation
-from ddim_edit.latents.provenance import COMPATIBILITY, InterpolationOrigin, Recipe
+from ddim_edit.latents.provenance import (
+    COMPATIBILITY,
+    EditOrigin,
+    InterpolationOrigin,
+    InversionOrigin,
+    Origin,
+    Recipe,
+)
 from ddim_edit.models.identity import find_difference
 
 if TYPE_CHECKING:
@@ -108,15 +116,19 @@ class Latent:
         Raises:
             LatentError: no such file, another kind of file, or one of a newer format.
         """
+        import torch
+
         tensors, header = LATENT_FILE.load(path)
         name = Path(path).name
         recipe = _parse_recipe(name, header, tensors)
         x, delta = tensors["x"], tensors.get("delta")
+        dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         for part in (x, x if delta is None else delta):
-            if not part.is_floating_point() or part.shape != x.shape:
+            if part.dtype not in dtypes or part.ndim != 3 or not part.numel() or part.shape != x.shape:
                 kinds = ", ".join(f"{key} {each.dtype} {list(each.shape)}" for key, each in tensors.items())
                 raise LatentError(
-                    f"{name}: x and delta must be real numbers of one shape, not {kinds}. {LATENT_FILE.remedy}"
+                    f"{name}: x and delta must be real numbers of one shape [C, H, W], not {kinds}. "
+                    f"{LATENT_FILE.remedy}"
                 )
         return cls(x, header["t"], recipe, delta, header["report"])
 
@@ -137,9 +149,39 @@ def _parse_recipe(name: str, header: Mapping[str, Any], tensors: Mapping[str, ob
     if "x" not in tensors:
         raise LatentError(f"{name}: not a latent file: it has no tensor x. {LATENT_FILE.remedy}")
     try:
-        return Recipe.from_json(header["recipe"])
+        recipe = Recipe.from_json(header["recipe"])
     except LatentError as error:
         raise LatentError(f"{name}: {error}") from error
+    if problem := find_contradiction(recipe, header["t"], "delta" in tensors):
+        raise LatentError(f"{name}: {problem} {LATENT_FILE.remedy}")
+    return recipe
+
+
+def find_contradiction(recipe: Recipe, t: float, paired: bool) -> str | None:
+    """Return in what a latent contradicts its recipe, as a sentence, or None.
+
+    Args:
+        recipe: of the latent.
+        t: the time at which it stands.
+        paired: whether it has a delta.
+    """
+    if t != recipe.times[-1]:
+        return f"it stands at t = {t:g}, but the last time of its recipe is {recipe.times[-1]:g}."
+    entry = SOLVER_ENTRIES.get(recipe.solver)  # none for solvers that were handed over as objects
+    if entry is None:
+        return None
+    if paired and not entry.two_state:
+        return f"it has a second state, delta, but its solver {recipe.solver} has only one."
+    # Noise, and what was translated from another model, have no delta, which then is 0.
+    if not paired and entry.two_state and _was_inverted(recipe.origin):
+        return f"its solver {recipe.solver} has two states, but the second one, delta, is missing."
+    return None
+
+
+def _was_inverted(origin: Origin) -> bool:
+    if isinstance(origin, InterpolationOrigin):
+        return any(map(_was_inverted, origin.ends))
+    return _was_inverted(origin.of) if isinstance(origin, EditOrigin) else isinstance(origin, InversionOrigin)
 
 
 class Latents(Sequence[Latent]):

@@ -11,8 +11,10 @@ any machine. A new kind of record is one class: its fields are the entries of it
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from ddim_edit.diffusion.grids import MOST_TIMES
 from ddim_edit.errors import LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.schema import Check, list_of, optional
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """Version of the JSON of a `Recipe`. Versions 1 and 2 had the hash of a file instead of the model's components."""
-MOST_TIMES = 10_002
-"""The times of the longest grid: 10,000 steps, and t = 0."""
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "mixed")
+"""What networks compute in, by name; the keys of `devices.PRECISIONS`, which imports torch."""
 _MOST_NOISES = 4096
 """How many noises may be mixed; each mixture of two latents adds theirs."""
 COMPATIBILITY = ("components", "schedule", "dtype", "condition", "solver", "times")
@@ -250,6 +252,16 @@ def _is_seeded_weight(value: object) -> bool:
     )
 
 
+def _are_seeded_weights(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= _MOST_NOISES and all(map(_is_seeded_weight, value))
+
+
+def _are_times(value: object) -> bool:
+    if not isinstance(value, list | tuple) or not 2 <= len(value) <= MOST_TIMES:
+        return False
+    return all(map(schema.number.accepts, value)) and value[0] >= 0 and all(a < b for a, b in pairwise(value))
+
+
 _CONDITION = {
     "prompt": schema.text,
     "negative_prompt": schema.text,
@@ -291,12 +303,13 @@ class Recipe:
     format: int = FORMAT
 
     SCHEMA: ClassVar[schema.Schema] = {
-        **dict.fromkeys(("model", "prediction", "dtype", "solver", "grid"), schema.text),
+        **dict.fromkeys(("model", "prediction", "solver", "grid"), schema.text),
+        "dtype": schema.one_of(*DTYPES),
         "components": COMPONENTS,
         "schedule": schema.table_of({"T": schema.count}),
-        "times": list_of(schema.number),
+        "times": Check("2 to 10,002 times from 0 up, each later than the one before", _are_times),
         "condition": schema.table_of(_CONDITION, closed=True),
-        "dequantise": list_of(Check("a seed and a weight", _is_seeded_weight)),
+        "dequantise": Check("at most 4096 pairs of a seed and a weight", _are_seeded_weights),
         "origin": schema.table,
         "format": schema.integer,
     }
@@ -320,6 +333,9 @@ class Recipe:
                 f"this version of ddim-edit reads {given}. Make it again, or use the version that wrote it."
             )
         values = schema.validate(record, cls.SCHEMA, "the recipe", LatentError, closed=True)
+        T = record["schedule"].get("T")
+        if T is not None and record["times"][-1] > T:
+            raise LatentError(f"the recipe: its times go up to {record['times'][-1]:g}, and its schedule to {T}.")
         try:
             origin = origin_from_json(record["origin"])
         except RecursionError as error:

@@ -12,7 +12,7 @@ from ddim_edit.diffusion.parametrization import (
     Parametrization,
 )
 from ddim_edit.diffusion.schedules import NoiseSchedule
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.pretrained import component_folder, read_config
 
@@ -43,7 +43,11 @@ def read_scheduler_config(folder: Path) -> DiffusionProcess:
             f"{SCHEDULER_CONFIG}: schedulers of the class {kind!r} are not supported. Supported are those of discrete "
             "levels, of rectified flow and of EDM, such as DDIMScheduler."
         )
-    return _PROCESSES[kind](config)
+    try:
+        return _PROCESSES[kind](config)
+    except ArgumentError as error:
+        # Entries that are fine by themselves and make no schedule together, as a million timesteps of linear betas.
+        raise ModelError(f"{SCHEDULER_CONFIG}: {error}") from error
 
 
 def _entry(config: Config, name: str, check: schema.Check, default: Any) -> Any:

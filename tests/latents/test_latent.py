@@ -19,13 +19,17 @@ from ddim_edit.latents.interpolation import slerp
 from ddim_edit.latents.latent import SUFFIX, Latent, Latents, interpolate, require_compatible
 from ddim_edit.latents.provenance import (
     COMPATIBILITY,
+    DTYPES,
     FORMAT,
+    EditOrigin,
     InterpolationOrigin,
     InversionOrigin,
+    NoiseOrigin,
     Recipe,
     UnknownOrigin,
 )
 from ddim_edit.models.condition import Condition
+from ddim_edit.models.devices import PRECISIONS
 
 RECIPE = Recipe(
     model="faces",
@@ -40,7 +44,7 @@ RECIPE = Recipe(
     origin=InversionOrigin("cd" * 32),
 )
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
-ANY_FLOATS = arrays.arrays(np.float64, SHAPES, elements=st.floats(allow_nan=True, allow_subnormal=True))
+ANY_FLOATS = arrays.arrays(np.float64, SHAPES, elements=st.floats(allow_nan=False, allow_infinity=False))
 
 
 def randn(seed: int = 0) -> Tensor:
@@ -97,7 +101,12 @@ def test_numbers_read_back_bit_by_bit(place: Path, x: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "one", [latent(), replace(latent(), delta=None, report={}), latent(dequantise=(), origin=UnknownOrigin())]
+    "one",
+    [
+        latent(),
+        replace(latent(solver="ddim"), delta=None, report={}),
+        latent(dequantise=(), origin=UnknownOrigin()),
+    ],
 )
 def test_everything_else_reads_back_equal(place: Path, one: Latent) -> None:
     one.save(place)
@@ -193,6 +202,83 @@ def test_a_file_without_x_is_refused(place: Path) -> None:
     latent().save(place)
     save_file({"y": randn()}, place, {"ddim-edit": json.dumps(header(place))})
     assert_refused(place, "not a latent file")
+
+
+TIMES = "the recipe: times must be 2 to 10,002 times from 0 up, each later than the one before, not "
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "another t": (
+        lambda record: record.update(t=999.0),
+        "it stands at t = 999, but the last time of its recipe is 1000",
+    ),
+    "times that fall": (
+        lambda record: record["recipe"].update(times=[1.0, 1000.0, 40.0]),
+        f"{TIMES}a list of 3 entries",
+    ),
+    "a time twice": (lambda record: record["recipe"].update(times=[1.0, 1.0, 1000.0]), f"{TIMES}a list of 3 entries"),
+    "a negative time": (lambda record: record["recipe"].update(times=[-1.0, 1000.0]), f"{TIMES}a list of 2 entries"),
+    "a single time": (lambda record: record["recipe"].update(times=[1000.0]), f"{TIMES}a list of 1 entries"),
+    "a text for a time": (
+        lambda record: record["recipe"].update(times=["1", 1000.0]),
+        f"{TIMES}a list of 2 entries",
+    ),
+    "NaN for a time": (
+        lambda record: record["recipe"].update(times=[1.0, float("nan")]),
+        f"{TIMES}a list of 2 entries",
+    ),
+    "100,001 times": (
+        lambda record: record["recipe"].update(times=[index / 100 for index in range(100_001)]),
+        f"{TIMES}a list of 100001 entries",
+    ),
+    "times beyond the schedule": (
+        lambda record: (record.update(t=2000.0), record["recipe"].update(times=[1.0, 2000.0])),
+        "the recipe: its times go up to 2000, and its schedule to 1000.",
+    ),
+    "a solver of one state": (
+        lambda record: record["recipe"].update(solver="ddim"),
+        "it has a second state, delta, but its solver ddim has only one. Invert the image again.",
+    ),
+    "an unknown dtype": (lambda record: record["recipe"].update(dtype="int8"), "the recipe: dtype must be "),
+    "a million noises": (
+        lambda record: record["recipe"].update(dequantise=[[1, 1.0]] * 5000),
+        "the recipe: dequantise must be at most 4096 pairs of a seed and a weight, not a list of 5000 entries",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_latents_that_contradict_themselves_are_refused(place: Path, name: str) -> None:
+    change, message = CONTRADICTIONS[name]
+    rewrite(place, change)
+    assert_refused(place, message)
+    with pytest.raises(LatentError):
+        Latent.read_header(place)
+
+
+ENDS = {
+    "inversion": RECIPE.origin,
+    "interpolation": InterpolationOrigin("slerp", 0.5, (UnknownOrigin(), RECIPE.origin)),
+    "edit": EditOrigin({"old": 1.0}, (), RECIPE.origin),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_second_state_may_be_missing_of_noise_alone(place: Path, name: str) -> None:
+    single = replace(latent(origin=NoiseOrigin(3)), delta=None)
+    single.save(place)
+    assert Latent.load(place).delta is None
+    replace(single, recipe=replace(single.recipe, origin=ENDS[name])).save(place)
+    assert_refused(place, "its solver bdia has two states, but the second one, delta, is missing.")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int64, torch.bool, torch.complex64])
+def test_numbers_of_other_kinds_are_refused(place: Path, dtype: torch.dtype) -> None:
+    latent().save(place)
+    save_file({"x": randn().to(dtype), "delta": randn().to(dtype)}, place, {"ddim-edit": json.dumps(header(place))})
+    assert_refused(place, "x and delta must be real numbers of one shape [C, H, W], not ")
+
+
+def test_dtypes_are_those_that_models_have() -> None:
+    assert tuple(PRECISIONS) == DTYPES
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -234,3 +234,12 @@ def test_a_broken_config_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         read_scheduler_config(tmp_path)
     assert "scheduler_config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [50_000, 1_000_000])
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
+def test_schedules_that_leave_nothing_of_the_image_are_refused(tmp_path: Path, kind: str, steps: int) -> None:
+    config = tiny.SCHEDULER | {"beta_schedule": kind, "num_train_timesteps": steps}
+    tiny.write_json(tmp_path / "scheduler" / "scheduler_config.json", config)
+    with pytest.raises(ModelError, match=r"scheduler_config.json: The schedule ends on .*Take fewer timesteps"):
+        read_scheduler_config(tmp_path)

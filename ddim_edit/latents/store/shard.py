@@ -100,10 +100,15 @@ class Shard:
 
     def __getitem__(self, row: int) -> Latent:
         """Return the latent of a row, 0 <= row < len."""
-        from ddim_edit.latents.latent import Latent
+        from ddim_edit.latents.latent import Latent, find_contradiction
 
         record = self.record(row)
-        recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
+        try:
+            recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
+        except LatentError as error:
+            raise LatentError(f"{self.path}: row {row}: {error}") from error
+        if problem := find_contradiction(recipe, record["t"], self.header.paired):
+            raise LatentError(f"{self.path}: row {row}: {problem} {_REMEDY}")
         # Copied, so that a latent neither keeps the whole file mapped nor can change in it.
         x = self._file.get_slice("x")[row].clone()
         delta = self._file.get_slice("delta")[row].clone() if self.header.paired else None

@@ -19,7 +19,7 @@ RECIPE = Recipe(
     schedule={"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000},
     prediction="epsilon",
     dtype="float32",
-    solver="bdia",
+    solver="dpm2m",
     grid="karras:14",
     times=(1.0, 40.25, 1000 / 3, 1000.0),
 )
@@ -29,7 +29,9 @@ def latent(seed: int, paired: bool = False, converged: bool = True, **changes: A
     """A latent whose recipe has a part of its own, as those of inversions have."""
     numbers = torch.Generator().manual_seed(seed)
     x, delta = torch.randn((2, *SHAPE), generator=numbers, dtype=torch.float64)
-    own = {"dequantise": ((2**63 - 1 - seed, 1.0),), "origin": InversionOrigin(f"{seed:064x}")}
+    own: dict[str, Any] = {"dequantise": ((2**63 - 1 - seed, 1.0),), "origin": InversionOrigin(f"{seed:064x}")}
+    if paired:
+        own["solver"] = "bdia"
     report = {"nfe": 20 + seed, "residual": 1 / (seed + 3), "converged": converged, "error": None}
     return Latent(x, 1000.0, replace(RECIPE, **{**own, **changes}), delta if paired else None, report)
 
