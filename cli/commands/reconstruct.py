@@ -57,7 +57,8 @@ def reconstruct(
 ) -> None:
     """Invert and decode images, and score the result. They are written as DIR/NAME-reconstructed.png.
 
-    All are shown beside their originals in DIR/sheet.png, unless the output is a file.
+    All are shown beside their originals in DIR/sheet.png, unless the output is a file. Scores are of the clipped images
+    before they are rounded to 8 bit; the share of same pixels is of the written ones.
     """
     from ddim_edit.latents.image_recipes import ReconstructionRecipe
     from ddim_edit.metrics import METRICS
@@ -97,6 +98,7 @@ def reconstruct(
         _write_sheet(sheet_file, on_sheet, session.recipe_json(recipe))
     if rows:
         session.print_table(score_table(rows))
+        session.note("scores are of the images before they are rounded to 8 bit, `same` of the written ones")
     session.finish()
 
 

@@ -138,7 +138,7 @@ def find_groups(
         copies = join_groups(copies, same_rows(rows))
     firsts = np.unique(copies, return_index=True)[1]
     wrong = np.flatnonzero(labels != labels[firsts[copies]])
-    if len(wrong):
+    if len(wrong) and len(firsts) > 1:  # from one image alone nothing is learnt, as whoever fits to it says
         index = int(wrong[0])
         first = int(firsts[copies[index]])
         raise ArgumentError(

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +11,7 @@ from torch import Tensor
 from ddim_edit.errors import ArgumentError, ImageError
 from ddim_edit.images.crop import Crop
 from ddim_edit.images.finding import find
+from ddim_edit.images.ranges import require_image_range
 from ddim_edit.images.reading import InputImage, read
 from ddim_edit.io.prefetch import prefetch_map
 
@@ -103,12 +103,15 @@ def prepare_images(
 
     Raises:
         ImageError: a file that cannot be used.
-        ArgumentError: a tensor or `InputImage` of another size, or a tensor of whole numbers.
+        ArgumentError: a tensor or `InputImage` of another size, or a tensor that cannot be of images in [-1, 1].
     """
     if isinstance(images, Tensor):
         batch = images if images.ndim == 4 else images[None]
+        for x in batch:
+            _require_size(x, size)
+        require_image_range(batch)
         # Hashing takes as long as reading a file does, and releases Python's lock likewise.
-        return (prepared() for _, prepared in prefetch_map(partial(_prepare_tensor, size=size), batch, ahead))
+        return (prepared() for _, prepared in prefetch_map(_prepare_tensor, batch, ahead))
     # All names are looked up before the first image is read: a name that leads nowhere should not end a long run.
     expanded = expand_images(images)
     return (_prepare(image, size) for _, image in read_all(expanded, size, crop, ahead=ahead) if image is not None)
@@ -121,10 +124,7 @@ def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:
     return PreparedImage(image.tensor.double(), {"source": image.source, "preprocessing": image.preprocessing})
 
 
-def _prepare_tensor(x: Tensor, size: tuple[int, int]) -> PreparedImage:
-    _require_size(x, size)
-    if not x.is_floating_point():
-        raise ArgumentError(f"Images must be floats in [-1, 1], not {x.dtype}. Convert them with `images.to_float`.")
+def _prepare_tensor(x: Tensor) -> PreparedImage:
     x = x.detach().cpu().double().contiguous()
     if not x.isfinite().all():
         raise ArgumentError("Images must be finite, but this tensor has NaN or infinite values. Leave that image out.")

@@ -11,16 +11,19 @@ if TYPE_CHECKING:
 
 
 def require_image_pair(a: Tensor, b: Tensor) -> None:
-    """Refuse batches that are not images of one shape [B, 3, H, W].
+    """Refuse batches that are not images of one shape [B, 3, H, W], or cannot be in [-1, 1].
 
     Raises:
-        ArgumentError: other shapes, or shapes that differ.
+        ArgumentError: other shapes, shapes that differ, or values as `require_image_range` refuses them.
     """
+    from ddim_edit.images.ranges import require_image_range
+
     if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3:
         raise ArgumentError(
             "Metrics compare two batches of images of one shape [B, 3, H, W], "
             f"not {list(a.shape)} with {list(b.shape)}."
         )
+    require_image_range(a, b, stacklevel=5)
 
 
 def to_unit_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

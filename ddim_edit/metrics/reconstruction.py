@@ -25,7 +25,8 @@ class Reconstruction:
         latents: the latents in between.
         scores: one mapping per image: nfe_in and nfe_out, every metric of `metrics.METRICS`, what the latent reports of
             itself (its error is that of the solver, in units of x_0) and, of a lossy codec, codec_psnr and
-            codec_error: what encoding and decoding alone cost.
+            codec_error: what encoding and decoding alone cost. Metrics are of `decoded` clipped to [-1, 1] as for
+            writing, but not rounded to 8 bit, which identical_pixels alone is of.
     """
 
     originals: Tensor
@@ -72,16 +73,20 @@ class InversionBatch(NamedTuple):
 
 
 def score_batch(batch: InversionBatch, scorer: ImageScorer) -> list[dict[str, Any]]:
-    """Return the scores of every image of a batch that was decoded, as JSON types."""
+    """Return the scores of every image of a batch that was decoded, as JSON types.
+
+    What is outside of [-1, 1] is clipped, as it is when an image is written: nobody sees by how much black overshoots.
+    Rounding to 8 bit is left out, so that solvers can be told apart whose images are the same in 8 bit.
+    """
     assert batch.found.check is not None
     assert batch.decoded is not None
     columns = {
         "nfe_in": batch.found.nfe - batch.found.check.nfe,
         "nfe_out": batch.found.check.nfe,
-        **scorer(batch.originals, batch.decoded),
+        **scorer(batch.originals, batch.decoded.clamp(-1, 1)),
     }
     if batch.coded is not None:
-        columns["codec_psnr"] = psnr(batch.originals, batch.coded)
+        columns["codec_psnr"] = psnr(batch.originals, batch.coded.clamp(-1, 1))
     return _to_json_rows(columns)
 
 

@@ -56,7 +56,7 @@ def test_crop_applies_to_files_only(tmp_path: Path, crop: CentreSquare | Box | F
 
 
 def test_tensors_are_identified_by_content() -> None:
-    x = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    x = 2 * torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0)) - 1
     one, two = prepared(x, SIZE, CentreSquare())
     assert one.origin["source"] != two.origin["source"]
     assert torch.equal(torch.stack([one.pixels, two.pixels]), x.double())

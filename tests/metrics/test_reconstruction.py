@@ -82,6 +82,20 @@ def test_scores_are_the_metrics_picture_by_picture() -> None:
     assert [(row["nfe_in"], row["nfe_out"]) for row in rows] == [(7, 3), (7, 4), (7, 5)]
 
 
+def test_what_is_clipped_when_written_makes_no_score_worse() -> None:
+    """Black that overshoots is black: all pixels identical do not go with a PSNR of 34."""
+    black = torch.full((1, *SHAPE), -1.0, dtype=torch.float64)
+    noise = torch.rand(black.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    below, within = black - 0.08 * noise, black + 0.9 / 255 * (2 * noise - 1)
+    (row,) = score_batch(trip_of(black, below), ImageScorer())
+    assert (row["psnr"], row["mse"], row["lpips"], row["identical_pixels"]) == (None, 0, 0, 1)
+    (row,) = score_batch(trip_of(black, within), ImageScorer())
+    assert row["identical_pixels"] == 1
+    assert row["psnr"] > 54.1  # half a level everywhere
+    batch = trip_of(black, below)._replace(coded=below)
+    assert score_batch(batch, ImageScorer())[0]["codec_psnr"] is None
+
+
 def test_equal_pictures_have_no_finite_psnr() -> None:
     a = randn(1).clamp(-1, 1)
     (row,) = score_batch(trip_of(a, a), ImageScorer())
