@@ -34,6 +34,7 @@ class StoreOptions:
         shard: "I/N", which shards this process fills.
         engine: one of `ENGINES`.
         workers, gpus_per_worker: for Ray.
+        verify: whether to look at the contents of all images again.
     """
 
     shard_size: int | None = None
@@ -41,6 +42,7 @@ class StoreOptions:
     engine: str | None = None
     workers: int | None = None
     gpus_per_worker: float | None = None
+    verify: bool = False
 
     def require_store(self, output: Path) -> None:
         """Refuse options that do not go together, or with an output that is not a store.
@@ -48,7 +50,7 @@ class StoreOptions:
         Raises:
             UsageError: there are some.
         """
-        given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
+        given = [each.name for each in fields(self) if getattr(self, each.name) not in (None, False)]
         if given and output.suffix != STORE:
             flag = given[0].replace("_", "-")
             raise click.UsageError(f"--{flag} is for a store, an output whose name ends in {STORE}.")
@@ -84,7 +86,19 @@ def store_group() -> OptionGroup:
             help="GPUs of each process of --engine ray; 0.5 is half of one.",
         ),
     ]
+    options.append(
+        Option(
+            "--verify",
+            is_flag=True,
+            help="Compare the contents of all images with those that were inverted, and invert again what differs. "
+            "[default: only of images whose files changed since]",
+        )
+    )
     return OptionGroup("Store", options, "store", StoreOptions)
+
+
+def _note_skipped(session: Session) -> Callable[[Path, str], object]:
+    return lambda folder, what: session.note(f"{folder}: passed over {what}")
 
 
 def is_store(path: Path) -> bool:
@@ -114,12 +128,13 @@ def fill_store(
         find_rank,
         list_images,
         prepare_store,
+        reopen_shards,
     )
     from ddim_edit.latents.store.files import StoreFiles
 
     # Ray places its own processes; the variables of a launcher are not meant for it.
     rank = find_rank({} if options.engine == "ray" else os.environ, options.shard)
-    found = list_images(images, session.continue_on_error)
+    found = list_images(images, session.continue_on_error, session.recursive, _note_skipped(session))
     if overwrite:
         if rank.count > 1:
             raise ArgumentError(
@@ -145,6 +160,9 @@ def fill_store(
         crop=crop,
     )
     shards = prepare_store(job, found.names, size.shard, rank)
+    reopened = reopen_shards(job, shards, options.verify)
+    if reopened:
+        session.note(f"{output.name}: {_describe_reopened(reopened)} since the last run, and tried again")
 
     count, failures = 0, dict[str, str]()
     with _progress(session, job, shards) as progress:
@@ -167,6 +185,23 @@ def fill_store(
     session.note(f"{output.name}: {count:,} latents in {len(shards):,} shards{failed}")
     if rank.launched:
         session.failures = 0  # a launcher would end the other processes for an image that this one could not read
+
+
+def adopt_settings(session: Session, output: Path, overwrite: bool) -> None:
+    """Take over the dtype and the size that a store was begun with, unless others are asked for."""
+    from ddim_edit.latents.store.files import StoreFiles, read_settings
+
+    files = StoreFiles(output)
+    kept = None if overwrite or files.is_empty else read_settings(files.model)
+    if kept is not None:
+        session.prefer_dtype(kept["dtype"])
+        if session.size is None:
+            session.size = kept["size"][0], kept["size"][1]
+
+
+def _describe_reopened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names):,} {'image has' if len(names) == 1 else 'images have'} changed or come back ({shown})"
 
 
 class _Progress:

@@ -19,7 +19,7 @@ from ..options import (
     session_options,
 )
 from ..session import Session
-from ..stores import STORE, StoreOptions, fill_store, store_group
+from ..stores import STORE, StoreOptions, adopt_settings, fill_store, store_group
 
 if TYPE_CHECKING:
     from ddim_edit import Latents
@@ -60,6 +60,8 @@ def invert(
     was interrupted continues where it stopped, new images are added, and several processes may share the work.
     """
     store.require_store(output)
+    if output.suffix == STORE:
+        adopt_settings(session, output, overwrite)
     if config["exact"]:
         session.prefer_dtype("fp32")  # rougher networks leave exact inversions short of their tolerance
     if output.suffix == STORE:

@@ -1,6 +1,7 @@
 from .filling import FillSizes, choose_sizes, fill_shards, finished_shards, local_engine, prepare_store
 from .job import Engine, FillJob, FinishedShard, ImageListing, list_images
 from .ranks import Rank, device_for_rank, find_rank
+from .reopening import reopen_shards
 from .worker import Worker
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "list_images",
     "local_engine",
     "prepare_store",
+    "reopen_shards",
 ]

@@ -10,6 +10,7 @@ import torch
 from ddim_edit.distributed.job import Engine, FillJob, FinishedShard
 from ddim_edit.distributed.ranks import Rank
 from ddim_edit.distributed.worker import Worker, finish_shard
+from ddim_edit.io.locks import FolderLock
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings, read_settings, require_settings
 from ddim_edit.models.devices import dtype_name, find_device
 from ddim_edit.models.packaged import DEFAULT_MODEL
@@ -58,14 +59,17 @@ def prepare_store(
     layout = StoreFiles(job.store)
     settings = {"shard_size": shard_size, **job.settings}
     layout.require_usable()
-    kept = read_settings(layout.settings)
-    if layout.is_empty and kept is not None and not settings.items() <= kept.items():
-        layout.remove()
-    ensure_settings(layout.settings, settings)
+    # Another process may prepare the same store now, which takes it seconds.
+    with FolderLock(job.store):
+        kept = read_settings(layout.settings)
+        if layout.is_empty and kept is not None and not settings.items() <= kept.items():
+            layout.remove()
+        ensure_settings(layout.settings, settings)
     _require_model(layout, job)
-    # Where there are several processes, another one may be writing now, which takes seconds.
-    layout.remove_temporaries(0 if rank.count == 1 else _HOUR)
-    return list(range(rank.index, len(ShardPlan(layout.plan).extend(names, shard_size)), rank.count))
+    with FolderLock(job.store):
+        layout.remove_temporaries(0 if rank.count == 1 else _HOUR)
+        plan = ShardPlan(layout.plan).extend(names, shard_size)
+    return list(range(rank.index, len(plan), rank.count))
 
 
 def finished_shards(job: FillJob, indices: Sequence[int]) -> list[int]:

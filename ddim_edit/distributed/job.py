@@ -83,9 +83,12 @@ class ImageListing(NamedTuple):
 
 
 def list_images(
-    paths: Sequence[str | Path], on_error: Callable[[object], AbstractContextManager[object]] = nullcontext
+    paths: Sequence[str | Path],
+    on_error: Callable[[object], AbstractContextManager[object]] = nullcontext,
+    recursive: bool = False,
+    on_skip: Callable[[Path, str], object] | None = None,
 ) -> ImageListing:
-    """Return the images of files and folders, in order; subfolders are ignored.
+    """Return the images of files and folders, in order; subfolders are ignored unless `recursive`.
 
     Names stay the same when the folder is moved. The root is the folder that all paths share, so naming further folders
     can change the names.
@@ -93,6 +96,8 @@ def list_images(
     Args:
         paths: files and folders.
         on_error: returns a context for each path, which may suppress its errors.
+        recursive: whether to look into subfolders.
+        on_skip: as for `images.find`.
 
     Raises:
         ImageError: as `images.find`.
@@ -101,7 +106,7 @@ def list_images(
     for path in paths:
         with on_error(path):
             whole = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib would keep ".." or follow links
-            files += map(str, find([whole]))
+            files += map(str, find([whole], recursive, on_skip))
             folders.append(whole if whole.is_dir() else whole.parent)
     root = Path(os.path.commonpath(folders or [Path.cwd()]))
     start = len(root.parts[0]) if root == Path(root.anchor) else len(str(root)) + 1

@@ -15,6 +15,7 @@ from ddim_edit.editor import Editor
 from ddim_edit.errors import ImageError, LatentError, LatentMismatchError, NonFiniteError
 from ddim_edit.images import InputImage, read_all
 from ddim_edit.io import schema
+from ddim_edit.io.locks import FolderLock
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.latent import Latent
 from ddim_edit.latents.store.files import TEMPORARY, ShardPlan, StoreFiles, ensure_settings, read_settings
@@ -71,6 +72,7 @@ class Worker:
         self.job = job
         self._layout = StoreFiles(job.store)
         self._on_evaluation, self._on_batch = on_evaluation, on_batch
+        self._locks: dict[int, FolderLock] = {}
 
     @cached_property
     def editor(self) -> Editor:
@@ -90,7 +92,8 @@ class Worker:
             batch_size=job.batch_size,
             on_evaluation=self._on_evaluation,
         )
-        ensure_settings(self._layout.model, _describe_model(editor.model, self._layout))
+        with FolderLock(job.store):
+            ensure_settings(self._layout.model, _describe_model(editor.model, self._layout))
         return editor
 
     def fill(self, index: int) -> FinishedShard:
@@ -105,18 +108,25 @@ class Worker:
         """Yield one shard after another, as `fill`; while one is joined, the next is in the network."""
         if self.job.threads is not None:
             torch.set_num_threads(self.job.threads)
-        # Written by one thread, and so in order, while the next batch is inverted.
-        for inverted, written in prefetch_map(self._write, self._invert(self._missing_batches(indices)), 1, 1):
-            finished = written()
-            if finished is not None:
-                yield finished
-            elif self._on_batch is not None:
-                self._on_batch(len(inverted.batch.names))
+        try:
+            # Written by one thread, and so in order, while the next batch is inverted.
+            for inverted, written in prefetch_map(self._write, self._invert(self._missing_batches(indices)), 1, 1):
+                finished = written()
+                if finished is not None:
+                    yield finished
+                elif self._on_batch is not None:
+                    self._on_batch(len(inverted.batch.names))
+        finally:
+            for lock in self._locks.values():
+                lock.release()
+            self._locks.clear()
 
     def _missing_batches(self, indices: Iterable[int]) -> Iterator[_ShardBatch]:
         """Yield the batches of shards that are not there yet, and after those of each shard an empty one."""
         for index in indices:
             if not self._layout.shard(index).exists():
+                self._lock(index)
+            if not self._layout.shard(index).exists():  # nor made by the process that had the lock
                 for path in self._layout.parts(index).glob(f"{TEMPORARY}*"):
                     path.unlink(missing_ok=True)
                 missing = [batch for batch in self._batches(index) if not _is_readable(self._file(batch))]
@@ -124,6 +134,20 @@ class Worker:
                     _ = self.editor  # loaded here, by this thread, before those that read images ask for it
                 yield from missing
             yield _ShardBatch(index, -1, ())
+
+    def _lock(self, index: int) -> None:
+        """Keep other processes from a shard until it is there.
+
+        Raises:
+            LatentError: another process is making it.
+        """
+        lock = FolderLock(self._layout.parts(index))
+        if not lock.acquire():
+            raise LatentError(
+                f"{self.job.store.name}: another process is filling shard {index}. Wait until it has ended, or give"
+                " each process a share of its own with --shard I/N."
+            )
+        self._locks[index] = lock
 
     def _batches(self, index: int) -> list[_ShardBatch]:
         names, size = self._plan[index], self.job.batch_size
@@ -201,7 +225,10 @@ class Worker:
             whole = self._layout.parts(index) / "whole.safetensors"
             join_shards(whole, [self._file(batch) for batch in self._batches(index)])
             whole.replace(self._layout.shard(index))
-        return finish_shard(self.job, index)
+        finished = finish_shard(self.job, index)
+        if lock := self._locks.pop(index, None):
+            lock.release()
+        return finished
 
 
 def finish_shard(job: FillJob, index: int) -> FinishedShard:

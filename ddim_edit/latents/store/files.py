@@ -12,12 +12,52 @@ from typing import Any, NamedTuple, overload
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
 from ddim_edit.io import schema
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.locks import FolderLock
+from ddim_edit.io.regular import require_regular
 from ddim_edit.io.schema import parse_json
 
 FORMAT = 1
 """Version of the settings and shards of a store."""
 TEMPORARY = ".ddim-edit-"
 """How the names of temporary files begin, as `io.atomic` makes them."""
+
+
+LARGEST_BATCH = 1 << 16
+"""Images of a batch, and shards and threads within the same reason, that settings may ask for."""
+MOST_THREADS = 1024
+
+_METHOD = schema.table_of(
+    {
+        "solver": schema.text,
+        "grid": schema.either(schema.text, schema.table),
+        "steps": schema.int_between(1, 10_000),
+        "exact": schema.flag,
+        "tol": schema.positive_number,
+        "check": schema.flag,
+        "dequantise": schema.optional(schema.integer),
+        "level": schema.either(schema.text, schema.number, schema.one_of(None)),
+        "condition": schema.table,
+        "refine": schema.optional(schema.text),
+    }
+)
+_SETTINGS: schema.Schema = {
+    "shard_size": schema.int_between(1, 1 << 24),
+    "batch_size": schema.int_between(1, LARGEST_BATCH),
+    "threads": schema.int_between(1, MOST_THREADS),
+    "crop": schema.table,
+    "method": _METHOD,
+}
+_MODEL: schema.Schema = {
+    "name": schema.text,
+    "components": schema.table,
+    "schedule": schema.table,
+    "prediction": schema.text,
+    "dtype": schema.one_of("float32", "tf32", "bfloat16", "float16", "mixed"),
+    "size": schema.list_of(schema.int_between(1, 1 << 16), 2),
+    "shape": schema.list_of(schema.int_between(1, 1 << 16), 3),
+}
+_OPTIONAL = {"threads"}
+"""Entries that only stores of some machines have."""
 
 
 def is_store(folder: Path) -> bool:
@@ -94,6 +134,11 @@ class StoreFiles(NamedTuple):
             ArgumentError: the folder is not a store.
         """
         self.require_usable()
+        for parts in self.folder.glob("parts/*"):
+            lock = FolderLock(parts)
+            if not lock.acquire():
+                raise ArgumentError(f"{self.folder.name} is being filled by another process. Wait until it has ended.")
+            lock.release()
         shutil.rmtree(self.folder / "parts", ignore_errors=True)
         # The settings go last: until then the folder is a store, and an interrupted removal can be repeated.
         for path in (*self.folder.glob("shard-*.safetensors"), self.plan, self.model, self.settings):
@@ -107,6 +152,7 @@ def read_settings(file: Path) -> dict[str, Any] | None:
     Raises:
         LatentError: the file holds something else, or is of another format.
     """
+    require_regular(file, LatentError)
     try:
         record = parse_json(file.read_bytes())
     except FileNotFoundError:
@@ -119,7 +165,9 @@ def read_settings(file: Path) -> dict[str, Any] | None:
             f"{file}: this version of ddim-edit reads format {FORMAT} of a store, not"
             f" {schema.describe(settings['format'])}. Use the version that wrote it."
         )
-    return settings
+    known = _MODEL if file.name == StoreFiles(file.parent).model.name else _SETTINGS
+    wanted = {name: check for name, check in known.items() if name in settings or name not in _OPTIONAL}
+    return schema.validate(settings, wanted, str(file), LatentError, "Restore the file, or make the store anew.")
 
 
 def ensure_settings(file: Path, wanted: Mapping[str, Any]) -> None:
@@ -185,6 +233,7 @@ class ShardPlan(Sequence[list[str]]):
     def __init__(self, file: Path) -> None:
         self.file = file
         self._line_starts = [0]
+        require_regular(file, LatentError)
         with suppress(FileNotFoundError), file.open("rb") as lines:
             for line in lines:
                 self._line_starts.append(self._line_starts[-1] + len(line))
