@@ -51,7 +51,7 @@ def show(file: Path) -> None:
         record = Direction.read_summary(file)
     elif is_store(file):
         record = _describe_store(session, file)
-    elif file.is_dir() or file.suffix.lower() in SINGLE_FILE_SUFFIXES:
+    elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf"):
         record = _describe_checkpoint(file)
     else:
         record = _describe_image(file)

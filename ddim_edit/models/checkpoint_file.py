@@ -16,6 +16,7 @@ from torch import Tensor
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
+from ddim_edit.models.file_kinds import describe_fp8, explain_file
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
@@ -55,6 +56,8 @@ def read_state_dict(path: Path) -> "StateDict":
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file. Check the spelling.")
     suffix = path.suffix.lower()
+    if suffix not in SINGLE_FILE_SUFFIXES and (kind := explain_file(path)) is not None:
+        raise ModelError(f"{path}: {kind}")
     if suffix not in SINGLE_FILE_SUFFIXES:
         known = ", ".join(SINGLE_FILE_SUFFIXES)
         raise ModelError(f"{path}: checkpoint files end in {known}. Save the state_dict with save_file of safetensors.")
@@ -74,6 +77,8 @@ def read_state_dict(path: Path) -> "StateDict":
         else:
             raw = max(raw, state, key=len)
     state = _complete(averaged, raw)
+    if fp8 := describe_fp8({str(tensor.dtype) for tensor in state.values()}):
+        raise ModelError(f"{path}: {fp8}")
     if not state:
         raise ModelError(f"{path}: there are no tensors by name in this {kind}. Save a network's state_dict().")
     return state
@@ -122,6 +127,10 @@ def _load_pickle(path: Path) -> object:
 
 
 def _broken(path: Path) -> ModelError:
+    kind = explain_file(path)
+    # A zip or a pickle under the name of one is a checkpoint that is damaged inside.
+    if kind is not None and not (path.suffix.lower() != ".safetensors" and "name it .pt" in kind):
+        return ModelError(f"{path}: {kind}")
     return ModelError(
         f"{path}: the file is broken, or of another kind. Download it again, or save its state_dict with save_file of "
         "safetensors."

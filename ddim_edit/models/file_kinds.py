@@ -10,28 +10,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddim_edit.io.content import describe_file
 from ddim_edit.io.schema import parse_json
 
-_AGAIN = "Download the file itself."
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "it is a git-lfs pointer, a text that stands for the weights. Run `git lfs pull` there, or download the weights"
-        " themselves.",
-    ),
-    (b"GGUF", "it is a GGUF file of quantised weights, which cannot be run here. Use the checkpoint in safetensors."),
-    (b"\x89HDF", "it is an HDF5 file, as Keras writes it. Use a checkpoint of PyTorch or diffusers."),
-    (b"\x89PNG", f"it is a PNG image, not weights. {_AGAIN}"),
-    (b"\xff\xd8\xff", f"it is a JPEG image, not weights. {_AGAIN}"),
-    (b"%PDF", f"it is a PDF document, not weights. {_AGAIN}"),
-    (b"\x1f\x8b", "it is an archive (gzip). Unpack it, and name what is inside."),
-    (b"7z\xbc\xaf", "it is an archive (7z). Unpack it, and name what is inside."),
-    (b"Rar!", "it is an archive (RAR). Unpack it, and name what is inside."),
-    (b"PK\x03\x04", "it is a file of torch.save or another zip archive. If it is a checkpoint, name it .pt."),
-    (b"\x80\x02", "it is a pickle. If it is a checkpoint of PyTorch, name it .pt."),
-    (b"\x93NUMPY", "it is an array of numpy, not weights. Use the checkpoint that the network was saved in."),
-)
-_HTML = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml|<error>)", re.IGNORECASE)
+_GGUF = "whose quantised weights cannot be run here. Use the checkpoint in safetensors."
 _FP8 = ("F8_", "float8")
 # By the names of their tensors; the first that fits counts. A LoRA of a text encoder has its names too, for example.
 _TENSORS: tuple[tuple[str, str], ...] = (
@@ -78,43 +60,40 @@ _CLASSES: tuple[tuple[str, str], ...] = (
         " for.",
     ),
     (
-        r"3D|Temporal|Motion|Video|CogView|LTX|Mochi|Wan",
+        r"3D|Temporal|Motion|Video|^LTX|^Mochi|^Wan",
         "it is a video model, and only models of still images are supported.",
     ),
     (r"^Autoencoder|^VQModel", "it is an autoencoder (VAE) alone. Use the model that it belongs to."),
-    (r"CLIP|T5|^Llama|^Qwen", "it is a text encoder alone. Use the model that it belongs to."),
+    (r"^CLIP|^T5|^Llama|^Qwen", "it is a text encoder alone. Use the model that it belongs to."),
 )
 
 
-def describe_file(path: Path) -> str | None:
+def explain_file(path: Path) -> str | None:
     """Return what a file is that cannot be read as weights, and what to do, as "it is ..."; None if that is unknown."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(1024)
-    except OSError:
+    kind = describe_file(path)
+    if kind is None or kind == "a text":
         return None
-    if not start:
+    if kind == "an empty file":
         return "the file is empty. Download it again."
-    for signature, words in _SIGNATURES:
-        if start.startswith(signature):
-            return words
-    if _HTML.match(start):
-        return (
-            "it is a page of a web site, not weights: the link led to a page, or asked to log in. Download the file"
-            " itself."
-        )
-    if start.lstrip().startswith((b"{", b"[")):
-        return "it is a text (JSON), not weights. Download the weights that belong to it."
-    return _find_cut(start, size)
+    if kind == "a safetensors file":
+        return _find_cut(path)
+    if "git-lfs" in kind:
+        return f"it is {kind}."
+    if "GGUF" in kind:
+        return f"it is {kind}, {_GGUF}"
+    if "torch" in kind or "pickle" in kind:
+        return f"it is {kind}. If it is a checkpoint of PyTorch, name it .pt."
+    return f"it is {kind}, not weights. Download the weights themselves."
 
 
-def _find_cut(start: bytes, size: int) -> str | None:
-    """Return that a safetensors file ends too soon, if it begins as one."""
-    length = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{" and size - 8 < length < 100_000_000:
-        return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
-    return None
+def _find_cut(path: Path) -> str | None:
+    """Return that a safetensors file ends within its header, if it does."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    size = path.stat().st_size
+    if size - 8 >= length:
+        return None
+    return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
 
 
 def describe_tensors(names: Iterable[str], dtypes: Collection[str] = ()) -> str | None:
@@ -153,7 +132,7 @@ def describe_folder(folder: Path) -> str | None:
     if (folder / "adapter_config.json").is_file() or any(folder.glob("pytorch_lora_weights.*")):
         return _TENSORS[0][1]
     if any(folder.glob("*.gguf")):
-        return _SIGNATURES[1][1]
+        return f"it has only GGUF files, {_GGUF}"
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))
     if files and not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
         return f"it has no model_index.json and no config.json. If {files[0]:.80} is a checkpoint of its own, name it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.families.family import COUNT
 from ddim_edit.models.families.registry import family_of_config
+from ddim_edit.models.file_kinds import describe_class, describe_folder, read_class
 from ddim_edit.models.identity import (
     config_beyond_defaults,
     digest_config,
@@ -46,6 +48,8 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
         ModelError: files that are missing or broken, or a network or process that cannot be run.
     """
     network_folder = component_folder(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
+    index = read_config(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    _require_checkpoint(folder, network_folder, index)
     config = read_config(network_folder / "config.json")
     family = family_of_config(config)
     # What cannot be run is found out before anything large is read.
@@ -81,6 +85,11 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     components = {"network": component, "process": process_component(checkpoint)}
     autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
     if autoencoder_folder is None:
+        if checkpoint.channels not in (1, 3):
+            raise ModelError(
+                f"{name}: the network has {checkpoint.channels} channels, as those of latents have, but there is no "
+                "autoencoder: the folder vae is missing. Download it too."
+            )
         codec = codec_for(checkpoint.channels)
     else:
         codec = load_autoencoder(autoencoder_folder, device)
@@ -89,6 +98,33 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
         encode_prompts = partial(load_prompts, folder, name, network, device)
     return CheckpointBundle(checkpoint, codec, components, encode_prompts)
+
+
+def _require_checkpoint(folder: Path, network_folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuse folders that are something else than a whole checkpoint, and say what they are.
+
+    Raises:
+        ModelError: a LoRA, a part of a checkpoint, one of another kind, or one of which a component is missing.
+    """
+    if not (network_folder / "config.json").is_file() and (kind := describe_folder(folder)):
+        raise ModelError(f"{folder}: {kind}")
+    if not index and (kind := describe_class(read_class(network_folder / "config.json"))):
+        raise ModelError(f"{folder}: {kind}")
+    if not index and folder != network_folder.parent and (folder.parent / "model_index.json").is_file():
+        raise ModelError(f"{folder}: {describe_folder(folder)}")
+    if kind := describe_class(index.get("_class_name")):
+        raise ModelError(f"{folder}: {kind}")
+    if index.get("requires_aesthetics_score"):
+        raise ModelError(
+            f"{folder}: it is the refiner of Stable Diffusion XL, which finishes images that a base model has begun. "
+            "Use the base model."
+        )
+    for each in ("vae", "vqvae"):
+        if isinstance(index.get(each), list) and all(index[each]) and not (folder / each).is_dir():
+            raise ModelError(
+                f"{folder}: model_index.json names the autoencoder {each}, but there is no folder {each}. Download it "
+                "too."
+            )
 
 
 def _digest(folder: Path, network: nn.Module) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.io.extras import import_extra
-from ddim_edit.models.file_kinds import describe_file
+from ddim_edit.models.file_kinds import describe_fp8, explain_file
 from ddim_edit.models.weights import require_plausible_config
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -98,15 +98,16 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
             weights |= load_file(file)
         except (SafetensorError, OSError) as error:
             raise unreadable_weights(file, error) from error
+        if kind := describe_fp8({str(tensor.dtype) for tensor in weights.values()}):
+            raise ModelError(f"{file}: {kind}")
     return {_current_name(name): tensor for name, tensor in weights.items()}
 
 
 def unreadable_weights(path: Path, error: Exception) -> ModelError:
     """Return the error for a weights file that is not one of safetensors; it says what the file is instead."""
-    kind = describe_file(path)
-    if kind is None:
-        return ModelError(f"{path}: the file is broken ({error}). Download it again.")
-    return ModelError(f"{path}: {kind}")
+    if kind := explain_file(path):
+        return ModelError(f"{path}: {kind}")
+    return ModelError(f"{path}: the file is broken ({error}). Download it again.")
 
 
 def _current_name(name: str) -> str:
@@ -167,7 +168,10 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
     for path in files:
         try:
             with safe_open(path, "pt") as file:
-                shapes += [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
+                views = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            shapes += [tuple(view.get_shape()) for view in views]
+            if kind_of_file := describe_fp8({view.get_dtype() for view in views}):
+                raise ModelError(f"{path}: {kind_of_file}")
         except (OSError, SafetensorError) as error:
             raise unreadable_weights(path, error) from error
     require_plausible_config(read_config(folder / "config.json"), shapes, folder.name)

@@ -160,7 +160,10 @@ def test_non_square_model_round_trips(tmp_path: Path) -> None:
         ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
         ({"sample_size": None}, "does not tell the size"),
         ({"out_channels": 4}, "3 channels in and 4 out"),
-        ({"in_channels": 4, "out_channels": 4}, "1 or 3 channels"),
+        (
+            {"in_channels": 4, "out_channels": 4},
+            "4 channels, as those of latents have, but there is no autoencoder",
+        ),
     ],
     ids=str,
 )

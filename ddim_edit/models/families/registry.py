@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from ddim_edit.errors import ModelError
 from ddim_edit.models import families
 from ddim_edit.models.families.family import Config, DiffusersFamily, Family, Settings, SingleFileFamily
+from ddim_edit.models.file_kinds import describe_class, describe_tensors
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
@@ -73,6 +74,8 @@ def family_of_state(state: StateDict, source: str) -> SingleFileFamily:
     for family in single:
         if family.matches(state):
             return family
+    if kind := describe_tensors(state):
+        raise ModelError(f"{source}: {kind}")
     names = ", ".join(list(state)[:3])
     raise ModelError(
         f"{source}: a checkpoint of an unknown family, with the tensors {names} and so on. Known are "
@@ -95,6 +98,8 @@ def family_of_config(config: Config) -> DiffusersFamily:
     if any(family.network == name for family in known):
         added = config.get("addition_embed_type")
         raise ModelError(f"config.json: {name}s with addition_embed_type {added!r} are not supported.")
+    if kind := describe_class(name):
+        raise ModelError(f"config.json: its class is {name!r:.60}: {kind}")
     networks = dict.fromkeys(family.network for family in known)
     raise ModelError(
         f"config.json: networks of the class {name!r:.60} are not supported. Known: {', '.join(networks)}."

@@ -1,0 +1,182 @@
+"""Files and folders that are no checkpoint say what they are, and what to do."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ddim_edit import load_model
+from ddim_edit.errors import ModelError
+from ddim_edit.models.pretrained import WEIGHTS
+
+from .. import pipelines, tiny
+
+Change = Callable[[Path], object]
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3438167540\n"
+PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+CONTENTS: Mapping[str, tuple[bytes, str]] = {
+    "a git-lfs pointer": (POINTER, "it is a pointer of git-lfs, not the file that it stands for; run:"),
+    "a page": (PAGE, "it is an HTML page"),
+    "an error of a bucket": (
+        b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        "it is an XML file, not weights",
+    ),
+    "JSON": (b'{"error": "not found"}', "it is a JSON text, not weights"),
+    "GGUF": (b"GGUF" + bytes(100), "it is a GGUF file"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "it is an HDF5 file"),
+    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(100), "it is a PNG image"),
+    "an archive": (b"\x1f\x8b" + bytes(100), "it is a gzip archive"),
+    "numpy": (b"\x93NUMPY" + bytes(100), "it is an array of numpy, not weights. Download"),
+    "nothing": (b"", "the file is empty"),
+}
+
+
+def tensors(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(2, 2) for name in names}
+
+
+STATES: Mapping[str, tuple[dict[str, torch.Tensor], str]] = {
+    "a LoRA": (tensors("lora_unet_down_blocks_0.lora_down.weight"), "it is a LoRA"),
+    "a LoRA of diffusers": (tensors("unet.down_blocks.0.attn1.to_q.lora_A.weight"), "it is a LoRA"),
+    "a LyCORIS": (tensors("lycoris_blocks.0.lokr_w1"), "it is a LoRA"),
+    "a ControlNet": (tensors("control_model.input_hint_block.0.weight", "control_model.x"), "it is a ControlNet"),
+    "a ControlNet of diffusers": (tensors("controlnet_cond_embedding.conv_in.weight"), "it is a ControlNet"),
+    "an autoencoder": (tensors("encoder.conv_in.weight", "decoder.conv_in.weight"), "it is an autoencoder (VAE) alone"),
+    "Stable Diffusion": (
+        tensors("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight"),
+        "in one file, in the layout of its own code. Save it as a folder with diffusers",
+    ),
+    "Flux": (tensors("double_blocks.0.img_attn.qkv.weight"), "in one file, in the layout of its own code"),
+    "a video model": (tensors("down_blocks.0.temp_convs.0.conv1.0.temporal_transformer.weight"), "a video model"),
+    "a text encoder": (tensors("text_model.embeddings.position_embedding.weight"), "it is a text encoder alone"),
+    "a textual inversion": (tensors("emb_params"), "it is a textual inversion"),
+    "a network of diffusers": (tensors("time_embedding.linear_1.weight"), "it is the network of a diffusers folder"),
+    "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "its weights are fp8"),
+}
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".gguf", ".bin"])
+@pytest.mark.parametrize("name", CONTENTS)
+def test_files_say_what_they_are(tmp_path: Path, name: str, suffix: str) -> None:
+    content, wanted = CONTENTS[name]
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path}: {wanted}")
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_weights_of_a_folder_say_what_they_are(tmp_path: Path, name: str) -> None:
+    content, wanted = CONTENTS[name]
+    file = tiny.save_model(tmp_path / "model") / "unet" / WEIGHTS
+    file.write_bytes(content)
+    assert refusal(tmp_path / "model").startswith(f"{file}: {wanted}")
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_checkpoints_of_other_kinds_say_what_they_are(tmp_path: Path, name: str) -> None:
+    state, wanted = STATES[name]
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    for file in ("a.safetensors", "a.ckpt"):
+        assert wanted in refusal(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("ControlNetModel", "it is a ControlNet"),
+        ("T2IAdapter", "it is a ControlNet or an adapter"),
+        ("AutoencoderKL", "it is an autoencoder (VAE) alone"),
+        ("UNet3DConditionModel", "it is a video model"),
+        ("UNetSpatioTemporalConditionModel", "it is a video model"),
+        ("CogVideoXTransformer3DModel", "it is a video model"),
+    ],
+)
+def test_folders_of_other_networks_say_what_they_are(tmp_path: Path, kind: str, wanted: str) -> None:
+    tiny.write_json(tmp_path / "config.json", {"_class_name": kind})
+    assert wanted in refusal(tmp_path)
+    tiny.write_json(tmp_path / "whole" / "unet" / "config.json", {"_class_name": kind})
+    tiny.write_json(tmp_path / "whole" / "scheduler" / "scheduler_config.json", tiny.SCHEDULER)
+    tiny.write_json(tmp_path / "whole" / "model_index.json", {"_class_name": "DiffusionPipeline"})
+    assert wanted in refusal(tmp_path / "whole")
+
+
+def test_a_text_encoder_or_a_lora_is_no_folder_of_a_model(tmp_path: Path) -> None:
+    tiny.write_json(tmp_path / "text" / "config.json", {"architectures": ["CLIPTextModel"]})
+    assert "it is a text encoder alone" in refusal(tmp_path / "text")
+    tiny.write_json(tmp_path / "lora" / "adapter_config.json", {})
+    assert "it is a LoRA" in refusal(tmp_path / "lora")
+    (tmp_path / "files").mkdir()
+    save_file(tensors("a"), tmp_path / "files" / "ema.safetensors")
+    assert "If ema.safetensors is a checkpoint of its own, name it." in refusal(tmp_path / "files")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shelf = tmp_path_factory.mktemp("kinds")
+    return pipelines.save(partial(pipelines.stable_diffusion, shelf / "tokens"), shelf / "original")
+
+
+def change_index(**entries: object) -> Change:
+    def change(folder: Path) -> None:
+        index = json.loads((folder / "model_index.json").read_text()) | entries
+        tiny.write_json(folder / "model_index.json", index)
+
+    return change
+
+
+def stale_index(folder: Path) -> None:
+    shard = "diffusion_pytorch_model-00001-of-00002.safetensors"
+    (folder / "unet" / WEIGHTS).unlink()
+    tiny.write_json(folder / "unet" / f"{WEIGHTS}.index.json", {"weight_map": {"conv_in.weight": shard}})
+
+
+def as_fp8(folder: Path) -> None:
+    file = folder / "unet" / WEIGHTS
+    save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(file).items()}, file)
+
+
+FOLDERS: Mapping[str, tuple[Change, str]] = {
+    "no vae": (lambda folder: shutil.rmtree(folder / "vae"), "names the autoencoder vae, but there is no folder vae"),
+    "no vae and no index": (
+        lambda folder: (shutil.rmtree(folder / "vae"), change_index(vae=None)(folder)),
+        "the network has 4 channels, as those of latents have, but there is no autoencoder",
+    ),
+    "a refiner": (change_index(requires_aesthetics_score=True), "it is the refiner of Stable Diffusion XL"),
+    "a stale list of shards": (stale_index, "names diffusion_pytorch_model-00001-of-00002.safetensors, which is not"),
+    "fp8": (as_fp8, "its weights are fp8"),
+    "a vae that is a pointer": (
+        lambda folder: (folder / "vae" / WEIGHTS).write_bytes(POINTER),
+        "it is a pointer of git-lfs",
+    ),
+    "a text encoder that is a page": (
+        lambda folder: (folder / "text_encoder" / "model.safetensors").write_bytes(PAGE),
+        "text_encoder/model.safetensors: it is an HTML page",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_incomplete_folders_say_what_is_missing(original: Path, tmp_path: Path, name: str) -> None:
+    change, wanted = FOLDERS[name]
+    shutil.copytree(original, tmp_path / "copy")
+    change(tmp_path / "copy")
+    assert wanted in refusal(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_part_of_a_checkpoint_names_the_whole(original: Path, part: str) -> None:
+    assert "Name that folder" in refusal(original / part) or "alone" in refusal(original / part)
