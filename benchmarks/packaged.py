@@ -45,6 +45,7 @@ CARD = """# The direction `{name}` of {model}
 | level | t = {t:.1f} of 1000, {steps} steps of the grid {grid}, {solver}, {dtype} network |
 | AUC | {auc:.3f} +- {auc_sd:.3f} over {folds} folds; with shuffled labels {permuted_auc:.3f} +- {permuted_sd:.3f} |
 | unit of strength | {sd:.3f}, the standard deviation of the training projections |
+| strengths | -{strongest:.3g} to {strongest:.3g}: steps of up to 0.3 of a latent's length, as edits are measured |
 
 What else it moves: the cosine with each other packaged direction, and by how many standard deviations of that one a
 step of one standard deviation moves it.
@@ -145,7 +146,9 @@ def _card(direction: Direction, recipe: Recipe, family: Sequence[Direction]) -> 
         "others": "\n".join(others),
         "caution": recipe.caution,
     }
-    return CARD.format(**{**report, **facts, "method": type(recipe.estimator).__name__})
+    return CARD.format(
+        **{**report, **facts, "strongest": direction.strongest, "method": type(recipe.estimator).__name__}
+    )
 
 
 if __name__ == "__main__":

@@ -306,8 +306,12 @@ def read_images(
     editor = session.editor
     # While one batch goes through the network, the next is read.
     for file, image in read_all(files, editor.model.size, make_crop(crop), session.fail, editor.batch_size):
-        if with_notes and image is not None and image.notes:
-            session.note(f"{Path(str(session.streams.name_of(file))).name}: {', '.join(image.notes)}")
+        if image is not None:
+            name = Path(str(session.streams.name_of(file))).name
+            if with_notes and image.notes:
+                session.note(f"{name}: {', '.join(image.notes)}")
+            if image.caution:
+                session.warn(f"{name}: {image.caution}")
         yield file, image
 
 

@@ -56,18 +56,22 @@ def commands() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 something failed, 2 wrong use, 130 interrupted."""
     with warnings.catch_warnings():
+        told: set[str] = set()
         # What the library warns of is told as the program tells its own warnings.
         warnings.simplefilter("always", InputWarning)
-        warnings.showwarning = partial(_print_warning, warnings.showwarning)
+        warnings.showwarning = partial(_print_warning, warnings.showwarning, told)
         status = _run(arguments)
     sys.exit(status)
 
 
-def _print_warning(default: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    if issubclass(category, InputWarning):
-        click.echo(f"warning: {message}", err=True)
-    else:
+def _print_warning(
+    default: Callable[..., None], told: set[str], message: Warning | str, category: type[Warning], *place: Any
+) -> None:
+    if not issubclass(category, InputWarning):
         default(message, category, *place)
+    elif str(message) not in told:  # batches repeat it
+        told.add(str(message))
+        click.echo(f"warning: {message}", err=True)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -28,6 +28,8 @@ COMPATIBLE = ("components", "schedule", "prediction", "condition", "times")
 Of the times only those above 0 count: dequantisation adds the noise of the first level, so decoding goes one step
 further, to t = 0.
 """
+LONGEST_STEP = 0.3
+"""Length of the longest steps that docs/directions.md measures, as a part of that of the latent."""
 _SCORES = ("auc", "auc_sd", "permuted_auc", "permuted_sd")
 DIRECTION_FILE = TensorFormat(
     kind="direction file",
@@ -133,6 +135,14 @@ class Direction:
         """How the latents that it was fitted to were read; the defaults where that is not recorded."""
         origin = self.recipe.origin
         return origin if isinstance(origin, LatentArrayOrigin) else LatentArrayOrigin()
+
+    @property
+    def strongest(self) -> float:
+        """Strength up to which edits along it are measured, in either direction; see docs/directions.md.
+
+        In x, that of a step of 0.3 of a latent's typical length sqrt(d); in h, 6.
+        """
+        return 6.0 if self.times else LONGEST_STEP * math.sqrt(self.vector.numel()) / self.sd
 
     def score(self, latents: Tensor) -> Tensor:
         """Return where latents [B, ...] stand among the training latents, in standard deviations from the mean: [B]."""

@@ -1,6 +1,7 @@
 """Edits: move latents along directions, on their own shell or in the network's bottleneck."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,7 +14,7 @@ from ddim_edit.diffusion.denoisers import Denoiser
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
 from ddim_edit.directions.direction import Direction, to_unit
 from ddim_edit.directions.geometry import complement, rotate
-from ddim_edit.errors import ArgumentError, DirectionMismatchError
+from ddim_edit.errors import ArgumentError, DirectionMismatchError, InputWarning
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import EditOrigin
 
@@ -125,6 +126,9 @@ def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = 
         keep: directions whose scores stay as they are.
         conditional: whether to move along each direction only as far as it is orthogonal to all the others.
 
+    Warns:
+        InputWarning: a strength beyond those that edits along the direction are measured for.
+
     Raises:
         ArgumentError: no directions, ones of x and of the bottleneck together, or ones inside each other's span.
     """
@@ -138,6 +142,15 @@ def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = 
         given = ", ".join(f"{each.name} of level {each.level}" for each in everything)
         raise ArgumentError(f"Directions of x and of h cannot be combined: {given}. Edit with one after the other.")
     _require_one_space(everything)
+    for direction, strength in strengths.items():
+        if abs(strength) > direction.strongest:
+            limit = f"{direction.strongest:.3g}"
+            warnings.warn(
+                f"Edits along {direction.name} are measured for strengths from -{limit} to {limit}, not of "
+                f"{strength:+g}, which may change everything else too.",
+                InputWarning,
+                stacklevel=2,
+            )
     free: dict[Direction, float] = {}
     for direction, strength in strengths.items():
         others = list(keep)

@@ -1,6 +1,7 @@
 """Read many images ahead of the network, and prepare whatever users pass as images for it."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.errors import ArgumentError, ImageError, InputWarning
 from ddim_edit.images.crop import Crop
 from ddim_edit.images.finding import find
 from ddim_edit.images.ranges import require_image_range
@@ -114,7 +115,18 @@ def prepare_images(
         return (prepared() for _, prepared in prefetch_map(_prepare_tensor, batch, ahead))
     # All names are looked up before the first image is read: a name that leads nowhere should not end a long run.
     expanded = expand_images(images)
-    return (_prepare(image, size) for _, image in read_all(expanded, size, crop, ahead=ahead) if image is not None)
+    return _prepare_all(read_all(expanded, size, crop, ahead=ahead), size)
+
+
+def _prepare_all(
+    read_images: Iterable[tuple[Path | InputImage, InputImage | None]], size: tuple[int, int]
+) -> Iterator[PreparedImage]:
+    for file, image in read_images:
+        if image is None:
+            continue
+        if image.caution and not isinstance(file, InputImage):  # of which whoever read it was told
+            warnings.warn(f"{file}: {image.caution}", InputWarning, stacklevel=2)
+        yield _prepare(image, size)
 
 
 def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:

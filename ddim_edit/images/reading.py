@@ -41,6 +41,9 @@ STRIP = 1 << 22
 DECODING = MemoryBudget(1 << 30)
 """Bytes that all readers together may take for images that they decode."""
 
+FAR_TOO_SMALL = 8
+"""Enlargement above which an image is warned of: fewer than one in 64 of its pixels would be its own."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,6 +68,7 @@ class InputImage:
         source: SHA-256 of the file's bytes, in hexadecimal.
         notes: what had to be done to the file's image, in words and in order.
         preprocessing: crop and original size, for a recipe.
+        enlargement: how many times the kept part was enlarged, below 1 where it was reduced.
     """
 
     pixels: Tensor
@@ -72,6 +76,18 @@ class InputImage:
     source: str
     notes: tuple[str, ...]
     preprocessing: dict[str, Any]
+    enlargement: float = 1.0
+
+    @property
+    def caution(self) -> str | None:
+        """What to warn of: an image far smaller than the network's has next to nothing of what its latent shows."""
+        if self.enlargement <= FAR_TOO_SMALL:
+            return None
+        width, height = self.preprocessing["original_width"], self.preprocessing["original_height"]
+        return (
+            f"an image of {width}x{height} pixels was enlarged {self.enlargement:.3g} times for a model of "
+            f"{self.pixels.shape[-1]}x{self.pixels.shape[-2]}, so that most of it is made up. Use a larger one."
+        )
 
     @property
     def tensor(self) -> Tensor:
@@ -118,7 +134,9 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
         file.seek(0)
         source = hashlib.file_digest(file, "sha256").hexdigest()
     original = {"original_height": high, "original_width": wide}
-    return InputImage(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original})
+    (left, top, right, bottom), inner = crop.place(wide, high, (width, height))
+    enlargement = max(inner[0] / (right - left), inner[1] / (bottom - top))
+    return InputImage(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original}, enlargement)
 
 
 def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddim_edit import Editor, load_model
+from ddim_edit import Direction, Editor, load_model
 from ddim_edit.images import enlarge, to_uint8
 
 from .. import tiny
@@ -221,3 +221,19 @@ def test_an_unknown_direction_is_refused_with_what_is_known(
     assert "no such file" in refused(run, tmp_path, pictures[0], "--set", f"nosuch{SUFFIX}=1")
     (tmp_path / f"bad{SUFFIX}").write_text("a letter")
     assert f"bad{SUFFIX}" in refused(run, tmp_path, pictures[0], "--set", f"{tmp_path / 'bad'}{SUFFIX}=1")
+
+
+def test_strengths_beyond_the_measured_and_tiny_images_are_warned_of_once(
+    done: Run, fitted: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    direction = fitted / "old.direction.safetensors"
+    limit = f"{Direction.load(direction).strongest:.3g}"
+    small = tiny.save_picture(tmp_path / "small.png", 1, 1, 1)
+    line = ["edit", *pictures, small, "--set", f"{direction}=+200", "-o", tmp_path / "out", "--batch-size", 2]
+    outcome = done(*line)
+    assert sorted(outcome.warnings) == [
+        f"warning: Edits along old are measured for strengths from -{limit} to {limit}, not of +200, which may change "
+        "everything else too.",
+        f"warning: small.png: an image of 1x1 pixels was enlarged {tiny.SIZE} times for a model of "
+        f"{tiny.SIZE}x{tiny.SIZE}, so that most of it is made up. Use a larger one.",
+    ]

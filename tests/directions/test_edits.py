@@ -1,4 +1,6 @@
+import warnings
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from ddim_edit import ArgumentError, DirectionMismatchError, Latent, Latents, MixtureDenoiser, orthogonalize
 from ddim_edit.directions import BottleneckEdit, Direction, ShellEdit, complement, edits, make_edit, rotate
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import InputWarning, ModelError
 from ddim_edit.latents.provenance import UnknownOrigin
 
 from .homes import H_HOME, SHAPE, X_HOME, of_h, of_x, randn
@@ -156,3 +158,19 @@ def test_no_directions_and_mixed_spaces_are_refused() -> None:
     for strengths, keep in (({}, []), ({}, [of_x()]), ({of_x(): 1.0, of_h(): 1.0}, []), ({of_h(): 1.0}, [of_x()])):
         with pytest.raises(ArgumentError, match=r"^(Directions of x and of h |An edit needs a )"):
             make_edit(strengths, keep)
+
+
+@pytest.mark.parametrize("make", [of_x, of_h], ids=["x", "h"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_strengths_beyond_those_that_are_measured_are_warned_of(make: Any, sign: int) -> None:
+    direction = make("a", 0)
+    if not direction.times:
+        assert direction.strongest == pytest.approx(0.3 * direction.vector.numel() ** 0.5 / direction.sd)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_edit({direction: sign * direction.strongest})
+    limit = f"{direction.strongest:.3g}"
+    with pytest.warns(
+        InputWarning, match=rf"Edits along a are measured for strengths from -{limit} to {limit}, not of"
+    ):
+        make_edit({direction: sign * 1.01 * direction.strongest})

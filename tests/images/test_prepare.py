@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.errors import ArgumentError, ImageError, InputWarning
 from ddim_edit.images import Box, CentreSquare, Crop, Fit, InputImage, read, to_float
 from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images, read_all
 
@@ -136,3 +136,18 @@ def test_read_all_draws_from_a_generator_lazily(files: list[Path]) -> None:
     assert drawn == []
     assert torch.equal(next(stream)[1].pixels, read(files[0], SIZE, Box(0, 0, 4)).pixels)
     assert len(drawn) == 3
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_images_far_smaller_than_the_network_are_warned_of(tmp_path: Path, side: int) -> None:
+    path = tiny.save_picture(tmp_path / "small.png", 0, side, side)
+    with pytest.warns(InputWarning, match=rf"small\.png: an image of {side}x{side} pixels was enlarged .* times for a"):
+        prepared(path, (64, 64), CentreSquare())
+
+
+def test_images_of_an_eighth_are_not_warned_of(tmp_path: Path) -> None:
+    path = tiny.save_picture(tmp_path / "small.png", 0, 8, 8)
+    assert read(path, 64).enlargement == 8
+    assert read(path, 64).caution is None
+    assert read(path, 4).enlargement == 0.5
+    assert read(path, 64, Box(0, 0, 2)).caution is not None
