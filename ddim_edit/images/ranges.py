@@ -47,11 +47,13 @@ def require_image_range(*batches: Tensor, stacklevel: int = 3) -> None:
         if x.numel() < ENOUGH:
             continue
         low, high = (float(each) for each in x.aminmax())
-        lows.append(low)
-        highs.append(high)
         if low >= 0 and high > 2:
             raise ArgumentError(_describe(low, high, "If they are in 0..255, use x / 127.5 - 1."))
-        if 0 <= low < high <= 1:
+        if low < 0 or high > 1:
+            is_proven = True
+        elif low < high:
+            lows.append(low)
+            highs.append(high)
             levels = x.double() * 255
             whole = levels.round()
             if bool((levels - whole).abs().max() < 1e-2):
@@ -61,8 +63,6 @@ def require_image_range(*batches: Tensor, stacklevel: int = 3) -> None:
     if not lows or is_proven:
         return
     low, high = min(lows), max(highs)
-    if not 0 <= low < high <= 1:
-        return
     if low < 0.99 / 255:
         raise ArgumentError(_describe(low, high, FROM_UNIT))
     text = f"All values are in [{low:.4g}, {high:.4g}], as only those of very bright images in [-1, 1] are. {FROM_UNIT}"

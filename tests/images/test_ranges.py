@@ -62,6 +62,6 @@ def test_images_of_any_brightness_pass_in_silence(seed: int, low: int, dtype: to
         require_image_range(image)
         require_image_range(image, overshooting)
         for constant in (-1.0, 0.0, 0.5, 1.0):
-            require_image_range(torch.full_like(image, constant))
+            require_image_range(torch.full_like(image, constant), torch.zeros_like(image))
         require_image_range(torch.rand(1, 3, 2, 2))
         require_image_range(image[:0])
