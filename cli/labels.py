@@ -1,6 +1,7 @@
 """Labelled images for `fit` and `probe`: the options that say which image has which label, and how they are read."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,12 @@ def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> I
 
     labelled = labels.read()
     tell(session, labelled)
+    folders = Counter(file.parent for file in labelled.files)
+    if labels.group is None and len(folders) > 2 and len(folders) < len(labelled):
+        session.warn(
+            f"the {len(labelled)} images lie in {len(folders)} folders; if each is of one person or scene, validate with "
+            "--group folder, as the AUC is too high otherwise"
+        )
     images: list[InputImage] = []
     kept: list[int] = []
     first_of: dict[str, int] = {}
