@@ -167,8 +167,8 @@ def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> I
     folders = Counter(file.parent for file in labelled.files)
     if labels.group is None and len(folders) > 2 and len(folders) < len(labelled):
         session.warn(
-            f"the {len(labelled)} images lie in {len(folders)} folders; if each is of one person or scene, validate with "
-            "--group folder, as the AUC is too high otherwise"
+            f"the {len(labelled)} images lie in {len(folders)} folders; if each is of one person or scene, validate "
+            "with --group folder, as the AUC is too high otherwise"
         )
     images: list[InputImage] = []
     kept: list[int] = []
