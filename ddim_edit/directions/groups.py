@@ -25,7 +25,7 @@ CHUNK = 4096
 """Rows that are hashed together."""
 
 
-class Split(NamedTuple):
+class Fold(NamedTuple):
     """Indices of the images to fit on, and of those to judge by."""
 
     train: NDArray[np.intp]
@@ -175,7 +175,7 @@ def count_units(labels: Labels, groups: Groups, continuous: bool) -> int:
     return min(len(np.unique(groups[labels == value])) for value in np.unique(labels))
 
 
-def split_folds(labels: Labels, groups: Groups, folds: int, continuous: bool, seed: int | None) -> list[Split]:
+def split_folds(labels: Labels, groups: Groups, folds: int, continuous: bool, seed: int | None) -> list[Fold]:
     """Return shuffled folds that divide no group, fewer where there are fewer groups, and none where two are too many.
 
     Classes are in equal shares, as far as groups allow. A fold with one class alone on a side is left out.
@@ -185,7 +185,7 @@ def split_folds(labels: Labels, groups: Groups, folds: int, continuous: bool, se
         return []
     if are_trivial(groups):
         splitter = (KFold if continuous else StratifiedKFold)(k, shuffle=True, random_state=seed)
-        return [Split(*pair) for pair in splitter.split(np.empty((len(labels), 0)), labels)]
+        return [Fold(*pair) for pair in splitter.split(np.empty((len(labels), 0)), labels)]
     kinds = group_labels(labels, groups)
     # Groups of both classes may have one majority everywhere, which nothing can be stratified by.
     stratified = not continuous and int(np.unique(kinds, return_counts=True)[1].min()) >= k
@@ -193,7 +193,7 @@ def split_folds(labels: Labels, groups: Groups, folds: int, continuous: bool, se
     found = []
     for _, held in splitter.split(np.empty((len(kinds), 0)), kinds):
         inside = np.isin(groups, held)
-        split = Split(np.flatnonzero(~inside), np.flatnonzero(inside))
+        split = Fold(np.flatnonzero(~inside), np.flatnonzero(inside))
         if continuous or all(len(np.unique(labels[side])) > 1 for side in split):
             found.append(split)
     return found if len(found) > 1 else []
