@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.io.content import describe_file
-from ddim_edit.io.schema import parse_json
 
 _GGUF = "whose quantised weights cannot be run here. Use the checkpoint in safetensors."
 _FP8 = ("F8_", "float8")
@@ -139,15 +138,9 @@ def describe_folder(folder: Path) -> str | None:
     return None
 
 
-def read_class(config: Path) -> Any:
-    """Return the class that a config.json is of, or None."""
-    try:
-        record = parse_json(config.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, Mapping):
-        return None
-    architectures = record.get("architectures")
+def class_of(config: Mapping[str, Any]) -> object:
+    """Return the class that a config.json of diffusers or transformers is of, or None."""
+    architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures:
         return architectures[0]
-    return record.get("_class_name")
+    return config.get("_class_name")

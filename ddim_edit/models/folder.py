@@ -16,7 +16,7 @@ from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.families.family import COUNT
 from ddim_edit.models.families.registry import family_of_config
-from ddim_edit.models.file_kinds import describe_class, describe_folder, read_class
+from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder
 from ddim_edit.models.identity import (
     config_beyond_defaults,
     digest_config,
@@ -49,8 +49,10 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     """
     network_folder = component_folder(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
     index = read_config(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
-    _require_checkpoint(folder, network_folder, index)
+    if not (network_folder / "config.json").is_file() and (kind := describe_folder(folder)):
+        raise ModelError(f"{folder}: {kind}")
     config = read_config(network_folder / "config.json")
+    _require_checkpoint(folder, index, config)
     family = family_of_config(config)
     # What cannot be run is found out before anything large is read.
     process = read_scheduler_config(folder)
@@ -100,20 +102,17 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     return CheckpointBundle(checkpoint, codec, components, encode_prompts)
 
 
-def _require_checkpoint(folder: Path, network_folder: Path, index: Mapping[str, Any]) -> None:
+def _require_checkpoint(folder: Path, index: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Refuse folders that are something else than a whole checkpoint, and say what they are.
 
     Raises:
-        ModelError: a LoRA, a part of a checkpoint, one of another kind, or one of which a component is missing.
+        ModelError: a part of a checkpoint, one of another kind, or one of which a component is missing.
     """
-    if not (network_folder / "config.json").is_file() and (kind := describe_folder(folder)):
-        raise ModelError(f"{folder}: {kind}")
-    if not index and (kind := describe_class(read_class(network_folder / "config.json"))):
-        raise ModelError(f"{folder}: {kind}")
-    if not index and folder != network_folder.parent and (folder.parent / "model_index.json").is_file():
+    for kind in (index.get("_class_name"), class_of(config)):
+        if words := describe_class(kind):
+            raise ModelError(f"{folder}: {words}")
+    if not index and (folder.parent / "model_index.json").is_file():
         raise ModelError(f"{folder}: {describe_folder(folder)}")
-    if kind := describe_class(index.get("_class_name")):
-        raise ModelError(f"{folder}: {kind}")
     if index.get("requires_aesthetics_score"):
         raise ModelError(
             f"{folder}: it is the refiner of Stable Diffusion XL, which finishes images that a base model has begun. "
