@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from ddim_edit.errors import ArgumentError
+from ddim_edit.io.regular import require_regular
+
 from .command import CONFIG_FILE, Option, did_you_mean
 from .group import CommandGroup
 
@@ -30,11 +33,14 @@ def read_config(context: click.Context, parameter: click.Parameter, file: Path |
     group = context.command
     assert isinstance(group, CommandGroup)
     try:
+        require_regular(file, ArgumentError)
         with file.open("rb") as stream:
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise click.UsageError(f"{file}: this is larger than 1 MB, so it is no file of options.")
         record = tomllib.loads(content.decode("utf-8"))
+    except ArgumentError as error:
+        raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.UsageError(f"{file}: cannot read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors

@@ -9,6 +9,7 @@ from torch import nn
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.reading import PIXEL_LIMIT
+from ddim_edit.io.regular import require_regular
 from ddim_edit.models.blocks import prepare_blocks, require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, Size
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
@@ -92,6 +93,8 @@ def _find(name: str, offline: bool) -> Path:
     if name in packaged:
         return packaged[name]
     if path.exists():
+        if not path.is_dir():
+            require_regular(path, ModelError)
         return path
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and path.suffix not in SINGLE_FILE_SUFFIXES:
         return fetch(name, offline)
