@@ -28,23 +28,9 @@ def read_config(context: click.Context, parameter: click.Parameter, file: Path |
     """
     if file is None:
         return
-    import tomllib
-
     group = context.command
     assert isinstance(group, CommandGroup)
-    try:
-        require_regular(file, ArgumentError)
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise click.UsageError(f"{file}: this is larger than 1 MB, so it is no file of options.")
-        record = tomllib.loads(content.decode("utf-8"))
-    except ArgumentError as error:
-        raise click.UsageError(str(error)) from error
-    except OSError as error:
-        raise click.UsageError(f"{file}: cannot read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise click.UsageError(f"{file}: not a TOML file: {str(error).rstrip('.'):.200}.") from error
+    record = _read_toml(file)
 
     tables: dict[str, dict[str, Any]] = {}
     common: dict[str, Any] = {}
@@ -72,6 +58,25 @@ def read_config(context: click.Context, parameter: click.Parameter, file: Path |
         if key not in shared:
             hint = did_you_mean(key, sorted(shared))
             raise click.UsageError(f"{file}: {key!r} is not an option that commands share.{hint}")
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        require_regular(file, ArgumentError)
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise click.UsageError(f"{file}: this is larger than 1 MB, so it is no file of options.")
+        record = tomllib.loads(content.decode("utf-8"))
+    except ArgumentError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.UsageError(f"{file}: cannot read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise click.UsageError(f"{file}: not a TOML file: {str(error).rstrip('.'):.200}.") from error
+    return record
 
 
 def _defaults(file: Path, command: str, values: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:

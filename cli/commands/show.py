@@ -79,6 +79,8 @@ def _describe_latent(file: Path) -> dict[str, Any]:
 
 def _describe_store(session: Session, folder: Path) -> dict[str, Any]:
     store = open_store(session, folder)
+    if not store:
+        session.finish()  # where shards failed, there is nothing else to say
     record = {
         "complete": store.complete,
         "failures": store.failures,

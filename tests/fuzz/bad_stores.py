@@ -97,7 +97,6 @@ SHARD_TENSORS: Mapping[str, Callable[[Tensors], object]] = {
     "a record without origin": record_of(lambda record: record.pop("origin")),
     "a record whose t is a text": record_of(lambda record: record.update(t="T")),
     "a record whose report is a list": record_of(lambda record: record.update(report=[1])),
-    "a record whose dequantise is a text": record_of(lambda record: record.update(dequantise="no")),
 }
 
 
