@@ -214,6 +214,19 @@ def test_other_models_differ_by_name(original: Path, components: Mapping[str, st
     assert find_difference(load_model(copy).components, components) == wanted
 
 
+def test_a_network_of_our_own_in_shards_is_the_same_model(tmp_path: Path) -> None:
+    folder = tiny.save_model(tmp_path / "whole")
+    first = load_model(folder).components
+    tensors, part = tiny.load_weights(folder), folder / "unet"
+    (part / WEIGHTS).unlink()
+    shard = "diffusion_pytorch_model-0000{}-of-00002.safetensors"
+    names = {name: shard.format(1 + index % 2) for index, name in enumerate(tensors)}
+    for file in set(names.values()):
+        save_file({name: tensors[name] for name in tensors if names[name] == file}, part / file)
+    tiny.write_json(part / f"{WEIGHTS}.index.json", {"metadata": {}, "weight_map": names})
+    assert load_model(folder).components == first
+
+
 # Checkpoints of one file, whose containers and averages do not matter.
 
 

@@ -116,7 +116,7 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -
     [
         ([], "there is no such file"),
         (["diffusion_pytorch_model.bin"], r"there is only the pickle diffusion_pytorch_model\.bin"),
-        ([f"{WEIGHTS}.index.json"], "the checkpoint is sharded"),
+        ([f"{WEIGHTS}.index.json"], "index.json: it is not JSON"),
     ],
 )
 def test_other_weight_files_are_refused(tmp_path: Path, instead: list[str], given: str) -> None:
