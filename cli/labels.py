@@ -206,7 +206,7 @@ def invert_to_levels(
     """Return the latents of images at several levels."""
     from ddim_edit import LatentCache
 
-    with session.counting_evaluations():
+    with session.counting_evaluations(len(images)):
         return session.editor.latents_at(
             images, levels, make_config(config), cache=None if cache is None else LatentCache(cache)
         )

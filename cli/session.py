@@ -22,17 +22,19 @@ from ddim_edit.errors import (
     NonFiniteError,
 )
 
+from .progress import Progress
 from .streams import StandardStreams
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from tqdm import tqdm
 
     from ddim_edit import Editor, Model, Recipe
     from ddim_edit.latents.image_recipes import ImageRecipe
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+LARGE_MODEL = 500_000_000
+"""Bytes of weights from which loading takes so long that it is announced."""
 LONG_JOB = 1_500_000
 """Evaluations from which compiling pays on a GPU: at 0.2 ms each, a minute is won back if it makes a fifth of it."""
 
@@ -42,6 +44,21 @@ def error_text(error: DDIMEditError | OSError) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return str(error)
+
+
+def _describe_folder(model: str | None) -> str:
+    """Return the components of a model in a folder with their sizes, if it is large enough to be waited for."""
+    folder = Path(model or "")
+    if model is None or not folder.is_dir():
+        return ""
+    sizes: dict[str, int] = {}
+    for file in folder.glob("*/*"):
+        if file.suffix in (".safetensors", ".bin") and file.is_file():
+            sizes[file.parent.name] = sizes.get(file.parent.name, 0) + file.stat().st_size
+    if sum(sizes.values()) < LARGE_MODEL:
+        return ""
+    parts = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in sorted(sizes.items()))
+    return f"{folder.resolve().name}: {parts}"
 
 
 @dataclass
@@ -77,7 +94,7 @@ class Session:
     failures: int = 0
     evaluations: int = 0
     _first_refusal: str | None = field(default=None, repr=False)
-    _bar: "tqdm[Any] | None" = field(default=None, repr=False)
+    _progress: Progress | None = field(default=None, repr=False)
 
     @cached_property
     def editor(self) -> "Editor":
@@ -90,6 +107,8 @@ class Session:
         """Load another model, on the device, in the dtype and of the size of the session."""
         from ddim_edit import Editor
 
+        if described := _describe_folder(model):
+            self.note(f"loading {described}")
         return Editor.from_pretrained(
             model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
         )
@@ -211,26 +230,39 @@ class Session:
             yield from zip(batch, results, strict=True)
 
     def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
-        """Yield `count` items in batches of the editor's size, with a bar on standard error if it is a terminal."""
-        from tqdm import tqdm
-
+        """Yield `count` items in batches of the editor's size, and show how far their evaluations are."""
         if not count:
             return
         remaining = iter(items)
-        with tqdm(total=count, unit=f" {unit}", disable=self.hides_progress, leave=False) as self._bar:
+        _ = self.editor  # which notes what runs where, before there is a bar
+        with self._showing_progress(count):
             while batch := list(islice(remaining, self.editor.batch_size)):
                 yield batch
-                self._bar.update(len(batch))
-        self._bar = None
+                if self._progress is not None:
+                    self._progress.finish_images(len(batch))
 
     @contextmanager
-    def counting_evaluations(self) -> Iterator[None]:
-        """Show on standard error, if it is a terminal, how many evaluations a long call has made."""
-        from tqdm import tqdm
+    def counting_evaluations(self, images: int) -> Iterator[None]:
+        """Show how many evaluations of a long call are done.
 
-        with tqdm(bar_format="{elapsed}{postfix}", disable=self.hides_progress, leave=False) as self._bar:
+        Args:
+            images: that the call is for.
+        """
+        with self._showing_progress(images):
             yield
-        self._bar = None
+
+    @contextmanager
+    def _showing_progress(self, images: int) -> Iterator[None]:
+        # What is typed tells how many evaluations an image takes: one a step, and as many for the way back.
+        context = click.get_current_context()
+        steps = context.params.get("steps")
+        ways = 2 if context.info_name in ("reconstruct", "translate") else 1
+        self._progress = Progress(images, ways * steps if isinstance(steps, int) else None, self.quiet, self.note)
+        try:
+            yield
+        finally:
+            self._progress.close()
+            self._progress = None
 
     @property
     def hides_progress(self) -> bool:
@@ -244,10 +276,10 @@ class Session:
 
     def _count(self, images: int) -> None:
         self.evaluations += images
-        if self._bar is not None:
-            self._bar.set_postfix(evaluations=self.evaluations)
+        if self._progress is not None:
+            self._progress.count(images)
 
     def _print(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.clear()
+        if self._progress is not None:
+            self._progress.clear()
         click.echo(text, err=True)
