@@ -111,7 +111,9 @@ def test_a_walk_that_leads_nowhere_is_said_and_the_others_go_on(
     monkeypatch.setattr(Editor, "reconstruct", partly)
     outcome = evaluated(*pictures[:2], "-o", tmp_path / "out", "--json")
     assert outcome.status == 1
-    assert [error.split(":")[1] for error in outcome.errors] == [" ddim karras", " dpm2m karras"]
+    settings = [" ddim karras", " ddim karras", " dpm2m karras", " dpm2m karras"]
+    assert [error.split(":")[1] for error in outcome.errors] == settings
+    assert [error.split(":")[3] for error in outcome.errors] == 2 * [" a.png", " b.png"]
     assert {row["steps"] for row in outcome.rows} == {2}
 
 

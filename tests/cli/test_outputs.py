@@ -177,14 +177,14 @@ def test_a_full_disk_leaves_nothing_half_written(model: Path, pictures: list[Pat
 def test_an_interruption_keeps_what_is_finished(
     run: Run, pictures: list[Path], outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    invert, calls = Editor.invert, iter(range(9))
+    invert, calls = Editor.invert_batches, iter(range(9))
 
     def interrupted(editor: Editor, *arguments: Any) -> Any:
         if next(calls) == 2:
             raise KeyboardInterrupt
         return invert(editor, *arguments)
 
-    monkeypatch.setattr(Editor, "invert", interrupted)
+    monkeypatch.setattr(Editor, "invert_batches", interrupted)
     outcome = run("invert", *pictures, "-o", outputs, "--batch-size", "1")
     assert outcome.status == 130
     assert outcome.out.splitlines() == [str(outputs / f"{name}{LATENT}") for name in "ab"]

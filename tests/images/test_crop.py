@@ -77,7 +77,7 @@ def test_shapes_other_than_squares(save, coordinates) -> None:
 
 @pytest.mark.parametrize("box", [Box(21, 0, 20), Box(0, 11, 20), Box(0, 0, 31), Box(100, 100, 1)])
 def test_box_outside_the_image(save, coordinates, box: Box) -> None:
-    with pytest.raises(ImageError, match=r"image\.png: The box .* outside the image of 40x30 pixels"):
+    with pytest.raises(ImageError, match=r"image\.png: the box .* outside the image of 40x30 pixels"):
         read(save(coordinates(40, 30)), 8, box)
 
 
