@@ -166,7 +166,8 @@ def test_missing_file_is_named_without_its_folder(tmp_path: Path) -> None:
 
 def test_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    assert_refused(tmp_path / "folder", "folder: not a latent file: ")
+    with pytest.raises(LatentError, match="folder: this is a folder, not a file"):
+        Latent.load(tmp_path / "folder")
 
 
 @given(cut=st.floats(0, 1, exclude_max=True))

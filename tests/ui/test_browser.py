@@ -69,7 +69,7 @@ def _is_what_the_line_makes(guest: Visit, line: str, folder: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", *shlex.split(line.replace("ddim-edit", "ddim_edit", 1))], cwd=folder, check=True
     )
-    made, saved = folder / "edited" / "astronaut_face.png", folder / "saved.png"
+    made, saved = folder / "edited" / "astronaut_face-edited.png", folder / "saved.png"
     saved.write_bytes(picture)
     assert_shown_alike(read(saved, 64).pixels, read(made, 64).pixels)
     recipe = read_recipe(made)

@@ -65,7 +65,7 @@ def test_edits_equal_those_of_the_command_line(controller: PageController, photo
     ):
         made = controller.edit(opened, change)
         types(made.command + " --overwrite")
-        assert_same_file(made.image, Path("edited", photo.name))
+        assert_same_file(made.image, Path("edited", f"{Path(photo.name).stem}-edited.png"))
 
 
 def test_shown_and_saved_images_and_recipes_agree(controller: PageController, photo: UploadedImage) -> None:
@@ -136,7 +136,7 @@ def test_command_lines_of_sampled_images_sample_them_first(
     )
     assert made.command.count("ddim-edit sample") == 1
     types(made.command)
-    assert_same_file(made.image, Path("edited", face.name))
+    assert_same_file(made.image, Path("edited", f"{Path(face.name).stem}-edited.png"))
     walked = controller.interpolate([upload, photo, upload], 2, False, ".webp")
     assert walked.command.count("ddim-edit sample") == 1
     types("\n".join(walked.command.splitlines()[1:]))

@@ -12,7 +12,12 @@ from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings
 from .samples import latent, save_store
 
 NAMES = st.lists(st.text(min_size=1, max_size=3), max_size=20)
-SETTINGS = {"batch_size": 4, "method": {"solver": "ddim", "steps": 20, "condition": {}}, "shard_size": 8}
+SETTINGS = {
+    "batch_size": 4,
+    "crop": {"kind": "centre square"},
+    "method": {"solver": "ddim", "steps": 20, "condition": {}},
+    "shard_size": 8,
+}
 
 
 @given(first=NAMES, then=NAMES, size=st.integers(1, 5))
