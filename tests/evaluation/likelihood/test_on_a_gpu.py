@@ -42,7 +42,8 @@ def test_figures_are_those_of_the_cpu(model: Model, probes: int) -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_gpu_is_waited_for_at_the_end_alone(model: Model, steps: int, probes: int) -> None:
     _, gpu = on_gpu(model, LikelihoodConfig(steps, probes), 3)
-    # Three times to see that encoder and network return finite values, and for the nats of all images and their variance.
+    # Three times to see that encoder and network return finite values, then for the nats of all images and their
+    # variance.
     assert sum(gpu.waits.values()) == 5
 
 
