@@ -28,8 +28,8 @@ from .directions.estimators.logistic import LogisticDirection
 from .directions.estimators.mean import MeanDifference
 from .directions.estimators.ridge import RidgeDirection
 from .directions.estimators.svm import SVMDirection
+from .directions.finding import find_direction
 from .directions.fitting import fit_direction, principal_directions
-from .directions.library import find_direction
 from .directions.principal import PrincipalDirections
 from .editor import Editor
 from .encoder import LatentEncoder

@@ -6,9 +6,9 @@ from .estimators.logistic import LogisticDirection
 from .estimators.mean import MeanDifference
 from .estimators.ridge import RidgeDirection
 from .estimators.svm import SVMDirection
+from .finding import directions_in, find_direction, packaged_directions
 from .fitting import fit_direction, principal_directions
 from .geometry import complement, cosines, rotate
-from .library import directions_in, find_direction, packaged_directions
 from .principal import PrincipalDirections
 from .registry import ESTIMATORS, EstimatorEntry, make_estimator
 from .stored_latents import PickedRows, stored_latents
