@@ -7,12 +7,10 @@ that adding a metric is adding one file. Nothing here imports torch.
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ddim_edit.discovery import find_entries
 from ddim_edit.metrics import image_metrics
 from ddim_edit.metrics.metric import Metric
 
@@ -21,14 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _find_metrics() -> Mapping[str, Metric]:
-    found: list[Metric] = []
-    for info in pkgutil.iter_modules(image_metrics.__path__, f"{image_metrics.__name__}."):
-        found.append(import_module(info.name).METRIC)
-    return MappingProxyType({metric.name: metric for metric in sorted(found, key=lambda metric: metric.order)})
-
-
-METRICS: Mapping[str, Metric] = _find_metrics()
+METRICS: Mapping[str, Metric] = find_entries(image_metrics, "METRIC", lambda metric: metric.order)
 """All metrics by name, in the order of tables and files."""
 
 

@@ -6,13 +6,12 @@ line, the solvers that a bottleneck edit accepts and the documentation follow fr
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ddim_edit.diffusion.solvers import registered
+from ddim_edit.discovery import find_entries
 from ddim_edit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -20,15 +19,7 @@ if TYPE_CHECKING:
     from ddim_edit.diffusion.solvers.solver import Solver
 
 
-def _find_entries() -> Mapping[str, SolverEntry]:
-    found: list[SolverEntry] = []
-    # Reading the names of files, not a list of modules, is what makes a new solver a single file.
-    for info in pkgutil.iter_modules(registered.__path__, f"{registered.__name__}."):
-        found.append(import_module(info.name).ENTRY)
-    return MappingProxyType({entry.name: entry for entry in sorted(found, key=lambda entry: entry.position)})
-
-
-SOLVER_ENTRIES: Mapping[str, SolverEntry] = _find_entries()
+SOLVER_ENTRIES: Mapping[str, SolverEntry] = find_entries(registered, "ENTRY", lambda entry: entry.position)
 """All solvers by name, the default first."""
 
 SOLVERS: Mapping[str, Solver] = MappingProxyType({name: entry.solver for name, entry in SOLVER_ENTRIES.items()})

@@ -20,12 +20,10 @@ Networks that take x or their conditioning otherwise have a `call` besides (`flu
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ddim_edit.discovery import find_entries
 from ddim_edit.errors import ModelError
 from ddim_edit.models import families
 from ddim_edit.models.families.family import Config, DiffusersFamily, Family, Settings, SingleFileFamily
@@ -45,18 +43,9 @@ __all__ = [
 ]
 
 
-def _find_families() -> Mapping[str, Family]:
-    found: list[Family] = []
-    for info in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
-        if info.name == __name__:
-            continue
-        module = import_module(info.name)
-        if hasattr(module, "FAMILY"):
-            found.append(module.FAMILY)
-    return MappingProxyType({family.name: family for family in sorted(found, key=lambda family: family.order)})
-
-
-FAMILIES: Mapping[str, Family] = _find_families()
+FAMILIES: Mapping[str, Family] = find_entries(
+    families, "FAMILY", lambda family: family.order, without=("family", "registry")
+)
 """All families by name, in the order of tables."""
 
 
