@@ -20,24 +20,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 LATENT = ".latent.safetensors"
-KNOWN_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".mp4", ".webm"),
-    *(
-        ".safetensors",
-        ".npy",
-        ".npz",
-        ".latent",
-        ".pt",
-        ".pth",
-        ".ckpt",
-        ".bin",
-        ".csv",
-        ".json",
-        ".md",
-        ".pdf",
-        ".svg",
-    ),
-)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl")
+TENSOR_SUFFIXES = (".safetensors", ".npy", ".npz", ".latent", ".pt", ".pth", ".ckpt", ".bin")
+KNOWN_SUFFIXES = (*IMAGE_SUFFIXES, *TENSOR_SUFFIXES, ".mp4", ".webm", ".csv", ".json", ".md", ".pdf", ".svg")
 """Suffixes that nobody gives a folder. An output that ends in one is meant to be a file."""
 
 
@@ -182,16 +167,13 @@ def find_images(session: Session, paths: Sequence[Path]) -> list[InputFile]:
     """Return the image files that arguments name, with those in folders; notes say what in folders is passed over."""
     from ddim_edit.images import find
 
-    def note_skipped(folder: Path, what: str) -> None:
-        session.note(f"{folder}: passed over {what}")
-
     files: list[InputFile] = []
     for path in paths:
         with session.continue_on_error(path):
             if path == STANDARD:
                 files.append(InputFile(session.streams.read(), "stdin"))
             else:
-                found = find([path], session.recursive, note_skipped)
+                found = find([path], session.recursive, session.note_skipped)
                 files += [InputFile(file, _name_below(file, path)) for file in found]
     return files
 
@@ -216,7 +198,7 @@ def find_latents(session: Session, paths: Sequence[Path]) -> list[InputFile]:
                     f"{path}: there are no *{LATENT} files here{instead}. Write some with `ddim-edit invert`."
                 )
             if listing.skipped:
-                session.note(f"{path}: passed over {listing.skipped}")
+                session.note_skipped(path, listing.skipped)
             files += [InputFile(file, _name_below(file, path)) for file in listing.files]
     return files
 

@@ -322,6 +322,17 @@ def level_option(help_text: str, default: str | None = None) -> Option:
     return Option("--level", type=Text(parse_level), default=default, metavar="T|xT|h", help=help_text)
 
 
+def fps_option(help_text: str) -> Option:
+    """Return --fps."""
+    return Option("--fps", type=click.FloatRange(1, 50), default=12, metavar="F", help=help_text)
+
+
+def scale_option(default: int | None, explanation: str = "") -> Option:
+    """Return --scale; the explanation follows its help."""
+    help_text = f"Upscaling factor (nearest neighbour).{explanation}"
+    return Option("--scale", type=click.IntRange(1, 16), default=default, metavar="N", help=help_text)
+
+
 def crop_group() -> OptionGroup:
     """Return the options of what is kept of an image of another shape, which become the command's `crop`."""
     options = [

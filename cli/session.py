@@ -177,6 +177,10 @@ class Session:
         if not self.quiet:
             self._print(text)
 
+    def note_skipped(self, folder: Path, what: str) -> None:
+        """Note what of a folder is passed over."""
+        self.note(f"{folder}: passed over {what}")
+
     def warn(self, text: str) -> None:
         """Print on standard error what the user should act on."""
         self._print(f"warning: {text}")
@@ -235,7 +239,7 @@ class Session:
             return
         remaining = iter(items)
         _ = self.editor  # which notes what runs where, before there is a bar
-        with self._showing_progress(count):
+        with self.counting_evaluations(count):
             while batch := list(islice(remaining, self.editor.batch_size)):
                 yield batch
                 if self._progress is not None:
@@ -248,11 +252,6 @@ class Session:
         Args:
             images: that the call is for.
         """
-        with self._showing_progress(images):
-            yield
-
-    @contextmanager
-    def _showing_progress(self, images: int) -> Iterator[None]:
         # What is typed tells how many evaluations an image takes: one a step, and as many for the way back.
         context = click.get_current_context()
         steps = context.params.get("steps")

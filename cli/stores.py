@@ -97,10 +97,6 @@ def store_group() -> OptionGroup:
     return OptionGroup("Store", options, "store", StoreOptions)
 
 
-def _note_skipped(session: Session) -> Callable[[Path, str], object]:
-    return lambda folder, what: session.note(f"{folder}: passed over {what}")
-
-
 def is_store(path: Path) -> bool:
     """Return whether a path is a store of latents."""
     from ddim_edit.latents.store.files import is_store as has_settings
@@ -134,7 +130,7 @@ def fill_store(
 
     # Ray places its own processes; the variables of a launcher are not meant for it.
     rank = find_rank({} if options.engine == "ray" else os.environ, options.shard)
-    found = list_images(images, session.continue_on_error, session.recursive, _note_skipped(session))
+    found = list_images(images, session.continue_on_error, session.recursive, session.note_skipped)
     if overwrite:
         if rank.count > 1:
             raise ArgumentError(

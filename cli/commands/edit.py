@@ -11,12 +11,14 @@ from ..files import Job, find_images, open_destination, plan_jobs, read_jobs
 from ..options import (
     CropChoice,
     crop_group,
+    fps_option,
     image_options,
     images_argument,
     level_option,
     output_option,
     overwrite_option,
     recursive_group,
+    scale_option,
     session_options,
 )
 from ..session import Session
@@ -97,19 +99,8 @@ def option_groups() -> list[OptionGroup]:
                     type=click.Choice(animations),
                     help="Write the --strip as an animation, there and back.",
                 ),
-                Option(
-                    "--fps",
-                    type=click.FloatRange(1, 50),
-                    default=12,
-                    metavar="F",
-                    help="Frames per second of --animate.",
-                ),
-                Option(
-                    "--scale",
-                    type=click.IntRange(1, 16),
-                    metavar="N",
-                    help="Upscaling factor (nearest neighbour). [default: 1, in a strip 2]",
-                ),
+                fps_option("Frames per second of --animate."),
+                scale_option(None, " [default: 1, in a strip 2]"),
             ],
         ),
         recursive_group(),

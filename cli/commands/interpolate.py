@@ -12,11 +12,13 @@ from ..options import (
     FILE_OR_FOLDER,
     CropChoice,
     crop_group,
+    fps_option,
     image_options,
     inputs_argument,
     inversion_groups,
     make_config,
     overwrite_option,
+    scale_option,
     session_options,
 )
 from ..session import Session
@@ -52,20 +54,8 @@ def option_groups() -> list[OptionGroup]:
                 ),
                 *image_options(),
                 overwrite_option(),
-                Option(
-                    "--fps",
-                    type=click.FloatRange(1, 50),
-                    default=12,
-                    metavar="F",
-                    help="Frames per second of an animation.",
-                ),
-                Option(
-                    "--scale",
-                    type=click.IntRange(1, 16),
-                    default=2,
-                    metavar="N",
-                    help="Upscaling factor (nearest neighbour).",
-                ),
+                fps_option("Frames per second of an animation."),
+                scale_option(2),
             ],
         ),
         OptionGroup(
@@ -197,9 +187,9 @@ def _load_or_invert(
 
 def _is_latent(session: Session, path: Path) -> bool:
     """Return whether standard input, which has no name, holds a latent."""
-    from ddim_edit.io.content import describe_file
+    from ddim_edit.io.content import SAFETENSORS, describe_file
 
-    return path == session.streams.input and describe_file(path) == "a safetensors file"
+    return path == session.streams.input and describe_file(path) == SAFETENSORS
 
 
 def _decode(session: Session, latents: "Latents", scale: int) -> "Tensor":

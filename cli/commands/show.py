@@ -60,9 +60,9 @@ def show(file: Path) -> None:
 
 
 def _is_safetensors(file: Path) -> bool:
-    from ddim_edit.io.content import describe_file
+    from ddim_edit.io.content import SAFETENSORS, describe_file
 
-    return describe_file(file) == "a safetensors file"
+    return describe_file(file) == SAFETENSORS
 
 
 def _describe_latent(file: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images.finding import READABLE_SUFFIXES
+from ddim_edit.io import schema
 
 LARGEST = 1 << 28
 """Bytes of the largest table that is read; it takes several times as much memory."""
@@ -147,7 +148,7 @@ def normalize(text: str) -> str:
 
 def quote(text: str) -> str:
     """Return a text in quotes, cut short."""
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    return repr(schema.shorten(text, 80))
 
 
 def _split_line(text: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from ddim_edit.images.plugins import HEIC, JXL, Plugin, register_plugins
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
 from ddim_edit.images.safeguards import MemoryBudget, require_small_jxl, return_freed_memory, silence_libtiff
 from ddim_edit.images.video import find_container, read_comment
+from ddim_edit.io import content
 from ddim_edit.io.content import HEAD, describe_content
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.io.regular import require_regular
@@ -55,7 +56,7 @@ _TURNS = {
 }
 """What makes an image upright, by its EXIF orientation."""
 _SIDEWAYS = (5, 6, 7, 8)
-_PLUGIN_OF: dict[str, Plugin] = {"a HEIC image": HEIC, "a JPEG XL image": JXL}
+_PLUGIN_OF: dict[str, Plugin] = {content.HEIC: HEIC, content.JPEG_XL: JXL}
 
 
 @dataclass(frozen=True, eq=False)

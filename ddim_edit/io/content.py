@@ -5,9 +5,20 @@ from pathlib import Path
 HEAD = 512
 """Bytes that are looked at."""
 
+# Kinds of files that callers treat in their own way.
+EMPTY = "an empty file"
+GGUF = "a GGUF file, weights for llama.cpp or stable-diffusion.cpp"
+GIT_LFS = "a pointer of git-lfs, not the file that it stands for; run: git lfs pull"
+HEIC = "a HEIC image"
+JPEG_XL = "a JPEG XL image"
+PICKLE = "a Python pickle"
+SAFETENSORS = "a safetensors file"
+TEXT = "a text"
+ZIP = "a zip archive or a checkpoint of torch"
+
 _MAGIC = (
-    (b"GGUF", "a GGUF file, weights for llama.cpp or stable-diffusion.cpp"),
-    (b"version https://git-lfs", "a pointer of git-lfs, not the file that it stands for; run: git lfs pull"),
+    (b"GGUF", GGUF),
+    (b"version https://git-lfs", GIT_LFS),
     (b"\x93NUMPY", "an array of numpy"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x89PNG", "a PNG image"),
@@ -16,8 +27,8 @@ _MAGIC = (
     (b"BM", "a BMP image"),
     (b"II*\0", "a TIFF image or a raw photograph"),
     (b"MM\0*", "a TIFF image or a raw photograph"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\xff\x0a", JPEG_XL),
+    (b"\0\0\0\x0cJXL ", JPEG_XL),
     (b"8BPS", "a Photoshop file"),
     (b"v/1\x01", "an OpenEXR image"),
     (b"FUJIFILM", "a raw photograph"),
@@ -32,19 +43,19 @@ _MAGIC = (
     (b"(\xb5/\xfd", "a zstd archive"),
     (b"\x7fELF", "a program"),
     (b"MZ", "a program for Windows"),
-    (b"PK\x03\x04", "a zip archive or a checkpoint of torch"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x80\x03", "a Python pickle"),
-    (b"\x80\x04", "a Python pickle"),
-    (b"\x80\x05", "a Python pickle"),
+    (b"PK\x03\x04", ZIP),
+    (b"\x80\x02", PICKLE),
+    (b"\x80\x03", PICKLE),
+    (b"\x80\x04", PICKLE),
+    (b"\x80\x05", PICKLE),
     (b"\x0a\x05", "perhaps an ONNX model"),
     (b"\x08", "perhaps an ONNX model"),
 )
 _FTYP = {
-    b"hei": "a HEIC image",
-    b"hev": "a HEIC image",
-    b"mif": "a HEIC image",
-    b"msf": "a HEIC image",
+    b"hei": HEIC,
+    b"hev": HEIC,
+    b"mif": HEIC,
+    b"msf": HEIC,
     b"avi": "an AVIF image",
     b"crx": "a raw photograph",
 }
@@ -60,14 +71,14 @@ def describe_content(head: bytes) -> str | None:
         'a GGUF file, weights for llama.cpp or stable-diffusion.cpp'
     """
     if not head:
-        return "an empty file"
+        return EMPTY
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP image"
     if head[4:8] == b"ftyp":
         return _FTYP.get(head[8:11], "a video")
     # A safetensors file begins with the length of its header, a JSON object.
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 1 << 40:
-        return "a safetensors file"
+        return SAFETENSORS
     for magic, name in _MAGIC:
         if head.startswith(magic) and (magic != b"\x08" or b"pytorch" in head[:40] or b"onnx" in head[:80]):
             return name
@@ -84,7 +95,7 @@ def describe_content(head: bytes) -> str | None:
         head[:-3].decode()  # without the last bytes, between which a letter may be cut
     except UnicodeDecodeError:
         return None
-    return None if b"\0" in head else "a text"
+    return None if b"\0" in head else TEXT
 
 
 def describe_file(path: Path) -> str | None:

@@ -39,6 +39,11 @@ class FolderLock:
         self._descriptor = descriptor
         return True
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this lock is really held, and not only taken to be free."""
+        return self._descriptor is not None
+
     def release(self) -> None:
         """Give the lock back; it may be given back already."""
         if self._descriptor is not None:

@@ -284,4 +284,9 @@ def describe(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a number of more than 64 bits"
     shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return shorten(shown)
+
+
+def shorten(text: str, length: int = 60) -> str:
+    """Return a text of at most `length` characters, for messages: what is longer is cut and ends in dots."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -269,12 +269,7 @@ def require_compatible(latents: Sequence[Latent]) -> None:
                         "Invert the images with one model."
                     )
             elif mine != theirs:
+                here, there = schema.shorten(str(mine), 40), schema.shorten(str(theirs), 40)
                 raise LatentMismatchError(
-                    f"These latents differ in {name}: {_shorten(mine)} and {_shorten(theirs)}."
-                    " Invert the images with the same settings."
+                    f"These latents differ in {name}: {here} and {there}. Invert the images with the same settings."
                 )
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -10,10 +10,15 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddim_edit.io import content
 from ddim_edit.io.content import describe_file
 
 _GGUF = "whose quantised weights cannot be run here. Use the checkpoint in safetensors."
 _FP8 = ("F8_", "float8")
+_STEERS = (
+    "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is for."
+)
+_VIDEO = "it is a video model, and only models of still images are supported."
 # By the names of their tensors; the first that fits counts. A LoRA of a text encoder has its names too, for example.
 _TENSORS: tuple[tuple[str, str], ...] = (
     (
@@ -23,12 +28,11 @@ _TENSORS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.",
-        "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is"
-        " for.",
+        _STEERS,
     ),
     (
         r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions",
-        "it is a video model, and only models of still images are supported.",
+        _VIDEO,
     ),
     (
         r"^model\.diffusion_model\.|^double_blocks\.|^joint_blocks\.|^model\.joint_blocks\.",
@@ -55,12 +59,11 @@ _TENSORS: tuple[tuple[str, str], ...] = (
 _CLASSES: tuple[tuple[str, str], ...] = (
     (
         r"ControlNet|Adapter",
-        "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is"
-        " for.",
+        _STEERS,
     ),
     (
         r"3D|Temporal|Motion|Video|^LTX|^Mochi|^Wan",
-        "it is a video model, and only models of still images are supported.",
+        _VIDEO,
     ),
     (r"^Autoencoder|^VQModel", "it is an autoencoder (VAE) alone. Use the model that it belongs to."),
     (r"^CLIP|^T5|^Llama|^Qwen", "it is a text encoder alone. Use the model that it belongs to."),
@@ -70,17 +73,17 @@ _CLASSES: tuple[tuple[str, str], ...] = (
 def explain_file(path: Path) -> str | None:
     """Return what a file is that cannot be read as weights, and what to do, as "it is ..."; None if that is unknown."""
     kind = describe_file(path)
-    if kind is None or kind == "a text":
+    if kind is None or kind == content.TEXT:
         return None
-    if kind == "an empty file":
+    if kind == content.EMPTY:
         return "the file is empty. Download it again."
-    if kind == "a safetensors file":
+    if kind == content.SAFETENSORS:
         return _find_cut(path)
-    if "git-lfs" in kind:
+    if kind == content.GIT_LFS:
         return f"it is {kind}."
-    if "GGUF" in kind:
+    if kind == content.GGUF:
         return f"it is {kind}, {_GGUF}"
-    if "torch" in kind or "pickle" in kind:
+    if kind in (content.ZIP, content.PICKLE):
         return f"it is {kind}. If it is a checkpoint of PyTorch, name it .pt."
     return f"it is {kind}, not weights. Download the weights themselves."
 

@@ -10,12 +10,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.ui.guard import PageGuard
+from ddim_edit.ui.guard import LARGEST_UPLOAD, PageGuard
 from ddim_edit.ui.page import CSS, HEAD, theme
 
 HOST = "127.0.0.1"
-LARGEST = "100mb"
-"""Size of an upload."""
 
 
 def serve_page(page: gr.Blocks, port: int, folder: Path, on_ready: Callable[[str], object]) -> None:
@@ -73,7 +71,7 @@ def _make_app(page: gr.Blocks) -> FastAPI:
         footer_links=[],
         run_history=False,
         show_error=True,
-        max_file_size=LARGEST,
+        max_file_size=LARGEST_UPLOAD,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

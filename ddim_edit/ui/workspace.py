@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows, which forbids removing the open files of a living page anyway
-    fcntl = None  # type: ignore[assignment]
+from ddim_edit.io.locks import FolderLock
 
 PREFIX = "ddim-edit-ui-"
 LOCK = "lock"
@@ -29,9 +26,7 @@ def private_folder() -> Iterator[Path]:
     remove_abandoned_folders(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
-        with (folder / LOCK).open("w") as lock:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with FolderLock(folder / LOCK):
             yield folder
 
 
@@ -50,13 +45,12 @@ def _is_mine(folder: Path) -> bool:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    lock = folder / LOCK
-    if not lock.exists():
+    if not (folder / LOCK).exists():
         return time.time() - folder.stat().st_mtime > STARTING
-    with lock.open("r+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-    return True
+    lock = FolderLock(folder / LOCK)
+    lock.acquire()
+    try:
+        # Where nothing can be locked, nothing is known of the other page, and its folder stays.
+        return lock.is_held
+    finally:
+        lock.release()

@@ -201,8 +201,9 @@ def require_settings(file: Path, kept: Mapping[str, Any], wanted: Mapping[str, A
     present = dict(_flatten(kept))
     for name, value in _flatten(wanted):
         if present.get(name) != value:
+            kept_text, wanted_text = (schema.shorten(json.dumps(each)) for each in (present.get(name), value))
             raise LatentMismatchError(
-                f"{file.parent.name} was begun with {name} {_shorten(present.get(name))}, not {_shorten(value)}."
+                f"{file.parent.name} was begun with {name} {kept_text}, not {wanted_text}."
                 " Keep that setting, write to another name, or use --overwrite."
             )
 
@@ -213,11 +214,6 @@ def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _shorten(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class ShardPlan(Sequence[list[str]]):
