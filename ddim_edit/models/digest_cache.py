@@ -1,7 +1,8 @@
 """Digests of tensors, kept on disk by the path, size and time of the files that the tensors were read from.
 
-Hashing the network of Stable Diffusion takes seconds, and its files hardly ever change. Nothing here is ever fatal:
-what cannot be read or written is computed anew.
+Hashing the network of Stable Diffusion takes seconds, and its files hardly ever change. Small networks, the packaged one
+among them, are hashed each time, so that they leave no file behind. Nothing here is ever fatal: what cannot be read or
+written is computed anew.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ from typing import Any
 from ddim_edit.io.atomic import atomic
 
 _VERSION = 1
+_SMALLEST = 256 << 20
+"""Bytes of files from which on their digest is kept; less takes well under a second."""
 _SETTLED = 100_000_000
 """Nanoseconds after which a file has settled: one that changes again within a tick of its clock looks the same."""
 
@@ -36,12 +39,12 @@ def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
     """Return the digest of what some files hold, from the cache if none of them has changed since.
 
     Args:
-        files: all files that it depends on; with none of them nothing is cached.
+        files: all files that it depends on; with none of them, or small ones, nothing is cached.
         compute: returns the digest.
     """
     before = _describe(files)
     folder = cache_folder()
-    if not before or folder is None:
+    if not before or folder is None or sum(record[1] for record in before) < _SMALLEST:
         return compute()
     paths = json.dumps([_VERSION, *(record[0] for record in before)])
     file = folder / f"{hashlib.sha256(paths.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddim_edit import Direction, DirectionError, Grid, InversionConfig, Latent
-from ddim_edit.directions import SUFFIX, directions_in, find_direction, library, packaged_directions
+from ddim_edit.directions import SUFFIX, directions_in, find_direction, finding, packaged_directions
 
 from .homes import H_HOME, H_TIMES, X_HOME, of_h, of_x, randn
 
@@ -171,7 +171,7 @@ def test_directions_are_found_by_name_file_and_folder(tmp_path: Path, monkeypatc
     for name in ("old", "baby"):
         of_x(name).save(tmp_path / "directions" / "toy" / f"{name}{SUFFIX}")
     (tmp_path / "directions" / "toy" / "README.md").write_text("a card")
-    monkeypatch.setattr(library.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(finding.resources, "files", lambda _: tmp_path)
     assert list(packaged_directions("toy")) == ["baby", "old"] == list(directions_in(tmp_path / "directions" / "toy"))
     assert packaged_directions("nosuch") == {}
     assert find_direction("baby", "toy").name == "baby"

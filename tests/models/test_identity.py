@@ -291,7 +291,13 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("ddim_edit.models.folder.digest_tensors", spy)
     monkeypatch.setattr(loading, "digest_tensors", spy)
     monkeypatch.setattr(digest_cache, "_SETTLED", 0)
+    monkeypatch.setattr(digest_cache, "_SMALLEST", 1)
     return sources
+
+
+def test_digests_of_small_files_are_not_cached(own_cache: Path) -> None:
+    load_model()
+    assert not own_cache.exists()
 
 
 def test_digests_are_cached_until_a_file_changes(tmp_path: Path, hashed: list[str], own_cache: Path) -> None:
