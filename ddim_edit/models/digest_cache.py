@@ -1,8 +1,8 @@
 """Digests of tensors, kept on disk by the path, size and time of the files that the tensors were read from.
 
-Hashing the network of Stable Diffusion takes seconds, and its files hardly ever change. Small networks, the packaged one
-among them, are hashed each time, so that they leave no file behind. Nothing here is ever fatal: what cannot be read or
-written is computed anew.
+Hashing the network of Stable Diffusion takes seconds, and its files hardly ever change. Small networks, such as the
+packaged one, are hashed each time and leave no file behind. Nothing here is ever fatal: what cannot be read or written
+is computed anew.
 """
 
 import hashlib

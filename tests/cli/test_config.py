@@ -49,7 +49,7 @@ def config(tmp_path: Path) -> Config:
     return write
 
 
-def test_a_file_sets_what_is_not_typed(parse: Parse, config: Config) -> None:
+def test_file_sets_options_that_were_not_typed(parse: Parse, config: Config) -> None:
     text = """
         device = "cpu"
         [default]
@@ -77,7 +77,7 @@ def test_a_file_sets_what_is_not_typed(parse: Parse, config: Config) -> None:
     assert (options["device"], options["output"]) == ("cpu", Path("out"))
 
 
-def test_what_all_commands_share_yields_to_the_table_of_one(parse: Parse, config: Config) -> None:
+def test_table_of_a_command_overrides_shared_options(parse: Parse, config: Config) -> None:
     lines = config('steps = 7\nmodel = "a"\n[invert]\nsteps = 9')
     assert parse(*lines, *INVERT)["steps"] == 9
     assert parse(*lines, "sample", "-o", "out")["steps"] == 7
@@ -85,7 +85,7 @@ def test_what_all_commands_share_yields_to_the_table_of_one(parse: Parse, config
     assert parse(*lines, "train", "faces", "-o", "out")["steps"] == 10_000  # whose steps are other ones
 
 
-def test_typed_beats_environment_beats_file_beats_default(
+def test_precedence_is_typed_environment_file_default(
     parse: Parse, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert parse(*INVERT)["steps"] == 20
@@ -120,7 +120,7 @@ def test_variables_set_flags_lists_and_shared_options(
     assert parse("edit", "a.png", "-o", "out")["scale"] == 5
 
 
-def test_a_dtype_of_the_file_is_as_one_that_is_typed(config: Config, run: Run, tmp_path: Path, model: Path) -> None:
+def test_dtype_in_file_equals_typed_dtype(config: Config, run: Run, tmp_path: Path, model: Path) -> None:
     text = f'model = "{model}"\n[sample]\noutput = "{tmp_path / "out"}"\nsteps = 2\njson = true\ndtype = "fp32"'
     outcome = run(*config(text), "sample")
     assert outcome.status == 0, outcome.err
@@ -159,7 +159,7 @@ def test_wrong_names_in_a_file_are_reported_in_one_sentence(
 @pytest.mark.parametrize(
     "text", ["steps = 2.5", "steps = true", "steps = 0", "tol = 0", "exact = 3", 'dtype = "int8"', 'crop = "1,2"']
 )
-def test_a_wrong_value_names_the_file(run: Run, config: Config, text: str) -> None:
+def test_wrong_value_in_file_names_the_file(run: Run, config: Config, text: str) -> None:
     file = config(f"[invert]\n{text}")
     outcome = run(*file, *INVERT)
     assert outcome.status == 2
@@ -167,14 +167,16 @@ def test_a_wrong_value_names_the_file(run: Run, config: Config, text: str) -> No
 
 
 @pytest.mark.parametrize("name", ["absent.toml", "."])
-def test_a_config_file_must_be_there(run: Run, tmp_path: Path, name: str) -> None:
+def test_missing_config_file_is_refused(run: Run, tmp_path: Path, name: str) -> None:
     outcome = run("--config", tmp_path / name, "models")
     assert outcome.status == 2
     assert "Invalid value for '--config'" in outcome.err
 
 
 @pytest.mark.parametrize(("name", "value"), [("DDIM_EDIT_INVERT_STEPS", "many"), ("DDIM_EDIT_EXACT", "perhaps")])
-def test_a_wrong_value_names_its_variable(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_wrong_value_in_environment_names_the_variable(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
     outcome = run(*INVERT)
     assert outcome.status == 2
@@ -197,13 +199,13 @@ def complete(shell: str, task: str, *words: str, tab: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(("shell", "word"), [("bash", "complete -o"), ("zsh", "#compdef"), ("fish", "complete --")])
-def test_every_shell_gets_its_script(shell: str, word: str) -> None:
+def test_completion_script_for_every_shell(shell: str, word: str) -> None:
     script = "\n".join(complete(shell, "source"))
     assert word in script
     assert f"_DDIM_EDIT_COMPLETE={shell}_complete" in script
 
 
-def test_commands_options_choices_and_packaged_names_are_completed() -> None:
+def test_completes_commands_options_choices_and_packaged_names() -> None:
     assert complete("bash", "complete", tab="in") == ["plain,invert", "plain,interpolate"]
     assert "plain,--steps" in complete("bash", "complete", "invert", tab="--st")
     assert complete("bash", "complete", "invert", "--solver", tab="bd") == ["plain,bdia"]

@@ -33,7 +33,7 @@ def convert(run: Run, model: Path) -> Callable[..., Outcome]:
     return run_it
 
 
-def test_exported_files_hold_the_x_of_the_latents(convert: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_exported_files_contain_x_of_latents(convert: Run, latents: list[Path], tmp_path: Path) -> None:
     own = {path: Latent.load(path).x for path in latents}
     outcome = convert("export", *latents, "--to", "npy", "-o", tmp_path / "out")
     written = [tmp_path / "out" / f"{name}.npy" for name in "abcd"]
@@ -47,7 +47,7 @@ def test_exported_files_hold_the_x_of_the_latents(convert: Run, latents: list[Pa
 
 
 @pytest.mark.parametrize("form", ["npy", "safetensors"])
-def test_there_and_back_decodes_to_the_very_picture(
+def test_export_then_import_decodes_to_identical_image(
     convert: Run, latents: list[Path], tmp_path: Path, form: str
 ) -> None:
     convert("export", *latents[:2], "--to", form, "-o", tmp_path / "out")
@@ -62,7 +62,7 @@ def test_there_and_back_decodes_to_the_very_picture(
         assert_shown_alike(pixels_of(tmp_path / "after" / name), pixels_of(tmp_path / "before" / name))
 
 
-def test_a_foreign_tensor_gets_the_recipe_of_the_walk(done: Run, convert: Run, model: Path, tmp_path: Path) -> None:
+def test_imported_tensor_gets_requested_recipe(done: Run, convert: Run, model: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, tiny.SIZE, tiny.SIZE))
     np.save(tmp_path / "noise.npy", x)
     walk = ["--solver", "ddim", "--grid", "trailing", "--steps", "4"]
@@ -84,7 +84,7 @@ def test_a_foreign_tensor_gets_the_recipe_of_the_walk(done: Run, convert: Run, m
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(0.07, 0.0), (14.6, 0.0), (1.0, 0.5)])
-def test_what_is_hardly_noise_is_said(convert: Run, tmp_path: Path, scale: float, shift: float) -> None:
+def test_imported_tensor_unlike_noise_warns(convert: Run, tmp_path: Path, scale: float, shift: float) -> None:
     """As a clean latent, or one in ComfyUI's units, or a picture."""
     x = np.random.default_rng(0).normal(size=(3, tiny.SIZE, tiny.SIZE)) * scale + shift
     np.save(tmp_path / "a.npy", x)
@@ -93,7 +93,7 @@ def test_what_is_hardly_noise_is_said(convert: Run, tmp_path: Path, scale: float
     assert torch.equal(Latent.load(tmp_path / "out" / f"a{LATENT}").x, torch.from_numpy(x))
 
 
-def test_one_bad_file_does_not_end_a_batch(run: Run, model: Path, tmp_path: Path) -> None:
+def test_bad_file_does_not_end_batch(run: Run, model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", np.random.default_rng(0).normal(size=(3, tiny.SIZE, tiny.SIZE)))
     np.save(tmp_path / "small.npy", np.zeros((3, 4, 4)))
     (tmp_path / "text.npy").write_text("text")
@@ -107,7 +107,7 @@ def test_one_bad_file_does_not_end_a_batch(run: Run, model: Path, tmp_path: Path
     assert "has the shape [3, 4, 4], and the model takes [3, 16, 16] or [B, 3, 16, 16]" in outcome.errors[0]
 
 
-def test_a_latent_of_another_model_is_not_put_into_its_units(
+def test_latent_of_another_model_is_not_rescaled(
     run: Run, latents: list[Path], other_model: Path, tmp_path: Path
 ) -> None:
     line = ["--model", other_model, "-o", tmp_path / "out"]
@@ -119,7 +119,7 @@ def test_a_latent_of_another_model_is_not_put_into_its_units(
     assert outcome.status == 0
 
 
-def test_like_a_latent_of_another_model_is_refused(
+def test_reference_latent_of_another_model_is_refused(
     run: Run, latents: list[Path], other_model: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "a.npy", np.zeros((3, tiny.SIZE, tiny.SIZE)))
@@ -129,13 +129,15 @@ def test_like_a_latent_of_another_model_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_comfyui_is_told_to_want_an_autoencoder(run: Run, latents: list[Path], model: Path, tmp_path: Path) -> None:
+def test_comfyui_export_requires_autoencoder(run: Run, latents: list[Path], model: Path, tmp_path: Path) -> None:
     outcome = run("export", latents[0], "--to", "comfy", "--model", model, "-o", tmp_path / "out")
     assert outcome.status == 1
     assert "ComfyUI takes models with an autoencoder, and tiny has none" in outcome.errors[0]
 
 
-def test_nothing_is_replaced_unasked(run: Run, convert: Run, model: Path, latents: list[Path], tmp_path: Path) -> None:
+def test_files_are_not_replaced_without_overwrite(
+    run: Run, convert: Run, model: Path, latents: list[Path], tmp_path: Path
+) -> None:
     convert("export", latents[0], "--to", "npy", "-o", tmp_path / "out")
     before = (tmp_path / "out" / "a.npy").read_bytes()
     outcome = run("export", latents[0], "--to", "npy", "-o", tmp_path / "out", "--float32")
@@ -147,7 +149,7 @@ def test_nothing_is_replaced_unasked(run: Run, convert: Run, model: Path, latent
     assert "Use --overwrite" in outcome.errors[0]
 
 
-def test_two_files_of_one_name_both_arrive(convert: Run, tmp_path: Path) -> None:
+def test_two_inputs_of_equal_name_get_two_outputs(convert: Run, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "a.npy", np.random.default_rng(len(folder)).normal(size=(3, tiny.SIZE, tiny.SIZE)))

@@ -50,7 +50,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 @pytest.mark.parametrize(("damage", "good", "said"), DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("command", ["decode", "export"])
-def test_what_is_right_comes_out(
+def test_intact_rows_are_decoded(
     run: Run,
     done: Run,
     store: Path,
@@ -69,7 +69,7 @@ def test_what_is_right_comes_out(
     assert files_in(tmp_path / "out") == [f"{name}.{suffix}" for name in good]
 
 
-def test_a_shard_of_another_store_is_refused(run: Run, done: Run, store: Path, tmp_path: Path) -> None:
+def test_shard_of_another_store_is_refused(run: Run, done: Run, store: Path, tmp_path: Path) -> None:
     done("invert", tmp_path / "in", "-o", tmp_path / "t.latents", *LINE[2:], "--steps", "4")
     shutil.copy(tmp_path / "t.latents" / "shard-00001.safetensors", store)
     outcome = run("decode", store, "-o", tmp_path / "out")
@@ -80,14 +80,14 @@ def test_a_shard_of_another_store_is_refused(run: Run, done: Run, store: Path, t
         LatentStore(store)
 
 
-def test_rows_of_swapped_shards_are_not_read_as_a_matrix_either(store: Path) -> None:
+def test_swapped_shards_are_refused_as_matrix(store: Path) -> None:
     swap(store)
     opened = LatentStore(store)
     with pytest.raises(LatentError, match="where the list of images has"):
         opened.x_rows[0:4]
 
 
-def test_exported_stores_hold_what_files_do(done: Run, store: Path, tmp_path: Path) -> None:
+def test_exported_store_equals_exported_files(done: Run, store: Path, tmp_path: Path) -> None:
     import numpy as np
 
     done("export", store, "--to", "npy", "-o", tmp_path / "out")

@@ -34,9 +34,7 @@ def piped(run: Run, monkeypatch: pytest.MonkeyPatch) -> Piped:
     return run_it
 
 
-def test_commands_give_their_results_names_of_their_own(
-    done: Run, pictures: list[Path], fitted: Path, tmp_path: Path
-) -> None:
+def test_commands_write_distinct_output_names(done: Run, pictures: list[Path], fitted: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     edit = ["edit", pictures[0], "--set", fitted / "old.direction.safetensors", "-o", out]
     done("reconstruct", pictures[0], "-o", out, *FEW)
@@ -53,7 +51,7 @@ def test_commands_give_their_results_names_of_their_own(
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "decode", "edit", "sample", "invert"])
-def test_one_input_and_the_name_of_a_file_give_that_file(
+def test_single_input_is_written_to_named_file(
     done: Run, pictures: list[Path], latents: list[Path], fitted: Path, tmp_path: Path, command: str
 ) -> None:
     direction = fitted / "old.direction.safetensors"
@@ -80,7 +78,7 @@ def test_one_input_and_the_name_of_a_file_give_that_file(
         ("train", "-", "- is not a folder"),
     ],
 )
-def test_an_output_that_cannot_be_is_refused_before_anything_is_loaded(
+def test_impossible_output_is_refused_before_loading(
     run: Run,
     pictures: list[Path],
     tmp_path: Path,
@@ -98,7 +96,7 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_loaded(
     assert files_in(tmp_path) == [f"in/{name}.png" for name in "abcd"]
 
 
-def test_several_samples_and_one_file_are_wrong_use(run: Run, tmp_path: Path) -> None:
+def test_several_samples_into_one_file_are_refused(run: Run, tmp_path: Path) -> None:
     assert run("sample", "-n", "2", "-o", tmp_path / "x.png").status == 2
     assert run("sample", "--sheet", "-o", tmp_path / "x.png").status == 2
     assert run("sample", "-o", tmp_path / "x.png", "--format", "webp").status == 2
@@ -106,7 +104,7 @@ def test_several_samples_and_one_file_are_wrong_use(run: Run, tmp_path: Path) ->
     assert not files_in(tmp_path)
 
 
-def test_standard_input_and_output_are_images_and_latents(
+def test_images_and_latents_through_standard_streams(
     piped: Piped, done: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
     content = pictures[0].read_bytes()
@@ -148,14 +146,14 @@ def test_bad_standard_input_is_named(
     assert "stdin" not in err
 
 
-def test_endless_standard_input_ends(piped: Piped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_standard_input_is_refused(piped: Piped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddim_edit.cli.streams.LARGEST_INPUT", 1000)
     status, _, err = piped(bytes(5000), "invert", "-", "-o", tmp_path / "out")
     assert status == 1
     assert "Standard input has more than 1,000 bytes" in err
 
 
-def test_subfolders_are_read_if_asked_and_told_of_if_not(done: Run, tmp_path: Path) -> None:
+def test_subfolders_are_read_only_with_recursive(done: Run, tmp_path: Path) -> None:
     for seed, name in enumerate(["a.png", "below/a.png", "below/b.png"]):
         tiny.save_picture(tmp_path / "in" / name, seed)
     (tmp_path / "in" / "notes.txt").write_text("x")
@@ -168,7 +166,7 @@ def test_subfolders_are_read_if_asked_and_told_of_if_not(done: Run, tmp_path: Pa
     assert "1 subfolder" in done("decode", tmp_path / "deep", "-o", tmp_path / "shallow").err
 
 
-def test_one_bad_latent_fails_alone_and_by_name(run: Run, latents: list[Path], tmp_path: Path, monkeypatch) -> None:
+def test_bad_latent_fails_alone_and_is_named(run: Run, latents: list[Path], tmp_path: Path, monkeypatch) -> None:
     from ddim_edit import Editor, LatentError
 
     decode = Editor.decode

@@ -33,7 +33,7 @@ def columns(sheet: Tensor, count: int, size: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", ["old", "high", "deep"])
-def test_strength_0_writes_the_very_picture(
+def test_strength_0_writes_identical_image(
     done: Run, fitted: Path, pictures: list[Path], tmp_path: Path, name: str
 ) -> None:
     outcome = done("edit", *pictures, "--set", f"{fitted / name}{SUFFIX}=0", "-o", tmp_path / "out")
@@ -44,7 +44,7 @@ def test_strength_0_writes_the_very_picture(
 
 @pytest.mark.parametrize("name", ["old", "deep"])
 @pytest.mark.parametrize("scale", [None, 1, 3])
-def test_a_strip_has_the_very_picture_in_its_middle(
+def test_middle_of_strip_is_identical_image(
     done: Run, fitted: Path, model: Path, pictures: list[Path], tmp_path: Path, name: str, scale: int | None
 ) -> None:
     """And in its other columns what the library makes."""
@@ -60,7 +60,7 @@ def test_a_strip_has_the_very_picture_in_its_middle(
         assert not torch.equal(shown[0], shown[2])
 
 
-def test_a_strip_meets_0_where_it_should(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_strip_contains_strength_0(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     """-0.1 + (0.2 + 0.1) / 3 is 1.4e-17 in floats."""
     line = ["--set", f"{fitted / 'old'}{SUFFIX}", "--strip", "-0.1:0.2:4", "-o", tmp_path / "out", "--json"]
     (row,) = done("edit", pictures[0], *line).rows
@@ -68,9 +68,7 @@ def test_a_strip_meets_0_where_it_should(done: Run, fitted: Path, pictures: list
     assert torch.equal(columns(own(tmp_path / "out" / "a-strip.png"), 4, 32)[1], enlarge(own(pictures[0]), 2))
 
 
-def test_an_edit_is_that_of_the_library(
-    done: Run, fitted: Path, model: Path, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_edit_equals_editor_edit(done: Run, fitted: Path, model: Path, pictures: list[Path], tmp_path: Path) -> None:
     old, wide = (f"{fitted / name}{SUFFIX}" for name in ("old", "wide"))
     editor = Editor(load_model(model))
     lines = {
@@ -94,7 +92,7 @@ def test_an_edit_is_that_of_the_library(
     assert_shown_alike(seen[0], seen[-1])
 
 
-def test_pictures_are_scaled_without_smoothing(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_images_are_scaled_without_smoothing(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=2"]
     done(*line, "-o", tmp_path / "small")
     done(*line, "-o", tmp_path / "large", "--scale", 4)
@@ -102,7 +100,7 @@ def test_pictures_are_scaled_without_smoothing(done: Run, fitted: Path, pictures
 
 
 @pytest.mark.parametrize("form", ["webp", "gif", "mp4", "webm"])
-def test_an_animation_sweeps_through_the_strip_and_back(
+def test_animation_runs_through_strip_and_back(
     done: Run, fitted: Path, pictures: list[Path], tmp_path: Path, form: str
 ) -> None:
     line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=3", "--strip", "-2:2:4", "--scale", 4]
@@ -118,13 +116,13 @@ def test_an_animation_sweeps_through_the_strip_and_back(
     assert (shown["kind"], shown["factors"]) == ("edit", outcome.rows[0]["factors"])
 
 
-def test_crops_are_of_the_file(done: Run, fitted: Path, tmp_path: Path) -> None:
+def test_crop_refers_to_pixels_of_file(done: Run, fitted: Path, tmp_path: Path) -> None:
     wide = tiny.save_picture(tmp_path / "wide.png", 3, 20, 30)
     done("edit", wide, "--set", f"{fitted / 'old'}{SUFFIX}=0", "--crop", "7,2,16", "-o", tmp_path / "out")
     assert torch.equal(own(tmp_path / "out" / "wide-edited.png"), own(wide)[:, 2:18, 7:23])
 
 
-def test_a_written_picture_carries_its_recipe(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_written_image_contains_recipe(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     old, wide = (f"{fitted / name}{SUFFIX}" for name in ("old", "wide"))
     line = ["--set", f"{old}=2", "--keep", wide, "--conditional", "--strip", "0:1:2", "-o", tmp_path / "out", "--json"]
     (row,) = done("edit", pictures[0], *line).rows
@@ -137,7 +135,7 @@ def test_a_written_picture_carries_its_recipe(done: Run, fitted: Path, pictures:
     assert row == {name: value for name, value in recipe.items() if name != "source"}
 
 
-def test_one_bad_picture_does_not_end_a_batch(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_bad_image_does_not_end_batch(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     pictures[1].write_text("no picture")
     missing = tmp_path / "in" / "missing.png"
     line = ["--set", f"{fitted / 'old'}{SUFFIX}=1", "-o", tmp_path / "out", "--batch-size", 2]
@@ -174,7 +172,7 @@ def refused(run: Run, tmp_path: Path, *line: object) -> str:
     return error
 
 
-def test_another_level_is_refused(
+def test_direction_of_another_level_is_refused(
     run: Run, fitted: Path, pictures: list[Path], tmp_path: Path, evaluations: list[int]
 ) -> None:
     for name, level in {"old": "xT", "high": "0.4T", "deep": "0.4T", "wide": "h"}.items():
@@ -196,9 +194,7 @@ def test_a_direction_of_another_model_is_refused_before_the_network_runs(
     assert not evaluations
 
 
-def test_directions_that_do_not_go_together_are_refused(
-    run: Run, fitted: Path, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_incompatible_directions_are_refused(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     old, high, deep = (f"{fitted / name}{SUFFIX}" for name in ("old", "high", "deep"))
     assert "Directions of x and of h cannot be combined" in refused(
         run, tmp_path, pictures[0], "--set", old, "--set", deep
@@ -210,9 +206,7 @@ def test_directions_that_do_not_go_together_are_refused(
     )
 
 
-def test_an_unknown_direction_is_refused_with_what_is_known(
-    run: Run, fitted: Path, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_unknown_direction_lists_known_ones(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     for flags in (["--set", "nosuch=+2"], ["--set", f"{fitted / 'old'}{SUFFIX}", "--keep", "nosuch"]):
         error = refused(run, tmp_path, pictures[0], *flags)
         assert "none are packaged for tiny" in error
@@ -223,7 +217,7 @@ def test_an_unknown_direction_is_refused_with_what_is_known(
     assert f"bad{SUFFIX}" in refused(run, tmp_path, pictures[0], "--set", f"{tmp_path / 'bad'}{SUFFIX}=1")
 
 
-def test_strengths_beyond_the_measured_and_tiny_images_are_warned_of_once(
+def test_unmeasured_strengths_and_tiny_images_warn_once(
     done: Run, fitted: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     direction = fitted / "old.direction.safetensors"

@@ -44,7 +44,7 @@ def test_four_files_are_written_and_the_tables_are_what_is_printed(
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found.to_json()
 
 
-def test_rows_are_told_as_found_and_are_the_editor_s_scores(
+def test_rows_are_printed_as_computed_and_equal_editor_scores(
     evaluated: Evaluate, pictures: list[Path], model: Path, tmp_path: Path
 ) -> None:
     outcome = evaluated(pictures[0].parent, "-o", tmp_path / "out", "--json", "--no-dequantise", "-q")
@@ -61,7 +61,7 @@ def test_rows_are_told_as_found_and_are_the_editor_s_scores(
     assert not outcome.err
 
 
-def test_one_bad_picture_is_named_and_ends_nothing(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+def test_bad_image_is_named_and_others_continue(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
     pictures[1].write_text("no picture")
     outcome = evaluated(*pictures, "-o", tmp_path / "out", "--json")
     assert outcome.status == 1
@@ -71,7 +71,7 @@ def test_one_bad_picture_is_named_and_ends_nothing(evaluated: Evaluate, pictures
     assert "Round trips of 3 images" in (tmp_path / "out" / "evaluation.md").read_text()
 
 
-def test_where_nothing_can_be_read_nothing_is_written(evaluated: Evaluate, tmp_path: Path) -> None:
+def test_no_readable_image_writes_nothing(evaluated: Evaluate, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_text("no picture")
     for images in (tmp_path / "in", tmp_path / "absent.png", tmp_path):
@@ -81,7 +81,7 @@ def test_where_nothing_can_be_read_nothing_is_written(evaluated: Evaluate, tmp_p
     assert files_in(tmp_path) == ["in/a.png"]
 
 
-def test_an_interrupted_run_leaves_no_file(
+def test_interrupted_run_leaves_no_file(
     evaluated: Evaluate, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconstruct, walks = Editor.reconstruct, iter(range(3))
@@ -96,7 +96,7 @@ def test_an_interrupted_run_leaves_no_file(
     assert files_in(tmp_path / "out") == []
 
 
-def test_a_walk_that_leads_nowhere_is_said_and_the_others_go_on(
+def test_non_finite_reconstruction_is_reported_and_others_continue(
     evaluated: Evaluate, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ddim_edit import ArgumentError
@@ -129,7 +129,7 @@ def test_files_that_exist_and_inputs_are_kept(evaluated: Evaluate, pictures: lis
     assert "is an input too" in outcome.errors[0]
 
 
-def test_without_matplotlib_all_else_is_written_and_a_note_says_so(
+def test_missing_matplotlib_skips_plots_with_note(
     evaluated: Evaluate, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -139,7 +139,7 @@ def test_without_matplotlib_all_else_is_written_and_a_note_says_so(
     assert "no evaluation.png without matplotlib: pip install 'ddim-edit[eval]'" in outcome.err
 
 
-def test_diffusers_stands_beside_it_where_asked(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+def test_diffusers_baseline_on_request(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
     outcome = evaluated(*pictures[:2], "-o", tmp_path / "out", "--json", "--against", "diffusers", "--grids", "uniform")
     assert outcome.status == 0, outcome.err
     ways = [(row["solver"], row["grid"], row["steps"]) for row in outcome.rows[::2]]
@@ -156,7 +156,7 @@ def test_exact_is_certified_in_float32(evaluated: Evaluate, pictures: list[Path]
     assert (told.recipe["dtype"], told.recipe["tol"]) == ("float32", InversionConfig().tol)
 
 
-def test_what_a_model_or_schedule_has_not_is_said_before_any_walk(
+def test_unsupported_settings_are_refused_before_inversion(
     run: Run, pictures: list[Path], model: Path, tmp_path: Path
 ) -> None:
     line = ["evaluate", pictures[0], "-o", tmp_path / "out", "--model", model]

@@ -18,7 +18,7 @@ PACKAGED = ["--model", "faces64"]
 pytestmark = pytest.mark.slow
 
 
-def test_a_photograph_goes_to_its_code_and_back(done: Run, tmp_path: Path) -> None:
+def test_photograph_round_trip(done: Run, tmp_path: Path) -> None:
     outcome = done("reconstruct", FACES[0], "-o", tmp_path, "--json", *PACKAGED)
     (row,) = outcome.rows
     assert row["psnr"] > 45
@@ -30,7 +30,7 @@ def test_a_photograph_goes_to_its_code_and_back(done: Run, tmp_path: Path) -> No
     assert files_in(tmp_path) == ["astronaut_face-reconstructed.png", "sheet.png"]
 
 
-def test_exactly(done: Run, tmp_path: Path) -> None:
+def test_exact_round_trip(done: Run, tmp_path: Path) -> None:
     (row,) = done("reconstruct", FACES[1], "-o", tmp_path, "--exact", "--json", *PACKAGED).rows
     assert row["converged"]
     assert row["identical_pixels"] == 1
@@ -38,7 +38,7 @@ def test_exactly(done: Run, tmp_path: Path) -> None:
     assert torch.equal(pixels_of(tmp_path / "seed-0028-reconstructed.png"), pixels_of(FACES[1]))
 
 
-def test_neither_batch_nor_order_moves_a_code(done: Run, tmp_path: Path) -> None:
+def test_latent_does_not_depend_on_batch_or_order(done: Run, tmp_path: Path) -> None:
     options = [*PACKAGED, "--steps", "10"]
     done("invert", *FACES, "-o", tmp_path / "together", *options)
     done("invert", *FACES[::-1], "-o", tmp_path / "alone", "--batch-size", "1", *options)
@@ -48,21 +48,21 @@ def test_neither_batch_nor_order_moves_a_code(done: Run, tmp_path: Path) -> None
         torch.testing.assert_close(one.x, many.x, rtol=0, atol=1e-5)
 
 
-def test_a_packaged_sample_is_drawn_by_its_seed(done: Run, tmp_path: Path) -> None:
+def test_sample_is_determined_by_seed(done: Run, tmp_path: Path) -> None:
     """The card says that these files came of this command; other machines may round a level otherwise."""
     done("sample", "--seed", "28", "-o", tmp_path, *PACKAGED)
     apart = (pixels_of(tmp_path / "seed-0028.png").int() - pixels_of(IMAGES / "seed-0028.png").int()).abs()
     assert apart.max() <= 2
 
 
-def test_the_whole_portrait_is_cropped_as_its_card_says(done: Run, tmp_path: Path) -> None:
+def test_portrait_is_cropped_as_in_model_card(done: Run, tmp_path: Path) -> None:
     from ddim_edit.images import Box, read
 
     face, box = read(FACES[0], 64), read(IMAGES / "astronaut.png", 64, Box(171, 72, 108))
     assert torch.equal(face.pixels, box.pixels)
 
 
-def test_faces64_is_the_model_of_a_bare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faces64_is_the_default_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["sample", "--steps", "1", "-o", str(tmp_path)])
     outcome = Outcome(int(str(left.value.code)), *capsys.readouterr())

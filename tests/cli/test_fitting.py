@@ -33,9 +33,7 @@ def of_csv(faces: Path, *conditions: str) -> list[object]:
     return ["--images", faces, "--labels", faces.with_suffix(".csv"), "--column", "age", *conditions, "--steps", 4]
 
 
-def test_a_csv_with_conditions_gives_the_direction_of_the_library(
-    done: Run, model: Path, faces: Path, tmp_path: Path
-) -> None:
+def test_csv_with_conditions_equals_library_fit(done: Run, model: Path, faces: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / f"old{SUFFIX}"
     outcome = done(
         "fit", "old", *of_csv(faces, "--positive", ">=50", "--negative", "10..25"), "--estimator", "mean", "-o", target
@@ -52,7 +50,7 @@ def test_a_csv_with_conditions_gives_the_direction_of_the_library(
     assert "old          tiny       level " in outcome.err
 
 
-def test_json_says_all_there_is_to_say(done: Run, faces: Path, tmp_path: Path) -> None:
+def test_json_contains_whole_report(done: Run, faces: Path, tmp_path: Path) -> None:
     target = tmp_path / f"old{SUFFIX}"
     outcome = done(
         "fit", "old", *of_csv(faces, "--positive", ">=40"), "--estimator", "mean", "-o", target, "--json", "-q"
@@ -71,7 +69,7 @@ def test_json_says_all_there_is_to_say(done: Run, faces: Path, tmp_path: Path) -
     assert outcome.err.splitlines() == [FEW.format(6)]
 
 
-def test_two_folders_give_a_direction(done: Run, model: Path, faces: Path, tmp_path: Path) -> None:
+def test_two_folders_are_fitted(done: Run, model: Path, faces: Path, tmp_path: Path) -> None:
     for seed in range(3):
         tiny.save_picture(tmp_path / "more" / f"{seed}.png", 50 + seed)
     target = tmp_path / f"a{SUFFIX}"
@@ -81,16 +79,14 @@ def test_two_folders_give_a_direction(done: Run, model: Path, faces: Path, tmp_p
 
 
 @pytest.mark.parametrize("method", ESTIMATORS)
-def test_every_method_fits(done: Run, faces: Path, tmp_path: Path, method: str) -> None:
+def test_every_estimator_fits(done: Run, faces: Path, tmp_path: Path, method: str) -> None:
     target = tmp_path / f"a{SUFFIX}"
     done("fit", "a", *of_csv(faces, "--positive", ">=40"), "--estimator", method, "-o", target)
     found = Direction.load(target)
     assert (found.report["method"], found.report["n"]) == (method, 12)
 
 
-def test_ages_themselves_are_fitted_by_ridge_alone(
-    run: Run, done: Run, model: Path, faces: Path, tmp_path: Path
-) -> None:
+def test_numeric_labels_require_ridge(run: Run, done: Run, model: Path, faces: Path, tmp_path: Path) -> None:
     target = tmp_path / f"age{SUFFIX}"
     outcome = run("fit", "age", *of_csv(faces), "-o", target)
     assert outcome.status == 1
@@ -105,7 +101,7 @@ def test_ages_themselves_are_fitted_by_ridge_alone(
 @pytest.mark.parametrize(
     ("level", "stands"), [("xT", "1000"), ("h", "h"), ("h:0.5T", "h"), ("0.9T", None), ("300", None)]
 )
-def test_a_direction_lives_where_it_was_fitted(
+def test_direction_records_model_and_level(
     done: Run, faces: Path, tmp_path: Path, level: str, stands: str | None
 ) -> None:
     target = tmp_path / f"a{SUFFIX}"
@@ -119,7 +115,7 @@ def test_a_direction_lives_where_it_was_fitted(
     assert found.recipe.solver == "dpm2m"
 
 
-def test_a_cache_saves_every_evaluation(done: Run, faces: Path, tmp_path: Path, evaluations: list[int]) -> None:
+def test_cache_saves_all_evaluations(done: Run, faces: Path, tmp_path: Path, evaluations: list[int]) -> None:
     line = ["fit", "a", *of_csv(faces, "--positive", ">=40"), "--cache", tmp_path / "cache"]
     done(*line, "-o", tmp_path / f"a{SUFFIX}")
     assert len(files_in(tmp_path / "cache")) == 12
@@ -141,7 +137,7 @@ def of_store(store: Path, *conditions: str) -> list[object]:
     return ["--latents", store, "--labels", store.with_suffix(".csv"), "--column", "age", *conditions]
 
 
-def test_the_codes_of_a_store_give_the_direction_of_its_pictures(
+def test_store_gives_same_direction_as_images(
     done: Run, faces: Path, store: Path, tmp_path: Path, evaluations: list[int]
 ) -> None:
     """Without a picture, or an evaluation; pictures without a label are left out."""
@@ -163,7 +159,7 @@ def test_the_codes_of_a_store_give_the_direction_of_its_pictures(
     found.require_level("xT")
 
 
-def test_labels_that_have_no_latent_are_counted(done: Run, store: Path, tmp_path: Path) -> None:
+def test_labels_without_latent_are_counted(done: Run, store: Path, tmp_path: Path) -> None:
     csv = store.with_suffix(".csv")
     csv.write_text(csv.read_text() + "99.png,20,0\n98.png,60,0\n")
     outcome = done(
@@ -173,7 +169,7 @@ def test_labels_that_have_no_latent_are_counted(done: Run, store: Path, tmp_path
     assert Direction.load(tmp_path / f"a{SUFFIX}").report["n"] == 12
 
 
-def test_a_store_that_does_not_serve_is_refused_in_one_sentence(run: Run, store: Path, tmp_path: Path) -> None:
+def test_unusable_store_is_refused(run: Run, store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("file,age\nx/00.png,20\nx/01.png,60\n")
     lines: list[list[object]] = [
@@ -192,19 +188,19 @@ def test_a_store_that_does_not_serve_is_refused_in_one_sentence(run: Run, store:
     "wrong",
     [["--level", "0.4T"], ["--images", "faces"], ["--with", "a"], ["--steps", "4"], ["--class", "1"], ["--fit"]],
 )
-def test_a_store_goes_with_no_option_that_inverts(run: Run, store: Path, tmp_path: Path, wrong: list[str]) -> None:
+def test_store_refuses_inversion_options(run: Run, store: Path, tmp_path: Path, wrong: list[str]) -> None:
     outcome = run("fit", "a", *of_store(store, "--positive", ">=40"), *wrong, "-o", tmp_path / f"a{SUFFIX}")
     assert outcome.status == 2
     assert f"{wrong[0]} does not go with --latents" in outcome.err
 
 
-def test_a_store_needs_its_csv(run: Run, store: Path, tmp_path: Path) -> None:
+def test_store_requires_csv(run: Run, store: Path, tmp_path: Path) -> None:
     outcome = run("fit", "a", "--latents", store, "--column", "age", "-o", tmp_path / f"a{SUFFIX}")
     assert outcome.status == 2
     assert "Name --labels and --column with --latents" in outcome.err
 
 
-def test_what_exists_is_not_replaced_unless_asked(
+def test_existing_file_is_kept_without_overwrite(
     run: Run, done: Run, faces: Path, tmp_path: Path, evaluations: list[int]
 ) -> None:
     target = tmp_path / f"a{SUFFIX}"
@@ -219,7 +215,7 @@ def test_what_exists_is_not_replaced_unless_asked(
     assert Direction.load(target).name == "a"
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_left_out(run: Run, faces: Path, tmp_path: Path) -> None:
+def test_unreadable_image_is_named_and_skipped(run: Run, faces: Path, tmp_path: Path) -> None:
     (faces / "03.png").write_text("no picture")
     target = tmp_path / f"a{SUFFIX}"
     outcome = run("fit", "a", *of_csv(faces, "--positive", ">=40"), "-o", target)
@@ -229,9 +225,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(run: Run, faces: Pa
     assert Direction.load(target).report["n"] == 11
 
 
-def test_what_cannot_be_fitted_is_said_in_one_sentence_and_writes_nothing(
-    run: Run, faces: Path, tmp_path: Path
-) -> None:
+def test_unfittable_input_is_refused_and_writes_nothing(run: Run, faces: Path, tmp_path: Path) -> None:
     for name in AGES:
         tiny.save_picture(tmp_path / "same" / name, 1)
         tiny.save_picture(tmp_path / "alike" / name, 1)
@@ -264,7 +258,7 @@ def test_what_cannot_be_fitted_is_said_in_one_sentence_and_writes_nothing(
         assert not (tmp_path / f"a{SUFFIX}").exists()
 
 
-def test_rows_and_copies_that_repeat_an_image_change_nothing(done: Run, faces: Path, tmp_path: Path) -> None:
+def test_duplicate_rows_and_copies_change_nothing(done: Run, faces: Path, tmp_path: Path) -> None:
     line = ["--positive", ">=40", "--estimator", "mean", "--json"]
     (once,) = done("fit", "a", *of_csv(faces, *line), "-o", tmp_path / f"a{SUFFIX}").rows
     rows = faces.with_suffix(".csv").read_text().splitlines()
@@ -305,7 +299,7 @@ def test_copies_of_an_image_with_two_labels_are_named(run: Run, faces: Path, tmp
     assert "00.png has the label 0 and, again, the label 1" in outcome.errors[0]
 
 
-def test_counts_and_what_was_left_out_are_told(done: Run, faces: Path, tmp_path: Path) -> None:
+def test_counts_and_skipped_labels_are_printed(done: Run, faces: Path, tmp_path: Path) -> None:
     csv = faces.with_suffix(".csv")
     csv.write_text(
         "image;smile;age\n"
@@ -401,7 +395,7 @@ def test_packaged_directions_are_listed_by_model(done: Run) -> None:
     assert done("directions", "--model", "nosuch").out == ""
 
 
-def test_one_bad_file_does_not_end_the_list(run: Run, fitted: Path, tmp_path: Path) -> None:
+def test_bad_file_does_not_end_list(run: Run, fitted: Path, tmp_path: Path) -> None:
     good = tmp_path / f"good{SUFFIX}"
     good.write_bytes((fitted / f"old{SUFFIX}").read_bytes())
     (tmp_path / f"bad{SUFFIX}").write_text("a letter")
@@ -412,7 +406,7 @@ def test_one_bad_file_does_not_end_the_list(run: Run, fitted: Path, tmp_path: Pa
     assert f"bad{SUFFIX}" in outcome.errors[0]
 
 
-def test_a_direction_without_a_report_is_listed_too(done: Run, fitted: Path, tmp_path: Path) -> None:
+def test_direction_without_report_is_listed(done: Run, fitted: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
     replace(Direction.load(fitted / f"old{SUFFIX}"), report={}).save(tmp_path / f"bare{SUFFIX}")

@@ -121,7 +121,7 @@ def run_all(lines: list[list[str]], folder: Path) -> tuple[list[int], set[str]]:
     return ended, set(modules)
 
 
-def test_help_and_wrong_use_load_nothing_heavy_and_write_nothing(tmp_path: Path) -> None:
+def test_help_and_usage_errors_import_no_torch_and_write_nothing(tmp_path: Path) -> None:
     ended, modules = run_all(HELP + WRONG, tmp_path)
     statuses = [(line, status) for line, status in zip(HELP + WRONG, ended, strict=True)]
     assert statuses == [(line, 0) for line in HELP] + [(line, 2) for line in WRONG]
@@ -129,12 +129,12 @@ def test_help_and_wrong_use_load_nothing_heavy_and_write_nothing(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_list_of_commands_loads_no_array_library_either(tmp_path: Path) -> None:
+def test_list_of_commands_imports_no_numpy(tmp_path: Path) -> None:
     _, modules = run_all([["--help"]], tmp_path)
     assert not modules & {*HEAVY, "numpy"}
 
 
-def test_show_and_directions_load_no_torch(run: Run, pictures: list[Path], inverted: Path, tmp_path: Path) -> None:
+def test_show_and_directions_import_no_torch(run: Run, pictures: list[Path], inverted: Path, tmp_path: Path) -> None:
     run("reconstruct", pictures[0], "-o", tmp_path / "out", "--steps", 2)
     run("invert", *pictures, "-o", tmp_path / "a.latents", "--steps", 2)
     latent = next(inverted.glob("*.safetensors"))
@@ -145,7 +145,7 @@ def test_show_and_directions_load_no_torch(run: Run, pictures: list[Path], inver
 
 
 @pytest.mark.slow
-def test_commands_load_only_what_they_need(tmp_path: Path, model: Path, pictures: list[Path]) -> None:
+def test_commands_import_only_what_they_need(tmp_path: Path, model: Path, pictures: list[Path]) -> None:
     a, b = map(str, pictures[:2])
     own = ["--model", str(model), "--steps", "2", "-q"]
     lines = [
@@ -163,7 +163,7 @@ def test_commands_load_only_what_they_need(tmp_path: Path, model: Path, pictures
 
 
 @pytest.mark.parametrize("line", [line for line in WRONG if line], ids=" ".join)
-def test_wrong_use_is_reported_on_standard_error_alone(run: Run, line: list[str]) -> None:
+def test_usage_errors_go_to_standard_error_only(run: Run, line: list[str]) -> None:
     outcome = run(*line)
     assert outcome.status == 2
     assert not outcome.out
@@ -227,7 +227,7 @@ def test_every_setting_of_a_training_is_an_option_of_train_with_its_default() ->
 @pytest.mark.parametrize(
     "program", [[sys.executable, "-m", "ddim_edit"], [str(Path(sys.executable).parent / "ddim-edit")]]
 )
-def test_both_ways_to_start_it(program: list[str], tmp_path: Path) -> None:
+def test_console_script_and_module_start(program: list[str], tmp_path: Path) -> None:
     helped = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (helped.returncode, helped.stderr) == (0, "")
     assert helped.stdout.startswith("Usage: ddim-edit ")
@@ -235,7 +235,7 @@ def test_both_ways_to_start_it(program: list[str], tmp_path: Path) -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
-def test_a_reader_that_leaves_early_costs_no_traceback(tmp_path: Path) -> None:
+def test_closed_output_pipe_gives_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m ddim_edit --help | head -c 0; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode in (0, 1)

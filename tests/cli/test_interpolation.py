@@ -31,9 +31,7 @@ def cut(strip_of_frames: Tensor, count: int) -> list[Tensor]:
     return [strip_of_frames[..., i * (SIDE + gap) :][..., :SIDE] for i in range(count)]
 
 
-def test_a_strip_begins_and_ends_with_the_plain_decodings(
-    done: Run, latents: list[Path], decoded: Tensor, tmp_path: Path
-) -> None:
+def test_strip_ends_are_plain_decodings(done: Run, latents: list[Path], decoded: Tensor, tmp_path: Path) -> None:
     outcome = done("interpolate", *latents[:2], "-o", tmp_path / "out.png", "--frames", "5")
     assert outcome.out == f"{tmp_path / 'out.png'}\n"
     frames = cut(pixels_of(tmp_path / "out.png"), 5)
@@ -43,7 +41,7 @@ def test_a_strip_begins_and_ends_with_the_plain_decodings(
 
 
 @pytest.mark.parametrize("blend", ["slerp", "lerp", "norm"])
-def test_frames_are_those_of_the_editor(
+def test_frames_equal_editor_interpolation(
     done: Run, latents: list[Path], model: Path, tmp_path: Path, blend: str
 ) -> None:
     done(
@@ -64,7 +62,7 @@ def test_frames_are_those_of_the_editor(
     assert_shown_alike(pixels_of(tmp_path / "out.png"), strip(to_uint8(editor.decode(walk)), gap=0))
 
 
-def test_pictures_are_inverted_on_the_way(done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path) -> None:
+def test_images_are_inverted_first(done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path) -> None:
     inputs = {"latents": latents[:2], "pictures": pictures[:2], "both": [latents[0], pictures[1]]}
     for name, files in inputs.items():
         done("interpolate", *files, "-o", tmp_path / f"{name}.png", "--frames", "3", "--dtype", "fp32")
@@ -73,7 +71,7 @@ def test_pictures_are_inverted_on_the_way(done: Run, pictures: list[Path], laten
     assert_shown_alike(of_both, of_latents)
 
 
-def test_a_loop_decodes_no_frame_twice(done: Run, latents: list[Path], tmp_path: Path, evaluations: list[int]) -> None:
+def test_loop_decodes_no_frame_twice(done: Run, latents: list[Path], tmp_path: Path, evaluations: list[int]) -> None:
     done("interpolate", *latents[:2], "-o", tmp_path / "loop", "--frames", "5", "--loop")
     assert files_in(tmp_path / "loop") == [f"frame-{i:04}.png" for i in range(8)]
     frames = [(tmp_path / "loop" / name).read_bytes() for name in files_in(tmp_path / "loop")]
@@ -81,7 +79,7 @@ def test_a_loop_decodes_no_frame_twice(done: Run, latents: list[Path], tmp_path:
     assert sum(evaluations) == 5 * 20
 
 
-def test_a_loop_over_three_comes_back_to_the_first(done: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_loop_over_three_returns_to_first(done: Run, latents: list[Path], tmp_path: Path) -> None:
     done("interpolate", *latents[:3], "-o", tmp_path / "loop", "--frames", "3", "--loop")
     done("interpolate", *latents[:3], latents[0], "-o", tmp_path / "round", "--frames", "3")
     loop, there = files_in(tmp_path / "loop"), files_in(tmp_path / "round")
@@ -91,9 +89,7 @@ def test_a_loop_over_three_comes_back_to_the_first(done: Run, latents: list[Path
         assert_shown_alike(pixels_of(tmp_path / "loop" / name), pixels_of(tmp_path / "round" / name))
 
 
-def test_animations_show_the_frames_of_the_folder(
-    done: Run, latents: list[Path], decoded: Tensor, tmp_path: Path
-) -> None:
+def test_animation_equals_folder_of_frames(done: Run, latents: list[Path], decoded: Tensor, tmp_path: Path) -> None:
     for name in ("out.webp", "out.gif", "out"):
         done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "4", "--fps", "5")
     single = [pixels_of(tmp_path / "out" / name).permute(1, 2, 0) for name in files_in(tmp_path / "out")]
@@ -109,7 +105,7 @@ def test_animations_show_the_frames_of_the_folder(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_videos_show_the_frames_of_the_folder(done: Run, latents: list[Path], tmp_path: Path, suffix: str) -> None:
+def test_video_equals_folder_of_frames(done: Run, latents: list[Path], tmp_path: Path, suffix: str) -> None:
     for name in (f"out{suffix}", "out"):
         done("interpolate", *latents[:2], "-o", tmp_path / name, "--frames", "4", "--fps", "5", "--scale", 4)
     single = [pixels_of(tmp_path / "out" / name).permute(1, 2, 0) for name in files_in(tmp_path / "out")]
@@ -118,7 +114,7 @@ def test_videos_show_the_frames_of_the_folder(done: Run, latents: list[Path], tm
     assert json.loads(done("show", tmp_path / f"out{suffix}").out)["recipe"]["frames"] == 4
 
 
-def test_a_video_of_odd_sides_is_padded_and_says_so(done: Run, tmp_path: Path) -> None:
+def test_video_with_odd_size_is_padded_with_note(done: Run, tmp_path: Path) -> None:
     model = tiny.save_model(
         tmp_path / "tiny",
         unet={
@@ -148,7 +144,7 @@ def test_a_video_of_odd_sides_is_padded_and_says_so(done: Run, tmp_path: Path) -
     assert [frame.shape for frame in moving(tmp_path / "out.mp4")] == [(16, 16, 3)] * 3
 
 
-def test_a_sheet_has_its_inputs_in_the_corners(
+def test_sheet_has_inputs_in_corners(
     done: Run, latents: list[Path], decoded: Tensor, model: Path, tmp_path: Path
 ) -> None:
     done("interpolate", *latents, "-o", tmp_path / "sheet.png", "--sheet", "3x2")
@@ -163,7 +159,7 @@ def test_a_sheet_has_its_inputs_in_the_corners(
     assert_shown_alike(whole, sheet(tensors, gap=1))
 
 
-def test_one_input_may_come_twice(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_one_input_may_be_given_twice(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     done("interpolate", pictures[0], pictures[0], "-o", tmp_path / "out", "--frames", "3")
     first, *others = (pixels_of(tmp_path / "out" / name) for name in files_in(tmp_path / "out"))
     for other in others:
@@ -178,7 +174,7 @@ def test_the_same_command_writes_the_same_bytes(done: Run, latents: list[Path], 
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-def test_the_recipe_tells_path_and_ends(done: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_recipe_contains_interpolation_and_ends(done: Run, latents: list[Path], tmp_path: Path) -> None:
     done("interpolate", *latents[:2], "-o", tmp_path / "out.webp", "--frames", "3", "--interpolation", "lerp", "--loop")
     recipe = read_recipe(tmp_path / "out.webp")
     assert recipe is not None
@@ -186,12 +182,12 @@ def test_the_recipe_tells_path_and_ends(done: Run, latents: list[Path], tmp_path
     assert list(map(Recipe.from_json, recipe["ends"])) == [Latent.load(path).recipe for path in latents[:2]]
 
 
-def test_the_row_names_inputs_and_output(done: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_json_row_names_inputs_and_output(done: Run, latents: list[Path], tmp_path: Path) -> None:
     rows = done("interpolate", *latents[:2], "-o", tmp_path / "out.gif", "--frames", "2", "--json").rows
     assert rows == [{"inputs": [str(path) for path in latents[:2]], "output": str(tmp_path / "out.gif")}]
 
 
-def test_latents_of_different_walks_are_refused(
+def test_latents_of_different_solvers_are_refused(
     run: Run, done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path
 ) -> None:
     outcome = run("interpolate", latents[0], pictures[1], "-o", tmp_path / "out.png", "--steps", "5")
@@ -201,7 +197,7 @@ def test_latents_of_different_walks_are_refused(
     assert not (tmp_path / "out.png").exists()
 
 
-def test_every_bad_input_is_named_before_anything_is_computed(
+def test_all_bad_inputs_are_named_before_computation(
     run: Run, pictures: list[Path], tmp_path: Path, evaluations: list[int]
 ) -> None:
     bad = [tmp_path / "missing.png", tmp_path / "missing.latent.safetensors"]
@@ -212,7 +208,7 @@ def test_every_bad_input_is_named_before_anything_is_computed(
     assert not (tmp_path / "out.png").exists()
 
 
-def test_latents_are_walked_between_in_their_own_dtype(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_latents_are_decoded_in_their_dtype(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     done("invert", *pictures[:2], "-o", tmp_path / "latents", "--dtype", "bf16", "--steps", "3")
     outcome = done("interpolate", *sorted((tmp_path / "latents").iterdir()), "-o", tmp_path / "out.png")
     assert "in bfloat16 on" in outcome.err

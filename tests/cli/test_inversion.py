@@ -16,19 +16,19 @@ from .conftest import Run, files_in, pixels_of
 LATENT = ".latent.safetensors"
 
 
-def test_every_picture_gets_a_latent_of_its_name(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_every_image_gets_a_latent_file_of_its_name(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("invert", *pictures, "-o", tmp_path / "out")
     assert outcome.out.splitlines() == [str(tmp_path / "out" / f"{path.stem}{LATENT}") for path in pictures]
     assert files_in(tmp_path / "out") == [f"{path.stem}{LATENT}" for path in pictures]
 
 
-def test_a_folder_stands_for_its_pictures(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_folder_input_equals_its_images(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     done("invert", tmp_path / "in", "-o", tmp_path / "out")
     assert files_in(tmp_path / "out") == [f"{path.stem}{LATENT}" for path in pictures]
 
 
-def test_a_latent_file_holds_what_the_editor_finds(
+def test_latent_file_equals_editor_latent(
     latents: list[Path], pictures: list[Path], model: Path, tmp_path: Path
 ) -> None:
     for path, latent in zip(latents, Editor.from_pretrained(model).invert(pictures), strict=True):
@@ -39,7 +39,7 @@ def test_a_latent_file_holds_what_the_editor_finds(
         assert_alike(loaded.x, latent.x)
 
 
-def test_no_path_and_no_name_of_this_machine_is_in_a_latent(latents: list[Path], inverted: Path) -> None:
+def test_latent_file_contains_no_path_or_host_name(latents: list[Path], inverted: Path) -> None:
     for path in latents:
         assert str(inverted.parent).encode() not in path.read_bytes()
         assert b"a.png" not in path.read_bytes()
@@ -54,7 +54,7 @@ def test_the_same_command_writes_the_same_bytes(
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
-def test_decoding_gives_what_the_editor_gives(
+def test_decoding_equals_editor_decode(
     done: Run, latents: list[Path], pictures: list[Path], model: Path, tmp_path: Path
 ) -> None:
     outcome = done("decode", *latents, "-o", tmp_path / "out")
@@ -65,7 +65,7 @@ def test_decoding_gives_what_the_editor_gives(
     assert_shown_alike(torch.stack([pixels_of(path) for path in written]), wanted)
 
 
-def test_decoding_twice_gives_the_same_pictures(done: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_decoding_is_deterministic(done: Run, latents: list[Path], tmp_path: Path) -> None:
     done("decode", tmp_path / "latents", "-o", tmp_path / "once")
     done("decode", *latents, "-o", tmp_path / "twice")
     assert files_in(tmp_path / "once") == files_in(tmp_path / "twice") == ["a.png", "b.png", "c.png", "d.png"]
@@ -74,7 +74,9 @@ def test_decoding_twice_gives_the_same_pictures(done: Run, latents: list[Path], 
 
 
 @pytest.mark.parametrize("options", [[], ["--solver", "ddim"], ["--grid", "karras:7", "--no-dequantise"]], ids=str)
-def test_exact_codes_decode_to_every_pixel(done: Run, pictures: list[Path], tmp_path: Path, options: list[str]) -> None:
+def test_exact_latents_decode_to_identical_pixels(
+    done: Run, pictures: list[Path], tmp_path: Path, options: list[str]
+) -> None:
     plain = done("invert", *pictures, "-o", tmp_path / "plain", "--check", "--json", *options)
     exact = done("invert", *pictures, "-o", tmp_path / "exact", "--exact", "--json", *options)
     assert all(row["error"] > 1 / 255 for row in plain.rows)
@@ -84,13 +86,13 @@ def test_exact_codes_decode_to_every_pixel(done: Run, pictures: list[Path], tmp_
         assert torch.equal(pixels_of(tmp_path / "out" / path.name), pixels_of(path))
 
 
-def test_a_tighter_tolerance_is_met(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_tighter_tolerance_is_met(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("invert", *pictures, "-o", tmp_path / "out", "--exact", "--tol", "1e-5", "--json")
     assert all(row["error"] <= 1.01e-5 and row["converged"] for row in outcome.rows)
     assert not outcome.warnings
 
 
-def test_what_does_not_converge_says_so_and_is_kept(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_nonconverged_latent_is_kept_with_warning(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("invert", *pictures[:2], "-o", tmp_path / "out", "--exact", "--tol", "1e-30", "--json", "-q")
     assert [row["converged"] for row in outcome.rows] == [False, False]
     assert len(outcome.warnings) == 2
@@ -100,7 +102,7 @@ def test_what_does_not_converge_says_so_and_is_kept(done: Run, pictures: list[Pa
 
 
 @pytest.mark.parametrize("flags", [["--lossless"], ["--solver", "belm"]], ids=str)
-def test_pairs_are_lossless_through_their_files(
+def test_two_state_latents_are_lossless_through_files(
     done: Run, pictures: list[Path], model: Path, tmp_path: Path, flags: list[str]
 ) -> None:
     done("invert", *pictures, "-o", tmp_path / "latents", *flags)
@@ -112,9 +114,7 @@ def test_pairs_are_lossless_through_their_files(
     assert float((trip.decoded - trip.originals).abs().max()) <= 1e-12
 
 
-def test_check_reports_the_error_of_the_round_trip(
-    done: Run, pictures: list[Path], model: Path, tmp_path: Path
-) -> None:
+def test_check_reports_round_trip_error(done: Run, pictures: list[Path], model: Path, tmp_path: Path) -> None:
     rows = done("invert", *pictures, "-o", tmp_path / "out", "--check", "--json").rows
     trip = Editor.from_pretrained(model).reconstruct(pictures)
     errors = (trip.decoded - trip.originals).flatten(1).abs().amax(1)
@@ -122,19 +122,19 @@ def test_check_reports_the_error_of_the_round_trip(
     assert all(row["nfe"] == 40 for row in rows)
 
 
-def test_rows_tell_files_and_reports(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_json_rows_contain_files_and_reports(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     row, *_ = done("invert", *pictures, "-o", tmp_path / "out", "--json").rows
     assert row.items() >= {"input": str(pictures[0]), "output": str(tmp_path / "out" / f"a{LATENT}"), "nfe": 20}.items()
     assert row.keys() >= {"t", "residual", "converged", "xt_mean", "xt_std", "xt_corr", "xt_kurtosis"}
 
 
-def test_a_grid_that_stops_short_of_the_end_says_so(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_grid_ending_before_x_T_warns(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("invert", pictures[0], "-o", tmp_path / "out", "--solver", "ddim", "--grid", "leading", "--json")
     assert outcome.rows[0]["t"] == 951
     assert Latent.load(outcome.rows[0]["output"]).t == 951
 
 
-def test_a_smaller_batch_changes_nothing_that_could_be_seen(
+def test_batch_size_changes_no_visible_bit(
     done: Run, latents: list[Path], pictures: list[Path], tmp_path: Path
 ) -> None:
     done("invert", *reversed(pictures), "-o", tmp_path / "one", "--batch-size", "1")
@@ -144,7 +144,7 @@ def test_a_smaller_batch_changes_nothing_that_could_be_seen(
         torch.testing.assert_close(one.x, many.x, rtol=0, atol=1e-5)
 
 
-def test_dequantisation_has_a_seed_and_can_be_left_out(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_dequantisation_is_seeded_and_optional(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     options = {
         "default": [],
         "zero": ["--dequantise-seed", 0],
@@ -162,7 +162,7 @@ def test_dequantisation_has_a_seed_and_can_be_left_out(done: Run, pictures: list
     assert codes["none"].recipe.dequantise == ()
 
 
-def test_latents_of_several_methods_are_decoded_in_one_go(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_latents_of_several_solvers_are_decoded_together(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     for solver in ("dpm2m", "ddim", "bdia", "heun"):
         done("invert", pictures[0], "-o", tmp_path / "latents", "--solver", solver, "--exact", "--overwrite")
         source = tmp_path / "latents" / f"a{LATENT}"
@@ -173,7 +173,7 @@ def test_latents_of_several_methods_are_decoded_in_one_go(done: Run, pictures: l
         assert torch.equal(pixels_of(tmp_path / "out" / name), pixels_of(pictures[0]))
 
 
-def test_a_latent_is_decoded_in_the_dtype_that_it_was_made_in(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_latent_is_decoded_in_its_dtype(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     """Only the very bits of a bfloat16 network, which one machine makes anew, take a pair back."""
     options = ["--dtype", "bf16", "--lossless"]
     done("invert", pictures[0], "-o", tmp_path / "latents", *options)
@@ -183,7 +183,7 @@ def test_a_latent_is_decoded_in_the_dtype_that_it_was_made_in(done: Run, picture
     assert torch.equal(pixels_of(tmp_path / "out" / "a.png"), pixels_of(pictures[0]))
 
 
-def test_a_grey_model_gives_grey_pictures(done: Run, tmp_path: Path) -> None:
+def test_grey_model_writes_grey_images(done: Run, tmp_path: Path) -> None:
     grey = tiny.save_model(tmp_path / "grey", unet={"in_channels": 1, "out_channels": 1})
     Image.fromarray(tiny.pixels(0)).convert("L").save(tmp_path / "grey.png")
     done("invert", tmp_path / "grey.png", "-o", tmp_path / "out", "--exact", "--model", grey)

@@ -22,7 +22,7 @@ def small(model: Path) -> list[object]:
     return ["--model", model, *QUICK]
 
 
-def test_rows_are_those_of_the_library(done: Run, pictures: list[Path], model: Path, small: list[object]) -> None:
+def test_rows_equal_library_likelihood(done: Run, pictures: list[Path], model: Path, small: list[object]) -> None:
     outcome = done("likelihood", *pictures, *small, "--probes", 3, "--seed", 4, "--json")
     found = log_likelihood(load_model(model), pictures, LikelihoodConfig(3, probes=3, seed=4))
     assert [row["input"] for row in outcome.rows] == [str(path) for path in pictures]
@@ -35,9 +35,7 @@ def test_rows_are_those_of_the_library(done: Run, pictures: list[Path], model: P
         assert row["nats"] == pytest.approx(nats.item(), abs=0.01)
 
 
-def test_a_table_ends_in_the_mean_and_its_error_over_pictures(
-    done: Run, pictures: list[Path], small: list[object]
-) -> None:
+def test_table_ends_with_mean_and_standard_error(done: Run, pictures: list[Path], small: list[object]) -> None:
     rows = done("likelihood", *pictures, *small, "--json").rows
     title, *lines, mean = done("likelihood", *pictures, *small, "-q").out.splitlines()
     assert title.split() == ["bits/dim", "error", "NFE"]
@@ -51,15 +49,13 @@ def test_a_table_ends_in_the_mean_and_its_error_over_pictures(
     assert one.split() == lines[0].split()
 
 
-def test_the_network_computes_in_float32_whatever_suits_the_processor(
-    run: Run, pictures: list[Path], small: list[object]
-) -> None:
+def test_network_computes_in_float32(run: Run, pictures: list[Path], small: list[object]) -> None:
     outcome = run("likelihood", pictures[0], *small)
     assert outcome.status == 0
     assert "tiny in float32 on " in outcome.err
 
 
-def test_one_bad_file_ends_nothing(run: Run, pictures: list[Path], small: list[object]) -> None:
+def test_bad_file_does_not_end_batch(run: Run, pictures: list[Path], small: list[object]) -> None:
     pictures[1].write_text("no picture")
     outcome = run("likelihood", *pictures, *small, "--json", "-q")
     assert outcome.status == 1
@@ -68,9 +64,7 @@ def test_one_bad_file_ends_nothing(run: Run, pictures: list[Path], small: list[o
     assert "b.png" in outcome.errors[0]
 
 
-def test_what_cannot_be_measured_is_said_in_one_sentence(
-    run: Run, pictures: list[Path], tmp_path: Path, small: list[object]
-) -> None:
+def test_unmeasurable_input_is_refused(run: Run, pictures: list[Path], tmp_path: Path, small: list[object]) -> None:
     for line in (
         [tmp_path / "nowhere.png", *small],
         [pictures[0], *small, "--class", 1],
@@ -83,7 +77,7 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(
 
 
 @pytest.mark.slow
-def test_the_packaged_model_knows_a_face(done: Run) -> None:
+def test_packaged_model_prefers_a_face(done: Run) -> None:
     """A smooth photograph: between what its smoothest pixels may cost and what lossless files of it take."""
     face = Path(str(resources.files("ddim_edit.assets"))) / "images" / "astronaut_face.png"
     (row,) = done("likelihood", face, "--model", "faces64", "--steps", 6, "--json", "-q").rows

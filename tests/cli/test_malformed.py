@@ -63,7 +63,7 @@ CASES: dict[str, Make] = dict(pair for cases in SOURCES for pair in cases())
 
 
 @pytest.mark.parametrize("make", CASES.values(), ids=CASES)
-def test_a_malformed_input_ends_in_one_sentence(run: Run, kit: Kit, tmp_path: Path, make: Make) -> None:
+def test_malformed_input_is_refused_in_one_sentence(run: Run, kit: Kit, tmp_path: Path, make: Make) -> None:
     line = make(kit, tmp_path)
     before = files_in(tmp_path)
     outcome = run(*line)
@@ -76,6 +76,6 @@ def test_a_malformed_input_ends_in_one_sentence(run: Run, kit: Kit, tmp_path: Pa
     assert files_in(tmp_path) == before
 
 
-def test_there_are_more_than_two_hundred_of_them() -> None:
+def test_more_than_200_malformed_inputs() -> None:
     print(f"{len(CASES)} malformed inputs")
     assert len(CASES) > 200

@@ -43,7 +43,7 @@ def line(
     return COMMANDS[request.param](pictures, latents, fitted, other_model)
 
 
-def test_every_picture_of_every_command_carries_its_recipe(done: Run, line: Line, tmp_path: Path) -> None:
+def test_images_of_every_command_contain_recipe(done: Run, line: Line, tmp_path: Path) -> None:
     done(*line, "-o", tmp_path / "out", "-q")
     written = files_in(tmp_path / "out")
     assert written
@@ -56,7 +56,7 @@ def test_every_picture_of_every_command_carries_its_recipe(done: Run, line: Line
         assert str(tmp_path) not in text
 
 
-def test_without_metadata_no_byte_tells_of_it(done: Run, line: Line, tmp_path: Path) -> None:
+def test_no_metadata_writes_no_recipe(done: Run, line: Line, tmp_path: Path) -> None:
     """Each file is the one that is written of its pixels alone."""
     done(*line, "-o", tmp_path / "told", "-q")
     done(*line, "-o", tmp_path / "bare", "-q", "--no-metadata")
@@ -69,7 +69,7 @@ def test_without_metadata_no_byte_tells_of_it(done: Run, line: Line, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.webp", "out.gif", "out.mp4", "out.webm"])
-def test_no_format_of_an_interpolation_tells_of_it(
+def test_no_metadata_holds_for_every_interpolation_format(
     done: Run, run: Run, latents: list[Path], tmp_path: Path, name: str
 ) -> None:
     line = ["interpolate", *latents[:2], "--frames", "3", "--scale", "1"]
@@ -85,7 +85,7 @@ def test_no_format_of_an_interpolation_tells_of_it(
     assert "there is no recipe in this image" in outcome.errors[0]
 
 
-def test_a_sheet_of_samples_shows_them_with_their_seeds(done: Run, tmp_path: Path) -> None:
+def test_sheet_of_samples_is_labelled_with_seeds(done: Run, tmp_path: Path) -> None:
     from ddim_edit.images import captioned, enlarge
 
     rows = done("sample", "-n", "9", "--seed", "5", "--sheet", *STEPS, "-o", tmp_path / "out", "--json").rows
@@ -98,7 +98,7 @@ def test_a_sheet_of_samples_shows_them_with_their_seeds(done: Run, tmp_path: Pat
     assert (recipe["kind"], recipe["seed"]) == ("samples", list(range(5, 14)))
 
 
-def test_a_sheet_of_reconstructions_tells_how_and_of_what(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_sheet_of_reconstructions_contains_recipe(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     done("reconstruct", *pictures, "-o", tmp_path / "out", "--steps", "3", "--grid", "quad")
     recipe = read_recipe(tmp_path / "out" / "sheet.png")
     assert recipe is not None
@@ -107,9 +107,7 @@ def test_a_sheet_of_reconstructions_tells_how_and_of_what(done: Run, pictures: l
     assert (recipe["kind"], recipe["model"], recipe["grid"], recipe["steps"]) == ("reconstruction", "tiny", "quad", 3)
 
 
-def test_a_sheet_that_would_replace_a_file_is_refused_before_anything_is_drawn(
-    run: Run, tmp_path: Path, evaluations: list[int]
-) -> None:
+def test_sheet_that_would_replace_a_file_is_refused_first(run: Run, tmp_path: Path, evaluations: list[int]) -> None:
     (tmp_path / "samples.png").touch()
     outcome = run("sample", "--sheet", "-o", tmp_path)
     assert outcome.status == 1

@@ -24,9 +24,7 @@ def refusal(outcome: Outcome, latent: Path) -> str:
     return error
 
 
-def test_another_model_is_refused_by_both_names(
-    run: Run, latents: list[Path], other_model: Path, tmp_path: Path
-) -> None:
+def test_other_model_is_refused_naming_both(run: Run, latents: list[Path], other_model: Path, tmp_path: Path) -> None:
     error = refusal(run("decode", latents[0], "-o", tmp_path / "out", "--model", other_model), latents[0])
     assert "of tiny and was made with another network (other weights" in error
     assert "than other has" in error
@@ -34,14 +32,14 @@ def test_another_model_is_refused_by_both_names(
     assert not (tmp_path / "out").exists()
 
 
-def test_other_weights_under_the_same_name_are_refused(run: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_other_weights_of_same_name_are_refused(run: Run, latents: list[Path], tmp_path: Path) -> None:
     twin = tiny.save_model(tmp_path / "tiny", seed=2)
     error = refusal(run("decode", latents[0], "-o", tmp_path / "out", "--model", twin), latents[0])
     assert "of tiny and was made with another network (other weights) than tiny has" in error
 
 
 @pytest.mark.parametrize("change", [{"beta_end": 0.03}, {"prediction_type": "epsilon"}], ids=str)
-def test_another_scheduler_beside_the_same_weights_is_refused(
+def test_other_scheduler_with_same_weights_is_refused(
     run: Run, latents: list[Path], model: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     twin = tmp_path / "tiny"
@@ -99,7 +97,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_latent_ends_nothing_but_itself(run: Run, latents: list[Path], tmp_path: Path, name: str) -> None:
+def test_damaged_latent_does_not_end_batch(run: Run, latents: list[Path], tmp_path: Path, name: str) -> None:
     break_it, words = BROKEN[name]
     break_it(latents[0])
     outcome = run("decode", *latents[:2], "-o", tmp_path / "out")
@@ -109,7 +107,7 @@ def test_a_broken_latent_ends_nothing_but_itself(run: Run, latents: list[Path], 
 
 
 @pytest.mark.parametrize("command", ["decode", "interpolate"])
-def test_a_latent_that_is_not_finite_is_refused(run: Run, latents: list[Path], tmp_path: Path, command: str) -> None:
+def test_non_finite_latent_is_refused(run: Run, latents: list[Path], tmp_path: Path, command: str) -> None:
     latent = Latent.load(latents[0])
     latent.x[0, 0, 0] = float("nan")
     header = {"recipe": latent.recipe.to_json(), "report": {}, "t": latent.t}
@@ -119,7 +117,7 @@ def test_a_latent_that_is_not_finite_is_refused(run: Run, latents: list[Path], t
     assert "The latent contains NaN or infinite values" in outcome.errors[0]
 
 
-def test_a_folder_without_latents(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_folder_without_latents_is_refused(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = run("decode", tmp_path / "in", "-o", tmp_path / "out")
     assert "there are no *.latent.safetensors files here" in refusal(outcome, tmp_path / "in")
 
@@ -133,7 +131,7 @@ def test_a_folder_without_latents(run: Run, pictures: list[Path], tmp_path: Path
     ],
     ids=str,
 )
-def test_what_ends_everything_is_said_once(
+def test_fatal_error_is_printed_once(
     run: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, options: list[str], words: str
 ) -> None:
     for command, inputs in {"invert": pictures, "decode": latents, "interpolate": pictures, "sample": []}.items():

@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files_in(folder)}
 
 
-def test_an_existing_output_is_kept_and_the_batch_goes_on(run: Run, pictures: list[Path], outputs: Path) -> None:
+def test_existing_output_is_kept_and_batch_continues(run: Run, pictures: list[Path], outputs: Path) -> None:
     outputs.mkdir()
     (outputs / f"a{LATENT}").write_text("mine")
     outcome = run("invert", *pictures, "-o", outputs)
@@ -43,7 +43,7 @@ def test_an_existing_output_is_kept_and_the_batch_goes_on(run: Run, pictures: li
 
 
 @pytest.mark.parametrize("command", ["invert", "decode", "reconstruct", "sample", "interpolate"])
-def test_nothing_is_replaced_unless_asked(
+def test_files_are_not_replaced_without_overwrite(
     run: Run, done: Run, pictures: list[Path], latents: list[Path], outputs: Path, command: str
 ) -> None:
     inputs = {"decode": latents[:2], "sample": ["-n", 2]}.get(command, pictures[:2])
@@ -80,7 +80,7 @@ def test_refused_outputs_cost_no_evaluation(
     assert not evaluations
 
 
-def test_inputs_of_one_name_both_survive(done: Run, tmp_path: Path, outputs: Path) -> None:
+def test_inputs_of_equal_name_get_two_outputs(done: Run, tmp_path: Path, outputs: Path) -> None:
     twins = [tiny.save_picture(tmp_path / folder / name, seed) for seed, (folder, name) in enumerate(TWINS)]
     done("invert", *twins, "-o", outputs)
     assert files_in(outputs) == [f"one/x-2{LATENT}", f"one/x{LATENT}", f"two/x{LATENT}"]
@@ -90,7 +90,7 @@ def test_inputs_of_one_name_both_survive(done: Run, tmp_path: Path, outputs: Pat
         assert (returned - pixels_of(twin).int()).abs().max() <= 4
 
 
-def test_names_stay_the_same_when_a_run_is_taken_up_again(run: Run, tmp_path: Path, outputs: Path) -> None:
+def test_output_names_are_stable_across_reruns(run: Run, tmp_path: Path, outputs: Path) -> None:
     twins = [tiny.save_picture(tmp_path / folder / name, seed) for seed, (folder, name) in enumerate(TWINS)]
     run("invert", *twins, "-o", outputs)
     whole = contents(outputs)
@@ -103,7 +103,7 @@ def test_names_stay_the_same_when_a_run_is_taken_up_again(run: Run, tmp_path: Pa
     assert taken_up.recipe.origin.source == hashlib.sha256(twins[2].read_bytes()).hexdigest()
 
 
-def test_a_picture_called_sheet_does_not_meet_the_sheet(done: Run, tmp_path: Path, outputs: Path) -> None:
+def test_image_called_sheet_does_not_collide(done: Run, tmp_path: Path, outputs: Path) -> None:
     path = tiny.save_picture(tmp_path / "sheet.png")
     outcome = done("reconstruct", path, "-o", outputs, "--json", "--exact")
     assert outcome.rows[0]["output"] == str(outputs / "sheet-reconstructed.png")
@@ -123,9 +123,7 @@ def test_an_input_is_never_replaced(run: Run, pictures: list[Path], command: str
     assert {name: after[name] for name in before} == before
 
 
-def test_an_empty_folder_may_take_frames_and_a_full_one_may_not(
-    run: Run, done: Run, pictures: list[Path], outputs: Path
-) -> None:
+def test_frames_need_an_empty_folder(run: Run, done: Run, pictures: list[Path], outputs: Path) -> None:
     outputs.mkdir()
     line = ["interpolate", *pictures[:2], "-o", outputs, "--frames", "2", "--steps", "2"]
     done(*line)
@@ -135,7 +133,7 @@ def test_an_empty_folder_may_take_frames_and_a_full_one_may_not(
 
 
 @pytest.mark.parametrize("command", ["invert", "decode", "reconstruct", "sample", "interpolate"])
-def test_a_place_that_cannot_be_written_is_one_sentence(
+def test_unwritable_output_is_refused_in_one_sentence(
     run: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -150,7 +148,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_file_for_a_folder_is_wrong_use(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_file_in_place_of_folder_is_usage_error(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert run("invert", pictures[0], "-o", tmp_path / "file").status == 2
 
@@ -174,7 +172,7 @@ def test_a_full_disk_leaves_nothing_half_written(model: Path, pictures: list[Pat
     assert files_in(outputs) == []
 
 
-def test_an_interruption_keeps_what_is_finished(
+def test_interruption_keeps_finished_outputs(
     run: Run, pictures: list[Path], outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invert, calls = Editor.invert_batches, iter(range(9))

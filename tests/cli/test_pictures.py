@@ -54,7 +54,7 @@ def assert_only_the_good_one(outcome: Outcome, bad: Path, folder: Path, written:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_ends_nothing_but_itself(run: Run, pictures: list[Path], tmp_path: Path, name: str) -> None:
+def test_bad_file_does_not_end_batch(run: Run, pictures: list[Path], tmp_path: Path, name: str) -> None:
     BAD[name](tmp_path / name)
     good = pictures[0]
     outcome = run("invert", tmp_path / name, good, "-o", tmp_path / "out")
@@ -62,7 +62,7 @@ def test_a_bad_file_ends_nothing_but_itself(run: Run, pictures: list[Path], tmp_
     assert outcome.out == f"{tmp_path / 'out' / 'a.latent.safetensors'}\n"
 
 
-def test_a_batch_of_bad_files_around_a_good_one(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_good_file_among_bad_ones_is_processed(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     for name, make in BAD.items():
         make(tmp_path / "in" / name)
     inputs = [tmp_path / "in" / name for name in [*list(BAD)[:3], "b.png", *list(BAD)[3:]]]
@@ -74,7 +74,7 @@ def test_a_batch_of_bad_files_around_a_good_one(run: Run, pictures: list[Path], 
     assert files_in(tmp_path / "out") == ["b-reconstructed.png", "sheet.png"]
 
 
-def test_nothing_but_bad_files_writes_nothing(run: Run, tmp_path: Path) -> None:
+def test_only_bad_files_write_nothing(run: Run, tmp_path: Path) -> None:
     BAD["empty.png"](tmp_path / "empty.png")
     outcome = run("invert", tmp_path / "empty.png", tmp_path / "missing.png", "-o", tmp_path / "out")
     assert outcome.status == 1
@@ -147,7 +147,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], Callable[[], np.ndarray], float
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_picture_is_converted(done: Run, tmp_path: Path, name: str) -> None:
+def test_every_image_format_is_converted(done: Run, tmp_path: Path, name: str) -> None:
     save, seen, levels, note = KINDS[name]
     save(tmp_path / name)
     outcome = done("invert", tmp_path / name, "-o", tmp_path / "latents", "--exact")
@@ -162,7 +162,7 @@ def test_every_kind_of_picture_is_converted(done: Run, tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("options", "crop"), [(["--crop", "3,2,20"], Box(3, 2, 20)), (["--fit"], Fit()), ([], None)], ids=str
 )
-def test_crops_are_those_of_the_editor(
+def test_crops_equal_editor_crops(
     done: Run, model: Path, tmp_path: Path, options: list[str], crop: Box | Fit | None
 ) -> None:
     path = tiny.save_picture(tmp_path / "wide.png", height=24, width=40)
@@ -174,7 +174,7 @@ def test_crops_are_those_of_the_editor(
     assert outcome.err.splitlines()[1].startswith("wide.png: ")
 
 
-def test_a_box_outside_one_picture_is_that_pictures_failure(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_box_outside_one_image_fails_that_image(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     big = tiny.save_picture(tmp_path / "big.png", height=64, width=64)
     outcome = run("invert", pictures[0], big, "-o", tmp_path / "out", "--crop", "30,30,20")
     assert_only_the_good_one(outcome, pictures[0], tmp_path / "out", ["big.latent.safetensors"])

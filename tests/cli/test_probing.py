@@ -27,7 +27,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     return ["--with", folder / "with", "--without", folder / "without"]
 
 
-def test_the_report_has_every_representation_at_every_size(done: Run, sides: list[object]) -> None:
+def test_report_contains_all_representations_and_sizes(done: Run, sides: list[object]) -> None:
     (report,) = done("probe", *sides, *QUICK, "--json", "-q").rows
     names = ["pixels", "random projection", "0.4T", "h:0.4T"]
     assert [(row["representation"], row["n"]) for row in report["rows"]] == [
@@ -43,7 +43,7 @@ def test_the_report_has_every_representation_at_every_size(done: Run, sides: lis
     assert best["0.4T"] > 0.8
 
 
-def test_a_table_is_all_there_is_on_standard_output(done: Run, sides: list[object]) -> None:
+def test_standard_output_is_the_table(done: Run, sides: list[object]) -> None:
     outcome = done("probe", *sides, *QUICK)
     title, *lines = outcome.out.splitlines()
     assert title.split() == ["representation", "dim", "n", "draws", "balanced", "low", "high", "AUC"]
@@ -52,9 +52,7 @@ def test_a_table_is_all_there_is_on_standard_output(done: Run, sides: list[objec
 
 
 @pytest.mark.slow
-def test_a_plot_is_written_where_asked_and_nowhere_else(
-    run: Run, done: Run, sides: list[object], tmp_path: Path
-) -> None:
+def test_plot_is_written_only_to_named_file(run: Run, done: Run, sides: list[object], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     target = tmp_path / "new" / "curves.png"
     done("probe", *sides, *QUICK, "--plot", target)
@@ -72,7 +70,7 @@ def test_a_plot_is_written_where_asked_and_nowhere_else(
 
 
 @pytest.mark.slow
-def test_a_cache_is_that_of_fit(done: Run, sides: list[object], tmp_path: Path, evaluations: list[int]) -> None:
+def test_cache_is_shared_with_fit(done: Run, sides: list[object], tmp_path: Path, evaluations: list[int]) -> None:
     done("probe", *sides, *QUICK, "--cache", tmp_path / "cache")
     assert sum(evaluations) > 0
     evaluations.clear()
@@ -82,7 +80,7 @@ def test_a_cache_is_that_of_fit(done: Run, sides: list[object], tmp_path: Path, 
     assert not evaluations
 
 
-def test_a_csv_splits_the_pictures_and_a_seed_the_report(done: Run, tmp_path: Path) -> None:
+def test_csv_labels_and_seed_determine_report(done: Run, tmp_path: Path) -> None:
     for seed in range(12):
         tiny.save_picture(tmp_path / "in" / f"{seed}.png", seed)
     (tmp_path / "ages.csv").write_text("file,age\n" + "".join(f"{seed}.png,{seed}\n" for seed in range(12)))
@@ -94,7 +92,7 @@ def test_a_csv_splits_the_pictures_and_a_seed_the_report(done: Run, tmp_path: Pa
     assert first.rows[0]["rows"] != other.rows[0]["rows"]
 
 
-def test_what_cannot_be_probed_is_said_in_one_sentence(run: Run, sides: list[object], tmp_path: Path) -> None:
+def test_unusable_input_is_refused(run: Run, sides: list[object], tmp_path: Path) -> None:
     tiny.save_picture(tmp_path / "one" / "1.png", 1)
     tiny.save_picture(tmp_path / "two" / "2.png", 2)
     (tmp_path / "bad").mkdir()

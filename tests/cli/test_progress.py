@@ -10,7 +10,7 @@ from ddim_edit.cli.progress import Progress
 from .conftest import Run
 
 
-def test_lines_tell_evaluations_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_report_evaluations_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     said: list[str] = []
@@ -26,7 +26,7 @@ def test_lines_tell_evaluations_and_time_left(monkeypatch: pytest.MonkeyPatch) -
     assert len(said) <= 6
 
 
-def test_long_commands_say_how_far_they_are(
+def test_long_commands_report_progress(
     done: Run, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SHORTEST_SILENCE", 0.0)
@@ -36,7 +36,7 @@ def test_long_commands_say_how_far_they_are(
     assert " of 40 evaluations, about 0:00 left" in lines[-1]
 
 
-def test_quiet_commands_and_short_ones_do_not(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_quiet_and_short_commands_report_none(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     assert "evaluations" not in done("invert", pictures[0], "-o", tmp_path / "a").err
 
 

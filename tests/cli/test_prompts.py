@@ -45,18 +45,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_two_pictures_are_interpolated_under_a_prompt(
-    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
-) -> None:
+def test_interpolation_with_prompt(done: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "strip.png"
     line = ["interpolate", *portraits, "--model", painter, *PROMPT, *FEW, "--frames", "3", "--scale", "1", "-o", out]
     done(*line)
     assert pixels_of(out).shape == (3, 32, 3 * 32 + 2)
 
 
-def test_latents_know_their_prompt_and_decode_under_it(
-    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
-) -> None:
+def test_latents_decode_with_recorded_prompt(done: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
     guided = [*PROMPT, "--negative-prompt", "young", "--guidance-scale", "2"]
     done("invert", *portraits, "--model", painter, *guided, *FEW, "-o", tmp_path / "codes")
     files = sorted((tmp_path / "codes").iterdir())
@@ -81,9 +77,7 @@ def test_latents_know_their_prompt_and_decode_under_it(
     assert '"prompt": "young woman"' in shown.out
 
 
-def test_the_round_trip_of_the_codec_is_told_apart_from_that_of_the_walk(
-    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
-) -> None:
+def test_codec_error_is_reported_separately(done: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
     line = ["reconstruct", *portraits, "--model", painter, *PROMPT, "--steps", "10", "--exact", "-q"]
     plain = done(*line, "--json", "-o", tmp_path / "plain").rows
     refined = done(*line, "--json", "--refine-codec", "gradient", "-o", tmp_path / "refined").rows
@@ -97,7 +91,7 @@ def test_the_round_trip_of_the_codec_is_told_apart_from_that_of_the_walk(
         assert after["codec_psnr"] > before["codec_psnr"] + 1
 
 
-def test_classes_are_asked_for_by_number(done: Run, run: Run, classifier: Path, tmp_path: Path) -> None:
+def test_classes_are_selected_by_number(done: Run, run: Run, classifier: Path, tmp_path: Path) -> None:
     for name, options in {"three": ["--class", "3"], "five": ["--class", "5"], "none": []}.items():
         done("sample", "--model", classifier, *options, *FEW, "-o", tmp_path / name)
     pictures = [pixels_of(tmp_path / name / "seed-0000.png") for name in ("three", "five", "none")]
@@ -110,7 +104,7 @@ def test_classes_are_asked_for_by_number(done: Run, run: Run, classifier: Path, 
     assert not (tmp_path / "ten").exists()
 
 
-def test_what_a_model_cannot_follow_it_says(
+def test_unsupported_conditioning_is_refused(
     run: Run, model: Path, painter: Path, portraits: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -128,7 +122,7 @@ def test_what_a_model_cannot_follow_it_says(
         assert files_in(out) == []
 
 
-def test_pictures_of_another_size_are_taken_where_the_network_takes_them(
+def test_other_image_sizes_are_accepted_where_supported(
     done: Run, painter: Path, portraits: list[Path], tmp_path: Path
 ) -> None:
     done("invert", portraits[0], "--model", painter, *PROMPT, *FEW, "--size", "48x32", "-o", tmp_path)
@@ -138,7 +132,7 @@ def test_pictures_of_another_size_are_taken_where_the_network_takes_them(
     assert pixels_of(tmp_path / "a.png").shape == (3, 32, 48)
 
 
-def test_an_id_that_is_not_cached_is_refused_at_once_when_offline(
+def test_uncached_id_is_refused_offline(
     run: Run, portraits: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -149,7 +143,7 @@ def test_an_id_that_is_not_cached_is_refused_at_once_when_offline(
     assert files_in(tmp_path) == ["in/a.png", "in/b.png"]
 
 
-def test_a_checkpoint_is_shown_as_what_it_is(done: Run, painter: Path, classifier: Path) -> None:
+def test_show_describes_checkpoints(done: Run, painter: Path, classifier: Path) -> None:
     shown = json.loads(done("show", painter).out)
     assert shown["follows"] == "prompts"
     assert (shown["x0"], shown["pictures"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")

@@ -19,9 +19,7 @@ FIELDS = {
 }
 
 
-def test_rows_hold_the_agreed_fields_and_the_scores_of_the_editor(
-    done: Run, pictures: list[Path], model: Path, tmp_path: Path
-) -> None:
+def test_rows_contain_fields_and_editor_scores(done: Run, pictures: list[Path], model: Path, tmp_path: Path) -> None:
     outcome = done("reconstruct", *pictures, "-o", tmp_path / "out", "--json")
     trip = Editor.from_pretrained(model).reconstruct(pictures)
     for row, path, score in zip(outcome.rows, pictures, trip.scores, strict=True):
@@ -31,7 +29,7 @@ def test_rows_hold_the_agreed_fields_and_the_scores_of_the_editor(
         assert row == pytest.approx({name: score[name] for name in row}, rel=1e-2, abs=1e-2)
 
 
-def test_written_pictures_are_the_reconstructions_with_their_recipes(
+def test_written_images_are_reconstructions_with_recipes(
     done: Run, pictures: list[Path], model: Path, tmp_path: Path
 ) -> None:
     done("reconstruct", *pictures, "-o", tmp_path / "out", "-q")
@@ -45,7 +43,7 @@ def test_written_pictures_are_the_reconstructions_with_their_recipes(
         assert recipe["origin"] == latent.recipe.origin.to_json()
 
 
-def test_exact_reconstructions_have_every_pixel(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_exact_reconstructions_are_identical(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     rows = done("reconstruct", *pictures, "-o", tmp_path / "out", "--exact", "--json").rows
     assert all(row["identical_pixels"] == 1 and row["converged"] for row in rows)
     assert all(row["nfe_out"] == 20 and row["nfe_in"] >= 20 for row in rows)
@@ -53,9 +51,7 @@ def test_exact_reconstructions_have_every_pixel(done: Run, pictures: list[Path],
         assert torch.equal(pixels_of(tmp_path / "out" / f"{path.stem}-reconstructed.png"), pixels_of(path))
 
 
-def test_the_sheet_shows_originals_reconstructions_and_differences(
-    done: Run, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_sheet_shows_originals_reconstructions_differences(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     done("reconstruct", *pictures, "-o", tmp_path / "out", "--steps", "3")
     originals, returned = (
         torch.stack([pixels_of(folder / f"{path.stem}{ending}.png") for path in pictures])
@@ -66,7 +62,7 @@ def test_the_sheet_shows_originals_reconstructions_and_differences(
     assert torch.equal(pixels_of(tmp_path / "out" / "sheet.png"), wanted)
 
 
-def test_a_sheet_stays_small_enough_to_look_at(
+def test_sheet_size_is_bounded(
     done: Run, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ddim_edit.cli.commands.reconstruct.ON_SHEET", 3)
@@ -78,7 +74,7 @@ def test_a_sheet_stays_small_enough_to_look_at(
     assert len(files_in(tmp_path / "many")) == 5
 
 
-def test_the_table_has_a_line_a_picture_and_one_of_means(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_table_has_a_line_per_image_and_means(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("reconstruct", *pictures[:2], "-o", tmp_path / "out")
     rows = done("reconstruct", *pictures[:2], "-o", tmp_path / "again", "--json").rows
     head, *lines = outcome.out.splitlines()
@@ -89,12 +85,12 @@ def test_the_table_has_a_line_a_picture_and_one_of_means(done: Run, pictures: li
     assert len({len(line) for line in (head, *lines)}) == 1
 
 
-def test_one_picture_needs_no_mean(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_single_image_has_no_mean_line(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("reconstruct", pictures[0], "-o", tmp_path / "out")
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["in", "a"]
 
 
-def test_the_table_says_a_missing_figure_with_a_dash() -> None:
+def test_table_shows_missing_figure_as_dash() -> None:
     columns = list(score_columns())
     row = dict.fromkeys(columns, 1.0) | {"input": "a.png", "xt_corr": None}
     column = columns.index("xt_corr")
@@ -102,9 +98,7 @@ def test_the_table_says_a_missing_figure_with_a_dash() -> None:
     assert [line.split()[1 + column] for line in lines[1:]] == ["-", "-", "-"]
 
 
-def test_lpips_of_a_small_picture_is_that_of_the_metric(
-    done: Run, pictures: list[Path], model: Path, tmp_path: Path
-) -> None:
+def test_lpips_of_small_image_equals_metric(done: Run, pictures: list[Path], model: Path, tmp_path: Path) -> None:
     row, *_ = done("reconstruct", pictures[0], "-o", tmp_path / "out", "--json").rows
     trip = Editor.from_pretrained(model).reconstruct(pictures[0])
     assert row["lpips"] == pytest.approx(float(metrics.LPIPS()(trip.originals, trip.decoded)[0]), rel=1e-2)

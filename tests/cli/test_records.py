@@ -22,7 +22,7 @@ def test_a_latent_shows_recipe_report_time_and_shape(done: Run, latents: list[Pa
     assert record == {"recipe": recipe, "report": latent.report, "t": 1000.0, "shape": shape}
 
 
-def test_what_invert_was_told_is_shown(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_show_prints_inversion_settings(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     options = ["--solver", "ddim", "--grid", "quad", "--steps", "3", "--no-dequantise", "--exact"]
     done("invert", pictures[0], "-o", tmp_path / "out", *options)
     recipe = json.loads(done("show", tmp_path / "out" / "a.latent.safetensors").out)["recipe"]
@@ -34,7 +34,7 @@ def test_what_invert_was_told_is_shown(done: Run, pictures: list[Path], tmp_path
     assert recipe["schedule"] == {"kind": "linear", "start": 1e-4, "end": 0.02, "T": 1000}
 
 
-def test_a_decoded_picture_shows_the_recipe_of_its_latent(done: Run, latents: list[Path], tmp_path: Path) -> None:
+def test_decoded_image_shows_recipe_of_latent(done: Run, latents: list[Path], tmp_path: Path) -> None:
     done("decode", latents[0], "-o", tmp_path / "out")
     shown, latent = (json.loads(done("show", path).out) for path in (tmp_path / "out" / "a.png", latents[0]))
     assert shown == {"recipe": latent["recipe"]}
@@ -48,7 +48,7 @@ def test_every_written_format_shows_its_recipe(done: Run, latents: list[Path], t
     assert (recipe["kind"], len(recipe["ends"])) == ("slerp", 2)
 
 
-def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_files_without_recipe_are_reported(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("text")
     missing, folder = tmp_path / "missing.png", tmp_path
     for file, words in {
@@ -66,7 +66,7 @@ def test_foreign_files_have_nothing_to_show(run: Run, pictures: list[Path], tmp_
         assert file.name in outcome.errors[0]
 
 
-def test_models_names_the_packaged_one(done: Run) -> None:
+def test_models_lists_packaged_model(done: Run) -> None:
     (line,) = done("models").out.splitlines()
     assert line.split()[:3] == ["faces64", "64x64", "epsilon"]
     (row,) = done("models", "--json").rows
@@ -74,7 +74,7 @@ def test_models_names_the_packaged_one(done: Run) -> None:
     assert row["card"] in line
 
 
-def test_env_tells_versions_and_devices(done: Run) -> None:
+def test_env_prints_versions_and_devices(done: Run) -> None:
     (facts,) = done("env", "--json").rows
     assert facts["torch"] == version("torch")
     assert facts["ddim-edit"] == version("ddim-edit")

@@ -14,7 +14,7 @@ LATENT = ".latent.safetensors"
 
 
 @pytest.mark.slow
-def test_a_compiled_network_finds_the_same_code_and_says_that_it_compiles(
+def test_compiled_network_gives_same_latent_and_announces_compilation(
     done: Run, pictures: list[Path], tmp_path: Path
 ) -> None:
     outcome = done("invert", pictures[0], "-o", tmp_path / "compiled", "--compile", "on", "--steps", 4)
@@ -38,17 +38,17 @@ def session(device: str, evaluations: int) -> Session:
         ("auto", 10 * LONG_JOB, torch.cuda.is_available()),
     ],
 )
-def test_compiling_pays_for_long_jobs_on_a_gpu(device: str, evaluations: int, pays: bool) -> None:
+def test_compilation_default_for_long_gpu_jobs(device: str, evaluations: int, pays: bool) -> None:
     assert session(device, evaluations).compiled is pays
 
 
-def test_a_dtype_that_the_device_only_emulates_is_warned_of(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_emulated_dtype_warns(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("invert", pictures[0], "-o", tmp_path, "--dtype", "fp16", "--steps", 2, "--device", "cpu")
     assert outcome.warnings == ["warning: float16 is emulated on this cpu, slower than --dtype fp32"]
     assert not done("invert", pictures[0], "-o", tmp_path, "--dtype", "fp32", "--steps", 2, "--overwrite").warnings
 
 
-def test_exact_inversions_are_made_in_float32(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_exact_inversion_uses_float32(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     for options, dtypes in ((["--exact"], {"float32"}), ([], {"float32", "mixed"})):
         folder = tmp_path / f"out{len(options)}"
         outcome = run("invert", pictures[0], "-o", folder, "--steps", 4, "--dtype", "auto", *options)
@@ -56,7 +56,7 @@ def test_exact_inversions_are_made_in_float32(run: Run, pictures: list[Path], tm
         assert Latent.load(folder / f"a{LATENT}").recipe.dtype in dtypes
 
 
-def test_mixed_latents_decode_in_mixed_precision(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_mixed_precision_latents_decode_in_mixed_precision(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     """Only the very bits of a bfloat16 network, which one machine makes anew, take a pair back."""
     done("invert", pictures[0], "-o", tmp_path / "latents", "--lossless", "--dtype", "mixed")
     assert "in mixed on cpu" in done("decode", tmp_path / "latents", "-o", tmp_path / "out").err

@@ -31,7 +31,7 @@ def assert_all_differ(pictures: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--eta", "1"], ["--posterior-mean"], ["--solver", "bdia"]], ids=str)
-def test_a_picture_depends_on_its_seed_alone(done: Run, tmp_path: Path, options: list[str]) -> None:
+def test_image_depends_on_seed_only(done: Run, tmp_path: Path, options: list[str]) -> None:
     together = drawn(done, tmp_path / "together", "-n", 4, "--seed", 5, *options)
     assert list(together) == ["seed-0005.png", "seed-0006.png", "seed-0007.png", "seed-0008.png"]
     assert_all_differ(list(together.values()))
@@ -41,18 +41,18 @@ def test_a_picture_depends_on_its_seed_alone(done: Run, tmp_path: Path, options:
     assert_drawn_alike(drawn(done, tmp_path / "alone", "--seed", 7, *options), {name: together[name]})
 
 
-def test_pictures_are_those_of_the_editor(done: Run, model: Path, tmp_path: Path) -> None:
+def test_images_equal_editor_samples(done: Run, model: Path, tmp_path: Path) -> None:
     done("sample", "-n", 3, "--seed", 1, "--steps", 7, "--solver", "heun", "--grid", "quad", "-o", tmp_path)
     wanted = to_uint8(Editor.from_pretrained(model).sample(3, 1, InversionConfig("heun", "quad", 7)))
     assert_shown_alike(torch.stack([pixels_of(tmp_path / name) for name in files_in(tmp_path)]), wanted)
 
 
-def test_the_default_method_is_that_of_the_editor(done: Run, model: Path, tmp_path: Path) -> None:
+def test_default_config_is_that_of_the_editor(done: Run, model: Path, tmp_path: Path) -> None:
     done("sample", "-o", tmp_path)
     assert_shown_alike(pixels_of(tmp_path / "seed-0000.png"), to_uint8(Editor.from_pretrained(model).sample(1)[0]))
 
 
-def test_the_seed_family(done: Run, tmp_path: Path) -> None:
+def test_seed_options(done: Run, tmp_path: Path) -> None:
     """DDIM, half-way, DDPM and its posterior mean differ; each is the same when it is drawn again."""
     family = {
         "ddim": ["--solver", "ddim"],
@@ -66,7 +66,7 @@ def test_the_seed_family(done: Run, tmp_path: Path) -> None:
         assert_drawn_alike(drawn(done, tmp_path / f"{name} again", *options), first[name])
 
 
-def test_eta_zero_is_what_no_eta_is(done: Run, tmp_path: Path) -> None:
+def test_eta_0_equals_no_eta(done: Run, tmp_path: Path) -> None:
     plain = drawn(done, tmp_path / "plain", "--solver", "heun")
     assert_drawn_alike(drawn(done, tmp_path / "zero", "--solver", "heun", "--eta", "0"), plain)
 
@@ -83,7 +83,7 @@ def test_the_posterior_mean_loses_the_variance_of_the_data(done: Run, tmp_path: 
     assert deviation["mean"] < 0.5 * deviation["ddim"]
 
 
-def test_rows_and_recipes_tell_how_it_was_drawn(done: Run, tmp_path: Path) -> None:
+def test_rows_and_recipes_contain_sampling_settings(done: Run, tmp_path: Path) -> None:
     outcome = done("sample", "-n", 2, "--seed", 3, "--eta", "0.5", "--steps", 4, "-o", tmp_path / "out", "--json")
     assert outcome.rows == [{"output": str(tmp_path / "out" / f"seed-000{seed}.png"), "seed": seed} for seed in (3, 4)]
     recipe = read_recipe(tmp_path / "out" / "seed-0004.png")

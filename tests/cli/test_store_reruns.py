@@ -28,9 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files_in(folder)}
 
 
-def test_an_image_that_is_back_is_inverted(
-    run: Run, done: Run, many: Path, tmp_path: Path, evaluations: list[int]
-) -> None:
+def test_restored_image_is_inverted(run: Run, done: Run, many: Path, tmp_path: Path, evaluations: list[int]) -> None:
     content = (many / "b.png").read_bytes()
     (many / "b.png").write_bytes(b"no picture")
     assert run("invert", many, "-o", tmp_path / "s.latents", *LINE).status == 1
@@ -54,7 +52,7 @@ def test_a_replaced_image_is_noticed(done: Run, many: Path, tmp_path: Path) -> N
     assert contents(tmp_path / "s.latents") == contents(tmp_path / "t.latents")
 
 
-def test_all_contents_are_compared_if_asked(done: Run, many: Path, tmp_path: Path) -> None:
+def test_verify_compares_all_contents(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *LINE)
     tiny.save_picture(many / "e.png", 9)
     for shard in (tmp_path / "s.latents").glob("shard-*"):
@@ -97,7 +95,7 @@ def test_settings_out_of_range_are_refused(run: Run, done: Run, many: Path, tmp_
         assert "must be" in error
 
 
-def test_a_second_process_on_a_shard_says_so(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
+def test_second_process_on_a_shard_is_refused(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.latents"
     lock = FolderLock(store / "parts" / "shard-00001")
     done("invert", many, "-o", store, *LINE)
@@ -113,7 +111,7 @@ def test_a_second_process_on_a_shard_says_so(run: Run, done: Run, many: Path, tm
 
 
 @pytest.mark.slow
-def test_processes_on_one_share_end_in_words(many: Path, model: Path, tmp_path: Path) -> None:
+def test_processes_on_one_share_end_without_traceback(many: Path, model: Path, tmp_path: Path) -> None:
     line = ["invert", str(many), "-o", str(tmp_path / "s.latents"), *LINE, "--model", str(model), "--dtype", "fp32"]
     program = [sys.executable, "-m", "ddim_edit", *line]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

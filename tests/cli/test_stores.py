@@ -33,7 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files_in(folder)}
 
 
-def test_a_store_holds_the_latents_that_files_hold(done: Run, many: Path, tmp_path: Path) -> None:
+def test_store_contains_same_latents_as_files(done: Run, many: Path, tmp_path: Path) -> None:
     outcome = done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     assert outcome.out.splitlines() == [str(tmp_path / "s.latents" / name) for name in SHARDS]
     assert files_in(tmp_path / "s.latents") == STORE
@@ -46,14 +46,12 @@ def test_a_store_holds_the_latents_that_files_hold(done: Run, many: Path, tmp_pa
         torch.testing.assert_close(latent.x, alone.x, rtol=0, atol=1e-5)
 
 
-def test_an_output_of_another_name_is_a_folder_of_files(done: Run, many: Path, tmp_path: Path) -> None:
+def test_output_without_store_suffix_is_a_folder(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "latents", "--steps", "3")
     assert files_in(tmp_path / "latents") == [f"{name}{LATENT}" for name in "abcde"]
 
 
-def test_running_again_does_nothing_and_says_the_same(
-    done: Run, many: Path, tmp_path: Path, evaluations: list[int]
-) -> None:
+def test_rerun_does_nothing_and_prints_the_same(done: Run, many: Path, tmp_path: Path, evaluations: list[int]) -> None:
     line = ("invert", many, "-o", tmp_path / "s.latents")
     first, before = done(*line, *FEW), contents(tmp_path / "s.latents")
     evaluations.clear()
@@ -64,7 +62,7 @@ def test_running_again_does_nothing_and_says_the_same(
     assert contents(tmp_path / "s.latents") == before
 
 
-def test_a_bad_picture_is_listed_at_the_end_each_time(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
+def test_bad_image_is_listed_on_every_run(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
     (many / "b.png").write_bytes(b"no picture")
     line = ("invert", many, "-o", tmp_path / "s.latents", *FEW)
     for _ in range(2):
@@ -77,14 +75,14 @@ def test_a_bad_picture_is_listed_at_the_end_each_time(run: Run, done: Run, many:
     assert list(shown["failures"]) == ["b.png"]
 
 
-def test_a_path_where_nothing_is_fails_alone(run: Run, many: Path, tmp_path: Path) -> None:
+def test_missing_path_fails_alone(run: Run, many: Path, tmp_path: Path) -> None:
     outcome = run("invert", tmp_path / "absent", many, "-o", tmp_path / "s.latents", *FEW)
     assert outcome.status == 1
     assert len(outcome.errors) == 1
     assert len(LatentStore(tmp_path / "s.latents")) == 5
 
 
-def test_no_pictures_make_no_store(run: Run, tmp_path: Path) -> None:
+def test_no_images_write_no_store(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     outcome = run("invert", tmp_path / "empty", "-o", tmp_path / "s.latents")
     assert outcome.status == 1
@@ -92,14 +90,14 @@ def test_no_pictures_make_no_store(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "s.latents").exists()
 
 
-def test_rows_of_json_tell_of_every_shard(run: Run, many: Path, tmp_path: Path) -> None:
+def test_json_rows_describe_every_shard(run: Run, many: Path, tmp_path: Path) -> None:
     (many / "e.png").write_bytes(b"no picture")
     first, second = run("invert", many, "-o", tmp_path / "s.latents", "--json", *FEW).rows
     assert first == {"shard": 0, "rows": 3, "failures": {}}
     assert (second["shard"], second["rows"], list(second["failures"])) == (1, 1, ["e.png"])
 
 
-def test_new_pictures_are_added(done: Run, many: Path, tmp_path: Path) -> None:
+def test_new_images_are_added(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     before = contents(tmp_path / "s.latents")
     tiny.save_picture(many / "aa.png", 9)
@@ -120,7 +118,7 @@ def test_new_pictures_are_added(done: Run, many: Path, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_other_settings_are_refused_in_one_sentence(
+def test_other_settings_are_refused(
     run: Run, done: Run, many: Path, tmp_path: Path, options: list[str], named: str
 ) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
@@ -132,9 +130,7 @@ def test_other_settings_are_refused_in_one_sentence(
     assert contents(tmp_path / "s.latents") == before
 
 
-def test_overwriting_begins_anew_and_never_removes_what_is_no_store(
-    run: Run, done: Run, many: Path, tmp_path: Path
-) -> None:
+def test_overwrite_replaces_stores_only(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     done("invert", many, "-o", tmp_path / "s.latents", "--overwrite", "--steps", "4")
     assert LatentStore(tmp_path / "s.latents").shards == 1
@@ -150,7 +146,7 @@ def test_overwriting_begins_anew_and_never_removes_what_is_no_store(
     assert LatentStore(tmp_path / "s.latents").shards == 1
 
 
-def test_shares_make_the_bytes_of_one_process(done: Run, many: Path, tmp_path: Path) -> None:
+def test_shares_write_same_bytes_as_one_process(done: Run, many: Path, tmp_path: Path) -> None:
     """On one machine, or several alike: the sizes and the threads are the store's own (see `rounding`)."""
     done("invert", many, "-o", tmp_path / "one.latents", "--steps", "3", "--batch-size", "1", "--shard-size", "2")
     line = ("invert", many, "-o", tmp_path / "two.latents", "--steps", "3", "--batch-size", "1", "--shard-size", "2")
@@ -160,14 +156,14 @@ def test_shares_make_the_bytes_of_one_process(done: Run, many: Path, tmp_path: P
     assert contents(tmp_path / "two.latents") == contents(tmp_path / "one.latents")
 
 
-def test_a_launcher_says_which_share(done: Run, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launcher_selects_share(done: Run, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     assert list(LatentStore(tmp_path / "s.latents").names) == ["d.png", "e.png"]
 
 
-def test_decoding_a_store_gives_the_pictures_of_files(done: Run, many: Path, tmp_path: Path) -> None:
+def test_decoding_store_equals_decoding_files(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", "--exact", "--steps", "5", "--shard-size", "3")
     outcome = done("decode", tmp_path / "s.latents", "-o", tmp_path / "out", "--batch-size", "2")
     assert outcome.out.splitlines() == [str(tmp_path / "out" / f"{name}.png") for name in "abcde"]
@@ -175,7 +171,7 @@ def test_decoding_a_store_gives_the_pictures_of_files(done: Run, many: Path, tmp
         assert torch.equal(pixels_of(tmp_path / "out" / f"{name}.png"), pixels_of(many / f"{name}.png"))
 
 
-def test_stores_and_files_are_decoded_to_the_same_pictures(done: Run, many: Path, tmp_path: Path) -> None:
+def test_stores_and_files_decode_together(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", "--steps", "3", "--batch-size", "5")
     done("invert", many, "-o", tmp_path / "files", "--steps", "3", "--batch-size", "5")
     done("decode", tmp_path / "s.latents", "-o", tmp_path / "one", "--batch-size", "5")
@@ -185,7 +181,7 @@ def test_stores_and_files_are_decoded_to_the_same_pictures(done: Run, many: Path
         assert_shown_alike(pixels_of(tmp_path / "one" / name), pixels_of(tmp_path / "two" / name))
 
 
-def test_pictures_of_subfolders_and_of_equal_names_are_decoded_apart(done: Run, tmp_path: Path) -> None:
+def test_subfolders_and_equal_names_decode_separately(done: Run, tmp_path: Path) -> None:
     for seed, name in enumerate(("left/a.png", "left/a.bmp", "right/a.png")):
         tiny.save_picture(tmp_path / name, seed)
     done("invert", tmp_path / "left", tmp_path / "right", "-o", tmp_path / "s.latents", "--steps", "3")
@@ -193,7 +189,7 @@ def test_pictures_of_subfolders_and_of_equal_names_are_decoded_apart(done: Run, 
     assert files_in(tmp_path / "out") == ["left/a-2.png", "left/a.png", "right/a.png"]
 
 
-def test_a_store_is_decoded_a_batch_at_a_time_in_its_own_dtype(
+def test_store_is_decoded_in_batches_in_its_dtype(
     done: Run, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", "--dtype", "bf16", *FEW)
@@ -203,7 +199,7 @@ def test_a_store_is_decoded_a_batch_at_a_time_in_its_own_dtype(
     assert len(files_in(tmp_path / "out")) == 5
 
 
-def test_a_store_of_another_model_is_refused_once(
+def test_store_of_another_model_is_refused_once(
     run: Run, done: Run, many: Path, other_model: Path, tmp_path: Path
 ) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
@@ -213,7 +209,7 @@ def test_a_store_of_another_model_is_refused_once(
     done("decode", tmp_path / "s.latents", "-o", tmp_path / "out", "--model", other_model, "--force")
 
 
-def test_pictures_that_exist_are_not_replaced(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
+def test_existing_images_are_not_replaced(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_text("mine")
@@ -224,7 +220,7 @@ def test_pictures_that_exist_are_not_replaced(run: Run, done: Run, many: Path, t
     assert len(files_in(tmp_path / "out")) == 5
 
 
-def test_showing_a_store_tells_what_is_in_it(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
+def test_show_describes_store(run: Run, done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     (tmp_path / "s.latents" / SHARDS[1]).unlink()
     outcome = run("show", tmp_path / "s.latents")
@@ -236,7 +232,7 @@ def test_showing_a_store_tells_what_is_in_it(run: Run, done: Run, many: Path, tm
     assert shown["shape"] == [3, tiny.SIZE, tiny.SIZE]
 
 
-def test_what_does_not_converge_is_counted(done: Run, many: Path, tmp_path: Path) -> None:
+def test_nonconverged_latents_are_counted(done: Run, many: Path, tmp_path: Path) -> None:
     outcome = done("invert", many, "-o", tmp_path / "s.latents", "--exact", "--tol", "1e-30", "-q", *FEW)
     assert [line.partition(",")[0] for line in outcome.warnings] == [
         "warning: shard-00000.safetensors: 3 images did not converge",
@@ -246,7 +242,7 @@ def test_what_does_not_converge_is_counted(done: Run, many: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_so_and_goes_on_later(done: Run, many: Path, model: Path, tmp_path: Path) -> None:
+def test_interrupted_run_is_reported_and_resumable(done: Run, many: Path, model: Path, tmp_path: Path) -> None:
     line = ["invert", str(many), "--model", str(model), "--steps", "200", "--batch-size", "1", "--shard-size", "5"]
     line += ["--dtype", "fp32"]
     program = [sys.executable, "-m", "ddim_edit", *line, "-o", str(tmp_path / "s.latents")]
@@ -264,7 +260,7 @@ def test_an_interrupted_run_says_so_and_goes_on_later(done: Run, many: Path, mod
     assert contents(tmp_path / "s.latents") == contents(tmp_path / "whole.latents")
 
 
-def test_a_store_is_decoded_without_metadata_if_so_asked(done: Run, many: Path, tmp_path: Path) -> None:
+def test_store_decodes_without_metadata_on_request(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *FEW)
     done("decode", tmp_path / "s.latents", "-o", tmp_path / "told")
     done("decode", tmp_path / "s.latents", "-o", tmp_path / "bare", "--no-metadata")

@@ -21,7 +21,7 @@ COMMANDS = ["invert", "decode", "sample", "interpolate", "reconstruct"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_json_is_all_there_is_on_standard_output(
+def test_standard_output_is_json_only(
     done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, command: str
 ) -> None:
     outcome = done(*line_of(command, pictures, latents, tmp_path / "out"), "--json")
@@ -31,7 +31,7 @@ def test_json_is_all_there_is_on_standard_output(
 
 
 @pytest.mark.parametrize("command", COMMANDS[:-1])
-def test_written_files_are_all_there_is_otherwise(
+def test_standard_output_lists_written_files_only(
     done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, command: str
 ) -> None:
     outcome = done(*line_of(command, pictures, latents, tmp_path / "out"))
@@ -41,7 +41,7 @@ def test_written_files_are_all_there_is_otherwise(
 
 @pytest.mark.parametrize("flags", [["-q"], ["--quiet", "--json"]], ids=str)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_quiet_says_nothing(
+def test_quiet_prints_nothing(
     done: Run, pictures: list[Path], latents: list[Path], tmp_path: Path, command: str, flags: list[str]
 ) -> None:
     outcome = done(*line_of(command, pictures, latents, tmp_path / "out"), *flags)
@@ -49,7 +49,7 @@ def test_quiet_says_nothing(
     assert outcome.out
 
 
-def test_model_and_device_are_told_once(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_model_and_device_are_printed_once(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     chosen = done("invert", *pictures, "-o", tmp_path / "auto", "--batch-size", "1", "--steps", "2")
     assert chosen.err.startswith("tiny in float32 on ")
     assert chosen.err.endswith(", chosen by --device auto\n")
@@ -57,13 +57,13 @@ def test_model_and_device_are_told_once(done: Run, pictures: list[Path], tmp_pat
     assert named.err == "tiny in float32 on cpu\n"
 
 
-def test_the_table_moves_over_for_json(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+def test_json_moves_table_to_standard_error(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     plain = done("reconstruct", pictures[0], "-o", tmp_path / "plain", "--steps", "2")
     json = done("reconstruct", pictures[0], "-o", tmp_path / "json", "--steps", "2", "--json")
     assert plain.out in json.err
 
 
-def test_a_name_that_is_no_text_comes_through(model: Path, tmp_path: Path) -> None:
+def test_undecodable_file_name_is_accepted(model: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     try:
         tiny.save_picture(tmp_path / name)

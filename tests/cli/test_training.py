@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path) -> None:
+def test_training_writes_and_reports_model(done: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").write_bytes(b"no picture")
     outcome = done("train", folder, "-o", tmp_path / "model", *FEW)
     assert outcome.out.splitlines()[0] == HEADING
@@ -51,7 +51,7 @@ def test_a_model_is_trained_and_tells_so(done: Run, folder: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_how_to_go_on(
+def test_interrupted_run_says_how_to_resume(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "write_sheet", lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -67,7 +67,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "continues at step 1 of 2" in again.err
 
 
-def test_what_cannot_be_trained_ends_in_one_sentence(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_unusable_input_is_refused_in_one_sentence(run: Run, folder: Path, tmp_path: Path) -> None:
     model = tiny.save_model(tmp_path / "model")
     for line, said in (
         ((folder, "-o", model), f"{model}: it holds something else than a training"),

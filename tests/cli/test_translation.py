@@ -18,7 +18,7 @@ def written(folder: Path, pictures: list[Path], ending: str = "-translated") -> 
 
 
 @pytest.mark.parametrize("flags", [{}, {"solver": "ddim", "grid": "quad"}], ids=str)
-def test_pictures_go_where_the_library_takes_them(
+def test_translation_equals_library(
     done: Run, model: Path, other_model: Path, pictures: list[Path], tmp_path: Path, flags: dict[str, str]
 ) -> None:
     options = [word for name, value in flags.items() for word in (f"--{name}", value)]
@@ -31,13 +31,13 @@ def test_pictures_go_where_the_library_takes_them(
     assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures, "")).abs().max()) > 10
 
 
-def test_to_the_same_model_they_come_back(done: Run, model: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_translation_to_same_model_is_identity(done: Run, model: Path, pictures: list[Path], tmp_path: Path) -> None:
     line = ["--to", model, "--steps", 40, "--grid", "quad", "--no-dequantise", "-o", tmp_path / "out"]
     done("translate", *pictures, *line)
     assert int((written(tmp_path / "out", pictures) - written(tmp_path / "in", pictures, "")).abs().max()) <= 4
 
 
-def test_the_recipe_names_both_models_and_the_walk(
+def test_recipe_names_both_models_and_solver(
     done: Run, other_model: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     line = ["--to", other_model, "--steps", 3, "--solver", "heun", "-o", tmp_path / "out", "--json", "-q"]
@@ -53,9 +53,7 @@ def test_the_recipe_names_both_models_and_the_walk(
     }
 
 
-def test_one_bad_picture_does_not_end_a_batch(
-    run: Run, other_model: Path, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_bad_image_does_not_end_batch(run: Run, other_model: Path, pictures: list[Path], tmp_path: Path) -> None:
     pictures[1].write_text("no picture")
     outcome = run("translate", *pictures, "--to", other_model, "--steps", 2, "-o", tmp_path / "out")
     assert outcome.status == 1
@@ -63,7 +61,7 @@ def test_one_bad_picture_does_not_end_a_batch(
     assert files_in(tmp_path / "out") == ["a-translated.png", "c-translated.png", "d-translated.png"]
 
 
-def test_models_that_do_not_go_together_are_refused_in_one_sentence(
+def test_incompatible_models_are_refused(
     run: Run, pictures: list[Path], tmp_path: Path, evaluations: list[int]
 ) -> None:
     large = tiny.save_model(tmp_path / "large", unet={"sample_size": 32})

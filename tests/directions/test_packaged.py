@@ -20,13 +20,13 @@ def editor() -> Editor:
     return Editor.from_pretrained(device="cpu")
 
 
-def test_the_promised_ones_are_there() -> None:
+def test_documented_directions_are_packaged() -> None:
     assert PACKAGED.keys() == {"old", "baby", "female", "age", "light", "warm"}
     assert packaged_directions("another model") == {}
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_each_is_at_home_in_faces64_with_the_default_method(editor: Editor, name: str) -> None:
+def test_each_belongs_to_faces64_and_default_config(editor: Editor, name: str) -> None:
     direction = Direction.load(PACKAGED[name])
     grid = InversionConfig(level=400).make_grid(editor.model.schedule)
     direction.require_fits(editor._runner.recipe(InversionConfig(), grid))
@@ -36,14 +36,14 @@ def test_each_is_at_home_in_faces64_with_the_default_method(editor: Editor, name
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_each_was_read_far_better_than_shuffled_labels(name: str) -> None:
+def test_each_beats_shuffled_labels(name: str) -> None:
     report = Direction.load(PACKAGED[name]).report
     assert report["auc"] - report["permuted_auc"] > 5 * max(report["permuted_sd"], report["auc_sd"])
     assert abs(report["permuted_auc"] - 0.5) < 0.05
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_each_has_a_card_with_its_figures(name: str) -> None:
+def test_each_has_card_with_figures(name: str) -> None:
     direction, card = Direction.load(PACKAGED[name]), PACKAGED[name].with_name(f"{name}.md").read_text()
     assert f"# The direction `{name}` of faces64" in card
     assert f"| AUC | {direction.report['auc']:.3f} " in card
@@ -55,7 +55,7 @@ def luma(pictures: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-def test_they_move_a_portrait_as_their_names_say_and_0_leaves_it_alone(editor: Editor) -> None:
+def test_directions_move_portrait_and_0_is_identity(editor: Editor) -> None:
     """Light and warmth are read off the picture; of age and gender the other directions at the same level know."""
     settings = [{"light": 0}, {"light": 1}, {"light": -1}, {"warm": 1.5}, {"old": 6}]
     same, lighter, darker, warmer, older = editor.edits([FACE], settings).unbind(1)

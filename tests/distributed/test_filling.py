@@ -35,7 +35,7 @@ from .conftest import Fill, bytes_of
 NAMES = [f"{seed}.png" for seed in range(10)]
 
 
-def test_a_store_holds_what_the_editor_finds(filled: Fill, job: FillJob, model: Path) -> None:
+def test_store_equals_editor_latents(filled: Fill, job: FillJob, model: Path) -> None:
     assert filled() == [FinishedShard(0, 4, {}), FinishedShard(1, 4, {}), FinishedShard(2, 2, {})]
     store = LatentStore(job.store)
     wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root / name for name in NAMES], job.config)
@@ -46,7 +46,7 @@ def test_a_store_holds_what_the_editor_finds(filled: Fill, job: FillJob, model: 
         assert read_.report == pytest.approx(found.report, rel=1e-3, abs=1e-3)
 
 
-def test_pairs_are_kept_whole(filled: Fill, job: FillJob, model: Path) -> None:
+def test_two_state_latents_are_stored_completely(filled: Fill, job: FillJob, model: Path) -> None:
     filled(config=InversionConfig(solver="bdia", steps=3))
     wanted = Editor.from_pretrained(model, batch_size=2).invert([job.root], InversionConfig(solver="bdia", steps=3))
     for read_, found in zip(LatentStore(job.store), wanted, strict=True):
@@ -55,7 +55,7 @@ def test_pairs_are_kept_whole(filled: Fill, job: FillJob, model: Path) -> None:
         assert_alike(read_.delta, found.delta)
 
 
-def test_a_full_store_is_left_alone_and_no_model_is_loaded(
+def test_complete_store_is_unchanged_and_loads_no_model(
     filled: Fill, job: FillJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = filled()
@@ -65,13 +65,13 @@ def test_a_full_store_is_left_alone_and_no_model_is_loaded(
     assert {path: path.stat().st_ino for path in job.store.rglob("*")} == before
 
 
-def test_nothing_but_the_store_is_left(filled: Fill, job: FillJob) -> None:
+def test_no_temporary_files_remain(filled: Fill, job: FillJob) -> None:
     filled()
     shards = [f"shard-0000{index}.safetensors" for index in range(3)]
     assert sorted(bytes_of(job.store)) == ["model.json", "pictures.jsonl", *shards, "store.json"]
 
 
-def test_no_path_and_no_time_is_in_a_store(filled: Fill, job: FillJob, tmp_path: Path) -> None:
+def test_store_contains_no_path_or_time(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     (job.root / "4.png").write_bytes(b"no picture")
     (job.root / "5.png").unlink()
     (job.root / "5.png").symlink_to(tmp_path / "nowhere")
@@ -83,7 +83,7 @@ def test_no_path_and_no_time_is_in_a_store(filled: Fill, job: FillJob, tmp_path:
     assert all(str(tmp_path).encode() not in content for content in bytes_of(job.store).values())
 
 
-def test_a_bad_picture_fails_alone(filled: Fill, job: FillJob, tmp_path: Path) -> None:
+def test_bad_image_fails_alone(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled(store=tmp_path / "good.latents")
     (job.root / "4.png").write_bytes((job.root / "4.png").read_bytes()[:90])
     first, second, third = filled()
@@ -99,7 +99,7 @@ def test_a_bad_picture_fails_alone(filled: Fill, job: FillJob, tmp_path: Path) -
     assert bytes_of(job.store) == before
 
 
-def test_a_batch_and_a_shard_of_nothing_but_bad_pictures(filled: Fill, job: FillJob) -> None:
+def test_batch_and_shard_of_bad_images_only(filled: Fill, job: FillJob) -> None:
     for name in NAMES[:4]:
         (job.root / name).write_bytes(b"no picture")
     assert [each.rows for each in filled()] == [0, 4, 2]
@@ -107,7 +107,7 @@ def test_a_batch_and_a_shard_of_nothing_but_bad_pictures(filled: Fill, job: Fill
     assert LatentStore(job.store).recipe.solver == "ddim"
 
 
-def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
+def test_disk_error_ends_run_without_blaming_images(
     filled: Fill, job: FillJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     filled(store=tmp_path / "good.latents")
@@ -125,7 +125,7 @@ def test_a_disk_that_fails_ends_the_run_and_is_no_failure_of_pictures(
     assert bytes_of(job.store) == bytes_of(tmp_path / "good.latents")
 
 
-def test_a_folder_that_is_gone_ends_the_run(filled: Fill, job: FillJob) -> None:
+def test_missing_folder_ends_run(filled: Fill, job: FillJob) -> None:
     mine = prepare_store(job, NAMES, 4)
     shutil.rmtree(job.root)
     with pytest.raises(ImageError):
@@ -138,7 +138,7 @@ class Cut(BaseException):
 
 
 @pytest.mark.parametrize("batches", range(6))
-def test_at_most_the_batch_in_hand_is_lost(
+def test_interruption_loses_at_most_one_batch(
     filled: Fill, job: FillJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
     filled(store=tmp_path / "whole.latents")
@@ -169,7 +169,7 @@ def test_at_most_the_batch_in_hand_is_lost(
     assert bytes_of(job.store) == bytes_of(tmp_path / "whole.latents")
 
 
-def test_a_part_that_is_broken_is_made_again(filled: Fill, job: FillJob, tmp_path: Path) -> None:
+def test_damaged_part_is_recomputed(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled(store=tmp_path / "whole.latents")
     prepare_store(job, NAMES, 4)
     parts = StoreFiles(job.store).parts(1)
@@ -182,7 +182,7 @@ def test_a_part_that_is_broken_is_made_again(filled: Fill, job: FillJob, tmp_pat
     assert bytes_of(job.store) == bytes_of(tmp_path / "whole.latents")
 
 
-def test_what_was_not_cleared_away_after_a_shard_is_cleared_later(filled: Fill, job: FillJob) -> None:
+def test_leftover_parts_are_removed_on_rerun(filled: Fill, job: FillJob) -> None:
     filled()
     before = bytes_of(job.store)
     parts = StoreFiles(job.store).parts(1)
@@ -192,7 +192,7 @@ def test_what_was_not_cleared_away_after_a_shard_is_cleared_later(filled: Fill, 
     assert bytes_of(job.store) == before
 
 
-def test_a_folder_that_has_grown_adds_shards(filled: Fill, job: FillJob) -> None:
+def test_new_images_are_added_as_shards(filled: Fill, job: FillJob) -> None:
     filled()
     before = bytes_of(job.store)
     for seed in (10, 11, 12, 13, 14):
@@ -207,7 +207,7 @@ def test_a_folder_that_has_grown_adds_shards(filled: Fill, job: FillJob) -> None
     assert list(LatentStore(job.store).names) == [*NAMES, "0a.png", *(f"{seed}.png" for seed in range(10, 15))]
 
 
-def test_several_processes_make_the_bytes_of_one(filled: Fill, job: FillJob, tmp_path: Path) -> None:
+def test_several_processes_write_same_bytes_as_one(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled(store=tmp_path / "one.latents", shard_size=3)
     for index in (1, 0):
         mine = prepare_store(job, NAMES, 3, Rank(index, 2, index))
@@ -216,7 +216,7 @@ def test_several_processes_make_the_bytes_of_one(filled: Fill, job: FillJob, tmp
     assert bytes_of(job.store) == bytes_of(tmp_path / "one.latents")
 
 
-def test_another_process_that_writes_now_is_not_disturbed(job: FillJob) -> None:
+def test_locked_shard_of_another_process_is_untouched(job: FillJob) -> None:
     prepare_store(job, NAMES, 3, Rank(0, 2, 0))
     theirs = [job.store / ".ddim-edit-0123.json", StoreFiles(job.store).parts(0) / ".ddim-edit-4567.safetensors"]
     theirs[1].parent.mkdir(parents=True)
@@ -238,7 +238,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_the_first_setting_that_differs_is_named(filled: Fill, job: FillJob, name: str) -> None:
+def test_first_differing_setting_is_named(filled: Fill, job: FillJob, name: str) -> None:
     filled()
     before = bytes_of(job.store)
     tiny.save_picture(job.root / "new.png", 20)
@@ -249,9 +249,7 @@ def test_the_first_setting_that_differs_is_named(filled: Fill, job: FillJob, nam
     assert bytes_of(job.store) == before
 
 
-def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
-    filled: Fill, job: FillJob, tmp_path: Path
-) -> None:
+def test_other_model_is_refused_before_use(filled: Fill, job: FillJob, tmp_path: Path) -> None:
     filled()
     before = bytes_of(job.store)
     other = tiny.save_model(tmp_path / "other", seed=1)
@@ -268,14 +266,14 @@ def test_another_model_is_refused_by_name_and_its_weights_before_it_is_used(
     assert [each.rows for each in filled()] == [4, 4, 2, 1]
 
 
-def test_a_store_in_which_nothing_was_made_takes_other_settings(filled: Fill, job: FillJob) -> None:
+def test_empty_store_accepts_other_settings(filled: Fill, job: FillJob) -> None:
     unfit = InversionConfig(solver="ddim", steps=3, condition=Condition(label=1))
     with pytest.raises(ArgumentError, match="unconditional"):
         filled(config=unfit)
     assert [each.rows for each in filled(shard_size=5)] == [5, 5]
 
 
-def test_sizes_are_kept_where_none_are_asked_for(filled: Fill, job: FillJob) -> None:
+def test_batch_and_shard_sizes_are_kept_by_default(filled: Fill, job: FillJob) -> None:
     threads = torch.get_num_threads()
     assert choose_sizes(job.store, "cpu") == (8, 512, threads)
     filled()
@@ -284,7 +282,7 @@ def test_sizes_are_kept_where_none_are_asked_for(filled: Fill, job: FillJob) -> 
     assert choose_sizes(job.store, "cpu", None, 64) == (2, 64, threads)
 
 
-def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: FillJob) -> None:
+def test_resumed_store_keeps_thread_count(job: FillJob) -> None:
     """Their number decides the last bits, so a rerun elsewhere must not choose for itself."""
     threads = torch.get_num_threads()
     one = replace(job, threads=threads)
@@ -294,14 +292,14 @@ def test_a_store_goes_on_with_the_threads_that_it_was_begun_with(job: FillJob) -
         prepare_store(replace(job, threads=threads + 1), NAMES, 4)
 
 
-def test_nothing_to_invert_makes_an_empty_store(job: FillJob) -> None:
+def test_no_inputs_make_an_empty_store(job: FillJob) -> None:
     assert prepare_store(job, [], 4) == []
     assert list(fill_shards(job, [], local_engine)) == []
     assert len(LatentStore(job.store)) == 0
     assert (read_settings(job.store / "store.json") or {})["batch_size"] == 2
 
 
-def test_a_broken_shard_is_told_and_not_passed_over(filled: Fill, job: FillJob) -> None:
+def test_damaged_shard_is_reported(filled: Fill, job: FillJob) -> None:
     filled()
     before = bytes_of(job.store)
     file = StoreFiles(job.store).shard(1)
@@ -313,7 +311,7 @@ def test_a_broken_shard_is_told_and_not_passed_over(filled: Fill, job: FillJob) 
     assert bytes_of(job.store) == before
 
 
-def test_progress_counts_pictures_good_or_bad(job: FillJob) -> None:
+def test_progress_counts_good_and_bad_images(job: FillJob) -> None:
     (job.root / "1.png").write_bytes(b"no picture")
     seen: list[int] = []
     evaluated: list[int] = []
@@ -323,7 +321,7 @@ def test_progress_counts_pictures_good_or_bad(job: FillJob) -> None:
     assert sum(evaluated) >= 9 * 3
 
 
-def test_the_same_worker_fills_shard_after_shard(job: FillJob, tmp_path: Path, filled: Fill) -> None:
+def test_worker_is_reused_for_several_shards(job: FillJob, tmp_path: Path, filled: Fill) -> None:
     filled(store=tmp_path / "one.latents")
     prepare_store(job, NAMES, 4)
     one = Worker(job)
@@ -334,7 +332,7 @@ def test_the_same_worker_fills_shard_after_shard(job: FillJob, tmp_path: Path, f
     assert shards.items() <= bytes_of(tmp_path / "one.latents").items()
 
 
-def test_names_are_relative_to_what_all_paths_share(tmp_path: Path) -> None:
+def test_names_are_relative_to_common_folder(tmp_path: Path) -> None:
     for name in ("a/1.png", "a/2.png", "b/1.png", "c.png"):
         tiny.save_picture(tmp_path / name)
     assert list_images([tmp_path / "a"]) == (tmp_path / "a", ["1.png", "2.png"])
@@ -346,7 +344,7 @@ def test_names_are_relative_to_what_all_paths_share(tmp_path: Path) -> None:
         list_images([tmp_path / "absent"])
 
 
-def test_settings_hold_all_of_the_method(job: FillJob) -> None:
+def test_settings_contain_whole_config(job: FillJob) -> None:
     grid = job.config.make_grid(Editor.from_pretrained(job.model).model.schedule)
     by_name, by_times = job.settings["method"], replace(job, config=InversionConfig(grid=grid)).settings["method"]
     assert by_name.keys() == set(InversionConfig.__dataclass_fields__)

@@ -43,7 +43,7 @@ def stage(left: list[str]) -> str:
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path: Path, model: Path) -> None:
+def test_resumes_after_20_random_kills(tmp_path: Path, model: Path) -> None:
     moments = random.Random(SEED)
     # 18 pictures are 9 batches in 5 shards.
     trials = [{"share": moments.uniform(0, 0.9)} for _ in range(20)]
@@ -54,7 +54,7 @@ def test_twenty_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path
 
 
 @pytest.mark.slow
-def test_kills_before_and_after_every_rename_lose_nothing_and_double_nothing(tmp_path: Path, model: Path) -> None:
+def test_resumes_after_kills_around_every_rename(tmp_path: Path, model: Path) -> None:
     # store.json, the plan, model.json, and for two shards all batches, the shard in its folder, and its last move
     renames = 3 + (2 + 2) + (1 + 2)
     trials = [{"rename": rename, "after": after} for rename in range(1, renames + 1) for after in (False, True)]

@@ -13,11 +13,11 @@ TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6", "SLURM_LOCALID": "2", "SLURM_NTASKS": "6"}
 
 
-def test_a_process_of_its_own_does_everything() -> None:
+def test_single_process_has_all_shards() -> None:
     assert find_rank({}) == Rank(0, 1, 0)
 
 
-def test_what_is_asked_by_hand_wins_over_torchrun_which_wins_over_slurm() -> None:
+def test_precedence_is_option_torchrun_slurm() -> None:
     assert find_rank(TORCHRUN | SRUN, "1/2") == Rank(1, 2, 1)
     assert find_rank(TORCHRUN | SRUN) == Rank(3, 8, 1, launched=True)
     assert find_rank(SRUN) == Rank(5, 6, 2, launched=True)
@@ -43,13 +43,13 @@ def test_incomplete_launchers_and_allocations_are_one_process(environ: dict[str,
 
 
 @given(st.integers(1, 64).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count))))
-def test_all_shares_are_parsed(share: tuple[int, int]) -> None:
+def test_valid_shares_are_parsed(share: tuple[int, int]) -> None:
     index, count = share
     assert find_rank({}, f"{index}/{count}") == Rank(index, count, index)
 
 
 @given(st.text())
-def test_other_texts_are_refused(asked: str) -> None:
+def test_invalid_texts_are_refused(asked: str) -> None:
     assume(re.fullmatch(r"\s*[0-9]+\s*/\s*[0-9]+\s*", asked) is None)
     with pytest.raises(ArgumentError, match=r"\AA share is I/N .*, not [^\n]*\.\Z"):
         find_rank({}, asked)
@@ -70,7 +70,7 @@ def test_contradicting_launchers_are_refused(wrong: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_processes_take_cards_in_turn(device: str) -> None:
+def test_ranks_are_assigned_gpus_in_turn(device: str) -> None:
     devices = [device_for_rank(Rank(local, 5, local), device, 4) for local in range(5)]
     assert devices == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0"]
 
@@ -85,5 +85,5 @@ def test_processes_take_cards_in_turn(device: str) -> None:
         (Rank(1, 2, 1), "cuda:3", 4),
     ],
 )
-def test_a_device_that_was_named_or_needs_no_choice_stays(rank: Rank, device: str, count: int) -> None:
+def test_named_device_is_kept(rank: Rank, device: str, count: int) -> None:
     assert device_for_rank(rank, device, count) == device

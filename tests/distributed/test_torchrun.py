@@ -44,7 +44,7 @@ def invert(here: Path, store: str, *options: str, launcher: Sequence[str] = ()) 
     )
 
 
-def test_two_processes_of_torchrun_make_the_bytes_of_one(here: Path) -> None:
+def test_two_torchrun_processes_write_same_bytes_as_one(here: Path) -> None:
     """Also where one has less to do and a picture that fails: torchrun ends all as soon as one leaves with 1."""
     alone, together = invert(here, "alone.latents"), invert(here, "together.latents", launcher=TORCHRUN)
     assert alone.returncode == 1, alone.stderr
@@ -55,7 +55,7 @@ def test_two_processes_of_torchrun_make_the_bytes_of_one(here: Path) -> None:
     assert together.stderr.count("error: 05.png: ") == 1
 
 
-def test_shares_taken_by_hand_one_after_another_make_the_bytes_of_one(here: Path) -> None:
+def test_consecutive_shares_write_same_bytes_as_one(here: Path) -> None:
     invert(here, "alone.latents")
     left = [invert(here, "shares.latents", "--shard", f"{index}/3").returncode for index in (2, 0, 1)]
     assert left == [0, 0, 1]  # the picture that fails is in shard 1

@@ -55,7 +55,7 @@ def as_tensor(files: list[Path]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("level", ["0.4T", 700, "xT", "h", "h:0.2T"])
-def test_it_gives_the_codes_of_the_editor_as_rows(model: Path, files: list[Path], level: str | float) -> None:
+def test_transform_returns_editor_latents_as_rows(model: Path, files: list[Path], level: str | float) -> None:
     (codes,) = Editor(load_model(model)).latents_at(files, [level], InversionConfig("ddim", "uniform", 6, dequantise=3))
     options = {"solver": "ddim", "grid": "uniform", "steps": 6, "dequantise": 3}
     rows = LatentEncoder(model, level, **options).fit_transform(files)
@@ -86,7 +86,7 @@ def test_files_arrays_and_tensors_agree(model: Path, files: list[Path]) -> None:
         assert_alike(encoder.transform(images), wanted)
 
 
-def test_it_crops_as_it_is_told(model: Path, tmp_path: Path) -> None:
+def test_crop_parameter_is_used(model: Path, tmp_path: Path) -> None:
     wide = tiny.save_picture(tmp_path / "wide.png", 3, 20, 30)
     centre = LatentEncoder(model, steps=STEPS, dequantise=None).transform([wide])
     corner = LatentEncoder(model, steps=STEPS, dequantise=None, crop=Box(0, 0, 16)).transform([wide])
@@ -95,7 +95,7 @@ def test_it_crops_as_it_is_told(model: Path, tmp_path: Path) -> None:
     assert np.allclose(corner, LatentEncoder(model, steps=STEPS, dequantise=None).transform(cut), atol=1e-4)
 
 
-def test_it_is_cloned_set_and_pickled_by_its_parameters(model: Path, files: list[Path]) -> None:
+def test_clone_set_params_and_pickle(model: Path, files: list[Path]) -> None:
     encoder = LatentEncoder(model, "xT", steps=STEPS, crop=Box(1, 2, 3), cache="somewhere")
     assert clone(encoder).get_params() == encoder.get_params()
     assert set(encoder.get_params()) == {
@@ -109,7 +109,7 @@ def test_it_is_cloned_set_and_pickled_by_its_parameters(model: Path, files: list
     assert_alike(clone(encoder).transform(files), rows)
 
 
-def test_another_model_is_loaded_when_it_is_set(model: Path, files: list[Path], tmp_path: Path) -> None:
+def test_setting_another_model_loads_it(model: Path, files: list[Path], tmp_path: Path) -> None:
     encoder, other = LatentEncoder(model, steps=STEPS), tiny.save_model(tmp_path / "other", seed=1)
     own = encoder.transform(files)
     theirs = encoder.set_params(model=other).transform(files)
@@ -118,14 +118,14 @@ def test_another_model_is_loaded_when_it_is_set(model: Path, files: list[Path], 
     assert_alike(encoder.set_params(model=model).transform(files), own)
 
 
-def test_the_defaults_are_those_of_the_library() -> None:
+def test_defaults_equal_library_defaults() -> None:
     encoder, method = LatentEncoder(), InversionConfig()
     assert (encoder.solver, encoder.grid, encoder.steps, encoder.dequantise) == (
         *(method.solver, method.grid, method.steps, method.dequantise),
     )
 
 
-def test_a_cache_is_shared_by_instances_and_saves_every_evaluation(
+def test_cache_is_shared_by_instances_and_saves_all_evaluations(
     model: Path, files: list[Path], tmp_path: Path, evaluations: list[int]
 ) -> None:
     encoder = LatentEncoder(model, steps=STEPS, cache=tmp_path)
@@ -139,7 +139,7 @@ def test_a_cache_is_shared_by_instances_and_saves_every_evaluation(
     assert sum(evaluations) > 0
 
 
-def test_a_pipeline_learns_an_attribute_of_files(model: Path, tmp_path: Path) -> None:
+def test_pipeline_learns_attribute_from_files(model: Path, tmp_path: Path) -> None:
     """Brighter above than below or the other way round, under waves that say nothing; chance is a half."""
     labels = np.arange(40) % 2
     files = []
@@ -166,7 +166,7 @@ def test_a_pipeline_learns_an_attribute_of_files(model: Path, tmp_path: Path) ->
     ],
     ids=["flat", "whole numbers", "another size", "none", "no rows"],
 )
-def test_what_is_no_picture_is_refused_in_one_sentence(model: Path, images: object) -> None:
+def test_non_image_input_is_refused(model: Path, images: object) -> None:
     with pytest.raises(ArgumentError, match=r"^[^\n]+$"):
         LatentEncoder(model, steps=STEPS).transform(images)
 
@@ -174,12 +174,12 @@ def test_what_is_no_picture_is_refused_in_one_sentence(model: Path, images: obje
 @pytest.mark.parametrize(
     "choice", [{"level": "high"}, {"solver": "rk45"}, {"solver": "bdia"}, {"grid": "zigzag"}], ids=str
 )
-def test_wrong_choices_are_refused_when_it_transforms(model: Path, files: list[Path], choice: dict[str, str]) -> None:
+def test_invalid_parameters_are_refused_in_transform(model: Path, files: list[Path], choice: dict[str, str]) -> None:
     encoder = LatentEncoder(model, **choice).fit(files)
     with pytest.raises(ArgumentError, match=r"^[^\n]+$"):
         encoder.transform(files)
 
 
-def test_a_missing_file_is_named(model: Path, tmp_path: Path) -> None:
+def test_missing_file_is_named(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"missing\.png"):
         LatentEncoder(model, steps=STEPS).transform([tmp_path / "missing.png"])
