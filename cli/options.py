@@ -10,7 +10,7 @@ import click
 
 from .command import Option, OptionGroup
 from .session import Session
-from .types import DEFAULT_MODEL, ModelName, Text, list_assets, parse_box, parse_size
+from .types import DEFAULT_MODEL, FiniteRange, ModelName, Text, list_assets, parse_box, parse_size
 
 if TYPE_CHECKING:
     from ddim_edit import InversionConfig
@@ -138,7 +138,10 @@ def session_options(*without: str) -> OptionGroup:
             help="Compile the network. auto does so on a GPU, for long jobs.",
         ),
         SharedOption(
-            "--batch-size", type=click.IntRange(1), metavar="N", help="Images per batch. [default: chosen by device]"
+            "--batch-size",
+            type=click.IntRange(1, 100_000),
+            metavar="N",
+            help="Images per batch. [default: chosen by device]",
         ),
         json_option(),
         quiet_option(),
@@ -154,11 +157,16 @@ def condition_options() -> list[Option]:
         SharedOption(
             "--class",
             argument="label",
-            type=click.IntRange(0),
+            type=click.IntRange(0, 1_000_000),
             metavar="N",
             help="Number of a class, for models that follow classes.",
         ),
-        SharedOption("--guidance-scale", type=float, metavar="W", help="Guidance scale; 1 is off. [default: 1]"),
+        SharedOption(
+            "--guidance-scale",
+            type=FiniteRange(-1000, 1000),
+            metavar="W",
+            help="Guidance scale; 1 is off. [default: 1]",
+        ),
     ]
 
 
@@ -215,7 +223,7 @@ def _field_options(field: "Field[Any]") -> list[Option]:
         seed_help = "Seed of that noise; each image has its own."
         return [
             SharedOption(f"{flag}/--no-{flag.removeprefix('--')}", default=True, help=help_text),
-            SharedOption(f"{flag}-seed", type=int, default=field.default, metavar="N", help=seed_help),
+            SharedOption(f"{flag}-seed", type=SEED, default=field.default, metavar="N", help=seed_help),
         ]
     if isinstance(field.default, bool):
         return [SharedOption(flag, argument=field.name, is_flag=True, help=help_text)]
@@ -238,7 +246,7 @@ def _click_attributes(name: str) -> dict[str, Any]:
         return {"type": click.Choice(list(REFINERS))}
     return {
         "steps": {"type": click.IntRange(1, 10_000), "metavar": "N"},
-        "tol": {"type": click.FloatRange(0, min_open=True), "metavar": "E", "default": None},
+        "tol": {"type": FiniteRange(0, 1, min_open=True), "metavar": "E", "default": None},
         "level": {"type": Text(parse_level), "metavar": "T|xT|h"},
     }.get(name, {})
 
@@ -324,7 +332,7 @@ def level_option(help_text: str, default: str | None = None) -> Option:
 
 def fps_option(help_text: str) -> Option:
     """Return --fps."""
-    return Option("--fps", type=click.FloatRange(1, 50), default=12, metavar="F", help=help_text)
+    return Option("--fps", type=FiniteRange(1, 50), default=12, metavar="F", help=help_text)
 
 
 def scale_option(default: int | None, explanation: str = "") -> Option:

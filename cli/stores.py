@@ -14,7 +14,7 @@ from ddim_edit.errors import ArgumentError
 
 from .command import Option, OptionGroup
 from .session import Session
-from .types import Text, parse_share
+from .types import FiniteRange, Text, parse_share
 
 if TYPE_CHECKING:
     from ddim_edit import InversionConfig
@@ -65,7 +65,10 @@ def store_group() -> OptionGroup:
     """Return the options of filling a store, which become the command's `store`."""
     options = [
         Option(
-            "--shard-size", type=click.IntRange(1), metavar="N", help="Latents in a file of a store. [default: 512]"
+            "--shard-size",
+            type=click.IntRange(1, 1_000_000),
+            metavar="N",
+            help="Latents in a file of a store. [default: 512]",
         ),
         Option(
             "--shard",
@@ -77,11 +80,14 @@ def store_group() -> OptionGroup:
             "--engine", type=click.Choice(list(ENGINES)), help="What fills the store. [default: local, this process]"
         ),
         Option(
-            "--workers", type=click.IntRange(1), metavar="N", help="Processes of --engine ray. [default: all it has]"
+            "--workers",
+            type=click.IntRange(1, 10_000),
+            metavar="N",
+            help="Processes of --engine ray. [default: all it has]",
         ),
         Option(
             "--gpus-per-worker",
-            type=click.FloatRange(0),
+            type=FiniteRange(0, 100),
             metavar="F",
             help="GPUs of each process of --engine ray; 0.5 is half of one.",
         ),

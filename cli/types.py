@@ -1,5 +1,6 @@
 """Types of options whose values are small texts of their own: sizes, crops, grids, levels, strengths, lists."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,17 @@ class Text(click.ParamType[Any]):
             return self.parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; click's own lets NaN pass, which is neither below nor above a bound."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 class ModelName(click.types.StringParamType):

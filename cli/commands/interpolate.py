@@ -63,7 +63,7 @@ def option_groups() -> list[OptionGroup]:
             [
                 Option(
                     "--frames",
-                    type=click.IntRange(2),
+                    type=click.IntRange(2, 10_000),
                     default=9,
                     metavar="N",
                     help="Frames from each input to the next, both included.",

@@ -10,8 +10,9 @@ from ddim_edit.tables import plain_table
 
 from ..command import Option, OptionGroup, command
 from ..files import find_images, read_batches
-from ..options import CropChoice, condition_group, crop_group, images_argument, recursive_group, session_options
+from ..options import SEED, CropChoice, condition_group, crop_group, images_argument, recursive_group, session_options
 from ..session import Session
+from ..types import FiniteRange
 
 if TYPE_CHECKING:
     from ddim_edit.images import InputImage
@@ -27,15 +28,15 @@ def option_groups() -> list[OptionGroup]:
                 Option("--steps", type=click.IntRange(1, 10_000), default=20, metavar="N", help="Runge-Kutta steps."),
                 Option(
                     "--probes",
-                    type=click.IntRange(2),
+                    type=click.IntRange(2, 10_000),
                     default=2,
                     metavar="N",
                     help="Random vectors that estimate each trace.",
                 ),
-                Option("--seed", type=int, default=0, metavar="N", help="Random seed of probes and dequantisation."),
+                Option("--seed", type=SEED, default=0, metavar="N", help="Random seed of probes and dequantisation."),
                 Option(
                     "--start",
-                    type=click.FloatRange(0),
+                    type=FiniteRange(0, 10_000),
                     default=0.0,
                     metavar="T",
                     help="Time at which the images stand. Take 1 for networks that cannot be evaluated at 0.",

@@ -20,6 +20,7 @@ from ..options import (
     session_options,
 )
 from ..session import Session
+from ..types import FiniteRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,12 @@ def option_groups() -> list[OptionGroup]:
             "Sampling",
             [
                 Option(
-                    "-n", argument="count", type=click.IntRange(1), default=1, metavar="N", help="Number of images."
+                    "-n",
+                    argument="count",
+                    type=click.IntRange(1, 100_000),
+                    default=1,
+                    metavar="N",
+                    help="Number of images.",
                 ),
                 Option(
                     "--seed",
@@ -57,7 +63,7 @@ def option_groups() -> list[OptionGroup]:
                     metavar="N",
                     help="Random seed of the first image; then one more each.",
                 ),
-                Option("--eta", type=click.FloatRange(0, 1), default=0.0, metavar="E", help="0 is DDIM, 1 is DDPM."),
+                Option("--eta", type=FiniteRange(0, 1), default=0.0, metavar="E", help="0 is DDIM, 1 is DDPM."),
                 Option(
                     "--posterior-mean",
                     is_flag=True,

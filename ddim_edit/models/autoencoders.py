@@ -125,7 +125,7 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
     """
     config = read_config(folder / "config.json")
     name: Any = config.get("_class_name")
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:  # a list cannot be looked up
         raise ModelError(
             f"{folder.name}: autoencoders of the class {name!r:.60} are not supported. Known: {', '.join(_CLASSES)}."
         )

@@ -26,7 +26,14 @@ _SHARE = schema.Check(
     "a share between 0 and 1, or a folder",
     lambda value: isinstance(value, Path) or (schema.number.accepts(value) and 0 < value < 1),
 )
-_NOT_NEGATIVE = schema.Check("a number of at least 0", lambda value: schema.number.accepts(value) and value >= 0)
+# A number beyond these is a slip, and the run that it starts would end in no useful time, or in infinities.
+_STEPS = schema.int_between(1, 10**9)
+_STEPS_OR_NONE = schema.int_between(0, 10**9)
+_IMAGES = schema.int_between(1, 10**6)
+_POSITIVE = schema.Check(
+    "a number above 0, 1e6 at most", lambda value: schema.number.accepts(value) and 0 < value <= 1e6
+)
+_NOT_NEGATIVE = schema.Check("a number from 0 to 1e6", lambda value: schema.number.accepts(value) and 0 <= value <= 1e6)
 _EMA_DECAY = schema.Check("from 0 to below 1", lambda value: schema.number.accepts(value) and 0 <= value < 1)
 
 
@@ -75,20 +82,22 @@ class Settings:
     origin: StartingNetwork = field(default_factory=FreshNetwork)
     size: int | None = field(
         default=None,
-        metadata=_option(schema.optional(schema.positive_int), "Side of the images in pixels. [the network's]"),
+        metadata=_option(
+            schema.optional(schema.int_between(1, 65_536)), "Side of the images in pixels. [the network's]"
+        ),
     )
-    steps: int = field(default=10_000, metadata=_option(schema.positive_int, "Number of steps in all."))
-    batch_size: int = field(default=64, metadata=_option(schema.positive_int, "Images in a step, on all devices."))
+    steps: int = field(default=10_000, metadata=_option(_STEPS, "Number of steps in all."))
+    batch_size: int = field(default=64, metadata=_option(_IMAGES, "Images in a step, on all devices."))
     accumulate: int = field(
-        default=1, metadata=_option(schema.positive_int, "Parts in which a device computes its share of a batch.")
+        default=1, metadata=_option(_IMAGES, "Parts in which a device computes its share of a batch.")
     )
-    lr: float = field(default=2e-4, metadata=_option(schema.positive_number, "Learning rate."))
-    warm_up: int = field(default=100, metadata=_option(schema.count, "Steps until the learning rate is reached."))
+    lr: float = field(default=2e-4, metadata=_option(_POSITIVE, "Learning rate."))
+    warm_up: int = field(default=100, metadata=_option(_STEPS_OR_NONE, "Steps until the learning rate is reached."))
     decay: str = field(
         default="cosine", metadata=_option(schema.one_of(*DECAYS), "Learning-rate schedule.", tuple(DECAYS))
     )
     weight_decay: float = field(default=1e-3, metadata=_option(_NOT_NEGATIVE, "AdamW weight decay."))
-    clip: float = field(default=1.0, metadata=_option(schema.positive_number, "Largest norm of the gradient."))
+    clip: float = field(default=1.0, metadata=_option(_POSITIVE, "Largest norm of the gradient."))
     ema_decay: float = field(
         default=0.9995, metadata=_option(_EMA_DECAY, "Decay of the moving average of the weights, which is the model.")
     )
@@ -100,9 +109,11 @@ class Settings:
     held_out: float | Path = field(
         default=0.05, metadata=_option(_SHARE, "Validation images: a share of all, or a folder.")
     )
-    save_every: int = field(default=500, metadata=_option(schema.positive_int, "Steps between checkpoints."))
-    sample_every: int = field(default=500, metadata=_option(schema.positive_int, "Steps between sheets of samples."))
-    samples: int = field(default=16, metadata=_option(schema.count, "Images on a sheet; 0 for no sheets."))
+    save_every: int = field(default=500, metadata=_option(_STEPS, "Steps between checkpoints."))
+    sample_every: int = field(default=500, metadata=_option(_STEPS, "Steps between sheets of samples."))
+    samples: int = field(
+        default=16, metadata=_option(schema.int_between(0, 10_000), "Images on a sheet; 0 for no sheets.")
+    )
 
     def __post_init__(self) -> None:
         checks = {each.name: each.metadata["check"] for each in fields(self) if "check" in each.metadata}

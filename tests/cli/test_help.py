@@ -7,10 +7,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 
 from ddim_edit import InversionConfig
 from ddim_edit.cli.command import SECTIONS, Option
+from ddim_edit.cli.commands.train import Setting
 from ddim_edit.cli.main import commands
 from ddim_edit.cli.options import make_config
 from ddim_edit.training import Settings
@@ -185,6 +187,16 @@ def test_every_command_has_examples_that_parse_and_options_that_are_explained(na
     assert command.examples
     for option in command.options.values():
         assert option.help, option.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_number_has_bounds(name: str) -> None:
+    numbers = (click.types.IntParamType, click.types.FloatParamType, Setting)
+    for option in COMMANDS[name].params:
+        if isinstance(option.type, numbers):
+            for text in ("nan", "inf", "-1e400", "1" + 30 * "0", "-1" + 30 * "0"):
+                with pytest.raises(click.BadParameter):
+                    option.type.convert(text, option, None)
 
 
 def test_version_is_that_of_the_package(run: Run) -> None:
