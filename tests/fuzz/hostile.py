@@ -111,11 +111,15 @@ def command_line(name: str, content: bytes, good: Path, work: Path) -> list[str]
     return line
 
 
+class OutOfTime(BaseException):
+    """No Exception, and above all no TimeoutError, which is an OSError: what is tried may catch these."""
+
+
 def try_line(line: list[str]) -> str | None:
     """Run a command line, and return what is wrong with how it ended, or None."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"over {SECONDS} s")
+        raise OutOfTime(f"over {SECONDS} s")
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
