@@ -1,5 +1,7 @@
 """Do work in threads before it is needed, so that a device never waits for a file."""
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +11,20 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 THREADS = 4
+
+
+def _renew_pool_of_torch() -> None:
+    """Replace PyTorch's own thread pool, which a forked process has lost, while there is one thread only.
+
+    It would be replaced by the first operation that asks for it. Where several threads ask at once, one of them may
+    find none: "Invalid thread pool!", in 1 to 3 of 40 children whose eight threads began together.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(torch.get_num_threads())
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_renew_pool_of_torch)
 
 
 def prefetch_map(

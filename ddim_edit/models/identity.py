@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
+from ddim_edit.io.prefetch import prefetch_map
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -161,9 +161,13 @@ def digest_tensors(tensors: Mapping[str, Tensor], source: str) -> str:
         ModelError: a tensor that is not finite; the message names it.
     """
     names = sorted(tensors)
-    # Threads, as rounding and hashing release Python's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        rows = list(pool.map(lambda name: _digest_tensor(tensors[name], f"{source}: the tensor {name}"), names))
+
+    def digest(name: str) -> tuple[str, str]:
+        return _digest_tensor(tensors[name], f"{source}: the tensor {name}")
+
+    # In threads, as rounding and hashing release Python's lock.
+    threads = min(8, os.cpu_count() or 1)
+    rows = [result() for _, result in prefetch_map(digest, names, len(names), threads)]
     halves = []
     for half in range(2):
         lines = [f"{name} {list(tensors[name].shape)} {row[half]}" for name, row in zip(names, rows, strict=True)]
@@ -171,7 +175,7 @@ def digest_tensors(tensors: Mapping[str, Tensor], source: str) -> str:
     return "-".join(halves)
 
 
-def _digest_tensor(tensor: Tensor, source: str) -> Sequence[str]:
+def _digest_tensor(tensor: Tensor, source: str) -> tuple[str, str]:
     import torch
 
     kinds = (torch.float16, torch.bfloat16) if tensor.is_floating_point() else (torch.int64, torch.int64)
@@ -184,7 +188,7 @@ def _digest_tensor(tensor: Tensor, source: str) -> Sequence[str]:
             rounded = part.to(kind)
             # numpy has no bfloat16; its bytes are those of int16.
             digest.update(rounded.view(torch.int16 if tensor.is_floating_point() else kind).numpy().data)
-    return [digest.hexdigest() for digest in digests]
+    return digests[0].hexdigest(), digests[1].hexdigest()
 
 
 def _chunks(tensor: Tensor) -> Iterator[Tensor]:

@@ -82,6 +82,7 @@ def die_at(rename: int, after: bool) -> None:
 def attempt(arguments: list[str], number: int, trial: dict[str, Any], calls: int) -> dict[str, Any]:
     store = f"trial-{number}.latents"
     line = [*arguments, "-o", store]
+    print(f"trial {number}: {trial}", file=sys.stderr, flush=True)
     killed = run(line, lambda: die_at(**trial) if "rename" in trial else count_calls(trial["share"] * calls))
     left = sorted(str(path.relative_to(store)) for path in Path(store).rglob("*") if path.is_file())
     return {"killed": killed, "left": left, "then": run(line)}

@@ -1,8 +1,11 @@
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from ddim_edit.io.prefetch import prefetch_map
 
@@ -68,3 +71,26 @@ def test_work_that_nobody_waits_for_is_not_begun() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert list(prefetch_map(str, [], depth=4)) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_threads_of_forked_processes_find_the_pool_of_torch() -> None:
+    torch.ones(1_000_000).half()  # makes the pool that a child loses
+    together = threading.Barrier(8)
+
+    def compute(_: int) -> torch.Tensor:
+        together.wait(HANG)
+        return torch.ones(1_000_000).half()
+
+    for _ in range(40):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                for _, result in prefetch_map(compute, range(8), 8, threads=8):
+                    result()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
