@@ -136,13 +136,16 @@ def test_list_of_commands_imports_no_numpy(tmp_path: Path) -> None:
     assert not modules & {*HEAVY, "numpy"}
 
 
-def test_show_and_directions_import_no_torch(run: Run, pictures: list[Path], inverted: Path, tmp_path: Path) -> None:
+def test_show_models_and_directions_import_no_torch(
+    run: Run, pictures: list[Path], inverted: Path, tmp_path: Path
+) -> None:
     run("reconstruct", pictures[0], "-o", tmp_path / "out", "--steps", 2)
     run("invert", *pictures, "-o", tmp_path / "a.latents", "--steps", 2)
     latent = next(inverted.glob("*.safetensors"))
     files = [tmp_path / "out" / "a-reconstructed.png", tmp_path / "a.latents", latent]
-    ended, modules = run_all([["directions"], *(["show", str(file)] for file in files)], tmp_path)
-    assert ended == [0, 0, 0, 0]
+    lines = [["directions"], ["models"], ["models", "--families"], *(["show", str(file)] for file in files)]
+    ended, modules = run_all(lines, tmp_path)
+    assert ended == [0] * len(lines)
     assert not modules & {"torch", "torchvision", "scipy", "sklearn"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Latent, hardware, suited_dtype
+from ddim_edit import FAMILIES, Latent, hardware, suited_dtype
 
 from .. import tiny
 from .conftest import Run
@@ -72,6 +72,15 @@ def test_models_lists_packaged_model(done: Run) -> None:
     (row,) = done("models", "--json").rows
     assert (row["name"], row["size"], row["prediction"]) == ("faces64", 64, "epsilon")
     assert row["card"] in line
+
+
+def test_models_lists_families_of_the_registry(done: Run) -> None:
+    rows = done("models", "--families", "--json").rows
+    assert [(row["name"], row["title"], row["help"]) for row in rows] == [
+        (family.name, family.title, family.help) for family in FAMILIES.values()
+    ]
+    text = done("models", "--families").out
+    assert all(line in text for row in rows for line in row.values())
 
 
 def test_env_prints_versions_and_devices(done: Run) -> None:
