@@ -85,7 +85,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_three_workers_make_the_bytes_of_one_process(here: Path, alone: dict[str, bytes]) -> None:
+def test_three_workers_write_same_bytes_as_one_process(here: Path, alone: dict[str, bytes]) -> None:
     job = job_in(here, "three.latents")
     found = fill_shards(job, prepare_store(job, NAMES, SHARD), RayEngine(workers=3))
     done = sorted(found, key=lambda filled: filled.index)
@@ -95,7 +95,7 @@ def test_three_workers_make_the_bytes_of_one_process(here: Path, alone: dict[str
 
 
 @pytest.mark.usefixtures("cluster")
-def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(here: Path) -> None:
+def test_worker_errors_equal_those_of_one_process(here: Path) -> None:
     job = job_in(here, "none.latents", model=str(here / "nothing"))
     indices = prepare_store(job, NAMES, SHARD)
     told = []
@@ -108,7 +108,7 @@ def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(here: Path) -> 
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_shard_that_kills_every_worker_ends_the_run(here: Path) -> None:
+def test_shard_that_kills_every_worker_ends_run(here: Path) -> None:
     # A class of this function is sent as a whole: workers cannot import tests.
     class Deadly(CentreSquare):
         def place(self, width: int, height: int, target: tuple[int, int]) -> Placement:
@@ -186,9 +186,7 @@ def slowly_alone(here: Path) -> dict[str, bytes]:
     return bytes_of(job.store)
 
 
-def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced(
-    here: Path, slowly_alone: dict[str, bytes]
-) -> None:
+def test_killed_worker_is_replaced(here: Path, slowly_alone: dict[str, bytes]) -> None:
     command = Command.start(here, "killed.latents", STEPS)
     command.wait_for_two_shards_in_the_making()
     victim = command.actors()[0]
@@ -202,9 +200,7 @@ def test_a_worker_that_is_killed_in_the_midst_of_a_shard_is_replaced(
     assert err.count(f"error: {BROKEN}: ") == 1
 
 
-def test_an_interrupted_run_leaves_no_process_and_is_finished_by_one_without_ray(
-    here: Path, slowly_alone: dict[str, bytes]
-) -> None:
+def test_interrupted_run_leaves_no_process_and_resumes_without_ray(here: Path, slowly_alone: dict[str, bytes]) -> None:
     command = Command.start(here, "interrupted.latents", STEPS)
     command.wait_for_two_shards_in_the_making()
     started = descendants(command.process.pid)
