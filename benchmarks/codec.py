@@ -1,4 +1,4 @@
-"""How much of a picture an autoencoder returns, plain and after refining x_0, and what tiles change.
+"""Measure how much of a picture an autoencoder returns, plain and after refining x_0, and what tiles change.
 
     python benchmarks/codec.py --data FOLDER                        trains a small AutoencoderKL on the pictures first
     python benchmarks/codec.py --data FOLDER --autoencoder VAE      takes a diffusers folder
@@ -48,8 +48,8 @@ def main() -> None:
         folder = arguments.autoencoder or arguments.save or Path(scratch)
         if not arguments.autoencoder:
             _train(pictures[: -arguments.count], arguments.steps, folder)
-        _refining(load_autoencoder(folder, torch.device("cpu")), held_out)
-        _tiling(folder, held_out)
+        _print_refining(load_autoencoder(folder, torch.device("cpu")), held_out)
+        _print_tiling(folder, held_out)
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,7 +93,7 @@ def _train(pictures: Tensor, steps: int, folder: Path, batch: int = 16) -> None:
     network.save_pretrained(folder)
 
 
-def _refining(codec: AutoencoderCodec, pictures: Tensor) -> None:
+def _print_refining(codec: AutoencoderCodec, pictures: Tensor) -> None:
     print(f"{hardware()}\n{len(pictures)} pictures, refining\n\n{HEADER}")
     x0 = codec.encode(pictures)
     print(_line("as encoded", codec, pictures, x0, x0), flush=True)
@@ -112,8 +112,8 @@ def _line(name: str, codec: AutoencoderCodec, pictures: Tensor, start: Tensor, x
     )
 
 
-def _tiling(folder: Path, pictures: Tensor) -> None:
-    """All pictures side by side as one, whole and in tiles of the size that the autoencoder was trained on."""
+def _print_tiling(folder: Path, pictures: Tensor) -> None:
+    """Print the PSNR of all pictures side by side as one, whole and in tiles of the size of the training."""
     columns = max(1, int(len(pictures) ** 0.5))
     rows = len(pictures) // columns
     strips = [torch.cat(list(strip), -1) for strip in torch.split(pictures[: rows * columns], columns)]

@@ -1,7 +1,7 @@
-"""Which estimator at which level: how often an edit flips a judge, and what it costs in LPIPS to the source.
+"""Compare estimators and levels: how often an edit flips a judge, and its LPIPS to the source.
 
     python benchmarks/judge.py --data FOLDER -o judge.pt
-    python benchmarks/directions.py --data FOLDER --judge judge.pt --cache CODES --json rows.jsonl
+    python benchmarks/directions.py --data FOLDER --judge judge.pt --cache LATENTS --json rows.jsonl
 
 Directions are fitted on the first --train training faces and tried on the first --test test faces that have the label.
 Every face is moved away from what the judge says of its source, by growing strengths; a flip is a change of verdict.
@@ -10,7 +10,7 @@ The last columns are read off the line through these points: the LPIPS at which 
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,19 @@ def main() -> None:
         row = {"attribute": attribute, "level": direction.level, **direction.report, "method": "packaged"}
         _report(row | trial.run(direction, arguments.strengths), arguments.json)
     for level in arguments.levels:
-        (codes,) = editor.latents_at(files, [level], InversionConfig(), cache=LatentCache(arguments.cache))
-        light = [_of_light(name, codes, train, row) for name, row in LIGHT.items()] if level != "h" else []
+        (latents,) = editor.latents_at(files, [level], InversionConfig(), cache=LatentCache(arguments.cache))
+        light = []
+        if level != "h":
+            for name, weights in LIGHT.items():
+                # A weighted mean of the pixels of each face.
+                colours = torch.tensor(weights, dtype=torch.float64)
+                values = torch.einsum("nchw,c->n", train.pictures.double(), colours) / 64**2
+                light.append(fit_direction(name, latents, values.numpy(), RidgeDirection(), folds=0))
         for attribute in arguments.attributes:
             faces = _labelled(test, ATTRIBUTES.index(attribute), arguments.test)
             trial = Trial(editor, judge, lpips, faces, ATTRIBUTES.index(attribute), level)
             for method in ["mean"] if level == "h" else arguments.methods:
-                direction = _fitted(attribute, codes, train.labels[:, trial.column], ESTIMATORS[method])
+                direction = _fitted(attribute, latents, train.labels[:, trial.column], ESTIMATORS[method])
                 row = {"attribute": attribute, "level": direction.level, "method": method, **direction.report}
                 _report(row | trial.run(direction, arguments.strengths), arguments.json)
                 if method == "mean" and level != "h":
@@ -88,7 +94,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="train/, train.csv, test/, test.csv")
     parser.add_argument("--judge", type=Path, required=True, help="what judge.py wrote")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the codes of training faces")
+    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the latents of training faces")
     parser.add_argument("--json", type=Path, help="file that gets one JSON row per line")
     parser.add_argument("--train", type=int, default=2048)
     parser.add_argument("--test", type=int, default=48)
@@ -105,20 +111,14 @@ def _labelled(faces: Faces, column: int, count: int) -> Tensor:
     return faces.pictures[~faces.labels[:, column].isnan()][:count]
 
 
-def _fitted(attribute: str, codes: LatentArray, labels: Tensor, estimator: DirectionEstimator) -> Direction:
+def _fitted(attribute: str, latents: LatentArray, labels: Tensor, estimator: DirectionEstimator) -> Direction:
     known = ~labels.isnan()
-    some = codes._replace(values=codes.values[known])
+    some = latents._replace(values=latents.values[known])
     return fit_direction(attribute, some, labels[known].double().numpy(), estimator, permutations=0)
 
 
-def _of_light(name: str, codes: LatentArray, faces: Faces, weights: tuple[float, float, float]) -> Direction:
-    """Fit a direction to a weighted mean of the pixels."""
-    values = torch.einsum("nchw,c->n", faces.pictures.double(), torch.tensor(weights, dtype=torch.float64)) / 64**2
-    return fit_direction(name, codes, values.numpy(), RidgeDirection(), folds=0)
-
-
 class Trial:
-    """Test faces at one level, ready to be moved."""
+    """Test faces inverted to one level, and the judge's logits before any edit."""
 
     def __init__(
         self, editor: Editor, judge: nn.Module, lpips: metrics.LPIPS, faces: Tensor, column: int, level: str
@@ -127,28 +127,24 @@ class Trial:
         # A bottleneck is shifted on the way down from x_T.
         time = None if level in ("h", "xT") else float(level.removesuffix("T")) * editor.model.schedule.T
         self.latents = editor.invert(faces, InversionConfig(level=time))
-        self.before = self._says(faces)
+        self.before = verdicts(judge, faces)[:, column]
 
     def run(self, direction: Direction, strengths: Sequence[float], held: Sequence[Direction] = ()) -> dict[str, Any]:
-        """Flip rates, LPIPS to the source, and changes of the other attribute's logit, strength by strength."""
-        points = list(self._points(direction, strengths, held))
-        flips, lpips, drift = (list(column) for column in zip(*points, strict=True))
-        at = {f"lpips_at_{rate}": _reached(flips, lpips, rate / 100) for rate in (70, 85)}
+        """Return flip rates, LPIPS to the source, and changes of the other attribute's logit, by strength."""
+        flips, lpips, drift = list[float](), list[float](), list[float]()
+        for strength in strengths:
+            edited = self._edit(direction, strength, held)
+            logits = verdicts(self.judge, edited)
+            flips.append(float(((logits[:, self.column] > 0) != (self.before > 0)).double().mean()))
+            lpips.append(float(self.lpips(self.faces, edited.clamp(-1, 1)).mean()))
+            other = (logits - verdicts(self.judge, self.faces))[:, 1 - self.column]
+            drift.append(float(other.abs().mean()))
+            if flips[-1] > 0.97:
+                break
+        at = {f"lpips_at_{rate}": _lpips_at(flips, lpips, rate / 100) for rate in (70, 85)}
         return {"strengths": list(strengths[: len(flips)]), "flips": flips, "lpips": lpips, "drift": drift, **at}
 
-    def _points(
-        self, direction: Direction, strengths: Sequence[float], held: Sequence[Direction]
-    ) -> Iterator[tuple[float, float, float]]:
-        for strength in strengths:
-            edited = self._moved(direction, strength, held)
-            logits = verdicts(self.judge, edited)
-            flips = float(((logits[:, self.column] > 0) != (self.before > 0)).double().mean())
-            other = (logits - verdicts(self.judge, self.faces))[:, 1 - self.column]
-            yield flips, float(self.lpips(self.faces, edited.clamp(-1, 1)).mean()), float(other.abs().mean())
-            if flips > 0.97:
-                return
-
-    def _moved(self, direction: Direction, strength: float, held: Sequence[Direction]) -> Tensor:
+    def _edit(self, direction: Direction, strength: float, held: Sequence[Direction]) -> Tensor:
         edited = torch.empty_like(self.faces, dtype=torch.float64)
         for side in (self.before > 0, self.before <= 0):
             some = Latents([latent for latent, take in zip(self.latents, side.tolist(), strict=True) if take])
@@ -157,11 +153,8 @@ class Trial:
                 edited[side] = self.editor.edit(some, {direction: sign * strength}, keep=held)
         return edited
 
-    def _says(self, pictures: Tensor) -> Tensor:
-        return verdicts(self.judge, pictures)[:, self.column]
 
-
-def _reached(flips: Sequence[float], lpips: Sequence[float], rate: float) -> float | None:
+def _lpips_at(flips: Sequence[float], lpips: Sequence[float], rate: float) -> float | None:
     """Return the LPIPS at which a rate is first reached, interpolated linearly from (0, 0)."""
     xs, ys = [0.0, *flips], [0.0, *lpips]
     for (x0, y0), (x1, y1) in pairwise(zip(xs, ys, strict=True)):

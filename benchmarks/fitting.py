@@ -1,8 +1,8 @@
-"""How long the estimators of directions take on as many pictures as a user may have: wall and CPU seconds of one fit.
+"""Cost of the estimators of directions on as many images as a user may have: wall and CPU seconds of one fit.
 
     python benchmarks/fitting.py --n 500 6000 --d 12288
 
-Synthetic float32 codes with a power-law spectrum and a planted direction; regularisations are searched as by default.
+Synthetic float32 latents with a power-law spectrum and a planted direction; regularisations are searched as by default.
 The last column is the cosine with the planted direction.
 """
 

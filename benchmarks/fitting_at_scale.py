@@ -1,14 +1,14 @@
-"""What it costs to fit a direction to codes that lie on disk: wall and CPU seconds, and peak memory, of each estimator.
+"""Cost of fitting a direction to latents on disk: wall and CPU seconds, and peak memory, of each estimator.
 
     python benchmarks/fitting_at_scale.py --n 100000 --d 12288 --methods mean ridge lda logistic principal
 
-Gaussian codes of two classes with the spectrum of half-noised pictures, a floor of noise and a power law above it, are
+Gaussian latents of two classes with the spectrum of half-noised images, a floor of noise and a power law above it, are
 written to a temporary file block by block (4.9 GB by default) and removed afterwards. Each estimator runs in a process
 of its own through `fit_direction` with its defaults, the search of its regularisation and the baseline of five shuffles
-included. The file is read by plain reads, so that the peak of the resident memory is what the process holds itself.
+included. The file is read by plain reads, so that the peak of the resident memory is what the process itself holds.
 
 The last columns are cosines: with the normal of the best plane between the two Gaussians, measured where the noise is
-white, and with the difference of their means, which is what a mean difference is after.
+white, and with the difference of their means, which is what a mean difference estimates.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class FileRows:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=100_000, help="codes")
+    parser.add_argument("--n", type=int, default=100_000, help="latents")
     parser.add_argument("--d", type=int, default=12_288, help="numbers of a code")
     parser.add_argument("--methods", nargs="+", default=["mean", "ridge", "lda", "logistic", "principal"])
     parser.add_argument("--folder", type=Path, help="where the temporary file goes")
@@ -75,7 +75,7 @@ def main() -> None:
         print(json.dumps(_fitted(arguments.methods[0], FileRows(arguments.fit, (arguments.n, arguments.d)))))
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        rows = FileRows(Path(folder) / "codes", (arguments.n, arguments.d))
+        rows = FileRows(Path(folder) / "latents", (arguments.n, arguments.d))
         _write(rows)
         print(f"{hardware()}\n")
         print("".join(f"{name:{form.split('.')[0]}}" for name, form in COLUMNS.items()))
@@ -93,9 +93,12 @@ def _measured(method: str, rows: FileRows) -> Mapping[str, Any]:
 
 
 def _fitted(method: str, rows: FileRows) -> Mapping[str, Any]:
-    codes = LatentArray(cast(Tensor, rows), RECIPE)
+    latents = LatentArray(cast(Tensor, rows), RECIPE)
     wall, cpu = time.perf_counter(), time.process_time()
-    direction = _fit(method, codes, _labels(len(rows)))
+    if method == "principal":
+        (direction,) = principal_directions(latents)[:1]
+    else:
+        direction = fit_direction("planted", latents, _labels(len(rows)), method)
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
     push, deviations = _push(rows.shape[1]), np.sqrt(_variances(rows.shape[1]))
     found = dct(direction.vector.numpy(), norm="ortho")
@@ -108,18 +111,12 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def _fit(method: str, codes: LatentArray, labels: NDArray[np.float64]) -> Any:
-    if method == "principal":
-        return principal_directions(codes)[0]
-    return fit_direction("planted", codes, labels, method)
-
-
 def _labels(n: int) -> NDArray[np.float64]:
     return np.random.default_rng(1).permutation(np.arange(n) % 2).astype(np.float64)
 
 
 def _variances(d: int) -> NDArray[np.float64]:
-    """Along the waves of a cosine transform."""
+    """Return the variances along the waves of a cosine transform."""
     return 0.5 + d / (12 * (1 + np.arange(d)))
 
 

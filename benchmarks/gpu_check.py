@@ -1,6 +1,6 @@
-"""All that a card has to show, in one go of less than nine minutes, the most important first.
+"""Check and measure everything on a GPU in less than nine minutes, the most important first.
 
-    python benchmarks/gpu_check.py --out OUT                                 on a card
+    python benchmarks/gpu_check.py --out OUT                                 on a GPU
     python benchmarks/gpu_check.py --out OUT --device cpu --tiny             a rehearsal on any processor
     python benchmarks/gpu_check.py --out OUT --only speed,store --budget speed=60,store=40
 
@@ -35,7 +35,7 @@ NAMES = [section.name for section in SECTIONS]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the sections and write what they say; return the exit status."""
+    """Run the sections and write their results; return the exit status."""
     arguments = _arguments(words)
     if arguments.child is not None:
         name, setting, begun = arguments.child
@@ -45,21 +45,25 @@ def main(words: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + (arguments.seconds or patience * SECONDS)
     results = Results(arguments.out, arguments.tiny)
 
-    def tell(section: Section, said: dict[str, object]) -> None:
-        print(results.add(section.name, said), flush=True)
+    def on_message(section: Section, message: dict[str, object]) -> None:
+        print(results.add(section.name, message), flush=True)
 
     chosen = [replace(each, seconds=arguments.budget.get(each.name, patience * each.seconds)) for each in SECTIONS]
     with tempfile.TemporaryDirectory() as scratch:
-        if not _is_importable():
+        try:
+            installed = find_spec("ddim_edit.cli") is not None
+        except ModuleNotFoundError:
+            installed = False
+        if not installed:  # in the checkout alone, where packages lie elsewhere than their names say
             _link_packages(Path(scratch) / "packages")
         model = str(arguments.model.resolve()) if arguments.model else ""
         setting = Setting(arguments.device, arguments.tiny, model, scratch, deadline)
         for group in in_groups([section for section in chosen if section.name in arguments.only]):
             if setting.left > 0:
-                run_group(group, setting, Path(__file__).resolve(), tell)
+                run_group(group, setting, Path(__file__).resolve(), on_message)
                 continue
             for section in group:
-                tell(section, {"note": "not measured: the time was over"})
+                on_message(section, {"note": "not measured: the time was over"})
     print(f"\n{results.text()}\n{results.targets()}", flush=True)  # the targets last, where they are seen
     return 0
 
@@ -88,14 +92,6 @@ def _budget(text: str) -> dict[str, float]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     _names(",".join(name for name, _, _ in pairs))
     return {name: float(seconds) for name, _, seconds in pairs}
-
-
-def _is_importable() -> bool:
-    """Whether the package is installed: in the checkout alone, its parts lie elsewhere than their names say."""
-    try:
-        return find_spec("ddim_edit.cli") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _link_packages(folder: Path) -> None:

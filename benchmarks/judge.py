@@ -2,13 +2,12 @@
 
     python benchmarks/judge.py --data FOLDER -o judge.pt
 
-FOLDER holds train/, train.csv, test/ and test.csv (`file,age,female`). It stands outside the package: no direction is
-fitted through it, and it never sees a latent, so that it can say whether an edit did what its name promises.
+FOLDER holds train/, train.csv, test/ and test.csv (`file,age,female`). It is independent of the package: no direction
+is fitted through it, and it never sees a latent, so that it can tell whether an edit did what its name promises.
 """
 
 import argparse
 import csv
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -69,22 +68,17 @@ def train_judge(faces: Faces, epochs: int = 24, batch: int = 64, seed: int = 0) 
     steps = epochs * -(-len(faces.pictures) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(epochs):
-        for pictures, labels in _batches(faces, batch):
+        for rows in torch.split(torch.randperm(len(faces.pictures)), batch):
             optimizer.zero_grad()
-            loss = _loss(judge(_varied(pictures)), labels)
+            loss = _loss(judge(_augment(faces.pictures[rows])), faces.labels[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return judge.eval().requires_grad_(False)
 
 
-def _batches(faces: Faces, size: int) -> Iterator[Faces]:
-    for rows in torch.split(torch.randperm(len(faces.pictures)), size):
-        yield Faces(faces.pictures[rows], faces.labels[rows])
-
-
-def _varied(pictures: Tensor) -> Tensor:
-    """Flipped by halves, shifted by up to 4 pixels, brighter or darker, with more or less contrast and some noise."""
+def _augment(pictures: Tensor) -> Tensor:
+    """Flip half of the pictures, shift them by up to 4 pixels, and vary brightness, contrast and noise."""
     n = len(pictures)
     pictures = torch.where(torch.rand(n, 1, 1, 1) < 0.5, pictures.flip(-1), pictures)
     padded = F.pad(pictures, (4, 4, 4, 4), mode="replicate")
@@ -100,17 +94,17 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def verdicts(judge: nn.Module, pictures: Tensor) -> Tensor:
-    """Logits [n, 2] of old and female, for pictures and their mirror images together."""
+    """Return logits [n, 2] of old and female, for pictures and their mirror images together."""
     with torch.inference_mode():
         parts = [judge(part.float()) + judge(part.float().flip(-1)) for part in torch.split(pictures.clamp(-1, 1), 256)]
     return torch.cat(parts) / 2
 
 
 def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Mean of the two recalls, over faces with a label."""
+    """Return the mean of the two recalls, over faces with a label."""
     known = ~labels.isnan()
-    said, true = logits[known] > 0, labels[known] > 0
-    return float((said[true].double().mean() + (~said[~true]).double().mean()) / 2)
+    predicted, true = logits[known] > 0, labels[known] > 0
+    return float((predicted[true].double().mean() + (~predicted[~true]).double().mean()) / 2)
 
 
 def load_judge(path: Path) -> nn.Module:
@@ -121,7 +115,7 @@ def load_judge(path: Path) -> nn.Module:
 
 
 def main() -> None:
-    """Train, say how good it is on the test faces, and save."""
+    """Train, print the accuracy on the test faces, and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""What exact inversion, guidance and a refined x_0 are worth on a latent-diffusion model that is trained here first.
+"""Measure exact inversion, guidance and a refined x_0 on a latent-diffusion model that is trained here first.
 
     python benchmarks/latent.py --data FOLDER --labels CSV --column female --autoencoder VAE
 
@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def main() -> None:
             _train(arguments, folder, pictures[: -arguments.count], labels[: -arguments.count])
         editor = Editor(_with_null_class(load_model(folder)))
         held_out, classes = pictures[-arguments.count :].double(), labels[-arguments.count :]
-        _walks(editor, held_out, Condition(label=0))
-        _guided(editor, held_out, classes)
+        _print_round_trips(editor, held_out, Condition(label=0))
+        _print_guidance(editor, held_out, classes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -139,35 +140,32 @@ def _with_null_class(model: Model) -> Model:
     return replace(model, conditioner=conditioner, denoiser=conditioner.unconditional())
 
 
-def _walks(editor: Editor, pictures: Tensor, condition: Condition) -> None:
+def _print_round_trips(editor: Editor, pictures: Tensor, condition: Condition) -> None:
     print(f"\n{hardware(editor.model.device)}\n{len(pictures)} pictures, a class, no guidance\n{'':<32}{HEADER}")
     for name, method in METHODS.items():
-        trip = editor.reconstruct(pictures, replace(method, condition=condition))
-        print(f"{name:<32}{_line(trip)}", flush=True)
+        reconstruction = editor.reconstruct(pictures, replace(method, condition=condition))
+        print(f"{name:<32}{_line(reconstruction)}", flush=True)
 
 
-def _guided(editor: Editor, pictures: Tensor, labels: Tensor) -> None:
+def _print_guidance(editor: Editor, pictures: Tensor, labels: Tensor) -> None:
     print(f"\nguidance towards the picture's own class, 50 steps\n{'':<32}{HEADER}")
     for scale in GUIDANCE:
         for name, method in {
             "exact": InversionConfig(steps=50, exact=True),
             "lossless": InversionConfig("bdia", steps=50),
         }.items():
-            trips = [
-                editor.reconstruct(
-                    pictures[labels == label],
-                    replace(method, condition=Condition(label=label, guidance_scale=scale)),
-                )
-                for label in (0, 1)
-            ]
-            print(f"{f'w = {scale:g}, {name}':<32}{_line(*trips)}", flush=True)
+            reconstructions = []
+            for label in (0, 1):
+                guided = replace(method, condition=Condition(label=label, guidance_scale=scale))
+                reconstructions.append(editor.reconstruct(pictures[labels == label], guided))
+            print(f"{f'w = {scale:g}, {name}':<32}{_line(*reconstructions)}", flush=True)
 
 
 HEADER = "  in   done   error of x_0   codec   PSNR   LPIPS   x_T std   corr"
 
 
-def _line(*trips: Reconstruction) -> str:
-    scores = [score for trip in trips for score in trip.scores]
+def _line(*reconstructions: Reconstruction) -> str:
+    scores = list(chain.from_iterable(each.scores for each in reconstructions))
 
     def mean(name: str) -> float:
         return float(sum(score[name] for score in scores) / len(scores))

@@ -1,6 +1,6 @@
-"""Fits the directions that are packaged for faces64, and writes their files and cards.
+"""Fit the directions that are packaged for faces64, and write their files and cards.
 
-    python benchmarks/packaged.py --data FOLDER --cache CODES -o assets/directions/faces64
+    python benchmarks/packaged.py --data FOLDER --cache LATENTS -o assets/directions/faces64
 
 Age and gender come from the annotations of the training faces; light and warmth are read off the pictures themselves.
 """
@@ -74,10 +74,10 @@ def main() -> None:
     arguments = _arguments()
     editor = Editor.from_pretrained(dtype=arguments.dtype, batch_size=16)
     files = images.find([arguments.data / "train"])
-    (codes,) = editor.latents_at(files, [arguments.level], InversionConfig(), cache=LatentCache(arguments.cache))
+    (latents,) = editor.latents_at(files, [arguments.level], InversionConfig(), cache=LatentCache(arguments.cache))
     pixels = torch.stack([images.read(file, (64, 64)).tensor for file in files])
     recipes = _recipes(arguments.data / "train.csv", pixels)
-    directions = [_fitted(name, codes, recipe) for name, recipe in recipes.items()]
+    directions = [_fitted(name, latents, recipe) for name, recipe in recipes.items()]
     for direction in directions:
         recipe = recipes[direction.name]
         direction.save(arguments.output / f"{direction.name}{SUFFIX}")
@@ -88,7 +88,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="train/ and train.csv")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps codes")
+    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps latents")
     parser.add_argument("--level", default="0.4T")
     parser.add_argument("--dtype", default="bfloat16", help="of the network while inverting")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -98,7 +98,8 @@ def _arguments() -> argparse.Namespace:
 def _recipes(table: Path, pixels: Tensor) -> Mapping[str, Recipe]:
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    age, female = (np.array([float(row[name]) for row in rows]) for name in ("age", "female"))
+    age = np.array([float(row["age"]) for row in rows])
+    female = np.array([float(row["female"]) for row in rows])
     red, green, blue = pixels.double().mean((2, 3)).numpy().T
     logistic, ridge = LogisticDirection(), RidgeDirection()
     return {
@@ -115,9 +116,9 @@ def _classes(positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Floats
     return np.select([positive, negative], [1.0, 0.0], np.nan)
 
 
-def _fitted(name: str, codes: LatentArray, recipe: Recipe) -> Direction:
+def _fitted(name: str, latents: LatentArray, recipe: Recipe) -> Direction:
     known = np.isfinite(recipe.labels)
-    some = codes._replace(values=codes.values[torch.from_numpy(known)])
+    some = latents._replace(values=latents.values[torch.from_numpy(known)])
     direction = fit_direction(name, some, recipe.labels[known], recipe.estimator)
     print(name, dict(direction.report), f"sd {direction.sd:.3f}", flush=True)
     return direction
@@ -126,11 +127,10 @@ def _fitted(name: str, codes: LatentArray, recipe: Recipe) -> Direction:
 def _card(direction: Direction, recipe: Recipe, family: Sequence[Direction]) -> str:
     report, home = dict(direction.report), direction.recipe
     angles = cosines(torch.stack([each.vector.flatten() for each in family]))[family.index(direction)].tolist()
-    others = [
-        f"| `{each.name}` | {cosine:+.3f} | {cosine * direction.sd / each.sd:+.2f} |"
-        for each, cosine in zip(family, angles, strict=True)
-        if each is not direction
-    ]
+    others = []
+    for each, cosine in zip(family, angles, strict=True):
+        if each is not direction:
+            others.append(f"| `{each.name}` | {cosine:+.3f} | {cosine * direction.sd / each.sd:+.2f} |")
     classes = f"{report.get('positive')} faces with it, {report.get('negative')} without"
     facts = {
         "name": direction.name,

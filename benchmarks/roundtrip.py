@@ -7,7 +7,8 @@ come back in 8 bit; std, corr and kurt are the health of x_T, which for a Gaussi
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import product
 from math import inf, nan
 from pathlib import Path
 from statistics import fmean
@@ -40,7 +41,8 @@ def main() -> None:
     print(f"{len(pictures)} pictures, {editor.model.name}, {editor.model.dtype} network, float64 state")
     print(f"{hardware(editor.model.device)}\n\n{HEADER}")
     for steps in arguments.steps:
-        for method in _methods(arguments.solvers, arguments.grids, steps):
+        for solver, grid in product(arguments.solvers, arguments.grids):
+            method = InversionConfig(solver, grid, steps)
             print(_line(_name(method), _ours(editor, pictures, method)), flush=True)
         print(_line(f"diffusers DDIMInverseScheduler {steps}", _diffusers(editor, pictures, steps)), flush=True)
     for method in EXACT if arguments.exact else ():
@@ -64,23 +66,24 @@ def _pictures(folder: Path, count: int, size: tuple[int, int]) -> Tensor:
     return torch.stack([images.read(file, size).tensor for file in files])
 
 
-def _methods(solvers: list[str], grids: list[str], steps: int) -> Iterator[InversionConfig]:
-    return (InversionConfig(solver, grid, steps) for solver in solvers for grid in grids)
-
-
 def _name(method: InversionConfig) -> str:
     return f"{method.solver} {method.grid} {method.steps}{' exact' if method.exact else ''}"
 
 
 def _ours(editor: Editor, pictures: Tensor, method: InversionConfig) -> Row:
     scores = editor.reconstruct(pictures, method).scores
-    return _summary({name: [score[name] for score in scores] for name in scores[0]})
+    columns = {}
+    for name in scores[0]:
+        columns[name] = [score[name] for score in scores]
+    return _summary(columns)
 
 
 def _summary(columns: Mapping[str, list[Any]]) -> Row:
-    # What is not finite is None in the scores: the PSNR of a bit-exact return, or anything of a walk that blew up.
+    # What is not finite is None in the scores: the PSNR of a bit-exact return, or anything of one that overflowed.
     absent = inf if columns["error"] and set(columns["error"]) == {0.0} else nan
-    known = {name: [absent if value is None else value for value in values] for name, values in columns.items()}
+    known: dict[str, list[float]] = {}
+    for name, values in columns.items():
+        known[name] = [absent if value is None else value for value in values]
     means = {name: fmean(values) for name, values in known.items()}
     return means | {"worst": min(known["psnr"]), "error": max(known["error"])}
 

@@ -18,42 +18,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from timing import against, folders, report, share, startup
-from timing.bench import ON_CARD, QUICK, Bench, Scale, Section
+from timing import comparison, folders, report, share, startup
+from timing.bench import ON_GPU, QUICK, Bench, BenchScale, BenchSection
 from timing.machine import describe
 from timing.place import Place
 
 from ddim_edit.models.packaged import packaged_models
 
-SECTIONS = (*against.SECTIONS, *startup.SECTIONS, *folders.SECTIONS, *share.SECTIONS)
+SECTIONS = (*comparison.SECTIONS, *startup.SECTIONS, *folders.SECTIONS, *share.SECTIONS)
 TITLE = "Speed, as `python benchmarks/speed.py` measured it"
 MACHINE = "Machine"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    arguments = _arguments(words)
+    arguments = _parse_arguments(words)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     place = Place(arguments.device)
-    scale = QUICK if arguments.quick else ON_CARD if place.device.type == "cuda" else Scale()
+    scale = QUICK if arguments.quick else ON_GPU if place.device.type == "cuda" else BenchScale()
     if arguments.batches:
         scale = scale._replace(batches=arguments.batches)
     bench = Bench(arguments.model.resolve(), place, scale, arguments.compiled)
-    chosen = [section for section in SECTIONS if section.letter in arguments.only]
-    machine = report.table([describe(place)])
-    page = {MACHINE: machine, **{_heading(each): _measured(each, bench, arguments.date) for each in chosen}}
+    page = {MACHINE: report.table([describe(place)])}
+    for section in SECTIONS:
+        if section.letter in arguments.only:
+            page[_heading(section)] = _measure(section, bench, arguments.date)
     old = report.read(arguments.output.read_text()) if arguments.output.exists() else {}
     arguments.output.write_text(report.write(TITLE, report.merged(old, page)))
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     letters = list(dict.fromkeys(section.letter for section in SECTIONS))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=_letters, default=letters, help="sections, as in a,b")
+    parser.add_argument("--only", type=_parse_letters, default=letters, help="sections, as in a,b")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     parser.add_argument("--quick", action="store_true", help="few steps, small batches, no repetition")
-    parser.add_argument("--batches", type=_numbers, help="in place of 1,8,64")
+    parser.add_argument("--batches", type=_parse_batches, help="in place of 1,8,64")
     parser.add_argument("--compiled", action="store_true", help="measure the compiled network, too")
     parser.add_argument("--model", type=Path, default=packaged_models()["faces64"], help="a diffusers folder")
     parser.add_argument("--threads", type=int, help="of the processor; as many as torch chooses when left out")
@@ -62,23 +63,23 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _letters(text: str) -> list[str]:
+def _parse_letters(text: str) -> list[str]:
     known = {section.letter for section in SECTIONS}
     if not set(text.split(",")) <= known:
         raise argparse.ArgumentTypeError(f"sections out of {','.join(sorted(known))} are wanted, not {text!r}")
     return text.split(",")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _parse_batches(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
-def _heading(section: Section) -> str:
+def _heading(section: BenchSection) -> str:
     return f"({section.letter}) {section.title}"
 
 
-def _measured(section: Section, bench: Bench, date: str) -> str:
-    """Return the section's text; print its rows as they come, then its table."""
+def _measure(section: BenchSection, bench: Bench, date: str) -> str:
+    """Print the rows of a section as they come, then its table; return its text."""
     heading, rows = _heading(section), []
     print(heading, file=sys.stderr, flush=True)
     for row in section.measure(bench):

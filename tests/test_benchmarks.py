@@ -14,17 +14,17 @@ import pytest
 import speed
 import torch
 from timing import report
-from timing.against import GOAL, Rung, climb, fewest
-from timing.bench import Scale
-from timing.folders import crews, marginal_rate
+from timing.bench import BenchScale
+from timing.comparison import GOAL, PsnrAtSteps, fewest_steps, raise_steps
+from timing.folders import marginal_rate, worker_setups
 from timing.machine import describe
-from timing.pictures import fill, gather
 from timing.place import Place
 from timing.process import run
+from timing.round_trips import all_round_trips, ours, theirs, time_round_trip
+from timing.sample_images import fill, gather
 from timing.share import flops, watched
 from timing.spread import Spread, interleaved, ratio, rounds_in, spread
-from timing.startup import Told, split
-from timing.ways import all_ways, lap, ours, theirs
+from timing.startup import ProcessTimes, split
 from torch import Tensor, nn
 
 from ddim_edit import Editor, InversionConfig, images, load_model
@@ -75,7 +75,7 @@ class TestSpread:
         assert [rounds_in(10, seconds) for seconds in (0, 0.1, 2, 100)] == [15, 15, 5, 3]
 
 
-class TestWays:
+class TestRoundTrips:
     STEPS = 10
 
     def test_baseline_is_the_formula_of_diffusers_schedulers(self, folder: Path, pictures: Tensor) -> None:
@@ -97,49 +97,53 @@ class TestWays:
                 x = step(x, time, time - stride, time)
             for time in reversed(times):
                 x = step(x, time, time, time - stride)
-        back = lap(theirs(folder, CPU)(self.STEPS), pictures, CPU).back
+        back = time_round_trip(theirs(folder, CPU)(self.STEPS), pictures, CPU).decoded
         torch.testing.assert_close(back, x, atol=2e-4, rtol=0)
 
     def test_ours_is_the_round_trip_of_the_editor(self, folder: Path, pictures: Tensor) -> None:
         wanted = Editor(load_model(folder)).reconstruct(pictures, InversionConfig(steps=self.STEPS)).decoded
-        assert_alike(lap(ours(folder, CPU, "float32")(self.STEPS), pictures, CPU).back, wanted)
+        timed = time_round_trip(ours(folder, CPU, "float32")(self.STEPS), pictures, CPU)
+        assert_alike(timed.decoded, wanted)
 
     def test_both_cost_one_evaluation_a_step(self, folder: Path, pictures: Tensor) -> None:
         plain, own = theirs(folder, CPU)(self.STEPS), ours(folder, CPU, "float32")(self.STEPS)
         calls: list[int] = []
         plain.network.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
         model, network = watched(own.model, CPU)
-        for way, count in ((plain, lambda: len(calls)), (replace(own, model=model), lambda: len(network.seconds()))):
-            decode = way(pictures)
+        for round_trip, count in (
+            (plain, lambda: len(calls)),
+            (replace(own, model=model), lambda: len(network.seconds())),
+        ):
+            decode = round_trip(pictures)
             assert count() == self.STEPS
             decode()
             assert count() == 2 * self.STEPS
 
     def test_order_of_the_variants(self, folder: Path) -> None:
-        assert list(all_ways(folder, CPU)) == ["diffusers", "ours, float32", "ours, mixed", "ours, bfloat16"]
+        assert list(all_round_trips(folder, CPU)) == ["diffusers", "ours, float32", "ours, mixed", "ours, bfloat16"]
 
 
-class TestClimb:
-    SCALE = Scale(ladder=(10, 20, 50, 100, 500, 1000), table=50)
+class TestRaisedSteps:
+    SCALE = BenchScale(ladder=(10, 20, 50, 100, 500, 1000), table=50)
 
-    def climbed(self, *decibels: float) -> list[Rung]:
+    def raised(self, *decibels: float) -> list[PsnrAtSteps]:
         heights = dict(zip(self.SCALE.ladder, decibels, strict=False))
-        return list(climb(self.SCALE, lambda steps: torch.tensor([heights[steps] - 1.0, heights[steps] + 1.0])))
+        return list(raise_steps(self.SCALE, lambda steps: torch.tensor([heights[steps] - 1.0, heights[steps] + 1.0])))
 
     def test_steps_of_the_table_are_always_measured(self) -> None:
-        rungs = self.climbed(40, 51, 52)
-        assert rungs == [Rung(10, 40, 39), Rung(20, 51, 50), Rung(50, 52, 51)]
-        assert fewest(rungs).steps == 20
+        found = self.raised(40, 51, 52)
+        assert found == [PsnrAtSteps(10, 40, 39), PsnrAtSteps(20, 51, 50), PsnrAtSteps(50, 52, 51)]
+        assert fewest_steps(found).steps == 20
 
     def test_stops_at_the_goal(self) -> None:
-        rungs = self.climbed(20, 25, 30, 35, GOAL)
-        assert [rung.steps for rung in rungs] == [10, 20, 50, 100, 500]
-        assert fewest(rungs).steps == 500
+        found = self.raised(20, 25, 30, 35, GOAL)
+        assert [each.steps for each in found] == [10, 20, 50, 100, 500]
+        assert fewest_steps(found).steps == 500
 
     def test_stops_when_more_steps_do_not_help(self) -> None:
-        rungs = self.climbed(20, 25, 30, 30.5)
-        assert [rung.steps for rung in rungs] == [10, 20, 50, 100]
-        assert fewest(rungs) == rungs[-1]
+        found = self.raised(20, 25, 30, 30.5)
+        assert [each.steps for each in found] == [10, 20, 50, 100]
+        assert fewest_steps(found) == found[-1]
 
 
 class TestShare:
@@ -194,7 +198,7 @@ class TestShare:
 
 class TestStartup:
     def test_parts_of_the_start_add_up(self) -> None:
-        parts = split(Told(imports=2.0, loading=0.5, calls=[1.0, 0.1, 0.1, 0.1]), wall=4.5)
+        parts = split(ProcessTimes(imports=2.0, loading=0.5, calls=[1.0, 0.1, 0.1, 0.1]), wall=4.5)
         *inside, outside = parts.values()
         assert sum(inside) == pytest.approx(4.5)
         assert parts["4 network evaluations"] == pytest.approx(0.4)
@@ -214,7 +218,7 @@ class TestStartup:
 class TestFolders:
     @pytest.mark.parametrize(("on_card", "share"), [(False, ()), (True, ("--gpus-per-worker", 0.5))])
     def test_every_shard_is_taken_once(self, on_card: bool, share: tuple[object, ...]) -> None:
-        alone, pair, ray = (crew.commands(("invert",)) for crew in crews(on_card))
+        alone, pair, ray = (setup.commands(("invert",)) for setup in worker_setups(on_card))
         assert alone == [("invert",)]
         assert pair == [("invert", "--shard", "0/2"), ("invert", "--shard", "1/2")]
         assert ray == [("invert", "--engine", "ray", "--workers", 2, *share)]

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu_check.py` before there is a card: it rehearses on a processor, and judges figures as it should."""
+"""`benchmarks/gpu_check.py` without a GPU: a rehearsal on a processor, and the verdicts on figures."""
 
 import json
 import os
@@ -21,8 +21,8 @@ from gpu.variants import VARIANTS
 from . import tiny
 
 SCRIPT = Path(gpu_check.__file__)
-Said = dict[str, Any]
-Watched = Callable[..., list[Said]]
+Message = dict[str, Any]
+Watched = Callable[..., list[Message]]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -104,40 +104,40 @@ class TestWatching:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")]))
         monkeypatch.setattr(watching, "START", 0.0)
 
-        def run(cases: str, hear: Callable[[Said], object] = lambda said: None) -> list[Said]:
-            told: list[Said] = []
+        def run(cases: str, on_message: Callable[[Message], object] = lambda message: None) -> list[Message]:
+            messages: list[Message] = []
 
-            def tell(section: Section, said: Said) -> None:
-                told.append(said)
-                hear(said)
+            def receive(section: Section, message: Message) -> None:
+                messages.append(message)
+                on_message(message)
 
             given = Setting("cpu", True, "a model", str(tmp_path), time.monotonic() + 600)
-            watching.run_group([Section(cases, "", "", "", 600)], given, script, tell)
-            return told
+            watching.run_group([Section(cases, "", "", "", 600)], given, script, receive)
+            return messages
 
         return run
 
     def test_failing_cases_do_not_end_others(self, watched: Watched) -> None:
-        told = watched("one broken killed two")
-        rows = [said["row"] for said in told if "row" in said]
+        messages = watched("one broken killed two")
+        rows = [message["row"] for message in messages if "row" in message]
         assert rows == [{"found": "one"}, {"found": "before it broke"}, {"found": "two"}]
-        broken, killed = (said for said in told if "error" in said)
+        broken, killed = (message for message in messages if "error" in message)
         assert broken["case"] == "broken"
         assert broken["error"].rstrip().endswith("RuntimeError: no kernel")
         assert killed["case"] == "killed"
         assert "status 9" in killed["error"]
 
     def test_slow_cases_are_stopped_and_results_kept(self, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-        def hear(said: Said) -> None:
-            if "row" in said:
+        def on_message(message: Message) -> None:
+            if "row" in message:
                 monkeypatch.setattr(watching, "GRACE", -600.0)  # as if the time of the section were over now
 
-        told = watched("one slow two", hear)
-        assert told[0]["row"] == {"found": "one"}
-        # Stopped while "slow" runs, or just before it has said that it begins.
-        assert told[-1]["case"] in ("one", "slow")
-        assert told[-1]["note"] == "stopped: the time of the section was over"
-        assert not [said for said in told[1:] if "row" in said or "error" in said]
+        messages = watched("one slow two", on_message)
+        assert messages[0]["row"] == {"found": "one"}
+        # Stopped while "slow" runs, or just before its message that it begins.
+        assert messages[-1]["case"] in ("one", "slow")
+        assert messages[-1]["note"] == "stopped: the time of the section was over"
+        assert not [message for message in messages[1:] if "row" in message or "error" in message]
 
 
 class TestTargets:
@@ -217,9 +217,12 @@ def test_rehearsal_on_cpu_runs_the_light_sections(tmp_path: Path) -> None:
     done = subprocess.run(
         [*words, "--model", str(model), "--out", str(out)], check=True, capture_output=True, text=True
     )
-    told = lines(out)
-    assert not [said for said in told if "error" in said]
-    rows = {name: [said["row"] for said in told if said["section"] == name and "row" in said] for name in light}
+    messages = lines(out)
+    assert not [message for message in messages if "error" in message]
+    rows = {
+        name: [message["row"] for message in messages if message["section"] == name and "row" in message]
+        for name in light
+    }
     assert all(rows.values())
     assert {row["variant"] for row in rows["speed"]} >= {PLAIN, HALF, "ours, bfloat16", "ours, float32"}
     for row in rows["speed"]:

@@ -1,4 +1,4 @@
-"""Whether what a device computes is right: tests, `make demo`, certificates, and the same bits twice."""
+"""Check that what a device computes is right: tests, `make demo`, certificates, and the same bits twice."""
 
 import re
 import shlex
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timing.pictures import SHELF
-from torch import Tensor
+from timing.sample_images import IMAGES_FOLDER
 
 from ddim_edit import Editor, InversionConfig, Latent, Latents, images
 from ddim_edit.cli import main
@@ -73,14 +72,16 @@ def demo_commands(folder: Path) -> list[list[str]]:
     lines = [line.partition("ddim-edit ")[2] for line in recipe.splitlines() if line.startswith("\t$(BIN)/ddim-edit ")]
     if faces is None or not lines:
         raise LookupError("the Makefile names no FACES, or no commands for `make demo`")
-    return [[_settled(word, faces[1], folder) for word in shlex.split(line)] for line in lines]
-
-
-def _settled(word: str, faces: str, folder: Path) -> str:
-    """Return a word of the Makefile with its variable replaced, and out/ by the folder."""
-    if word == "out" or word.startswith("out/"):
-        return str(folder / word.removeprefix("out").lstrip("/"))
-    return word.replace("$(FACES)", str(ROOT / faces))
+    commands = []
+    for line in lines:
+        words = []
+        for word in shlex.split(line):
+            if word == "out" or word.startswith("out/"):
+                words.append(str(folder / word.removeprefix("out").lstrip("/")))
+            else:
+                words.append(word.replace("$(FACES)", str(ROOT / faces[1])))
+        commands.append(words)
+    return commands
 
 
 def demo(setting: Setting) -> list[Case]:
@@ -94,51 +95,58 @@ def _demo(setting: Setting, device: str, dtype: str) -> Iterator[Row]:
     folder = setting.folder("demo") / f"{device}-{dtype}"
     start = monotonic()
     options = ["--device", device, "--dtype", dtype]
-    failures = [failure for words in demo_commands(folder) if (failure := _failure([*words, *options]))]
+    failures = []
+    for words in demo_commands(folder):
+        failure = _run_here([*words, *options])
+        if failure is not None:
+            failures.append(failure)
     row: dict[str, object] = {"dtype": DTYPES[dtype], "on": device, "seconds": monotonic() - start}
-    decoded = _decoded_images(folder, device, dtype)
-    torch.save(decoded, folder / "decoded.pt")
+    # Decoded once more without rounding to 8 bit.
+    latents = Latents(Latent.load(file) for file in sorted(folder.glob(f"*{LATENT}")))
+    torch.save(Editor.from_pretrained(device=device, dtype=dtype).decode(latents), folder / "decoded.pt")
     reference = setting.folder("demo") / "cpu-fp32"
-    yield row if folder == reference else {**row, **_compared(folder, reference)}
+    yield row if folder == reference else {**row, **_compare(folder, reference)}
     if failures:
         raise RuntimeError("\n".join(failures))
 
 
-def _failure(words: list[str]) -> str | None:
-    """Run `ddim-edit` with these words, in this process; return what it said if it ended with a status but 0."""
-    said = StringIO()
+def _run_here(words: list[str]) -> str | None:
+    """Run `ddim-edit` with these words in this process; return its standard error if it fails."""
+    errors = StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(errors):
             main(words)
     except SystemExit as end:
-        return f"ddim-edit {shlex.join(words)} ended with status {end.code}: {said.getvalue()}" if end.code else None
+        return f"ddim-edit {shlex.join(words)} ended with status {end.code}: {errors.getvalue()}" if end.code else None
     except Exception:
-        return f"ddim-edit {shlex.join(words)} failed: {said.getvalue()}{traceback.format_exc()}"
+        return f"ddim-edit {shlex.join(words)} failed: {errors.getvalue()}{traceback.format_exc()}"
     return None
 
 
-def _decoded_images(folder: Path, device: str, dtype: str) -> Tensor:
-    """Decode the latents that a run of the demo wrote, without rounding to 8 bit."""
-    editor = Editor.from_pretrained(device=device, dtype=dtype)
-    return editor.decode(Latents(Latent.load(file) for file in sorted(folder.glob(f"*{LATENT}"))))
+def _run_command(words: list[str]) -> None:
+    """Run `ddim-edit` with these words in a process of its own."""
+    subprocess.run([sys.executable, "-m", "ddim_edit", *words, "-q"], check=True, capture_output=True, text=True)
 
 
-def _compared(folder: Path, reference: Path) -> Row:
-    """How far the latents, their images and the written files are from the reference's."""
-    latents = [
-        relative(Latent.load(folder / file.name).x, Latent.load(file).x) for file in reference.glob(f"*{LATENT}")
-    ]
+def _compare(folder: Path, reference: Path) -> Row:
+    """Return how far the latents, their images and the written files are from the reference's."""
+    latent_errors = []
+    for file in reference.glob(f"*{LATENT}"):
+        latent_errors.append(relative(Latent.load(folder / file.name).x, Latent.load(file).x))
     own, other = (torch.load(each / "decoded.pt") for each in (folder, reference))
-    names = [
-        name for file in sorted(reference.rglob("*.png")) if (folder / (name := file.relative_to(reference))).exists()
-    ]
-    pairs = [(pixels(folder / name), pixels(reference / name)) for name in names]
+    same, differences = list[float](), list[int]()
+    for file in sorted(reference.rglob("*.png")):
+        counterpart = folder / file.relative_to(reference)
+        if counterpart.exists():
+            a, b = pixels(counterpart), pixels(file)
+            same.append(float((a == b).mean()))
+            differences.append(int(np.abs(a.astype(int) - b.astype(int)).max()))
     return {
-        "latents": max(latents),
+        "latents": max(latent_errors),
         "images": max(relative(mine, theirs) for mine, theirs in zip(own, other, strict=True)),
-        "same 8-bit values": min(float((a == b).mean()) for a, b in pairs),
-        "largest difference": max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs),
-        "files": len(pairs),
+        "same 8-bit values": min(same),
+        "largest difference": max(differences),
+        "files": len(same),
     }
 
 
@@ -158,7 +166,7 @@ def certificates(setting: Setting) -> list[Case]:
 def _certificate(setting: Setting, name: str) -> Iterator[Row]:
     """Invert the images of the package, and keep their latents by names that no other method has."""
     dtype, method = METHODS[name]
-    files = images.find([SHELF])[: 2 if setting.tiny else None]
+    files = images.find([IMAGES_FOLDER])[: 2 if setting.tiny else None]
     editor = Editor.from_pretrained(device=setting.device, dtype=dtype)
     start = monotonic()
     latents = editor.invert(files, method)
@@ -181,26 +189,33 @@ def _certificate(setting: Setting, name: str) -> Iterator[Row]:
 def _decoded_anew(setting: Setting) -> Iterator[Row]:
     """Decode every latent that was written, by `ddim-edit decode`, and compare with the images in 8 bit."""
     size = Editor.from_pretrained(device="cpu").model.size
-    originals = {file.stem: images.to_uint8(images.read(file, size).tensor) for file in images.find([SHELF])}
+    originals = {file.stem: images.read(file, size).pixels for file in images.find([IMAGES_FOLDER])}
     for folder in sorted(setting.folder("certificates").iterdir()):
         back = setting.folder("decoded-anew") / folder.name
         latents = sorted(folder.glob(f"*{LATENT}"))
-        words = ["decode", *map(str, latents), "-o", str(back), "--device", setting.device, "--dtype", folder.name]
-        command = [sys.executable, "-m", "ddim_edit", *words, "--overwrite", "-q"]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        for name in dict.fromkeys(latent.name.partition("--")[0] for latent in latents):
-            stems = [file.name.partition("--")[2].removesuffix(LATENT) for file in folder.glob(f"{name}--*")]
-            found = {stem: torch.from_numpy(pixels(back / f"{name}--{stem}.png").copy()) for stem in stems}
-            wrong = [int((pixel.permute(2, 0, 1) != originals[stem]).any(0).sum()) for stem, pixel in found.items()]
-            certified = [bool(Latent.load(folder / f"{name}--{stem}{LATENT}").report["converged"]) for stem in stems]
-            broken = sum(bad > 0 for bad, sure in zip(wrong, certified, strict=True) if sure)
+        options = ["--device", setting.device, "--dtype", folder.name, "--overwrite"]
+        _run_command(["decode", *map(str, latents), "-o", str(back), *options])
+        for method in dict.fromkeys(latent.name.partition("--")[0] for latent in latents):
+            certified = identical = wrong_pixels = broken = 0
+            files = list(folder.glob(f"{method}--*"))
+            for file in files:
+                stem = file.name.partition("--")[2].removesuffix(LATENT)
+                decoded = torch.from_numpy(pixels(back / f"{method}--{stem}.png").copy()).permute(2, 0, 1)
+                wrong = int((decoded != originals[stem]).any(0).sum())
+                wrong_pixels += wrong
+                if not wrong:
+                    identical += 1
+                if Latent.load(file).report["converged"]:
+                    certified += 1
+                    if wrong:
+                        broken += 1
             yield {
-                "method": f"{name}, decoded anew",
-                "images": len(stems),
-                "certified": sum(certified),
-                "identical": sum(not bad for bad in wrong),
-                "wrong pixels": sum(wrong),
-                "holds": "yes" if not broken and any(certified) else "NO",
+                "method": f"{method}, decoded anew",
+                "images": len(files),
+                "certified": certified,
+                "identical": identical,
+                "wrong pixels": wrong_pixels,
+                "holds": "yes" if certified and not broken else "NO",
             }
 
 
@@ -212,9 +227,9 @@ def determinism(setting: Setting) -> list[Case]:
 
 
 def _twice_here(setting: Setting, dtype: str) -> Iterator[Row]:
-    """One editor, and then another one on the model loaded anew."""
+    """Compare the latents of one editor, of the same again, and of another one on the model loaded anew."""
     method = InversionConfig(steps=setting.scale.steps)
-    files = images.find([SHELF])
+    files = images.find([IMAGES_FOLDER])
     editors = [Editor.from_pretrained(setting.model, setting.device, dtype) for _ in range(2)]
     first, again, anew = (editor.invert(files, method) for editor in (editors[0], *editors))
     for name, other in (("the same model again", again), ("the model loaded anew", anew)):
@@ -226,13 +241,12 @@ def _twice_here(setting: Setting, dtype: str) -> Iterator[Row]:
 
 
 def _twice_apart(setting: Setting) -> Iterator[Row]:
-    """Two processes of `ddim-edit invert`, one after the other, and the bytes of what they write."""
+    """Compare the bytes that two processes of `ddim-edit invert` write, one after the other."""
     made = []
     for name in ("one", "other"):
         folder = setting.folder("determinism") / name
-        words = ["invert", str(SHELF), "-o", str(folder), "--device", setting.device, "--dtype", "fp32", "--overwrite"]
-        command = [sys.executable, "-m", "ddim_edit", *words, "--steps", str(setting.scale.steps), "-q"]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        options = ["--device", setting.device, "--dtype", "fp32", "--steps", str(setting.scale.steps), "--overwrite"]
+        _run_command(["invert", str(IMAGES_FOLDER), "-o", str(folder), *options])
         made.append({file.name: file.read_bytes() for file in sorted(folder.glob(f"*{LATENT}"))})
     same = made[0] == made[1]
     yield {

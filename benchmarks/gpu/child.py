@@ -1,4 +1,4 @@
-"""One section in a process of its own: rows to the process that watches, as lines of JSON."""
+"""One section in a process of its own: it emits rows to the watching process, as lines of JSON."""
 
 import contextlib
 import json
@@ -14,10 +14,11 @@ from typing import Any
 from gpu.plan import Case, Section, Setting, Skipped, without_folders
 
 BROKEN = 3
-"""Exit status of a process whose device answers no more, so that the cases left need another process."""
+"""Exit status of a process whose device computes no more, so that the cases left need another process."""
 LONGEST = 6000
 """Characters that are kept of an error, its end."""
-Say = Callable[..., None]
+Emit = Callable[..., None]
+"""Prints a message about a case: a row, a note, an error or an event."""
 
 
 def run(section: Section, setting: Setting, skip: Collection[str]) -> int:
@@ -26,7 +27,13 @@ def run(section: Section, setting: Setting, skip: Collection[str]) -> int:
     Returns:
         The exit status: 0, or `BROKEN`.
     """
-    say = _own_output()
+    # Standard output is for rows alone: everything else that is printed goes to standard error.
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(**fields: Any) -> None:
+        print(json.dumps(fields), file=stream, flush=True)
+
     if not setting.model:
         from ddim_edit import packaged_models
 
@@ -35,49 +42,36 @@ def run(section: Section, setting: Setting, skip: Collection[str]) -> int:
         if case.name in skip:
             continue
         if setting.left <= 0:
-            say(case=case.name, note="not measured: the time of the section is over")
+            emit(case=case.name, note="not measured: the time of the section is over")
             continue
-        say(case=case.name, event="begin")
+        emit(case=case.name, event="begin")
         start = time.monotonic()
-        failed = _measured(case, say)
-        say(case=case.name, event="end", seconds=time.monotonic() - start)
-        if failed and not _answers(setting.device):
+        failed = _measure(case, emit)
+        emit(case=case.name, event="end", seconds=time.monotonic() - start)
+        if failed and not _computes(setting.device):
             return BROKEN
     return 0
 
 
-def _own_output() -> Say:
-    """Reserve standard output for rows: everything else that is printed goes to standard error."""
-    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def say(**fields: Any) -> None:
-        print(json.dumps(fields), file=stream, flush=True)
-
-    return say
-
-
-def _measured(case: Case, say: Say) -> bool:
-    """Tell the rows of a case as they come; return whether it failed."""
+def _measure(case: Case, emit: Emit) -> bool:
+    """Emit the rows of a case as they come; return whether it failed."""
     try:
         for row in case.measure():
-            say(case=case.name, row=dict(row))
+            emit(case=case.name, row=dict(row))
     except Skipped as missing:
-        say(case=case.name, note=f"skipped: {missing}")
+        emit(case=case.name, note=f"skipped: {missing}")
     except Exception:
-        say(case=case.name, error=without_folders(traceback.format_exc() + _said())[-LONGEST:])
+        text = traceback.format_exc()
+        error = sys.exc_info()[1]
+        if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+            text += f"\n{error.stderr}"  # of a process that the case started
+        emit(case=case.name, error=without_folders(text)[-LONGEST:])
         return True
     return False
 
 
-def _said() -> str:
-    """Return the standard error of a process that the failed case started."""
-    error = sys.exc_info()[1]
-    return f"\n{error.stderr}" if isinstance(error, subprocess.CalledProcessError) and error.stderr else ""
-
-
-def _answers(device: str) -> bool:
-    """Whether the device still computes; after an illegal access it refuses everything in this process."""
+def _computes(device: str) -> bool:
+    """Return whether the device still computes; after an illegal access it refuses everything in this process."""
     import torch
 
     with contextlib.suppress(RuntimeError):

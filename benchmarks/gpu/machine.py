@@ -1,4 +1,4 @@
-"""The card, its driver, its clocks and memory, and what runs on it."""
+"""Describe the GPU, its driver, its clocks and memory, and what runs on it."""
 
 import platform
 import subprocess

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import monotonic
 
 import torch
-from timing.pictures import SHELF, fill
+from timing.sample_images import IMAGES_FOLDER, fill
 from torch import Tensor
 
 from ddim_edit import images, load_model
@@ -26,14 +26,16 @@ def image_size(model: str) -> tuple[int, int]:
 def gather(setting: Setting, count: int) -> Tensor:
     """Return images [count, 3, H, W] in [-1, 1] of the model's size, of which no two are the same."""
     size = image_size(setting.model)
-    shown = torch.stack([images.read(file, size).tensor for file in images.find([SHELF])]).float()
-    turns = [divmod(turn, size[1]) for turn in range(-(-count // len(shown)))]
-    return torch.cat([shown.roll(turn, (-2, -1)) for turn in turns])[:count]
+    packaged = torch.stack([images.read(file, size).tensor for file in images.find([IMAGES_FOLDER])]).float()
+    shifted = []
+    for shift in range(-(-count // len(packaged))):
+        shifted.append(packaged.roll(divmod(shift, size[1]), (-2, -1)))
+    return torch.cat(shifted)[:count]
 
 
 def portrait(setting: Setting) -> Tensor:
     """Return the packaged portrait, [1, 3, H, W]."""
-    return images.read(SHELF / PORTRAIT, image_size(setting.model)).tensor.float()[None]
+    return images.read(IMAGES_FOLDER / PORTRAIT, image_size(setting.model)).tensor.float()[None]
 
 
 def relative(x: Tensor, reference: Tensor) -> float:

@@ -20,38 +20,35 @@ COMPARED = 4
 
 def cases(setting: Setting) -> list[Case]:
     """Return the cases: in a part of the memory, where they cannot fit, and in all of it."""
+    # Bytes on a GPU; rows on a CPU, which has no limit of its own.
+    limit = setting.scale.room if setting.device != "cpu" else setting.scale.many // 3
     return [
-        Case("in a part of the memory", partial(_inverted, setting, _held_to(setting))),
-        Case("in all of it", partial(_inverted, setting, None)),
+        Case("in a part of the memory", partial(_invert_many, setting, limit)),
+        Case("in all of it", partial(_invert_many, setting, None)),
     ]
 
 
-def _held_to(setting: Setting) -> int:
-    """Return the limit: bytes on a GPU; rows on a CPU, which has no limit of its own."""
-    return setting.scale.room if setting.device != "cpu" else setting.scale.many // 3
-
-
-def _inverted(setting: Setting, limit: int | None) -> Iterator[Row]:
-    """Invert many images at once, and see in which batches the network was asked and what came out."""
+def _invert_many(setting: Setting, limit: int | None) -> Iterator[Row]:
+    """Invert many images at once; yield the batches that the network got in the end, and the error of the latents."""
     place, count = Place(setting.device), setting.scale.many
-    asked: list[int] = []
+    batches: list[int] = []
     model = load_model(setting.model, setting.device, "bfloat16")
     images, method = gather(setting, count), InversionConfig(steps=STEPS)
     ends = [*range(COMPARED), *range(count - COMPARED, count)]
     few = Editor(model, len(ends)).invert(images[ends], method)
     assert isinstance(model.denoiser, NetworkDenoiser)
     if limit is not None and setting.device == "cpu":
-        narrow = _Narrow(model.denoiser.network, limit)
+        narrow = _LimitedNetwork(model.denoiser.network, limit)
         model = replace(model, denoiser=replace(model.denoiser, network=narrow))
     with _memory(place, limit):
-        editor = Editor(model, batch_size=count, on_evaluation=asked.append)
+        editor = Editor(model, batch_size=count, on_evaluation=batches.append)
         wall, found = place.timed(lambda: editor.invert(images, method))
         held = torch.cuda.max_memory_reserved() / 2**30 if place.device.type == "cuda" else None
     error = max(relative(found[row].x, other.x) for row, other in zip(ends, few, strict=True))
     yield {
         "images at once": count,
         "allowed": "all" if limit is None else f"{limit / 2**30:.0f} GiB" if held is not None else f"{limit} rows",
-        "ended at batches of": asked[-1],
+        "ended at batches of": batches[-1],
         "seconds": wall,
         "most held GiB": held,
         "relative difference to small batches": error,
@@ -60,8 +57,8 @@ def _inverted(setting: Setting, limit: int | None) -> Iterator[Row]:
     }
 
 
-class _Narrow:
-    """A network that runs out of memory above so many rows: what a card does, for a rehearsal without one."""
+class _LimitedNetwork:
+    """A network that runs out of memory above so many rows, as a GPU does; for a rehearsal without one."""
 
     def __init__(self, network: Callable[[Tensor, Tensor], Tensor], rows: int) -> None:
         self._network, self._rows = network, rows

@@ -1,4 +1,4 @@
-"""The sections of `gpu_check.py` in the order of their importance, and what each of them is told.
+"""The sections of `gpu_check.py` in the order of their importance, and the setting that each of them gets.
 
 Imports neither torch nor the package, so that the process that watches over the others starts at once and cannot fail
 with them.
@@ -57,7 +57,7 @@ TINY = Scale(
 
 @dataclass(frozen=True)
 class Setting:
-    """What a section is told, as plain data that fits a command line.
+    """How a section runs, as plain data that fits a command line.
 
     Attributes:
         device: "cuda", or "cpu" for a rehearsal.

@@ -10,11 +10,11 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
-from timing.pictures import fill
 from timing.place import Place
+from timing.round_trips import ours, time_round_trip
+from timing.sample_images import fill
 from timing.share import flops, peak, watched
 from timing.spread import spread
-from timing.ways import lap, ours
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -24,7 +24,7 @@ from ddim_edit.models.unet.network import load_unet
 from gpu.material import gather, image_size, portrait, relative
 from gpu.plan import Case, Row, Setting, Skipped
 from gpu.targets import HALF, PLAIN
-from gpu.variants import VARIANTS, CheckpointBundle, Runner, Variant, load
+from gpu.variants import VARIANTS, LoadedVariant, Runner, Variant, load
 
 GOAL = 50.0
 """PSNR in dB at which a round trip counts as good."""
@@ -37,15 +37,15 @@ PROFILED = (PLAIN, HALF, "ours, bfloat16, no graphs", "ours, bfloat16", "ours, b
 
 
 @dataclass
-class _Lane:
-    """A variant whose network is loaded when it is first needed, and freed with the lane."""
+class _LazyVariant:
+    """A variant whose network is loaded when it is first needed, and freed with this object."""
 
     variant: Variant
     setting: Setting
     missing: bool = False
 
     @cached_property
-    def loaded(self) -> CheckpointBundle:
+    def loaded(self) -> LoadedVariant:
         """The network on its device.
 
         Raises:
@@ -76,7 +76,7 @@ def compiled(setting: Setting) -> Iterator[Case]:
 
 
 def _cases(variant: Variant, setting: Setting, batches: Sequence[int]) -> Iterator[Case]:
-    lane = _Lane(variant, setting)
+    lane = _LazyVariant(variant, setting)
     for batch in batches:
         if not lane.missing and (setting.tiny or variant.batches is None or batch in variant.batches):
             yield Case(f"{variant.name}, batch {batch}", partial(_inversions, lane, batch))
@@ -87,7 +87,7 @@ def _compiled_ones(setting: Setting) -> list[Variant]:
     return [variant for variant in VARIANTS if variant.is_compiled and not (setting.tiny and variant.compiled)]
 
 
-def _inversions(lane: _Lane, batch: int) -> Iterator[Row]:
+def _inversions(lane: _LazyVariant, batch: int) -> Iterator[Row]:
     """Invert once to warm up, and then again and again until the time of one measurement is over."""
     setting, place, loaded = lane.setting, Place(lane.setting.device), lane.loaded
     images, steps = gather(setting, batch), setting.scale.steps
@@ -111,7 +111,7 @@ def _inversions(lane: _Lane, batch: int) -> Iterator[Row]:
         "outside the network %": spread(shares).median,
         "evaluation error": _error(loaded.runner(), setting, batch),
         **_rates(lane, place, batch / seconds),
-        "memory GiB": _peak_memory(place),
+        "memory GiB": torch.cuda.max_memory_allocated() / 2**30 if place.device.type == "cuda" else None,
         "SM MHz": _clock(place),
         "first call s": first,
         "rounds": len(walls),
@@ -120,23 +120,19 @@ def _inversions(lane: _Lane, batch: int) -> Iterator[Row]:
 
 def _error(runner: Runner, setting: Setting, batch: int) -> float:
     """Return the relative error of one evaluation against float32 on the CPU."""
-    x, index, reference = _question(setting.model)
+    x, index, reference = _reference_evaluation(setting.model)
     rows, indices = (value.expand(batch, *value.shape[1:]).contiguous().to(setting.device) for value in (x, index))
     with torch.no_grad():
         return relative(runner.network.network(rows, indices)[-1:], reference)
 
 
 @cache
-def _question(model: str) -> tuple[Tensor, Tensor, Tensor]:
-    """One noisy image [1, 3, H, W] and its index [1] to ask a network for, and what it answers in float32."""
+def _reference_evaluation(model: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a noisy image [1, 3, H, W], an index [1], and the network's output for them in float32."""
     x = torch.randn(1, 3, *image_size(model), generator=torch.Generator().manual_seed(0))
     index, denoiser = torch.full((1,), 500.0), load_model(model).denoiser
     assert isinstance(denoiser, NetworkDenoiser)
     return x, index, denoiser.network(x, index)
-
-
-def _peak_memory(place: Place) -> float | None:
-    return torch.cuda.max_memory_allocated() / 2**30 if place.device.type == "cuda" else None
 
 
 def _clock(place: Place) -> int | None:
@@ -146,10 +142,10 @@ def _clock(place: Place) -> int | None:
     return None
 
 
-def _rates(lane: _Lane, place: Place, images_per_second: float) -> Row:
+def _rates(lane: _LazyVariant, place: Place, images_per_second: float) -> Row:
     """Return the FLOP rate of the evaluations, and its share of the device's peak in the same dtype."""
     setting, variant = lane.setting, lane.variant
-    rate = _work(setting.model) * images_per_second
+    rate = _flops_of_model(setting.model) * images_per_second
     dtype = "tf32" if variant.name == PLAIN else variant.dtype  # torch lets cuDNN round, if it is not told otherwise
     if PRECISIONS[dtype].low is not None:
         return {"TFLOP/s": rate / 1e12}  # two networks, of two peaks
@@ -157,8 +153,8 @@ def _rates(lane: _Lane, place: Place, images_per_second: float) -> Row:
 
 
 @cache
-def _work(model: str) -> int:
-    """Floating point operations of one evaluation of one image."""
+def _flops_of_model(model: str) -> int:
+    """Return the floating point operations of one evaluation of one image."""
     return flops(load_unet(Path(model) / "unet"), torch.zeros(1, 3, *image_size(model)))
 
 
@@ -184,19 +180,19 @@ def round_trip(setting: Setting) -> list[Case]:
 def _round_trip(setting: Setting, dtype: str) -> Iterator[Row]:
     """Raise the steps until the portrait comes back well enough, and take the time of that."""
     place, image = Place(setting.device), portrait(setting)
-    way = ours(Path(setting.model), place, dtype)
+    make = ours(Path(setting.model), place, dtype)
     psnr, steps = 0.0, 0
     for steps in setting.scale.ladder:
-        psnr = float(metrics.psnr(image, lap(way(steps), image, place).back))
+        psnr = float(metrics.psnr(image, time_round_trip(make(steps), image, place).decoded))
         if psnr >= GOAL:
             break
     row = {"dtype": dtype, "steps": steps, "PSNR dB": psnr}
     if psnr < GOAL:
         yield {**row, "seconds": None}
         return
-    laps = [lap(way(steps), image, place) for _ in range(MOST)]
-    trips = spread([each.trip for each in laps])
-    yield {**row, "seconds": trips.median, "inverting s": spread([each.up for each in laps]).median}
+    timed = [time_round_trip(make(steps), image, place) for _ in range(MOST)]
+    seconds = spread([each.total for each in timed]).median
+    yield {**row, "seconds": seconds, "inverting s": spread([each.inverting for each in timed]).median}
 
 
 def launches(setting: Setting) -> list[Case]:
@@ -213,7 +209,8 @@ def _launches(variant: Variant, setting: Setting) -> Iterator[Row]:
     runner, images = load(variant, setting).runner(), gather(setting, batch)
     x, index = images.to(place.device), torch.zeros(batch, device=place.device)
     runner.invert(images, steps)  # graphs, workspaces and buffers are made here
-    alone = _profiled(place, lambda: _evaluate(runner, x, index))
+    with torch.no_grad():
+        alone = _profiled(place, lambda: runner.network.network(x, index))
     whole = _profiled(place, lambda: runner.invert(images, steps))
     yield {
         "variant": variant.name,
@@ -222,31 +219,25 @@ def _launches(variant: Variant, setting: Setting) -> Iterator[Row]:
     }
 
 
-def _evaluate(runner: Runner, x: Tensor, index: Tensor) -> None:
-    with torch.no_grad():
-        runner.network.network(x, index)
-
-
 def _profiled(place: Place, work: Callable[[], object]) -> dict[str, int]:
-    """How many kernels ran, and how often the processor launched some, replayed a graph and waited."""
-    on_card = [ProfilerActivity.CUDA] if place.device.type == "cuda" else []
-    with profile(activities=[ProfilerActivity.CPU, *on_card]) as found:
+    """Return how many kernels ran, and how often the processor launched some, replayed a graph and waited."""
+    activities = [ProfilerActivity.CPU]
+    if place.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as found:
         work()
         place.wait()
     names = Counter(event.name for event in found.events() if event.device_type.name == "CPU")
-    ran = Counter(_kind(event.name) for event in found.events() if event.device_type.name == "CUDA")
+    on_gpu = [event.name for event in found.events() if event.device_type.name == "CUDA"]
+    copies = sum(name.startswith(("Memcpy", "Memset")) for name in on_gpu)
     return {
-        "kernels": ran["kernel"],
-        "copies": ran["copy"],
+        "kernels": len(on_gpu) - copies,
+        "copies": copies,
         "operators": sum(count for name, count in names.items() if name.startswith("aten::")),
         "launches": sum(names[name] for name in LAUNCHES),
         "replays": names[REPLAY],
         "waits": sum(names[name] for name in WAITS),
     }
-
-
-def _kind(name: str) -> str:
-    return "copy" if name.startswith(("Memcpy", "Memset")) else "kernel"
 
 
 def outside(setting: Setting) -> list[Case]:
@@ -257,30 +248,25 @@ def outside(setting: Setting) -> list[Case]:
 
 def _outside(setting: Setting, dtype: str) -> Iterator[Row]:
     """Invert one batch from files to files, once to warm up and then a few times."""
-    place, batch, method = Place(setting.device), setting.scale.folder_batch, InversionConfig(steps=setting.scale.steps)
+    place, batch, config = Place(setting.device), setting.scale.folder_batch, InversionConfig(steps=setting.scale.steps)
     model = load_model(setting.model, setting.device, dtype)
     with tempfile.TemporaryDirectory(dir=setting.folder("outside")) as scratch:
         folder = Path(scratch)
         fill(folder, gather(setting, batch), batch)
-        found = [_from_files(Editor(own, batch), network.seconds, folder, method, place)
-                 for own, network in (watched(model, place) for _ in range(1 if setting.tiny else 4))]  # fmt: skip
-    kept = found[1:] or found
+
+        def work(editor: Editor) -> None:
+            for index, latent in enumerate(editor.invert(folder, config)):
+                latent.save(folder / f"{index}.latent.safetensors")
+
+        walls, shares = list[float](), list[float]()
+        for _ in range(1 if setting.tiny else 4):
+            watched_model, network = watched(model, place)
+            wall, _ = place.timed(partial(work, Editor(watched_model, batch)))
+            walls.append(wall)
+            shares.append(100 * (1 - sum(network.seconds()) / wall))
     yield {
         "dtype": dtype,
         "batch": batch,
-        "wall ms": 1000 * spread([wall for wall, _ in kept]).median,
-        "outside the network %": spread([100 * (1 - spent / wall) for wall, spent in kept]).median,
+        "wall ms": 1000 * spread(walls[1:] or walls).median,
+        "outside the network %": spread(shares[1:] or shares).median,
     }
-
-
-def _from_files(
-    editor: Editor, calls: Callable[[], list[float]], folder: Path, method: InversionConfig, place: Place
-) -> tuple[float, float]:
-    """Wall seconds from image files to latent files, and those of the network among them."""
-
-    def work() -> None:
-        for index, latent in enumerate(editor.invert(folder, method)):
-            latent.save(folder / f"{index}.latent.safetensors")
-
-    wall, _ = place.timed(work)
-    return wall, sum(calls())

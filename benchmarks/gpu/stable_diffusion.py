@@ -36,7 +36,7 @@ REAL, TINY = _Size(512, (320, 640, 1280, 1280), 768, 32), _Size(32, (8, 16, 16, 
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield the cases: the folder is made first, and read by all others."""
-    yield Case("random weights", partial(_made, setting))
+    yield Case("random weights", partial(_write_pipeline, setting))
     for dtype in DTYPES[:1] if setting.tiny else DTYPES:
         for name, layout in (("diffusers", torch.contiguous_format), ("diffusers, channels_last", torch.channels_last)):
             yield Case(f"{name}, {dtype}", partial(_theirs, setting, f"{name}, {dtype}", dtype, layout))
@@ -47,7 +47,7 @@ def _folder(setting: Setting) -> Path:
     return setting.folder("stable-diffusion") / "model"
 
 
-def _diffusers() -> Any:
+def _import_diffusers() -> Any:
     try:
         import diffusers
     except ImportError as error:
@@ -56,12 +56,12 @@ def _diffusers() -> Any:
     return diffusers
 
 
-def _made(setting: Setting) -> Iterator[Row]:
+def _write_pipeline(setting: Setting) -> Iterator[Row]:
     """Write a pipeline with the network in float16; its text encoder and its autoencoder are small."""
-    diffusers, size = _diffusers(), TINY if setting.tiny else REAL
+    diffusers, size = _import_diffusers(), TINY if setting.tiny else REAL
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tokenizer = _tokenizer(setting.folder("stable-diffusion") / "words")
+    tokenizer = _write_tokenizer(setting.folder("stable-diffusion") / "words")
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.text,
@@ -82,7 +82,14 @@ def _made(setting: Setting) -> Iterator[Row]:
             norm_num_groups=size.groups,
         )
     pipe = diffusers.StableDiffusionPipeline(
-        vae=_autoencoder(diffusers),
+        # Stable Diffusion's autoencoder at an eighth of its width.
+        vae=diffusers.AutoencoderKL(
+            block_out_channels=(16, 32, 64, 64),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            norm_num_groups=8,
+        ),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
         unet=network.half(),
@@ -96,8 +103,8 @@ def _made(setting: Setting) -> Iterator[Row]:
     yield {"network": "random weights", "million weights": weights / 1e6}
 
 
-def _tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer with no words but the two that begin and end a text."""
+def _write_tokenizer(folder: Path) -> Any:
+    """Return CLIP's tokenizer with no words but the two that begin and end a text."""
     from transformers import CLIPTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,70 +114,56 @@ def _tokenizer(folder: Path) -> Any:
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
 
 
-def _autoencoder(diffusers: Any) -> Any:
-    """Stable Diffusion's autoencoder at an eighth of its width."""
-    return diffusers.AutoencoderKL(
-        block_out_channels=(16, 32, 64, 64),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=8,
-    )
-
-
-def _network(setting: Setting, dtype: str) -> DeviceNetwork:
-    """Our network, given the empty prompt."""
-    _diffusers()
-    size = (TINY if setting.tiny else REAL).pixels
-    model = load_model(_folder(setting), setting.device, dtype, size=size)
-    assert isinstance(model.denoiser, NetworkDenoiser)
-    assert isinstance(model.denoiser.network, DeviceNetwork)
-    return model.denoiser.network
-
-
 def _inputs(setting: Setting, batch: int) -> Tensor:
     side = (TINY if setting.tiny else REAL).pixels // FACTOR
     return torch.randn(batch, 4, side, side, generator=torch.Generator().manual_seed(0)).to(setting.device)
 
 
 def _theirs(setting: Setting, name: str, dtype: str, layout: torch.memory_format) -> Iterator[Row]:
-    """Diffusers' network, called as its pipelines call it."""
-    kind: Any = _diffusers().UNet2DConditionModel
+    """Measure diffusers' network, called as its pipelines call it."""
+    kind: Any = _import_diffusers().UNet2DConditionModel
     precision = PRECISIONS[dtype].dtype
     network = kind.from_pretrained(_folder(setting) / "unet", torch_dtype=precision).eval().to(setting.device)
     network = network.to(memory_format=layout)
     torch.manual_seed(1)
     states = torch.randn(1, 77, (TINY if setting.tiny else REAL).text, device=setting.device, dtype=precision)
 
-    def ask(x: Tensor, time: Tensor) -> Tensor:
-        shown, told = x.to(precision, memory_format=layout), states.expand(len(x), -1, -1)
+    def evaluate(x: Tensor, time: Tensor) -> Tensor:
+        text_states = states.expand(len(x), -1, -1)
         with torch.no_grad():
-            answer: Tensor = network(shown, time, encoder_hidden_states=told).sample
-        return answer
+            output = network(x.to(precision, memory_format=layout), time, encoder_hidden_states=text_states)
+        sample: Tensor = output.sample
+        return sample
 
-    yield from _measured(setting, name, ask)
+    yield from _measure(setting, name, evaluate)
 
 
 def _ours(setting: Setting, dtype: str) -> Iterator[Row]:
-    """Our way, with diffusers' network inside; its answer is compared with that of the network called plainly."""
-    network = _network(setting, dtype)
+    """Measure our call of diffusers' network, and compare its output with that of the network called plainly."""
+    _import_diffusers()
+    size = (TINY if setting.tiny else REAL).pixels
+    # Conditioned on the empty prompt.
+    denoiser = load_model(_folder(setting), setting.device, dtype, size=size).denoiser
+    assert isinstance(denoiser, NetworkDenoiser)
+    network = denoiser.network
+    assert isinstance(network, DeviceNetwork)
     x, time = _inputs(setting, 1), torch.full((1,), 500.0, device=setting.device)
     given = {name: value[:1] for name, value in network.conditioning.items()}
     with torch.inference_mode():
         plain = network.network(x.to(network.precision.dtype), time, **given)
     error = relative(network(x, time), plain)
-    for row in _measured(setting, f"ours, {dtype}", network):
+    for row in _measure(setting, f"ours, {dtype}", network):
         yield {**row, "relative difference to a plain call": error}
 
 
-def _measured(setting: Setting, name: str, ask: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Row]:
+def _measure(setting: Setting, name: str, evaluate: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Row]:
     place = Place(setting.device)
     for batch in BATCHES[:1] if setting.tiny else BATCHES:
         x, time = _inputs(setting, batch), torch.full((batch,), 500.0, device=setting.device)
         if place.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         for _ in range(1 if setting.tiny else 3):
-            ask(x, time)
-        calls = [place.timed(partial(ask, x, time))[0] for _ in range(1 if setting.tiny else 9)]
+            evaluate(x, time)
+        calls = [place.timed(partial(evaluate, x, time))[0] for _ in range(1 if setting.tiny else 9)]
         held = torch.cuda.max_memory_allocated() / 2**30 if place.device.type == "cuda" else None
         yield {"network": name, "batch": batch, "evaluation ms": 1000 * spread(calls).median, "memory GiB": held}

@@ -17,7 +17,7 @@ from timing.place import Place, Watched
 from timing.share import watched
 from torch import Tensor
 
-from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, images, load_model
+from ddim_edit import Editor, InversionConfig, NetworkDenoiser, images, load_model
 from ddim_edit.diffusion.denoisers import Network
 from ddim_edit.distributed import list_images
 from ddim_edit.distributed.filling import fill_shards, prepare_store
@@ -29,11 +29,11 @@ from gpu.plan import Case, Row, Setting
 READERS = 8
 """Threads that read alone."""
 FEW = 4
-"""Batches of which a rate is none yet."""
+"""Batches from which no rate is computed: they are written while later ones run."""
 
 
-class _Moment(NamedTuple):
-    """What was so when a batch was done: seconds, images so far, bytes of the process and of the device."""
+class _Sample(NamedTuple):
+    """Measured when a batch was done: seconds, images so far, bytes of the process and of the device."""
 
     at: float
     images: int
@@ -44,18 +44,18 @@ class _Moment(NamedTuple):
 def cases(setting: Setting) -> list[Case]:
     """Return the cases, the fastest dtype first."""
     return [
-        Case("bfloat16", partial(_stored, setting, "bfloat16", setting.scale.images)),
+        Case("bfloat16", partial(_measure_store, setting, "bfloat16", setting.scale.images)),
         Case("all but the network", partial(_without_network, setting)),
         Case("reading alone", partial(_reading, setting)),
-        Case("the default dtype", partial(_stored, setting, "auto", setting.scale.images // 4)),
+        Case("the default dtype", partial(_measure_store, setting, "auto", setting.scale.images // 4)),
     ]
 
 
 class _WatchedWorker(Worker):
-    """A worker with a watch on its model's network, or with another network in its place.
+    """A worker with a timer on its model's network, or with another network in its place.
 
     Attributes:
-        network: the watch, once the model is loaded.
+        network: the timer, once the model is loaded.
         instead: what answers in place of the network.
         writing: seconds of each batch, in a thread of its own.
     """
@@ -70,7 +70,12 @@ class _WatchedWorker(Worker):
     @cached_property
     def editor(self) -> Editor:
         """The editor of the job on the changed model."""
-        model = self._changed(super().editor.model)
+        model = super().editor.model
+        if self.instead is not None:
+            assert isinstance(model.denoiser, NetworkDenoiser)
+            model = replace(model, denoiser=replace(model.denoiser, network=self.instead, low=None))
+        else:
+            model, self.network = watched(model, Place(str(model.device)))
         return Editor(model, self.job.batch_size)
 
     def _write(self, found: Any) -> FinishedShard | None:
@@ -79,20 +84,21 @@ class _WatchedWorker(Worker):
         self.writing.append(time.perf_counter() - start)
         return written
 
-    def _changed(self, model: Model) -> Model:
-        if self.instead is not None:
-            assert isinstance(model.denoiser, NetworkDenoiser)
-            return replace(model, denoiser=replace(model.denoiser, network=self.instead, low=None))
-        model, self.network = watched(model, Place(str(model.device)))
-        return model
 
-
-def _stored(setting: Setting, dtype: str, count: int) -> Iterator[Row]:
+def _measure_store(setting: Setting, dtype: str, count: int) -> Iterator[Row]:
     with _utilization(setting) as busy:
-        worker, moments, wall = _filled(setting, dtype, f"{dtype}-store", count)
+        worker, samples, wall = _fill_store(setting, dtype, f"{dtype}-store", count)
     assert worker.network is not None
     calls, steps = worker.network.seconds(), setting.scale.steps
-    last, rate = moments[-1], _rate(moments)
+    last, rate = samples[-1], _rate(samples)
+    # How much more the process and the device hold at the end than after a quarter.
+    quarter = samples[len(samples) // 4]
+    held, more = quarter.resident + quarter.reserved, last.resident + last.reserved
+    memory = {
+        "process MiB": last.resident / 2**20,
+        "device MiB": last.reserved / 2**20,
+        "memory grew %": 100 * (more - held) / held,
+    }
     later = calls[steps:]  # in the first batch graphs are captured
     own = setting.scale.folder_batch * len(later) / steps / sum(later)
     yield {
@@ -106,18 +112,22 @@ def _stored(setting: Setting, dtype: str, count: int) -> Iterator[Row]:
         "writing s": sum(worker.writing),
         "network busy %": 100 * sum(calls) / wall,
         "device busy %": fmean(busy) if busy else None,
-        **_growth(moments),
+        **memory,
     }
 
 
 def _without_network(setting: Setting) -> Iterator[Row]:
     """Fill a store with a network that answers at once, so that reading, solver and writing are left."""
-    _, moments, wall = _filled(setting, "bfloat16", "instant-store", setting.scale.images, _instant)
+
+    def instant(x: Tensor, index: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    _, samples, wall = _fill_store(setting, "bfloat16", "instant-store", setting.scale.images, instant)
     yield {
         "what": "all but the network: reading, solver, writing",
-        "images": moments[-1].images,
+        "images": samples[-1].images,
         "wall s": wall,
-        "images a second": _rate(moments),
+        "images a second": _rate(samples),
     }
 
 
@@ -133,18 +143,14 @@ def _reading(setting: Setting) -> Iterator[Row]:
            "images a second": len(files) / wall}  # fmt: skip
 
 
-def _instant(x: Tensor, index: Tensor) -> Tensor:
-    return torch.zeros_like(x)
-
-
-def _filled(
+def _fill_store(
     setting: Setting,
     dtype: str,
     name: str,
     count: int,
     instead: Network | None = None,
-) -> tuple[_WatchedWorker, list[_Moment], float]:
-    """Fill a store of so many images; return who did it, what was so after each batch, and the wall seconds."""
+) -> tuple[_WatchedWorker, list[_Sample], float]:
+    """Fill a store of so many images; return the worker, a sample after each batch, and the wall seconds."""
     found = list_images([image_folder(setting)])
     store = setting.folder("stores") / f"{name}.latents"
     job = FillJob(
@@ -156,36 +162,26 @@ def _filled(
         batch_size=setting.scale.folder_batch,
         config=InversionConfig(steps=setting.scale.steps),
     )
-    moments: list[_Moment] = []
-    worker = _WatchedWorker(job, lambda done: moments.append(_moment(setting, moments, done)), instead)
+    samples: list[_Sample] = []
+
+    def take_sample(done: int) -> None:
+        images_before = samples[-1].images if samples else 0
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        reserved = torch.cuda.memory_reserved() if setting.device != "cpu" else 0
+        samples.append(_Sample(time.perf_counter(), images_before + done, resident, reserved))
+
+    worker = _WatchedWorker(job, take_sample, instead)
     start = time.perf_counter()
     indices = prepare_store(job, found.names[:count])
     for _ in fill_shards(job, indices, lambda _, left: worker.fill_all(left)):
         pass
-    return worker, moments, time.perf_counter() - start
+    return worker, samples, time.perf_counter() - start
 
 
-def _moment(setting: Setting, before: list[_Moment], done: int) -> _Moment:
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    reserved = torch.cuda.memory_reserved() if setting.device != "cpu" else 0
-    return _Moment(time.perf_counter(), done + (before[-1].images if before else 0), resident, reserved)
-
-
-def _rate(moments: list[_Moment]) -> float | None:
-    """Images a second from the first batch on; of a few batches, which are written behind, nothing can be said."""
-    first, last = moments[0], moments[-1]
-    return (last.images - first.images) / (last.at - first.at) if len(moments) > FEW else None
-
-
-def _growth(moments: list[_Moment]) -> Row:
-    """How much more memory is held at the end than after a quarter, the process's and the device's together."""
-    quarter, last = moments[len(moments) // 4], moments[-1]
-    held, more = quarter.resident + quarter.reserved, last.resident + last.reserved
-    return {
-        "process MiB": last.resident / 2**20,
-        "device MiB": last.reserved / 2**20,
-        "memory grew %": 100 * (more - held) / held,
-    }
+def _rate(samples: list[_Sample]) -> float | None:
+    """Return images a second from the first batch on, or None for a few batches."""
+    first, last = samples[0], samples[-1]
+    return (last.images - first.images) / (last.at - first.at) if len(samples) > FEW else None
 
 
 @contextmanager

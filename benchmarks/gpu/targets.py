@@ -1,4 +1,4 @@
-"""What issue 12 asks of a card, and what the rows say of it."""
+"""The targets on a GPU, and whether the rows meet them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
 
 
 def verdicts(rows: Rows) -> list[Verdict]:
-    """Return what is to be said of each target."""
+    """Return the verdict on each target."""
     return [
         _all("tests", "no test fails", rows, "outcome", ("passed", "skipped")),
         _tests_ran(rows),
@@ -51,7 +51,8 @@ def verdicts(rows: Rows) -> list[Verdict]:
 
 def inversions(rows: Rows) -> list[Row]:
     """Return the rows that hold the time of a whole inversion, of all sections."""
-    return [row for section in ("speed", "compiled") for row in rows.get(section, ()) if "inversion ms" in row]
+    found = [*rows.get("speed", ()), *rows.get("compiled", ())]
+    return [row for row in found if "inversion ms" in row]
 
 
 def ratio(rows: Sequence[Row], row: Row, peer: str) -> float | None:
@@ -79,13 +80,15 @@ def _times_faster(rows: Rows, peer: str, batch: int, factor: float) -> Verdict:
 
 
 def _never_slower(rows: Rows) -> Verdict:
-    """Return the fastest peer for every measured batch size."""
+    """Check our fastest variant against the compiled peer at every measured batch size."""
     wanted, speed = f"not slower than {COMPILED} at any batch", inversions(rows)
-    batches = sorted({int(row["batch"]) for row in speed if row.get("variant") == COMPILED and "inversion ms" in row})
-    bests = {batch: _best(speed, batch, COMPILED) for batch in batches}
-    found = {batch: best for batch, best in bests.items() if best is not None}
-    told = "; ".join(f"{best[0]:.2f} x at {batch} ({best[1]})" for batch, best in found.items())
-    return Verdict("speed", wanted, told, all(best[0] >= 1 for best in found.values()) if found else None)
+    ratios, texts = list[float](), list[str]()
+    for batch in sorted({int(row["batch"]) for row in speed if row.get("variant") == COMPILED}):
+        best = _best(speed, batch, COMPILED)
+        if best is not None:
+            ratios.append(best[0])
+            texts.append(f"{best[0]:.2f} x at {batch} ({best[1]})")
+    return Verdict("speed", wanted, "; ".join(texts), min(ratios) >= 1 if ratios else None)
 
 
 def _accuracy(rows: Rows) -> Verdict:
@@ -104,7 +107,7 @@ def _tests_ran(rows: Rows) -> Verdict:
 
 
 def _all(section: str, wanted: str, rows: Rows, column: str, good: Sequence[object]) -> Verdict:
-    """Every row that has this column is good."""
+    """Check that every row that has this column is good."""
     cells = [row[column] for row in rows.get(section, ()) if column in row]
     bad = sum(cell not in good for cell in cells)
     return Verdict(section, wanted, f"{len(cells) - bad} of {len(cells)}" if cells else "", not bad if cells else None)

@@ -21,37 +21,36 @@ ENDING = 3.0
 
 def cases(setting: Setting) -> list[Case]:
     """Return the one case."""
-    return [Case("bfloat16", partial(_trained, setting))]
+    return [Case("bfloat16", partial(_train, setting))]
 
 
-class _Enough(Exception):  # noqa: N818 - the time is over, which is no error
-    """Ends a training from within."""
+class _TimeOver(Exception):  # noqa: N818 - no error
+    """Ends a training from within one of its callbacks."""
 
 
-def _trained(setting: Setting) -> Iterator[Row]:
+def _train(setting: Setting) -> Iterator[Row]:
     """Train until the time is over; the loss of images held out is measured before the first step and now and then."""
     for name in ("accelerate", "diffusers"):
         if find_spec(name) is None:
             raise Skipped(f"{name} is not installed, and nothing is trained without it")
     losses, ends = list[Losses](), list[float]()
 
-    def measured(row: Losses) -> None:
+    def on_row(row: Losses) -> None:
         losses.append(row)
         if row.step and setting.left < ENDING + 1.5 * (perf_counter() - start) * every / row.step:
-            raise _Enough  # another measurement would come too late
+            raise _TimeOver  # another measurement would come too late
 
-    def stepped() -> None:
+    def on_step() -> None:
         ends.append(perf_counter())
         if setting.left < ENDING:
-            raise _Enough
+            raise _TimeOver
 
     every = 1 if setting.tiny else EVERY
     trainer = _trainer(setting, every)
     start = perf_counter()
-    with suppress(_Enough):
-        trainer.run(measured, stepped)
-    fell = losses[-1].held_out < losses[0].held_out if len(losses) > 1 else None
-    yield {
+    with suppress(_TimeOver):
+        trainer.run(on_row, on_step)
+    row: dict[str, object] = {
         "device": trainer.device,
         "steps": len(ends),
         "seconds": perf_counter() - start,
@@ -59,12 +58,14 @@ def _trained(setting: Setting) -> Iterator[Row]:
         "loss before": losses[0].held_out,
         "loss": losses[-1].held_out,
         "measured at step": losses[-1].step,
-        **({} if fell is None else {"loss falls": "yes" if fell else "NO"}),
     }
+    if len(losses) > 1:
+        row["loss falls"] = "yes" if losses[-1].held_out < losses[0].held_out else "NO"
+    yield row
 
 
 def _trainer(setting: Setting, every: int) -> Trainer:
-    """Training as the recipe of faces64 has it, in bfloat16; a small network on a processor."""
+    """Return a trainer with the recipe of faces64, in bfloat16; of a small network in a rehearsal."""
     tiny = setting.tiny
     settings = Settings(
         origin=FreshNetwork(network="tiny" if tiny else "faces64"),
@@ -82,7 +83,7 @@ def _trainer(setting: Setting, every: int) -> Trainer:
 
 
 def _rate(batch: int, ends: list[float], measured: set[int]) -> float | None:
-    """Images a second over all steps but the first ones, and those in which the loss was measured besides.
+    """Return images a second over all steps but the first ones, and those in which the loss was measured besides.
 
     Args:
         batch: images in a step.

@@ -1,16 +1,15 @@
-"""The ways to run the network that are compared: a table, and what makes each of its lines runnable."""
+"""The variants of running the network that are compared: a table, and what makes each of its lines runnable."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from inspect import getmodule, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from timing.place import Place, Watched
+from timing.round_trips import load_their_network, make_their_loop
 from timing.share import watched
-from timing.ways import Loop, their_loop, their_network
 from torch import Tensor
 
 from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, load_model
@@ -24,7 +23,7 @@ FEW = (64, 1)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the network.
+    """One variant of running the network.
 
     Attributes:
         name: in the tables.
@@ -84,20 +83,20 @@ VARIANTS = (
 
 
 class Runner(NamedTuple):
-    """A variant that runs: what inverts images [B, 3, H, W] in so many steps, and the watch on its network."""
+    """A variant that runs: what inverts images [B, 3, H, W] in so many steps, and the timer on its network."""
 
     invert: Callable[[Tensor, int], object]
     network: Watched
 
 
 @dataclass(frozen=True)
-class CheckpointBundle:
-    """A variant with its network on the device, which `runner` puts a fresh watch on."""
+class LoadedVariant:
+    """A variant with its network on the device, on which `runner` puts a fresh timer."""
 
     runner: Callable[[], Runner]
 
 
-def load(variant: Variant, setting: Setting) -> CheckpointBundle:
+def load(variant: Variant, setting: Setting) -> LoadedVariant:
     """Load the network of a variant.
 
     Raises:
@@ -106,9 +105,18 @@ def load(variant: Variant, setting: Setting) -> CheckpointBundle:
     place = Place(setting.device)
     if variant.theirs:
         network = _theirs(variant, Path(setting.model), place)
-        return CheckpointBundle(lambda: _their_runner(network, variant, Path(setting.model), place))
+        return LoadedVariant(lambda: _their_runner(network, variant, Path(setting.model), place))
     model = load_ours(variant, setting)
-    return CheckpointBundle(lambda: _our_runner(model, place))
+
+    def our_runner() -> Runner:
+        watched_model, timer = watched(model, place)
+
+        def invert(images: Tensor, steps: int) -> object:
+            return Editor(watched_model, batch_size=len(images)).invert(images, InversionConfig(steps=steps))
+
+        return Runner(invert, timer)
+
+    return LoadedVariant(our_runner)
 
 
 def load_ours(variant: Variant, setting: Setting) -> Model:
@@ -118,53 +126,34 @@ def load_ours(variant: Variant, setting: Setting) -> Model:
         Skipped: this checkout knows no such option, or the device cannot do as asked.
     """
     loading: Any = getmodule(load_model)
-    keywords, wishes = signature(load_model).parameters, getattr(getattr(loading, "LoadOptions", None), "_fields", ())
+    keywords, known = signature(load_model).parameters, getattr(getattr(loading, "LoadOptions", None), "_fields", ())
     if all(name in keywords for name in variant.options):
         options = {"compiled": variant.compiled, **variant.options}
         model = load_model(setting.model, setting.device, variant.dtype, **options)
-    elif hasattr(loading, "load_with_options") and all(name in wishes for name in variant.options):
-        wish = loading.LoadOptions(
+    elif hasattr(loading, "load_with_options") and all(name in known for name in variant.options):
+        load_options = loading.LoadOptions(
             torch.device(setting.device), variant.dtype, compiled=variant.compiled, **variant.options
         )
-        model = loading.load_with_options(setting.model, wish)
+        model = loading.load_with_options(setting.model, load_options)
     else:
         raise Skipped(f"this checkout cannot load a model with {', '.join(variant.options)}")
-    if variant.options.get("blocks") == "fused" and not _is_fused(model):
+    assert isinstance(model.denoiser, NetworkDenoiser)
+    device_network = model.denoiser.network
+    assert isinstance(device_network, DeviceNetwork)
+    assert isinstance(device_network.network, torch.nn.Module)
+    # Norms fall back to torch's where the kernels do not run.
+    fused = any("Fused" in type(module).__name__ for module in device_network.network.modules())
+    if variant.options.get("blocks") == "fused" and not fused:
         raise Skipped("the kernels for fused norms do not run here")
-    return model if variant.graphs else _without_graphs(model)
-
-
-def _placed(model: Model) -> DeviceNetwork:
-    """Return the network of a model."""
-    assert isinstance(model.denoiser, NetworkDenoiser)
-    assert isinstance(model.denoiser.network, DeviceNetwork)
-    return model.denoiser.network
-
-
-def _is_fused(model: Model) -> bool:
-    """Whether the norms are fused, as they fall back to torch's where the kernels do not run."""
-    network = _placed(model).network
-    return isinstance(network, torch.nn.Module) and any("Fused" in type(each).__name__ for each in network.modules())
-
-
-def _without_graphs(model: Model) -> Model:
-    """Return the model with its network in eager mode."""
-    assert isinstance(model.denoiser, NetworkDenoiser)
-    return replace(model, denoiser=replace(model.denoiser, network=replace(_placed(model), run=None)))
-
-
-def _our_runner(model: Model, place: Place) -> Runner:
-    model, watch = watched(model, place)
-
-    def invert(images: Tensor, steps: int) -> object:
-        return Editor(model, batch_size=len(images)).invert(images, InversionConfig(steps=steps))
-
-    return Runner(invert, watch)
+    if variant.graphs:
+        return model
+    # In eager mode: without the faster call of the network.
+    return replace(model, denoiser=replace(model.denoiser, network=replace(device_network, run=None)))
 
 
 def _theirs(variant: Variant, model: Path, place: Place) -> Any:
     try:
-        network = their_network(model, place).to(dtype=_torch_dtype(variant))
+        network = load_their_network(model, place).to(dtype=_torch_dtype(variant))
     except ImportError as error:
         raise Skipped("diffusers is not installed, so this was not measured") from error
     if variant.channels_last:
@@ -177,20 +166,16 @@ def _torch_dtype(variant: Variant) -> torch.dtype:
 
 
 def _their_runner(network: Any, variant: Variant, model: Path, place: Place) -> Runner:
-    """Diffusers' loop in float32 around its network in its dtype."""
+    """Return diffusers' loop in float32 around its network in its dtype."""
     layout = torch.channels_last if variant.channels_last else torch.preserve_format
     dtype = _torch_dtype(variant)
 
-    def ask(x: Tensor, index: Tensor) -> Tensor:
+    def evaluate(x: Tensor, index: Tensor) -> Tensor:
         if variant.compiled:  # graphs take no inputs of the processor's, and the scheduler's times are
             index = index.to(x.device).expand(len(x))
-        answer: Tensor = network(x.to(dtype, memory_format=layout), index).sample
-        return answer.float()
+        output: Tensor = network(x.to(dtype, memory_format=layout), index).sample
+        return output.float()
 
-    watch = place.watch(ask)
-    loop: Loop = their_loop(model, watch)
-    return Runner(partial(_their_inversion, loop, place), watch)
-
-
-def _their_inversion(loop: Loop, place: Place, images: Tensor, steps: int) -> object:
-    return loop.encode(images.to(place.device, torch.float32), steps)
+    timer = place.watch(evaluate)
+    loop = make_their_loop(model, timer)
+    return Runner(lambda images, steps: loop.encode(images.to(place.device, torch.float32), steps), timer)

@@ -1,4 +1,4 @@
-"""Sections as processes: started, listened to, stopped when their time is over, and begun again behind what broke."""
+"""Sections as processes: started, stopped when their time is over, and begun again after the case that broke."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ from typing import Any
 
 from gpu.plan import Section, Setting, without_folders
 
-Tell = Callable[[Section, dict[str, Any]], None]
-"""Takes what a section says, a case with a row, a note or an error, and last how many seconds it took."""
+OnMessage = Callable[[Section, dict[str, Any]], None]
+"""Takes a message of a section: a case with a row, a note or an error, and last how many seconds it took."""
 START = 8.0
 """Seconds that starting a process once more takes at least."""
 GRACE = 3.0
 """Seconds that a section may take behind its deadline, to end what it has begun."""
 TAIL = 4000
-"""Characters of standard error that are told of a process that ended with an error."""
+"""Characters of standard error that are reported of a process that ended with an error."""
 
 
 def in_groups(sections: Sequence[Section]) -> Iterator[list[Section]]:
@@ -34,33 +34,33 @@ def in_groups(sections: Sequence[Section]) -> Iterator[list[Section]]:
     yield from ([section] for section in sections if section.alone)
 
 
-def run_group(sections: Sequence[Section], setting: Setting, script: Path, tell: Tell) -> None:
+def run_group(sections: Sequence[Section], setting: Setting, script: Path, on_message: OnMessage) -> None:
     """Run sections at once and return when all have ended or were stopped.
 
     Args:
         sections: what to run.
-        setting: what each is told; its deadline is that of all sections together.
+        setting: what each gets; its deadline is that of all sections together.
         script: the program that runs one section.
-        tell: told whatever they say, as they say it.
+        on_message: called with every message as it comes.
     """
-    heard: queue.Queue[tuple[_Run, str | None]] = queue.Queue()
+    messages: queue.Queue[tuple[_Run, str | None]] = queue.Queue()
     # Beside one another they share the processor, but most of the time most of them wait for the device.
     shared = max(1, 2 * (os.cpu_count() or 1) // len(sections)) if len(sections) > 1 else None
     threads = 1 if setting.tiny else shared
-    running = {_started(section, setting, script, heard, threads) for section in sections}
+    running = {_started(section, setting, script, messages, threads) for section in sections}
     try:
         while running:
             for run in running:
                 if not run.stopped and time.monotonic() > run.setting.deadline + GRACE:
                     run.stop()
             with contextlib.suppress(queue.Empty):
-                run, line = heard.get(timeout=0.2)
+                run, line = messages.get(timeout=0.2)
                 if line is not None:
-                    run.hear(line, tell)
+                    run.receive(line, on_message)
                     continue
                 running.remove(run)
-                if run.ended(tell):
-                    running.add(_started(run.section, run.setting, script, heard, threads, run.begun))
+                if run.finish(on_message):
+                    running.add(_started(run.section, run.setting, script, messages, threads, run.begun))
     finally:
         for run in running:
             run.stop()
@@ -71,7 +71,7 @@ class _Run:
     """A process that runs a section.
 
     Attributes:
-        section, setting: what it runs, and what it was told.
+        section, setting: what it runs, and how.
         process: the process.
         errors: the file of its standard error.
         begun: names of the cases that it, or one before it, has begun.
@@ -91,17 +91,17 @@ class _Run:
     stopped: bool = False
     start: float = field(default_factory=time.monotonic)
 
-    def hear(self, line: str, tell: Tell) -> None:
+    def receive(self, line: str, on_message: OnMessage) -> None:
         """Take in a line of its standard output."""
-        said = json.loads(line)
-        event = said.get("event")
+        message = json.loads(line)
+        event = message.get("event")
         if event == "begin":
-            self.begun.append(said["case"])
-            self.case, self.fresh = said["case"], self.fresh + 1
+            self.begun.append(message["case"])
+            self.case, self.fresh = message["case"], self.fresh + 1
         elif event == "end":
             self.case = None
         else:
-            tell(self.section, said)
+            on_message(self.section, message)
 
     def stop(self) -> None:
         """End it and all that it has started."""
@@ -109,19 +109,19 @@ class _Run:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def ended(self, tell: Tell) -> bool:
-        """Tell how it ended, if not well; return whether another process should go on behind the case that broke it."""
+    def finish(self, on_message: OnMessage) -> bool:
+        """Report how it ended, if not well; return whether another process should go on after the broken case."""
         status = self.process.wait()
-        tell(self.section, {"took": time.monotonic() - self.start})
+        on_message(self.section, {"took": time.monotonic() - self.start})
         tail = without_folders(self.errors.read_text(encoding="utf-8", errors="replace"))[-TAIL:]
         if self.stopped:
             case = {"case": self.case} if self.case else {}
-            tell(self.section, {**case, "note": "stopped: the time of the section was over"})
+            on_message(self.section, {**case, "note": "stopped: the time of the section was over"})
             return False
         if status and self.case:
-            tell(self.section, {"case": self.case, "error": f"the process ended with status {status}\n{tail}"})
+            on_message(self.section, {"case": self.case, "error": f"the process ended with status {status}\n{tail}"})
         elif status and not self.fresh:
-            tell(self.section, {"error": f"the process ended with status {status} before its first case\n{tail}"})
+            on_message(self.section, {"error": f"the process ended with status {status} before its first case\n{tail}"})
         return bool(status and self.fresh and self.setting.left > START)
 
 
@@ -129,7 +129,7 @@ def _started(
     section: Section,
     setting: Setting,
     script: Path,
-    heard: "queue.Queue[tuple[_Run, str | None]]",
+    messages: "queue.Queue[tuple[_Run, str | None]]",
     threads: int | None,
     begun: Sequence[str] = (),
 ) -> _Run:
@@ -142,13 +142,13 @@ def _started(
     with errors.open("a") as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, **options)
     run = _Run(section, own, process, errors, list(begun))
-    threading.Thread(target=_listen, args=(run, heard), daemon=True).start()
+    threading.Thread(target=_listen, args=(run, messages), daemon=True).start()
     return run
 
 
-def _listen(run: _Run, heard: "queue.Queue[tuple[_Run, str | None]]") -> None:
+def _listen(run: _Run, messages: "queue.Queue[tuple[_Run, str | None]]") -> None:
     assert run.process.stdout is not None
     with run.process.stdout as output:
         for line in output:
-            heard.put((run, line))
-    heard.put((run, None))
+            messages.put((run, line))
+    messages.put((run, None))

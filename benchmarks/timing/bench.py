@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from timing.cells import Row
-from timing.pictures import gather
 from timing.place import Place
-from timing.ways import WayIn, all_ways
+from timing.report import Row
+from timing.round_trips import MakeRoundTrip, all_round_trips
+from timing.sample_images import gather
 
 
-class Scale(NamedTuple):
+class BenchScale(NamedTuple):
     """How much to measure.
 
-    Fields: steps of a walk; batches; seconds that the rounds of one batch may take, three rounds whatever that is;
-    ladder of steps to raise, those up to `table` measured in any case; pictures judged at each rung; fresh processes
-    started; pictures in the folder, their batches and their steps; the longest side of a matrix to multiply.
+    Fields: steps of an inversion; batches; seconds that the rounds of one batch may take, three rounds whatever that
+    is; ladder of steps to try, those up to `table` in any case; images judged at each number of steps; fresh processes
+    started; images in the folder, their batches and their steps; the longest side of a matrix to multiply.
     """
 
     steps: int = 20
@@ -35,11 +35,11 @@ class Scale(NamedTuple):
     matrix: int = 16384
 
 
-QUICK = Scale(
+QUICK = BenchScale(
     steps=5, batches=(1, 4), seconds=0.0, ladder=(5, 10, 20), table=10, judged=2, starts=1,
     folder=8, folder_batch=2, folder_steps=2, matrix=1024,
 )  # fmt: skip
-ON_CARD = Scale(judged=32, folder=4096, folder_batch=64, folder_steps=20)
+ON_GPU = BenchScale(judged=32, folder=4096, folder_batch=64, folder_steps=20)
 """For a device that is some hundred times as fast."""
 
 
@@ -49,21 +49,21 @@ class Bench:
 
     folder: Path
     place: Place
-    scale: Scale
+    scale: BenchScale
     compiled: bool = False
 
     @cached_property
-    def ways(self) -> Mapping[str, WayIn]:
-        """The ways to compare, diffusers' first."""
-        return all_ways(self.folder, self.place, self.compiled)
+    def round_trips(self) -> Mapping[str, MakeRoundTrip]:
+        """The round trips to compare, diffusers' first."""
+        return all_round_trips(self.folder, self.place, self.compiled)
 
     @cached_property
-    def pictures(self) -> Tensor:
+    def images(self) -> Tensor:
         """As many as the largest batch needs, [n, 3, H, W] in [-1, 1]."""
         return gather(self.folder, self.place, max(*self.scale.batches, self.scale.judged))
 
 
-class Section(NamedTuple):
+class BenchSection(NamedTuple):
     """One table: its letter, its title, what its columns mean, and what measures it row by row."""
 
     letter: str

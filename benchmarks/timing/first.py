@@ -1,6 +1,6 @@
 """One inversion in a fresh process, split into what it spends its time on; prints one JSON object.
 
-    python -m timing.first MODEL DEVICE DTYPE PICTURE OUTPUT STARTED
+    python -m timing.first MODEL DEVICE DTYPE IMAGE OUTPUT STARTED
 
 STARTED is what `time.monotonic` said when the process was started.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Invert, and tell."""
-    folder, device, dtype, picture, output, started = sys.argv[1:]
+    """Invert, and print the times."""
+    folder, device, dtype, image, output, started = sys.argv[1:]
     from ddim_edit import Editor, load_model
     from ddim_edit.diffusion.denoisers import NetworkDenoiser
 
@@ -26,9 +26,9 @@ def main() -> None:
     assert isinstance(model.denoiser, NetworkDenoiser)
     network = Place(device).watch(model.denoiser.network)
     editor = Editor(replace(model, denoiser=replace(model.denoiser, network=network)))
-    editor.invert(Path(picture))[0].save(Path(output))
-    told = {"imports": imported - float(started), "loading": loaded - imported, "calls": network.seconds()}
-    print(json.dumps(told))
+    editor.invert(Path(image))[0].save(Path(output))
+    times = {"imports": imported - float(started), "loading": loaded - imported, "calls": network.seconds()}
+    print(json.dumps(times))
 
 
 if __name__ == "__main__":

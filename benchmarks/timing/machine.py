@@ -1,4 +1,4 @@
-"""The machine that figures belong to, without its name or its paths."""
+"""Describe the machine that figures belong to, without its name or its paths."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "diffusers")
 
 
 def describe(place: Place) -> Mapping[str, str]:
-    """Return what one needs to know of it to judge a figure."""
+    """Return what one needs to know of a machine to judge a figure."""
     return {
         "processor": hardware("cpu"),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",

@@ -1,4 +1,4 @@
-"""The device under test: the one spot that knows how to wait for it, to time it, and what fits it."""
+"""The device under test: how to wait for it, take times on it, and find out what fits it."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Place:
-    """A device, by name in the form that `--device` takes."""
+    """A device, named as `--device` takes it."""
 
     name: str = "auto"
 
@@ -46,7 +46,7 @@ class Place:
             torch.mps.synchronize()
 
     def timed(self, work: Callable[[], Value]) -> tuple[float, Value]:
-        """Wall seconds of some work, from an idle device to an idle device, and what it returned."""
+        """Return the wall seconds of some work, from an idle device to an idle device, and what it returned."""
         self.wait()
         start = time.perf_counter()
         result = work()
@@ -74,16 +74,16 @@ class _WallClock:
     """Times calls that are over when they return."""
 
     def __init__(self) -> None:
-        self.laps: list[float] = []
+        self.calls: list[float] = []
 
     def __call__(self, work: Callable[[], Value]) -> Value:
         start = time.perf_counter()
         result = work()
-        self.laps.append(time.perf_counter() - start)
+        self.calls.append(time.perf_counter() - start)
         return result
 
     def seconds(self) -> list[float]:
-        return self.laps
+        return self.calls
 
 
 class _DeviceClock:

@@ -1,11 +1,11 @@
-"""Fresh processes, and what each cost."""
+"""Run fresh processes, and measure what they cost."""
 
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 
 
 class Cost(NamedTuple):
-    """Wall and CPU seconds of one process or several at once, from the first start to the last end; what they said."""
+    """Wall and CPU seconds of one process or several at once, from the first start to the last end; their output."""
 
     wall: float
     cpu: float
@@ -33,7 +33,10 @@ def run(*commands: Sequence[object], threads: int | None = None, folder: Path | 
     """
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads or torch.get_num_threads())}
-    running = [_started(command, environment, folder) for command in commands]
+    running = []
+    for command in commands:
+        line, pipe = [sys.executable, *map(str, command)], subprocess.PIPE
+        running.append(subprocess.Popen(line, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True))
     outputs = [process.communicate() for process in running]
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     for process, (output, errors) in zip(running, outputs, strict=True):
@@ -41,8 +44,3 @@ def run(*commands: Sequence[object], threads: int | None = None, folder: Path | 
             raise subprocess.CalledProcessError(process.returncode, process.args, output, errors)
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return Cost(wall, cpu, "".join(output for output, _ in outputs))
-
-
-def _started(command: Sequence[object], environment: Mapping[str, str], folder: Path | None) -> "subprocess.Popen[str]":
-    line, pipe = [sys.executable, *map(str, command)], subprocess.PIPE
-    return subprocess.Popen(line, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True)

@@ -3,25 +3,30 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import isfinite, log10
 
-from timing.cells import Cell, Row
 from timing.spread import Spread
 
+Cell = str | int | float | Spread | None
+Row = Mapping[str, Cell]
+"""One line of a table."""
 Page = Mapping[str, str]
 """Text by heading, in order; the first one is the machine's."""
 
 
 def as_json(section: str, row: Row) -> str:
-    """One line, with the section that the row belongs to; a spread is its four numbers, what is not finite is null."""
+    """Return a row as one line, with its section; a spread is its four numbers, what is not finite is null."""
     finite = {name: None if isinstance(cell, float) and not isfinite(cell) else cell for name, cell in row.items()}
     return json.dumps({"section": section, **finite})
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows in Markdown under the columns of all of them."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, ["---"] * len(columns), *([shown(row.get(column)) for column in columns] for row in rows)]
+    """Return rows as a Markdown table with the columns of all of them."""
+    columns = list(dict.fromkeys(chain.from_iterable(rows)))
+    lines = [columns, ["---"] * len(columns)]
+    for row in rows:
+        lines.append([shown(row.get(column)) for column in columns])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

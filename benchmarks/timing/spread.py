@@ -1,4 +1,4 @@
-"""Medians, and what can be said of them without knowing how the noise of a machine is distributed."""
+"""Medians, and intervals that hold for every distribution of the noise of a machine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import comb
@@ -27,32 +27,33 @@ def spread(values: Sequence[float], level: float = 0.95) -> Spread:
         values: at least one.
         level: the probability asked for.
 
-    David and Nagaraja (2003), section 7.1.
+    References:
+        David and Nagaraja, "Order Statistics", Wiley, 2003, section 7.1.
     """
     ordered, n = sorted(values), len(values)
-    coverages = [_coverage(k, n) for k in range(1, n // 2 + 1)] or [0.0]
+    coverages = []
+    for k in range(1, n // 2 + 1):
+        coverages.append(1 - 2 ** (1 - n) * sum(comb(n, i) for i in range(k)))
+    if not coverages:  # a single value
+        coverages = [0.0]
     k = max((k for k, reached in enumerate(coverages) if reached >= level), default=0)
     return Spread(median(ordered), ordered[k], ordered[n - 1 - k], coverages[k])
 
 
-def _coverage(k: int, n: int) -> float:
-    return float(1 - 2 ** (1 - n) * sum(comb(n, i) for i in range(k)))
-
-
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
-    """How many times faster: the spread of the ratios of what was measured side by side, round by round."""
+    """Return how many times faster: the spread of the ratios of what was measured side by side, round by round."""
     return spread([a / b for a, b in zip(slow, fast, strict=True)])
 
 
-def interleaved(ways: Mapping[str, Callable[[], Value]], rounds: int) -> dict[str, list[Value]]:
+def interleaved(runs: Mapping[str, Callable[[], Value]], rounds: int) -> dict[str, list[Value]]:
     """Run all variants in turn, A B A B ..., so that a slow phase of the machine affects them all."""
-    found: dict[str, list[Value]] = {name: [] for name in ways}
+    found: dict[str, list[Value]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, way in ways.items():
-            found[name].append(way())
+        for name, run in runs.items():
+            found[name].append(run())
     return found
 
 
 def rounds_in(budget: float, seconds: float, least: int = 3, most: int = 15) -> int:
-    """How many rounds of so many seconds fit a budget, within bounds."""
+    """Return how many rounds of so many seconds fit a budget, within bounds."""
     return max(least, min(most, int(budget / max(seconds, 1e-9))))
