@@ -83,3 +83,8 @@ class DirectionError(DDIMEditError):
 
 class DirectionMismatchError(DirectionError):
     """A direction that was fitted at another level, grid or model than the one it met."""
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Return the first line of the message of a library's error, cut short, or the error's class if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:length]

@@ -1,6 +1,6 @@
 """Denoisers: functions of a noisy image and its level that predict x_0 and eps together.
 
-Guidance, clipping and bottleneck edits are denoisers that wrap denoisers, so that solvers know nothing of them.
+Guidance, clipping and bottleneck edits are denoisers that wrap denoisers, so that solvers need no code for them.
 """
 
 from collections.abc import Callable

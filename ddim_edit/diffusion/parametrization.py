@@ -1,6 +1,6 @@
 """Parametrizations: how a network is called at a noise level, and what its output means.
 
-A network is trained in its own terms: it sees a scaled x and a number that tells the noise level (a timestep,
+A network is trained in its own terms: it sees a scaled x and a number for the noise level (a timestep,
 ln(s) / 4, log SNR), and it predicts eps, x0, v, a velocity or EDM's F. A `Parametrization` translates between these
 terms and the variance-preserving state x = alpha x0 + sigma eps that solvers work in. Nothing else in the package
 knows prediction types or timestep indices.
@@ -42,7 +42,7 @@ class Parametrization(Protocol):
         ...
 
     def time_condition(self, level: Level) -> float:
-        """Return the number that tells the network its noise level (EDM's c_noise)."""
+        """Return the number by which the network is given its noise level (EDM's c_noise)."""
         ...
 
     def to_prediction(self, output: Tensor, x: Tensor, level: Level) -> Prediction:

@@ -1,4 +1,4 @@
-"""Cells of label tables: numbers, words for them, what says that nothing is known, and conditions."""
+"""Cells of label tables: numbers, words for them, marks of unknown labels, and conditions."""
 
 import math
 import operator
@@ -19,9 +19,9 @@ UNKNOWN = frozenset(
     {"", "unknown", "unk", "unsure", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "nil", "none", "missing"}
     | {"undefined", "?", "??", "-", "--", "\u2013", "\u2014", ".", "*"}
 )
-"""Cells that say that a label is not known, in any case."""
+"""Marks of a label that is not known, in lower case; compared without case."""
 WORDS = {**dict.fromkeys(("true", "yes", "t", "y"), 1.0), **dict.fromkeys(("false", "no", "f", "n"), 0.0)}
-"""Numbers of the words that tables have for them, in any case."""
+"""Words for numbers in tables, in lower case; compared without case."""
 
 
 def parse_condition(text: str) -> Condition:
@@ -42,7 +42,8 @@ def parse_condition(text: str) -> Condition:
     """
     text = text.strip()
     if match := COMPARISON.fullmatch(text):
-        compare, bound = COMPARISONS[match[1]], float(match[2])
+        compare = COMPARISONS[match[1]]
+        bound = float(match[2])
         return lambda cell: compare(parse_number(cell), bound)
     if match := RANGE.fullmatch(text):
         low, high = match.groups()

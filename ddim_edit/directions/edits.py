@@ -107,12 +107,12 @@ class BottleneckEdit:
                     f"{' or '.join(suitable)}."
                 )
         shifts: dict[float, Tensor] = {}
-        for t in sorted({t for each in self.strengths for t in each.times}):
+        for t in sorted(set().union(*(each.times for each in self.strengths))):
             parts = []
             for direction, strength in self.strengths.items():
                 if t in direction.times:
                     parts.append(strength * direction.sd * direction.vector[direction.times.index(t)])
-            # Without a shift the network runs as it is, which is the very same image.
+            # Without a shift the network runs unchanged, so that the image is the same bit by bit.
             if any(part.any() for part in parts):
                 shifts[t] = torch.stack(parts).sum(0)
         return latents, ShiftedDenoiser(denoiser, shifts, FORMS[self.form])

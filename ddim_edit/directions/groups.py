@@ -44,7 +44,8 @@ def number_groups(keys: Iterable[Hashable]) -> Groups:
     numbers = []
     for key in keys:
         number = count if key is None else known.setdefault(key, count)
-        count += number == count
+        if number == count:  # a new group
+            count += 1
         numbers.append(number)
     return np.array(numbers, dtype=np.intp)
 
@@ -57,7 +58,9 @@ def join_groups(*parts: Groups) -> Groups:
         array([0, 0, 0, 1])
     """
     n = len(parts[0])
-    rows, columns, offset = [], [], n
+    rows = []
+    columns = []
+    offset = n
     for part in parts:
         rows.append(np.arange(n))
         columns.append(offset + part)
@@ -94,22 +97,23 @@ def same_rows(rows: Any) -> Groups:
 
 
 def _near_rows(rows: NDArray[Any]) -> Groups:
-    # Near rows have near projections on any line, so only neighbours on one have to be compared.
+    """Return which rows [n, d] are within `NEAR` of each other, or of a row between them."""
     centre = rows.mean(0, dtype=np.float64)
-    line = np.random.default_rng(0).standard_normal(rows.shape[1])
-    places = rows @ (line / np.linalg.norm(line)).astype(rows.dtype)
     limit = NEAR * float(np.sqrt(np.square(rows[::97] - centre).sum(1).mean()))
-    if not np.isfinite(places).all():  # whoever fits to them refuses them
+    # Near rows have near projections on any line, so only those that are neighbours on a random one are compared.
+    line = np.random.default_rng(0).standard_normal(rows.shape[1])
+    projections = rows @ (line / np.linalg.norm(line)).astype(rows.dtype)
+    if not np.isfinite(projections).all():  # rows that are not finite are refused when they are fitted to
         return np.arange(len(rows))
-    order = np.argsort(places, kind="stable")
+    order = np.argsort(projections, kind="stable")
     found = np.arange(len(rows))
     for position, first in enumerate(order):
         for second in order[position + 1 :]:
-            if places[second] - places[first] > limit:
+            if projections[second] - projections[first] > limit:
                 break
             if np.linalg.norm(np.subtract(rows[first], rows[second], dtype=np.float64)) <= limit:
                 found[second] = found[first]
-                break  # the chain goes on from there
+                break  # rows beyond `second` are compared with it in its turn
     return number_groups(found.tolist())
 
 
@@ -138,7 +142,7 @@ def find_groups(
         copies = join_groups(copies, same_rows(rows))
     firsts = np.unique(copies, return_index=True)[1]
     wrong = np.flatnonzero(labels != labels[firsts[copies]])
-    if len(wrong) and len(firsts) > 1:  # from one image alone nothing is learnt, as whoever fits to it says
+    if len(wrong) and len(firsts) > 1:  # a single image is refused when it is fitted to
         index = int(wrong[0])
         first = int(firsts[copies[index]])
         raise ArgumentError(
@@ -176,9 +180,16 @@ def count_units(labels: Labels, groups: Groups, continuous: bool) -> int:
 
 
 def split_folds(labels: Labels, groups: Groups, folds: int, continuous: bool, seed: int | None) -> list[Fold]:
-    """Return shuffled folds that divide no group, fewer where there are fewer groups, and none where two are too many.
+    """Return shuffled folds that divide no group; none where there are fewer than two.
 
-    Classes are in equal shares, as far as groups allow. A fold with one class alone on a side is left out.
+    Classes are in equal shares, as far as groups allow. A fold with only one class on a side is left out.
+
+    Args:
+        labels: [n], classes or numbers.
+        groups: [n], which no fold divides.
+        folds: at most this many.
+        continuous: whether labels are numbers, which are not stratified.
+        seed: of the shuffle.
     """
     k = min(folds, count_units(labels, groups, continuous))
     if k < 2:
@@ -186,14 +197,15 @@ def split_folds(labels: Labels, groups: Groups, folds: int, continuous: bool, se
     if are_trivial(groups):
         splitter = (KFold if continuous else StratifiedKFold)(k, shuffle=True, random_state=seed)
         return [Fold(*pair) for pair in splitter.split(np.empty((len(labels), 0)), labels)]
-    kinds = group_labels(labels, groups)
-    # Groups of both classes may have one majority everywhere, which nothing can be stratified by.
-    stratified = not continuous and int(np.unique(kinds, return_counts=True)[1].min()) >= k
+    # Whole groups are split, each by the class of most of its images. Where groups have images of both classes, a class
+    # may be the majority of fewer than k groups, and scikit-learn cannot stratify by a class with fewer than k members.
+    majorities = group_labels(labels, groups)
+    stratified = not continuous and int(np.unique(majorities, return_counts=True)[1].min()) >= k
     splitter = (StratifiedKFold if stratified else KFold)(k, shuffle=True, random_state=seed)
     found = []
-    for _, held in splitter.split(np.empty((len(kinds), 0)), kinds):
-        inside = np.isin(groups, held)
-        split = Fold(np.flatnonzero(~inside), np.flatnonzero(inside))
+    for _, held_out in splitter.split(np.empty((len(majorities), 0)), majorities):
+        is_test = np.isin(groups, held_out)
+        split = Fold(np.flatnonzero(~is_test), np.flatnonzero(is_test))
         if continuous or all(len(np.unique(labels[side])) > 1 for side in split):
             found.append(split)
     return found if len(found) > 1 else []

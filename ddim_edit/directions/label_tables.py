@@ -91,10 +91,12 @@ def read_table(file: Path) -> Table:
     delimiter = ""
     if found := re.fullmatch(r"sep=(.)", first.strip()):  # as Excel writes above its tables
         delimiter = found[1]
-        text, skipped = rest, 1
+        text = rest
+        skipped = 1
     elif re.fullmatch(r"\s*\d{1,15}\s*", first) and rest.strip():
         count = int(first)
-        text, skipped = rest, 1
+        text = rest
+        skipped = 1
     header = _split_line(text)[0]
     rows = _split_cells(file, text, delimiter or _find_delimiter(header), skipped)
     if not rows:
@@ -151,6 +153,12 @@ def quote(text: str) -> str:
     return repr(schema.shorten(text, 80))
 
 
+def list_quoted(texts: Sequence[str], most: int = 20) -> str:
+    """Return the first of some texts in quotes, and how many more there are."""
+    shown = ", ".join(quote(text) for text in texts[:most])
+    return f"{shown} and {len(texts) - most:,} more" if len(texts) > most else shown
+
+
 def _split_line(text: str) -> tuple[str, str]:
     """Return the first line, and what follows it."""
     parts = re.split(r"\r\n|\n|\r", text, maxsplit=1)
@@ -194,7 +202,9 @@ def _find_column(file: Path, names: Sequence[str], name: str) -> int:
     if names.count(name) == 1:
         return names.index(name)
     number = f"{names.count(name)} columns" if name in names else "no column"
-    raise ArgumentError(f"{file.name}: the header has {number} '{name}', but {_list(names)}. Exactly one is needed.")
+    raise ArgumentError(
+        f"{file.name}: the header has {number} '{name}', but {list_quoted(names)}. Exactly one is needed."
+    )
 
 
 def _find_files(file: Path, table: Table, others: Sequence[int | None], exists: Callable[[str], bool] | None) -> int:
@@ -211,7 +221,9 @@ def _find_files(file: Path, table: Table, others: Sequence[int | None], exists: 
         if len(candidates) == 1:
             return candidates[0]
     problem = "several columns that name images" if naming else "no column 'file', nor another that names images"
-    raise ArgumentError(f"{file.name}: the header has {problem}: {_list(table.columns)}. Call one of them 'file'.")
+    raise ArgumentError(
+        f"{file.name}: the header has {problem}: {list_quoted(table.columns)}. Call one of them 'file'."
+    )
 
 
 def _names_images(table: Table, index: int, names_image: Callable[[str], bool]) -> bool:
@@ -223,8 +235,3 @@ def _names_images(table: Table, index: int, names_image: Callable[[str], bool]) 
 
 def _looks_like_image(cell: str) -> bool:
     return Path(cell.replace("\\", "/")).suffix.lower() in READABLE_SUFFIXES
-
-
-def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(quote(each) for each in names[:20])
-    return f"{shown} and {len(names) - 20:,} more" if len(names) > 20 else shown

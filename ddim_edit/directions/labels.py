@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddim_edit.directions.conditions import UNKNOWN, Condition, is_same_number, parse_condition, read_number
-from ddim_edit.directions.label_tables import FOLDER, LabelRow, normalize, quote, read_label_rows
+from ddim_edit.directions.label_tables import FOLDER, LabelRow, list_quoted, normalize, quote, read_label_rows
 from ddim_edit.errors import ArgumentError, ImageError
 from ddim_edit.images import find
 from ddim_edit.images.finding import READABLE_SUFFIXES
@@ -72,7 +72,7 @@ class LabelledImages:
             raise ArgumentError("No image has a label. Labels of at least two values are needed.")
         if len({label for _, label in pairs}) < 2:
             raise ArgumentError(f"All {len(pairs)} images have the label {pairs[0][1]:g}. Add images with another one.")
-        # As they were given first, in whatever form of Unicode: so they are on disk.
+        # Paths as they were given first: on disk their names may be in another form of Unicode.
         files = {Path(normalize(str(file))): file for file, _ in reversed(pairs)}
         labels = np.array([label for label, _ in found.values()], np.float64)
         notes = []
@@ -202,9 +202,7 @@ def read_csv(
             raise ArgumentError(
                 f"{folder}: {absent}, the first of them {quote(missing[0])}. Check the folder and the column of files."
             )
-        names = ", ".join(quote(name) for name in missing[:SHOWN])
-        more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
-        warnings.append(f"{folder}: {absent} and were left out: {names}{more}")
+        warnings.append(f"{folder}: {absent} and were left out: {list_quoted(missing, SHOWN)}")
     return _label(table._replace(rows=kept), files, warnings, group)
 
 

@@ -149,7 +149,8 @@ class RowStream:
             for where, block in self.blocks():
                 if fresh[where].any():
                     moments = ssyrk(1.0, block[fresh[where]].T, 1.0, moments, lower=1, overwrite_c=1)
-        self._moments, self._summed = moments, self.used
+        self._moments = moments
+        self._summed = self.used
         return moments
 
     def squared_moments(self) -> float:

@@ -137,6 +137,7 @@ def fit_grouped(estimator: Any, X: Any, y: Any, groups: Groups | None) -> Any:
 
 
 def _cross_validate(estimator: DirectionEstimator, X: Any, y: Array, groups: Groups, validation: Validation) -> Scores:
+    """Return the AUC over folds, and that of shuffled labels, each shuffle measured on one fold of its own."""
     continuous = is_regressor(estimator)
     folds = min(validation.folds, len(np.unique(groups)) // 2) if continuous else validation.folds
     splits = split_folds(y, groups, folds, continuous, validation.seed)
@@ -146,7 +147,7 @@ def _cross_validate(estimator: DirectionEstimator, X: Any, y: Array, groups: Gro
     def held_out_auc(labels: Array, train: Any, test: Any) -> float:
         try:
             fitted = _fit(estimator, X[train], labels[train], groups[train])
-        except DirectionError:  # what learns nothing from its samples knows nothing of others
+        except DirectionError:  # no direction separates the training labels, so held-out ones are guessed
             return 0.5
         return concordance(labels[test], X[test] @ fitted.direction_)
 
@@ -257,13 +258,14 @@ def _measure_held_out(
         return NOT_MEASURED
     rng = np.random.default_rng(validation.seed)
     shuffles = [_shuffle(y, groups, rng) for _ in range(validation.permutations)]
-    directions, intercepts = [], []
+    directions = []
+    intercepts = []
     for labels in [y, *shuffles]:
         try:
             fitted = _fit(estimator, stream, labels)
             directions.append(fitted.direction_)
             intercepts.append(fitted.intercept_)
-        except DirectionError:  # what learns nothing from its samples knows nothing of others
+        except DirectionError:  # no direction separates the training labels, so held-out ones are guessed
             directions.append(np.zeros(stream.d))
             intercepts.append(0.0)
     distances = stream.project(np.stack(directions))[held] + intercepts

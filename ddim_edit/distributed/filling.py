@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import torch
 
 from ddim_edit.distributed.job import Engine, FillJob, FinishedShard
-from ddim_edit.distributed.ranks import Rank
+from ddim_edit.distributed.ranks import ALONE, Rank
 from ddim_edit.distributed.worker import Worker, finish_shard
 from ddim_edit.io.locks import FolderLock
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings, read_settings, require_settings
 from ddim_edit.models.devices import dtype_name, find_device
 from ddim_edit.models.packaged import DEFAULT_MODEL
 
-ALONE = Rank(0, 1, 0)
 _HOUR = 3600.0
 
 
@@ -112,14 +111,13 @@ def _require_model(layout: StoreFiles, job: FillJob) -> None:
     if job.size is not None:
         asked["size"] = list(job.size)
     require_settings(layout.model, kept, asked)
-    if kept.get("name") != _model_name(job.model or DEFAULT_MODEL):
+    name = job.model or DEFAULT_MODEL
+    path = Path(name)
+    # What a loaded model is called: files and folders by their last part.
+    if path.is_file():
+        name = path.resolve().stem
+    elif path.is_dir():
+        name = path.resolve().name
+    if kept.get("name") != name:
         # Under another name it may still be the same model, which only its contents tell.
         _ = Worker(job).editor
-
-
-def _model_name(model: str) -> str:
-    """Return the name that a loaded model has."""
-    path = Path(model)
-    if path.is_file():
-        return path.resolve().stem
-    return path.resolve().name if path.is_dir() else model

@@ -1,4 +1,4 @@
-"""What there is to do, as plain data that any process can be sent, and what comes back."""
+"""A job of filling a store and its result, as plain data that can be sent to other processes."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 from ddim_edit.config import InversionConfig
 from ddim_edit.images import CentreSquare, Crop, find
 
-DEFAULT_CONFIG, CENTRE = InversionConfig(), CentreSquare()
+DEFAULT_CONFIG = InversionConfig()
+CENTRE = CentreSquare()
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def list_images(
     Raises:
         ImageError: as `images.find`.
     """
-    folders, files = [], list[str]()
+    folders = []
+    files = list[str]()
     for path in paths:
         with on_error(path):
             whole = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib would keep ".." or follow links

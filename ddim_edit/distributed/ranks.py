@@ -1,4 +1,4 @@
-"""Which share of a job is this process's, as the launcher of several processes says in the environment."""
+"""Find the share of a job that is this process's, from an option or from the environment of a launcher."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,9 +23,11 @@ class Rank:
     launched: bool = False
 
 
+ALONE = Rank(0, 1, 0)
+"""A process on its own."""
 # Variables with index, count and index on this host: of torchrun, and of a step of srun. The number of tasks is taken
-# from the step, which `srun` makes. SLURM_NTASKS is in every shell of an allocation, where one process that believed it
-# would do one share and nobody the others.
+# from the step, which `srun` makes: SLURM_NTASKS is in every shell of an allocation, where a single process that used
+# it would do one share, and no process the others.
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
@@ -67,7 +69,7 @@ def find_rank(environ: Mapping[str, str], share: str | None = None) -> Rank:
                     f"The launcher's numbers are malformed: {values}. Unset them, or name the share with --shard I/N."
                 )
             return replace(rank, launched=rank.count > 1)
-    return Rank(0, 1, 0)
+    return ALONE
 
 
 def _parse_rank(index: str, count: str, local: str) -> Rank | None:

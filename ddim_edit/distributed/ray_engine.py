@@ -77,7 +77,18 @@ class RayEngine:
         with self._cluster(threads) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             share = self.worker_resources(nodes, job.device, threads)
-            absolute = _with_absolute_paths(replace(job, device=share.device, threads=threads))
+            # Workers run in folders of their own. Names of models stay names.
+            model = job.model
+            if model is not None and model not in packaged_models() and Path(model).exists():
+                model = str(Path(model).absolute())
+            absolute = replace(
+                job,
+                root=job.root.absolute(),
+                store=job.store.absolute(),
+                model=model,
+                device=share.device,
+                threads=threads,
+            )
             numbers = ray.data.from_items([{"index": index} for index in indices], override_num_blocks=len(indices))
             size = min(share.workers, len(indices))
             pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
@@ -152,21 +163,19 @@ class _ShardFiller:
         return Worker(self.job)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, "_Result"]:
-        # Ray would make a traceback of an error, and keep of its cause no more than the text.
-        try:
-            return {"outcome": _Result(self._fill(int(row["index"])))}
-        except (DDIMEditError, OSError) as error:
-            return {"outcome": _Result(error)}
-
-    def _fill(self, index: int) -> FinishedShard:
         import ray
 
-        if ray.get(self.counter.count.remote(index)) > ATTEMPTS:
-            raise DDIMEditError(
-                f"{ATTEMPTS} workers died while filling shard {index}. See Ray's logs for the cause; memory is "
-                "the usual one."
-            )
-        return self.worker.fill(index)
+        index = int(row["index"])
+        # Errors are returned: Ray would make a traceback of them, and keep of their causes no more than the text.
+        try:
+            if ray.get(self.counter.count.remote(index)) > ATTEMPTS:
+                raise DDIMEditError(
+                    f"{ATTEMPTS} workers died while filling shard {index}. See Ray's logs for the cause; memory is "
+                    "the usual one."
+                )
+            return {"outcome": _Result(self.worker.fill(index))}
+        except (DDIMEditError, OSError) as error:
+            return {"outcome": _Result(error)}
 
 
 @dataclass(frozen=True)
@@ -221,11 +230,3 @@ def _import_ray(local: bool) -> Any:
     context.execution_no_progress_timeout_s = -1  # a shard may take more than the default of half an hour
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
-
-
-def _with_absolute_paths(job: FillJob) -> FillJob:
-    """Return the job with absolute paths; names of models stay names."""
-    model = job.model
-    if model is not None and model not in packaged_models() and Path(model).exists():
-        model = str(Path(model).absolute())
-    return replace(job, root=job.root.absolute(), store=job.store.absolute(), model=model)

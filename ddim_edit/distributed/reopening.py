@@ -1,12 +1,13 @@
 """Find images that a store missed or that changed since, and reopen their shards so that they are inverted again."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ddim_edit.distributed.job import FillJob
 from ddim_edit.errors import ImageError, LatentError
 from ddim_edit.images import read
+from ddim_edit.io.digest import digest_file
 from ddim_edit.io.locks import FolderLock
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, read_settings
 from ddim_edit.latents.store.shard import Shard, write_shard
@@ -37,24 +38,22 @@ def reopen_shards(job: FillJob, indices: Iterable[int], verify: bool = False) ->
         try:
             shard = Shard(files.shard(index))
         except LatentError:
-            continue  # whoever reads the shard says what is wrong with it
+            continue  # the damage is reported where the shard is read
         failures = shard.header.failures
         rows = {name: row for row, name in enumerate(name for name in plan[index] if name not in failures)}
         since = None if verify else files.shard(index).stat().st_mtime
-        names = [name for name in failures if _can_be_read(job.root / name, (height, width), job)]
-        names += [name for name, row in rows.items() if _has_changed(job.root / name, shard, row, since)]
+        names: list[str] = []
+        for name in failures:
+            with suppress(ImageError):
+                read(job.root / name, (height, width), job.crop)
+                names.append(name)
+        for name, row in rows.items():
+            if _has_changed(job.root / name, shard, row, since):
+                names.append(name)
         if names:
             _take_apart(job, index, plan[index], rows, shard, set(names))
             reopened += names
     return reopened
-
-
-def _can_be_read(file: Path, size: tuple[int, int], job: FillJob) -> bool:
-    try:
-        read(file, size, job.crop)
-    except ImageError:
-        return False
-    return True
 
 
 def _has_changed(file: Path, shard: Shard, row: int, since: float | None) -> bool:
@@ -64,14 +63,13 @@ def _has_changed(file: Path, shard: Shard, row: int, since: float | None) -> boo
         # The time of the change of the inode too: a file that is moved or copied here may be of any age.
         if not file.is_file() or (since is not None and max(stat.st_mtime, stat.st_ctime) <= since):
             return False
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = digest_file(file)
     except OSError:
         return False
     try:
         return bool(digest != shard.record(row)["origin"]["source"])
     except (LatentError, KeyError, TypeError):
-        return False  # a damaged record is told of where it is read
+        return False  # a damaged record is reported where it is read
 
 
 def _take_apart(

@@ -1,4 +1,4 @@
-"""Invert the images of one shard after another, so that a killed run goes on where it stopped."""
+"""Invert the images of one shard after another, so that a killed run resumes where it stopped."""
 
 import errno
 import shutil
@@ -71,7 +71,8 @@ class Worker:
     ) -> None:
         self.job = job
         self._layout = StoreFiles(job.store)
-        self._on_evaluation, self._on_batch = on_evaluation, on_batch
+        self._on_evaluation = on_evaluation
+        self._on_batch = on_batch
         self._locks: dict[int, FolderLock] = {}
 
     @cached_property
@@ -129,7 +130,12 @@ class Worker:
             if not self._layout.shard(index).exists():  # nor made by the process that had the lock
                 for path in self._layout.parts(index).glob(f"{TEMPORARY}*"):
                     path.unlink(missing_ok=True)
-                missing = [batch for batch in self._batches(index) if not _is_readable(self._file(batch))]
+                missing = []
+                for batch in self._batches(index):
+                    try:
+                        Shard(self._file(batch))
+                    except LatentError:  # absent, or damaged when a process was killed
+                        missing.append(batch)
                 if missing:
                     _ = self.editor  # loaded here, by this thread, before those that read images ask for it
                 yield from missing
@@ -150,7 +156,8 @@ class Worker:
         self._locks[index] = lock
 
     def _batches(self, index: int) -> list[_ShardBatch]:
-        names, size = self._plan[index], self.job.batch_size
+        names = self._plan[index]
+        size = self.job.batch_size
         return [_ShardBatch(index, start // size, names[start : start + size]) for start in range(0, len(names), size)]
 
     def _file(self, batch: _ShardBatch) -> Path:
@@ -161,9 +168,20 @@ class Worker:
         return ShardPlan(self._layout.plan)
 
     def _invert(self, batches: Iterable[_ShardBatch]) -> Iterator[_InvertedBatch]:
+        """Yield each batch with its latents, and why images have none."""
+        # The editor gets the images of all batches as one stream, so that it prepares one batch while another is in the
+        # network. Their names and failures take the other branch of the stream, and meet the latents again here.
         read, to_invert = tee(self._read_batches(batches))
-        latents = self._invert_batches(list(good.values()) for _, good, _ in to_invert)
-        for (batch, good, failures), found in zip(read, latents, strict=True):
+
+        def invert_images() -> Iterator[Sequence[Latent]]:
+            images_of_batches = (list(good.values()) for _, good, _ in to_invert)
+            for images in images_of_batches:
+                if images:  # the model is needed from here on, and is not loaded if there is nothing to invert
+                    yield from self.editor.invert_batches(chain([images], images_of_batches), self.job.config)
+                else:
+                    yield ()
+
+        for (batch, good, failures), found in zip(read, invert_images(), strict=True):
             kept: dict[str, Latent] = {}
             for name, latent in zip(good, found, strict=True):
                 try:
@@ -178,6 +196,7 @@ class Worker:
         self, batches: Iterable[_ShardBatch]
     ) -> Iterator[tuple[_ShardBatch, dict[str, InputImage], dict[str, str]]]:
         """Yield each batch with its images by name, and why others could not be read."""
+        # Files of all batches are read ahead as one stream too; each batch takes its own images off it.
         batches, batches_to_read = tee(batches)
         root = self.job.root
         reasons: dict[Path, str] = {}
@@ -206,14 +225,6 @@ class Worker:
                     good[name] = image
             yield batch, good, failures
 
-    def _invert_batches(self, batches: Iterator[Sequence[InputImage]]) -> Iterator[Sequence[Latent]]:
-        """Yield the latents of each batch; the model is loaded at the first batch that has an image."""
-        for batch in batches:
-            if batch:
-                yield from self.editor.invert_batches(chain([batch], batches), self.job.config)
-                return
-            yield ()
-
     def _write(self, inverted: _InvertedBatch) -> FinishedShard | None:
         """Write a batch, or join the batches of a shard after its last one."""
         if inverted.batch.names:
@@ -237,14 +248,6 @@ def finish_shard(job: FillJob, index: int) -> FinishedShard:
     shutil.rmtree(layout.parts(index), ignore_errors=True)
     header = Shard(layout.shard(index)).header
     return FinishedShard(index, header.rows, header.failures, header.unconverged)
-
-
-def _is_readable(file: Path) -> bool:
-    try:
-        Shard(file)
-    except LatentError:
-        return False
-    return True
 
 
 def _describe_model(model: Model, layout: StoreFiles) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.random_projection import GaussianRandomProjection
 
@@ -130,7 +130,7 @@ def probe(
     of each class at random, and its n images are the first of each class, in the proportions of the whole but at least
     one: larger sets contain smaller ones, and all representations see the same.
 
-    The interval tells where the score of a single probe lies, fitted on another draw and scored on another test set of
+    The interval covers the score of a single probe that is fitted on another draw and scored on another test set of
     this size: the 2.5th and 97.5th percentile of the balanced accuracy, each draw scored on `RESAMPLES` bootstrap
     resamples of the test images within their classes, pooled. All images are one draw, so there it covers the test set
     alone; a probe without errors has an interval of no width.
@@ -162,12 +162,17 @@ def probe(
     arrays = {name: _check_array(name, np.asarray(array), len(positive)) for name, array in representations.items()}
     if draws < 1:
         raise ArgumentError(f"There must be at least 1 draw, not {draws}. 10 are usual.")
-    digests = [row_digest(*(x[index] for x in arrays.values())) for index in range(len(positive))]
+    # Copies of an image are equal in every representation.
+    digests = []
+    for index in range(len(positive)):
+        digests.append(row_digest(*(x[index] for x in arrays.values())))
     together = find_groups(np.asarray(labels), None, digests, groups)
     train, test = _split(positive, together, test_fraction, seed)
     subsets = _draw_subsets(positive, train, _check_sizes(sizes, len(train)), draws, seed)
     weights = _resample(positive[test], together[test], seed)
     model = LogisticDirection() if estimator is None else estimator
+    # By the decision function, or by probabilities where an estimator has none.
+    area_under_curve = get_scorer("roc_auc")
 
     rows = []
     for name, x in arrays.items():
@@ -177,7 +182,7 @@ def probe(
             for subset in drawn:
                 fitted = fit_grouped(clone(model), x[subset], positive[subset].astype(int), together[subset])
                 accuracies.append(weights @ (fitted.predict(x[test]) == positive[test]))
-                areas.append(roc_auc_score(positive[test], _decision(fitted, x[test])))
+                areas.append(area_under_curve(fitted, x[test], positive[test].astype(int)))
             # Column 0 is the score on the test set itself, the others are those on its resamples.
             scores = np.array(accuracies)
             low, high = np.percentile(scores[:, 1:], [50 - COVERAGE / 2, 50 + COVERAGE / 2])
@@ -217,15 +222,6 @@ def random_projection(pixels: ArrayLike, dim: int, seed: int = 0) -> Array:
     return projected
 
 
-def _decision(fitted: Any, x: Array) -> Array:
-    """Return a score per row that is higher for the positive class."""
-    if hasattr(fitted, "decision_function"):
-        scores: Array = fitted.decision_function(x)
-    else:
-        scores = fitted.predict_proba(x)[:, 1]
-    return scores
-
-
 def _resample(positive: NDArray[np.bool_], groups: Groups, seed: int) -> Array:
     """Return weights [1 + resamples, m] of the m test images, which sum to a half within each class.
 
@@ -253,9 +249,12 @@ def _draw_subsets(
     orders = [(random.permutation(ones), random.permutation(zeros)) for _ in range(draws)]
     subsets = []
     for n in sizes:
+        # In the proportions of the training images, but at least one of each class.
         k = min(max(round(n * len(ones) / len(train)), 1), n - 1)
-        kept = orders[:1] if n == len(train) else orders
-        subsets.append(np.array([np.concatenate([first[:k], second[: n - k]]) for first, second in kept]))
+        drawn = []
+        for first, second in orders[:1] if n == len(train) else orders:  # of all images there is one set
+            drawn.append(np.concatenate([first[:k], second[: n - k]]))
+        subsets.append(np.array(drawn))
     return subsets
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -90,7 +91,7 @@ class Evaluation:
             raise ArgumentError("There are no evaluations to join.")
         if any(part.recipe != parts[0].recipe for part in parts):
             raise ArgumentError("Evaluations can be joined only if model, dtype and options are the same.")
-        rows = tuple(row for part in parts for row in part.rows)
+        rows = tuple(chain.from_iterable(part.rows for part in parts))
         if len({(row.source, row.setting) for row in rows}) < len(rows):
             raise ArgumentError("The evaluations share an image at one setting. Join those of other steps or images.")
         return cls(rows, parts[0].recipe)

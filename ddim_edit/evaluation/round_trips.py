@@ -22,7 +22,7 @@ from ddim_edit.models.model import Model
 
 
 class RoundTrip(Protocol):
-    """Inverts and decodes images at one setting, and scores what comes back."""
+    """Inverts and decodes images at one setting, and scores the decoded images."""
 
     @property
     def setting(self) -> EvaluationSetting:

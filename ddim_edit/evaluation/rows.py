@@ -43,6 +43,23 @@ class EvaluationRow:
     nfe_out: int
     scores: Mapping[str, float | None]
 
+    @classmethod
+    def from_cells(cls, cells: Mapping[str, str]) -> "EvaluationRow":
+        """Return the row of the cells of a CSV file by column; ValueError for cells that are no numbers."""
+        scores: dict[str, float | None] = {}
+        for name in METRICS:
+            cell = cells.get(name, "")
+            scores[name] = float(cell) if cell else None
+        return cls(
+            image=cells["picture"],
+            source=cells["source"],
+            setting=EvaluationSetting(cells["solver"], cells["grid"], int(cells["steps"]), bool(int(cells["exact"]))),
+            converged=bool(int(cells["converged"])),
+            nfe_in=int(cells["nfe_in"]),
+            nfe_out=int(cells["nfe_out"]),
+            scores=scores,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the row as one flat mapping, in the order of the CSV file's columns."""
         return {
@@ -98,27 +115,10 @@ def read_rows(path: Path) -> tuple[EvaluationRow, ...]:
             expected = {*_FIXED_COLUMNS, *METRICS}
             if not set(_FIXED_COLUMNS) <= set(titles) <= expected or len(set(titles)) < len(titles):
                 raise ArgumentError(f"{path.name}: not the rows of an evaluation: its columns are others.")
-            return tuple(_parse_row(dict(zip(titles, line, strict=True))) for line in reader)
+            return tuple(EvaluationRow.from_cells(dict(zip(titles, line, strict=True))) for line in reader)
     except OSError as error:
         raise ArgumentError(f"{path.name}: cannot read the rows of the evaluation: {error.strerror}.") from error
     except (ValueError, csv.Error) as error:
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(f"{path.name}: not the rows of an evaluation: its values are others.") from error
-
-
-def _parse_row(cells: Mapping[str, str]) -> EvaluationRow:
-    scores: dict[str, float | None] = {}
-    for name in METRICS:
-        cell = cells.get(name, "")
-        scores[name] = float(cell) if cell else None
-    setting = EvaluationSetting(cells["solver"], cells["grid"], int(cells["steps"]), bool(int(cells["exact"])))
-    return EvaluationRow(
-        image=cells["picture"],
-        source=cells["source"],
-        setting=setting,
-        converged=bool(int(cells["converged"])),
-        nfe_in=int(cells["nfe_in"]),
-        nfe_out=int(cells["nfe_out"]),
-        scores=scores,
-    )

@@ -87,21 +87,24 @@ def summarize(rows: Iterable[EvaluationRow]) -> tuple[Summary, ...]:
     groups: dict[EvaluationSetting, list[EvaluationRow]] = {}
     for row in rows:
         groups.setdefault(row.setting, []).append(row)
+    # Solvers and grids in the order of their first rows, each by rising steps.
     without_steps = list(dict.fromkeys(setting._replace(steps=0) for setting in groups))
     order = sorted(groups, key=lambda setting: (without_steps.index(setting._replace(steps=0)), setting.steps))
-    return tuple(_summarize_setting(setting, groups[setting]) for setting in order)
-
-
-def _summarize_setting(setting: EvaluationSetting, rows: Sequence[EvaluationRow]) -> Summary:
-    scores: dict[str, Interval | None] = {}
-    for name, metric in METRICS.items():
-        values = [value for row in rows if (value := row.scores[name]) is not None]
-        complete = len(values) == len(rows)
-        scores[name] = interval(values, metric.lowest, metric.highest) if complete else None
-    return Summary(
-        setting=setting,
-        images=len(rows),
-        converged=sum(row.converged for row in rows),
-        nfe=fmean(row.nfe_in + row.nfe_out for row in rows),
-        scores=scores,
-    )
+    summaries = []
+    for setting in order:
+        group = groups[setting]
+        scores: dict[str, Interval | None] = {}
+        for name, metric in METRICS.items():
+            values = [value for row in group if (value := row.scores[name]) is not None]
+            # The mean of those images alone that have a value would not be comparable to that of other settings.
+            complete = len(values) == len(group)
+            scores[name] = interval(values, metric.lowest, metric.highest) if complete else None
+        summary = Summary(
+            setting=setting,
+            images=len(group),
+            converged=sum(row.converged for row in group),
+            nfe=fmean(row.nfe_in + row.nfe_out for row in group),
+            scores=scores,
+        )
+        summaries.append(summary)
+    return tuple(summaries)

@@ -5,7 +5,6 @@ Importing this module imports neither torch nor numpy, so that the command line 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,8 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ddim_edit.errors import ArgumentError, LatentError
+from ddim_edit.errors import ArgumentError, LatentError, first_line
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.digest import digest_file
 from ddim_edit.io.regular import require_regular
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _unfit(path: Path, reason: str) -> LatentError:
 
 
 def _unreadable(path: Path, error: Exception) -> LatentError:
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(". ")
+    reason = getattr(error, "strerror", None) or first_line(error).rstrip(". ")
     return LatentError(f"{path.name}: cannot read the tensor file: {reason:.200}. Check the path and the format.")
 
 
@@ -296,7 +296,7 @@ def export_latents(
 def import_latents(path: str | Path, like: Latent, of: str | None = None, model: Model | None = None) -> Latents:
     """Read latents from another program's file, to be decoded as `like` is.
 
-    Nothing in such a file says whether its numbers are an x_t of this model. `metrics.health` helps: a standard
+    Nothing in such a file shows whether its numbers are an x_t of this model. `metrics.health` helps: a standard
     deviation far from 1 is no x_T.
 
     Args:
@@ -317,8 +317,7 @@ def import_latents(path: str | Path, like: Latent, of: str | None = None, model:
     if like.delta is not None:
         raise LatentError(f"Latents of {like.recipe.solver} have two states, and a file holds one. Use dpm2m.")
     x = form.units(model, like.t).invert(form.read(path, tuple(like.x.shape)))
-    with path.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
+    source = digest_file(path)
     return Latents(
         Latent(row, like.t, replace(like.recipe, origin=ImportOrigin(form.name, source, index)))
         for index, row in enumerate(x)

@@ -80,7 +80,7 @@ def _bare_name(name: str) -> str:
 
 
 def _positional(value: float, sign: str = "") -> str:
-    """Return a number without an exponent, which options refuse; it reads back as the very number."""
+    """Return a number without an exponent, which options refuse; it reads back as the same number."""
     text = f"{Decimal(repr(float(value))):{sign}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -286,7 +286,7 @@ OPTIONS: Mapping[str, tuple[str, Any]] = {
     "label": ("--class", None),
     "guidance_scale": ("--guidance-scale", None),
 }
-"""The option of `ddim-edit` and the default of each field of an `InversionConfig`, which stands above this module."""
+"""The option of `ddim-edit` and the default of each field of an `InversionConfig`, which imports this package."""
 
 
 def config_options(config: Mapping[str, Any]) -> list[str]:

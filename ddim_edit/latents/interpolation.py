@@ -202,7 +202,7 @@ def _orthogonal(u: Tensor) -> Tensor:
 
 
 def _exact_at_ends(x: Tensor, a: Tensor, b: Tensor, w: float) -> Tensor:
-    """Return x, but the very ends at w = 0 and 1, from which rounding would depart."""
+    """Return a at w = 0, b at w = 1 and x in between, so that the ends are free of rounding."""
     if w == 0:
         return a
     return b if w == 1 else x

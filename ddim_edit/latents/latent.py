@@ -41,7 +41,7 @@ LATENT_FILE = TensorFormat(
 
 
 class LatentHeader(NamedTuple):
-    """What a latent file says of its latent, as in `Latent`, and the shape of x."""
+    """The header of a latent file, with the fields of `Latent`, and the shape of x."""
 
     t: float
     recipe: Recipe
@@ -121,7 +121,8 @@ class Latent:
         tensors, header = LATENT_FILE.load(path)
         name = Path(path).name
         recipe = _parse_recipe(name, header, tensors)
-        x, delta = tensors["x"], tensors.get("delta")
+        x = tensors["x"]
+        delta = tensors.get("delta")
         dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
         for part in (x, x if delta is None else delta):
             if part.dtype not in dtypes or part.ndim != 3 or not part.numel() or part.shape != x.shape:
@@ -134,7 +135,7 @@ class Latent:
 
     @staticmethod
     def read_header(path: str | Path) -> LatentHeader:
-        """Read what a file says of its latent, but not its numbers, and without importing torch.
+        """Read the header of a file without its tensors and without importing torch.
 
         Raises:
             LatentError: as `load`.
@@ -167,7 +168,7 @@ def find_contradiction(recipe: Recipe, t: float, paired: bool) -> str | None:
     """
     if t != recipe.times[-1]:
         return f"it stands at t = {t:g}, but the last time of its recipe is {recipe.times[-1]:g}."
-    entry = SOLVER_ENTRIES.get(recipe.solver)  # none for solvers that were handed over as objects
+    entry = SOLVER_ENTRIES.get(recipe.solver)  # None for solver objects that are not registered
     if entry is None:
         return None
     if paired and not entry.two_state:

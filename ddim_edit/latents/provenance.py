@@ -5,8 +5,8 @@
 - Origins, such as `InversionOrigin`: how the numbers of a latent came to be. A recipe has one.
 - The recipes of all other images are in `ddim_edit.latents.image_recipes`.
 
-Nobody else composes such records. None of them holds a path or a time stamp, so that equal work gives equal files on
-any machine. A new kind of record is one class: its fields are the entries of its JSON.
+No other module composes such records. None of them holds a path or a time stamp, so that equal work gives equal files
+on any machine. A new kind of record is one class: its fields are the entries of its JSON.
 """
 
 from collections.abc import Callable, Mapping
@@ -243,17 +243,15 @@ class TranslationOrigin(Origin):
 # Recipes of latents
 
 
-def _is_seeded_weight(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and schema.integer.accepts(value[0])
-        and schema.number.accepts(value[1])
-    )
-
-
 def _are_seeded_weights(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= _MOST_NOISES and all(map(_is_seeded_weight, value))
+    if not isinstance(value, list) or len(value) > _MOST_NOISES:
+        return False
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2:
+            return False
+        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]):
+            return False
+    return True
 
 
 def _are_times(value: object) -> bool:

@@ -13,8 +13,8 @@ from ddim_edit.io import schema
 from ddim_edit.models.codec.autoencoder import Affine, AutoencoderCodec
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.identity import config_beyond_defaults, digest_config, digest_tensors
-from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_config, read_weights, weights_files
-from ddim_edit.models.weights import fill, require_plausible_config
+from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_component_weights, read_config
+from ddim_edit.models.weights import fill
 from ddim_edit.precision import float32_precision
 
 Config = Mapping[str, Any]
@@ -136,17 +136,14 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
             )
     kind = _CLASSES[name]
     network_class = getattr(import_diffusers(f"Running an {name}"), name)
-    files = weights_files(folder)
-    weights = read_weights(files)
-    source = str(files[0] if len(files) == 1 else folder)
-    require_plausible_config(config, [tensor.shape for tensor in weights.values()], source)
+    weights = read_component_weights(folder, config)
 
     def build() -> Any:
         with explain_errors(f"{folder.name}: cannot build an {name} from config.json"):
             return network_class.from_config(dict(config))
 
-    network = fill(build, weights, source)
-    tensors = cached_digest(files, lambda: digest_tensors(network.state_dict(), folder.name))
+    network = fill(build, weights.tensors, weights.source)
+    tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
     network = network.to(device)
     factor = 2 ** (len(network.config[kind.widths]) - 1)
     autoencoder = WholeAutoencoder(network, device, kind.latents)

@@ -7,19 +7,19 @@ the network: CUDA graphs capture each of them. `load_model(..., blocks=...)` tak
     load_model("faces64", "cuda", "bfloat16", blocks="fused")     # Triton kernels for group norm, embedding and SiLU
     load_model("faces64", "cuda", "bfloat16", blocks="compiled")  # TorchInductor, block by block
 
-`fusion_obstacle(device, dtype)` tells whether "fused" does anything there. For one network without a `Model` around it
+`fusion_obstacle(device, dtype)` returns why "fused" would do nothing there. For one network without a `Model` around it
 call `prepare_blocks(network, blocks)` once, after the network was moved and cast.
 """
 
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.errors import ArgumentError, first_line
 from ddim_edit.models.cpu_layers import optimize_for_cpu
+from ddim_edit.models.executors import compile_call
 from ddim_edit.models.layers import GroupNormAct, ResidualBlock
 
 BLOCKS = ("eager", "fused", "compiled")
@@ -79,8 +79,7 @@ def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
         with torch.inference_mode():
             difference = (network(x) - norm(x)).abs().max().item()
     except Exception as error:  # Triton's compiler, the C compiler and the driver fail in many ways.
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
-        return f"the kernels fail with {type(error).__name__}: {reason}"
+        return f"the kernels fail with {type(error).__name__}: {first_line(error)}"
     return None if difference < 16 * torch.finfo(dtype).eps else f"the kernels are wrong by {difference:.1e}"
 
 
@@ -113,25 +112,9 @@ def compile_blocks(network: nn.Module) -> None:
 
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, _GRAPHS)
+    remedy = "Load the model with blocks='eager' or 'fused'."
     for child in network.children():
         if isinstance(child, ResidualBlock | nn.GroupNorm):
-            child.forward = _compiled(child.forward)  # type: ignore[method-assign]
+            child.forward = compile_call(child.forward, "The blocks", remedy)  # type: ignore[method-assign]
         else:
             compile_blocks(child)
-
-
-def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    compiled = torch.compile(forward, dynamic=False)
-
-    def call(*inputs: Tensor) -> Tensor:
-        from torch._dynamo.exc import TorchDynamoException
-
-        try:
-            return compiled(*inputs)
-        except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0][:120]
-            raise ModelError(
-                f"The blocks cannot be compiled here ({reason}). Load the model with blocks='eager' or 'fused'."
-            ) from error
-
-    return call

@@ -46,7 +46,7 @@ class Checkpoint:
         schedule: the noise schedule of its training.
         parametrization: how it is called and what its output means.
         channels: C.
-        size: (H, W) of its training images, or latents; None where no file tells.
+        size: (H, W) of its training images, or latents; None where it is in no file.
         classes: its classes, or None.
     """
 

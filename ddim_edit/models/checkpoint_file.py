@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io import schema
+from ddim_edit.io import content, schema
+from ddim_edit.io.content import describe_file
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 from ddim_edit.models.file_kinds import describe_fp8, explain_file
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # ermongroup/ddim saves a list with these contents: https://github.com/ermongroup/ddim/blob/main/runners/diffusion.py
 _ERMONGROUP_LIST = ("model", "optimizer", "epoch", "step", "ema")
-# ema-pytorch tells its two copies of a network apart by these.
+# Prefixes of the two copies of a network that ema-pytorch saves.
 _ONLINE, _AVERAGED = "online_model.", "ema_model."
 # The word in keys of training scripts, as in "ema", "model_ema" or "ema_0.9999", but not in "schema".
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])")
@@ -63,15 +64,14 @@ def read_state_dict(path: Path) -> "StateDict":
         raise ModelError(f"{path}: checkpoint files end in {known}. Save the state_dict with save_file of safetensors.")
     if not path.stat().st_size:
         raise ModelError(f"{path}: the file is empty. Download it again.")
-    content = _load_safetensors(path) if suffix == ".safetensors" else _load_pickle(path)
-    kind = type(content).__name__
-    if isinstance(content, list | tuple):
-        content = {
-            name: part for name, part in zip(_ERMONGROUP_LIST, content, strict=False) if isinstance(part, Mapping)
-        }
+    loaded = _load_safetensors(path) if suffix == ".safetensors" else _load_pickle(path)
+    kind = type(loaded).__name__
+    if isinstance(loaded, list | tuple):
+        named = zip(_ERMONGROUP_LIST, loaded, strict=False)
+        loaded = {name: part for name, part in named if isinstance(part, Mapping)}
     raw: StateDict = {}
     averaged: StateDict = {}
-    for is_average, state in _find_state_dicts(content):
+    for is_average, state in _find_state_dicts(loaded):
         if is_average:
             averaged = max(averaged, state, key=len)
         else:
@@ -85,7 +85,7 @@ def read_state_dict(path: Path) -> "StateDict":
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return what stands in NAME.json beside the checkpoint NAME.pt, unchecked; nothing where there is no such file.
+    """Return the contents of NAME.json beside the checkpoint NAME.pt, unchecked; nothing where there is no such file.
 
     Raises:
         ModelError: it is not a JSON object.
@@ -128,8 +128,9 @@ def _load_pickle(path: Path) -> object:
 
 def _broken(path: Path) -> ModelError:
     kind = explain_file(path)
-    # A zip or a pickle under the name of one is a checkpoint that is damaged inside.
-    if kind is not None and not (path.suffix.lower() != ".safetensors" and "name it .pt" in kind):
+    # A zip or a pickle that is named as torch's checkpoints are is one that is damaged inside.
+    damaged = path.suffix.lower() != ".safetensors" and describe_file(path) in (content.ZIP, content.PICKLE)
+    if kind is not None and not damaged:
         return ModelError(f"{path}: {kind}")
     return ModelError(
         f"{path}: the file is broken, or of another kind. Download it again, or save its state_dict with save_file of "
@@ -137,11 +138,11 @@ def _broken(path: Path) -> ModelError:
     )
 
 
-def _find_state_dicts(content: object) -> Iterator[tuple[bool, "StateDict"]]:
+def _find_state_dicts(loaded: object) -> Iterator[tuple[bool, "StateDict"]]:
     """Yield every state dict in there, and whether it is an average."""
     # Not recursive: a pickle may be nested deeply, or hold itself. Optimizers keep their tensors below numbers or in
     # lists, which are not followed.
-    found: list[tuple[bool, object]] = [(False, content)]
+    found: list[tuple[bool, object]] = [(False, loaded)]
     seen: set[int] = set()
     for is_average, part in found:
         if not isinstance(part, Mapping) or id(part) in seen:

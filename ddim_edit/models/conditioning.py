@@ -70,7 +70,7 @@ class ClassLabels:
         """Return the label of the class, or of no class.
 
         Raises:
-            ArgumentError: a prompt, a class that there is not, or none where one is needed.
+            ArgumentError: a prompt, a class that does not exist, or no class where one is needed.
         """
         if prompt := condition.prompt or condition.negative_prompt:
             raise ArgumentError(f"{self.name} follows classes, not prompts. Leave the prompt {prompt!r} out.")
@@ -122,7 +122,8 @@ class Conditioner:
         positive = self.encoder.positive(condition)
         if not condition.guided or self.encoder.distilled:
             return self._with_conditioning(positive)
-        negative, scale = self.encoder.negative(condition), condition.guidance_scale
+        negative = self.encoder.negative(condition)
+        scale = condition.guidance_scale
         if any(positive[name].shape != negative[name].shape for name in positive):
             # Prompts of different lengths do not fit into one batch.
             return GuidedDenoiser(self._with_conditioning(positive), self._with_conditioning(negative), scale)
@@ -132,7 +133,7 @@ class Conditioner:
         return replace(self.denoiser, network=network, low=low)
 
     def unconditional(self) -> Denoiser:
-        """Return the denoiser of no condition; for networks that need one, a denoiser that says so when called."""
+        """Return the denoiser of no condition; for networks that need one, a denoiser that raises when called."""
         try:
             return self(NOTHING)
         except ArgumentError as error:
@@ -145,7 +146,7 @@ class Conditioner:
 
 @dataclass(frozen=True)
 class UnavailableDenoiser:
-    """Stands where a model has no unconditional denoiser.
+    """Takes the place of the unconditional denoiser of a model that has none.
 
     Args:
         error: what it raises when called.

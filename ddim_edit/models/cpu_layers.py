@@ -17,7 +17,8 @@ from ddim_edit.models.layers import GroupNormAct
 
 _FEW_PIXELS = 1024
 """PyTorch normalises bfloat16 maps of fewer pixels up to ten times slower than float32 ones."""
-_WIDE, _TILES = 128, 16
+_WIDE = 128
+_TILES = 16
 """Channels, and tiles of one image; below either, a direct convolution is faster. Batches play no part in it: how an
 image is rounded must not depend on the images beside it."""
 _CHUNK = 2 << 20
@@ -45,19 +46,15 @@ def _replace_children(module: nn.Module) -> None:
             setattr(module, name, Float32GroupNorm(child))
         elif type(child) is nn.Conv2d and child.padding_mode == "zeros" and not isinstance(child.padding, str):
             packed = PackedConv2d(child)
-            if not _suits_winograd(child):
+            same = (child.kernel_size, child.stride, child.padding, child.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+            wide = child.groups == 1 and min(child.in_channels, child.out_channels) >= _WIDE
+            if not (same and wide and child.weight.dtype == torch.float32):
                 setattr(module, name, packed)
             elif isinstance(previous, nn.Upsample) and previous.mode == "nearest" and previous.scale_factor == 2:
                 setattr(module, before, nn.Identity())
                 setattr(module, name, WinogradConv2d(child, UPSAMPLED, nn.Sequential(previous, packed)))
             else:
                 setattr(module, name, WinogradConv2d(child, PLAIN, packed))
-
-
-def _suits_winograd(conv: nn.Conv2d) -> bool:
-    same = (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
-    wide = conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= _WIDE
-    return same and wide and conv.weight.dtype == torch.float32
 
 
 @cache
@@ -73,7 +70,7 @@ def _can_convolve(dtype: torch.dtype) -> bool:
 
 
 class PackedConv2d(nn.Module):
-    """A 2D convolution whose weights are laid out once; knows no padding but zeros, and no gradients.
+    """A 2D convolution whose weights are laid out once; without gradients, and with zero padding only.
 
     Args:
         conv: the convolution to run.
@@ -169,7 +166,8 @@ class WinogradConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, transform: WinogradTransform, direct: nn.Module) -> None:
         super().__init__()
-        self.transform, self.direct = transform, direct
+        self.transform = transform
+        self.direct = direct
         self.kernel = conv.weight.detach()
         self.bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         # Both ways at once: vec(B^T d B) = (B^T kron B^T) vec(d), one product of matrices for all tiles.

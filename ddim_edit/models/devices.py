@@ -79,7 +79,7 @@ def is_native(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def suited_dtype(device: str) -> str:
-    """Return the fastest dtype on a device that costs a round trip no more than some decibel.
+    """Return the fastest dtype on a device that costs a round trip at most a few decibels.
 
     That is "mixed" on CPUs that multiply bfloat16, and float32 elsewhere (docs/performance.md). It may not suit exact
     inversions.

@@ -18,6 +18,7 @@ from typing import Any
 from ddim_edit.io.atomic import atomic
 
 _VERSION = 1
+_DIGEST = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 _SMALLEST = 256 << 20
 """Bytes of files from which on their digest is kept; less takes well under a second."""
 _SETTLED = 100_000_000
@@ -48,10 +49,10 @@ def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
         return compute()
     paths = json.dumps([_VERSION, *(record[0] for record in before)])
     file = folder / f"{hashlib.sha256(paths.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError, RecursionError):
+    with suppress(OSError, ValueError, LookupError, RecursionError):
         kept = json.loads(file.read_bytes())
-        if isinstance(kept, dict) and kept.get("files") == before and _is_digest(kept.get("digest")):
-            digest: str = kept["digest"]
+        digest = str(kept["digest"]) if isinstance(kept, dict) and kept.get("files") == before else ""
+        if _DIGEST.fullmatch(digest):
             return digest
     digest = compute()
     newest = max(max(record[2:]) for record in before)
@@ -74,7 +75,3 @@ def _describe(files: Iterable[Path]) -> list[list[Any]]:
     except OSError:
         return []
     return records
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]{16}", value) is not None

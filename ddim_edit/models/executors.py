@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.bottleneck import require_bottleneck
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ModelError, first_line
 from ddim_edit.memory import is_out_of_memory, register_cache
 
 Call = Callable[..., Tensor]
@@ -27,11 +27,11 @@ Work = Callable[..., Outputs]
 
 _LOCK = threading.RLock()
 """Held while a graph is captured or replayed: a process may capture one at a time, and all graphs of a device work in
-the same memory. What is done meanwhile only queues work on the device, captures aside."""
+the same memory. Apart from captures, the lock is held only while work is queued on the device."""
 
 
 class CaptureError(RuntimeError):
-    """A call that runs but cannot be captured; its cause, if it has one, says why."""
+    """A call that runs but cannot be captured; its cause, if it has one, is the reason."""
 
 
 class Replay(Protocol):
@@ -120,7 +120,8 @@ class CUDAGraph:
         return self._outputs
 
     def _warm_up(self, work: Work) -> None:
-        side, current = self._pool.warm_up, torch.cuda.current_stream()
+        side = self._pool.warm_up
+        current = torch.cuda.current_stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(self.WARM_UP):
@@ -128,7 +129,9 @@ class CUDAGraph:
         current.wait_stream(side)
 
     def _captured(self, work: Work) -> tuple[torch.cuda.CUDAGraph, Outputs]:
-        graph, handle, side = torch.cuda.CUDAGraph(), self._pool.take(), self._pool.capture
+        graph = torch.cuda.CUDAGraph()
+        handle = self._pool.take()
+        side = self._pool.capture
         reason: RuntimeError | None = None
         try:
             # Where a capture fails, torch.cuda.graph leaves its stream selected. Other threads may go on meanwhile.
@@ -139,7 +142,7 @@ class CUDAGraph:
                 try:
                     outputs = work(**self._inputs)
                 except RuntimeError as error:
-                    reason = error  # ending the capture then raises another error, which says less
+                    reason = error  # ending the capture then raises another, less helpful error
                     raise
         except RuntimeError as error:
             raise CaptureError("the call runs, but not while it is captured") from reason or error
@@ -183,14 +186,16 @@ class GraphedNetwork:
 
     Args:
         network: what to capture; a `Bottleneck`, if that is to be read or shifted. What cannot be captured is called as
-            it is, which is said once in a RuntimeWarning.
+            it is, with one RuntimeWarning.
         capture: makes a `Replay` of some work and example inputs, or raises a `CaptureError`.
         limit: so many replays are kept, the latest ones. They share the memory of their activations, but each holds its
             inputs and outputs. All are dropped where memory runs out.
     """
 
     def __init__(self, network: Call, capture: Callable[[Work, Inputs], Replay] = CUDAGraph, limit: int = 32) -> None:
-        self._network, self._capture, self._limit = network, capture, limit
+        self._network = network
+        self._capture = capture
+        self._limit = limit
         self._kept: OrderedDict[tuple[_Shape, int], _Kept] = OrderedDict()
         self._largest: dict[_Shape, int] = {}
         self._refused: set[str] = set()
@@ -237,7 +242,8 @@ class GraphedNetwork:
         return work(**inputs)
 
     def _kept_for(self, kind: str, work: Work, inputs: Inputs) -> _Kept:
-        shape, n = _shape(kind, inputs), len(inputs["x"])
+        shape = _shape(kind, inputs)
+        n = len(inputs["x"])
         largest = self._largest[shape] = max(n, self._largest.get(shape, 0))
         rows = min(1 << (n - 1).bit_length(), largest)
         if (shape, rows) not in self._kept:
@@ -265,10 +271,9 @@ class GraphedNetwork:
 
     def _refuse(self, kind: str, error: BaseException) -> None:
         self._refused.add(kind)
-        reason = str(error).strip().partition("\n")[0][:200]
         warnings.warn(
             f"the {kind} of this network is computed without CUDA graphs, which is slower for small batches, as it "
-            f"cannot be captured: {reason}",
+            f"cannot be captured: {first_line(error)}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -280,7 +285,8 @@ def _has_rows(value: Tensor, n: int) -> bool:
 
 
 def _shape(kind: str, inputs: Inputs) -> _Shape:
-    x, parts = inputs["x"], []
+    x = inputs["x"]
+    parts = []
     for name, value in inputs.items():
         by_row = _has_rows(value, len(x))
         parts.append((name, by_row, value.shape[1:] if by_row else value.shape, value.dtype))
@@ -299,6 +305,27 @@ def _filled(inputs: Inputs, rows: int) -> Inputs:
     }
 
 
+def compile_call(call: Call, what: str, remedy: str) -> Call:
+    """Return a call that TorchInductor compiles when it is first called for a shape.
+
+    Args:
+        call: what to compile.
+        what: its name, as the subject of the error.
+        remedy: a sentence on what to do where it cannot be compiled.
+    """
+    compiled = torch.compile(call, dynamic=False)
+
+    def run(*inputs: Tensor, **conditioning: Tensor) -> Tensor:
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+        try:
+            return compiled(*inputs, **conditioning)
+        except TorchDynamoException as error:
+            raise ModelError(f"{what} cannot be compiled here ({first_line(error, 120)}). {remedy}") from error
+
+    return run
+
+
 class CompiledNetwork:
     """A network compiled by TorchInductor at its first call for each shape, which takes a minute or so.
 
@@ -313,17 +340,12 @@ class CompiledNetwork:
     """
 
     def __init__(self, network: Call) -> None:
-        self._network, self._compiled = network, torch.compile(network, dynamic=False)
+        self._network = network
+        self._compiled = compile_call(network, "The network", "Leave --compile out.")
 
     def __call__(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
         """Return the network's output."""
-        from torch._dynamo.exc import TorchDynamoException
-
-        try:
-            return self._compiled(x, index, **conditioning)
-        except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0][:120]
-            raise ModelError(f"The network cannot be compiled here ({reason}). Leave --compile out.") from error
+        return self._compiled(x, index, **conditioning)
 
     def read(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output and its bottleneck."""

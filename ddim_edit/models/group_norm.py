@@ -31,7 +31,8 @@ from ddim_edit.models.layers import GroupNormAct
 
 _TILE = 4096
 """Elements of a map that one program holds at a time."""
-_CHANNELS, _PIXELS = 64, 1024
+_CHANNELS = 64
+_PIXELS = 1024
 """Width of a tile along the axis that is contiguous in memory: channels in channels_last maps, pixels in others."""
 _CHUNKS = 32
 """Tiles of a group that are combined at a time."""
@@ -200,7 +201,8 @@ class FusedGroupNorm(nn.Module):
             tile_pixels = min(_PIXELS, triton.next_power_of_2(pixels))
             tile_channels = min(_TILE // tile_pixels, triton.next_power_of_2(channels))
         tile = {"CHANNELS_LAST": channels_last, "PIXELS": tile_pixels, "CHANNELS": tile_channels}
-        chunks, width = triton.cdiv(pixels, tile_pixels), channels // self.groups
+        chunks = triton.cdiv(pixels, tile_pixels)
+        width = channels // self.groups
         grid = (images * chunks, triton.cdiv(channels, tile_channels))
         moments = x.new_empty(images, chunks, 2, channels, dtype=torch.float32)
         coefficients = x.new_empty(images, 3, channels, dtype=torch.float32)

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ModelError, first_line
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.schema import parse_json
 
 TIMEOUT = 5
-"""Seconds that the hub may stay silent before we say so, unless HF_HUB_ETAG_TIMEOUT says how many."""
+"""Seconds without an answer of the hub until it counts as unreachable, unless HF_HUB_ETAG_TIMEOUT is set."""
 _INDEX = "model_index.json"
 _UNUSED = ("safety_checker",)
 _WEIGHTS = re.compile(r"(?P<stem>diffusion_pytorch_model|model)(-\d{5}-of-(?P<shards>\d{5}))?\.safetensors")
@@ -37,12 +37,12 @@ def fetch(name: str, offline: bool = False) -> Path:
     """Return the local folder of a hub id: from the cache if it is whole there, else downloaded.
 
     What is in the cache is used without asking the hub, also where a branch has moved on since. Nothing is connected to
-    where `offline` or HF_HUB_OFFLINE says so. Of a repository only the components that its model_index.json names are
+    if `offline` or HF_HUB_OFFLINE is set. Of a repository only the components that its model_index.json names are
     downloaded, without the safety checker, as full-precision safetensors: no pickles, no single-file weights.
 
     Args:
         name: "owner/name", or "owner/name@revision" for a branch, a tag or a commit other than main.
-        offline: whether only the cache is looked at; it lies where HF_HOME or HF_HUB_CACHE says.
+        offline: whether only the cache is looked at; its folder is that of HF_HOME or HF_HUB_CACHE.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
@@ -142,7 +142,7 @@ def _explain_errors(name: str, otherwise: str) -> Iterator[None]:
 def _explain(error: Exception, otherwise: str) -> str:
     from huggingface_hub import errors
 
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = first_line(error)
     unreached = f"{otherwise} ({reason}). Check the connection, or name a folder."
     # The first that fits counts: most of these are subclasses of one further down.
     explanations: tuple[tuple[type[Exception], str], ...] = (
@@ -157,7 +157,7 @@ def _explain(error: Exception, otherwise: str) -> str:
 
 
 def _read_index(path: Path, name: str) -> Mapping[str, object]:
-    """Return what model_index.json says; nothing where there is none."""
+    """Return the contents of model_index.json; nothing where there is none."""
     try:
         index = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:

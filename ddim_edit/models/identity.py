@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ _LENGTH = 16
 _CHUNK = 1 << 20
 """Numbers that are rounded at a time, few enough to stay in a processor's cache until they are hashed."""
 _PROCESS = "noise schedule or parametrization"
-# What a config says of training, of sizes that can be chosen, and of the program that wrote it.
+# Words in the names of entries on training, on sizes that can be chosen, and on the program that wrote the config.
 _NOT_COMPUTED = (
     *("dropout", "initializer", "use_cache", "output_attentions", "output_hidden", "dtype", "architectures"),
     *("transformers_version", "num_train_timesteps", "force_upcast", "return_dict", "gradient_checkpointing"),
@@ -180,7 +180,10 @@ def _digest_tensor(tensor: Tensor, source: str) -> tuple[str, str]:
 
     kinds = (torch.float16, torch.bfloat16) if tensor.is_floating_point() else (torch.int64, torch.int64)
     digests = [hashlib.sha256(), hashlib.sha256()]
-    for part in _chunks(tensor.detach()):
+    # Of a tensor in channels_last this is a copy, in the order of its indices.
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        part = flat[start : start + _CHUNK].cpu()
         # A sum is finite where all of its terms are, overflow aside, and takes a fraction of the time.
         if not part.sum().isfinite() and not part.isfinite().all():
             raise ModelError(f"{source} contains NaN or infinite values. Download the checkpoint again.")
@@ -189,10 +192,3 @@ def _digest_tensor(tensor: Tensor, source: str) -> tuple[str, str]:
             # numpy has no bfloat16; its bytes are those of int16.
             digest.update(rounded.view(torch.int16 if tensor.is_floating_point() else kind).numpy().data)
     return digests[0].hexdigest(), digests[1].hexdigest()
-
-
-def _chunks(tensor: Tensor) -> Iterator[Tensor]:
-    # Of a tensor in channels_last this is a copy, in the order of its indices.
-    flat = tensor.reshape(-1)
-    for start in range(0, len(flat), _CHUNK):
-        yield flat[start : start + _CHUNK].cpu()

@@ -45,7 +45,8 @@ class SinusoidalFeatures(TimeFeatures):
         # Real numbers even where the network is made on "meta", since no checkpoint holds them.
         exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32, device="cpu")
         super().__init__(torch.exp(exponents / (half - freq_shift)), persistent=False)
-        self.width, self.cosines_first = width, cosines_first
+        self.width = width
+        self.cosines_first = cosines_first
 
     def forward(self, time: Tensor) -> Tensor:
         """Return the features."""

@@ -1,4 +1,4 @@
-"""`load_model`: load a checkpoint of any family, by whatever name users have for it."""
+"""`load_model`: load a checkpoint of any family by a packaged name, a path or a hub id."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -55,7 +55,7 @@ def load_model(
         dtype: of the network, "float32", "tf32", "bfloat16", "float16" or "mixed", float32 and below s = 1 bfloat16;
             autoencoders and text encoders stay float32.
         size: height and width of the images in pixels, or one number for both; as trained when left out.
-        offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 says so too.
+        offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 has the same effect.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
         blocks: how the blocks of a pixel-space UNet run: "eager"; "fused", with Triton kernels for group norm,
             embedding and SiLU on CUDA devices where these work, and as "eager" elsewhere; or "compiled" one by one by
@@ -82,7 +82,7 @@ def load_with_options(name: str, options: LoadOptions, offline: bool = False) ->
     path = _find(name, offline)
     if path.is_file():
         return build_model(path.resolve().stem, load_single_file(path), options)
-    # A folder is called by its last part, whatever the way to it; hub ids and packaged models keep their names.
+    # A folder is called by the last part of its path; hub ids and packaged models keep their names.
     title = path.resolve().name if Path(name).is_dir() else name
     return build_model(title, load_folder(path, title, options.device), options)
 
@@ -107,7 +107,7 @@ def _find(name: str, offline: bool) -> Path:
 def load_single_file(path: Path) -> CheckpointBundle:
     """Load the checkpoint in a .pt, .pth, .ckpt, .bin or .safetensors file of a registered family.
 
-    What the weights do not tell is read from NAME.json beside the file, under the names of the family's own code, or
+    What the weights do not show is read from NAME.json beside the file, under the names of the family's own code, or
     assumed as in its released checkpoints.
 
     Raises:
@@ -129,7 +129,9 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
         ModelError: a checkpoint without a size of its own, and none in the options.
         ArgumentError: a size that cannot be had.
     """
-    checkpoint, codec, precision = bundle.checkpoint, bundle.codec, PRECISIONS[options.dtype]
+    checkpoint = bundle.checkpoint
+    codec = bundle.codec
+    precision = PRECISIONS[options.dtype]
     height, width = _latent_size(checkpoint, codec, options.size)
     encoder: ConditionEncoder | None = None
     if bundle.encode_prompts is not None:

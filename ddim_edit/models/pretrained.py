@@ -7,10 +7,10 @@ only JSON and safetensors are read: pickles can run code.
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
+from ddim_edit.io.digest import digest_file
 from ddim_edit.io.extras import import_extra
 from ddim_edit.models.file_kinds import describe_fp8, explain_file
 from ddim_edit.models.weights import require_plausible_config
@@ -28,6 +29,14 @@ _STEMS = ("diffusion_pytorch_model", "model")
 FP16 = "fp16"
 """What the float16 variant of a checkpoint has in the names of its files."""
 _SAFE_SAVE = "save_pretrained(folder, safe_serialization=True)"
+
+
+class ComponentWeights(NamedTuple):
+    """The tensors of a component by name, the files that they are in, and what to call these in errors."""
+
+    tensors: Mapping[str, Tensor]
+    files: list[Path]
+    source: str
 
 
 def component_folder(folder: Path, name: str) -> Path:
@@ -79,10 +88,7 @@ def _shards(index: Path) -> list[Path]:
 
 def fingerprint(files: Iterable[Path]) -> str:
     """Return the SHA-256 of one file, or that of the digests of several in the order of their names."""
-    digests = []
-    for file in sorted(files):
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    digests = [digest_file(file) for file in sorted(files)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -103,8 +109,21 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
     return {_current_name(name): tensor for name, tensor in weights.items()}
 
 
+def read_component_weights(folder: Path, config: Mapping[str, Any]) -> ComponentWeights:
+    """Return the weights of a component, which are as many as its config says.
+
+    Raises:
+        ModelError: weights that are missing, pickled, broken, or too few for the config.
+    """
+    files = weights_files(folder)
+    tensors = read_weights(files)
+    source = str(files[0] if len(files) == 1 else folder)
+    require_plausible_config(config, [tensor.shape for tensor in tensors.values()], source)
+    return ComponentWeights(tensors, files, source)
+
+
 def unreadable_weights(path: Path, error: Exception) -> ModelError:
-    """Return the error for a weights file that is not one of safetensors; it says what the file is instead."""
+    """Return the error for a weights file that is not one of safetensors, with what it is instead."""
     if kind := explain_file(path):
         return ModelError(f"{path}: {kind}")
     return ModelError(f"{path}: the file is broken ({error}). Download it again.")
@@ -118,7 +137,7 @@ def _current_name(name: str) -> str:
 
 
 def missing_weights(folder: Path) -> ModelError:
-    """Return the error for a component without weights; it tells pickles apart."""
+    """Return the error for a component without weights, or with pickles only."""
     if pickles := sorted(file.name for file in folder.glob("*.bin")):
         return ModelError(
             f"{folder.name}: there is only the pickle {pickles[0]}, which can run code. Load it where you trust "
@@ -176,7 +195,7 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
             raise unreadable_weights(path, error) from error
     require_plausible_config(read_config(folder / "config.json"), shapes, folder.name)
     variant = {"variant": FP16} if all(f".{FP16}" in file.name for file in files) else {}
-    # The libraries draw at random what a file lacks, and say so in a log alone; the loading report tells.
+    # The libraries draw at random what a file lacks, and only log it; the loading report lists it.
     network, report = from_pretrained(kind, folder, output_loading_info=True, **variant)
     if missing := sorted(report["missing_keys"]):
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""

@@ -103,7 +103,8 @@ class VisitingEncoders:
     """
 
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
-        self._device, self._lock = device, threading.Lock()
+        self._device = device
+        self._lock = threading.Lock()
         self._tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
     def visiting(self, encode: EncodeText) -> EncodeText:

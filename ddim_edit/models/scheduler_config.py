@@ -56,7 +56,7 @@ def _entry(config: Config, name: str, check: schema.Check, default: Any) -> Any:
 
 def _discrete(config: Config) -> DiffusionProcess:
     prediction = _entry(config, "prediction_type", schema.text, "epsilon")
-    # DPM-Solver, DEIS and UniPC serve flow networks too, where use_flow_sigmas says so.
+    # DPM-Solver, DEIS and UniPC serve flow networks too, with use_flow_sigmas.
     if prediction == "flow_prediction" and config.get("use_flow_sigmas"):
         return _flow(config)
     if prediction not in PREDICTION_TYPES:
@@ -88,7 +88,7 @@ def _beta_schedule(config: Config) -> NoiseSchedule:
 
 
 def _flow(config: Config) -> DiffusionProcess:
-    # A shift says which times a sampler visits, not what the network was taught, so it is the grid's business.
+    # A shift decides which times a sampler visits, not what the network was trained on, so it belongs to grids.
     T = _entry(config, "num_train_timesteps", schema.int_between(1, 1_000_000), 1000)
     return DiffusionProcess(NoiseSchedule.flow(T), FlowParametrization(T))
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ddim_edit.errors import ModelError
 
 Net = TypeVar("Net", bound=nn.Module)
-_HARMLESS_WIDTH, _HARMLESS_LAYERS = 1_000_000, 100
+_HARMLESS_WIDTH = 1_000_000
+_HARMLESS_LAYERS = 100
 """Numbers in a config that cost nothing, however few weights there are."""
 
 

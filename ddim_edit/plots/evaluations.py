@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -80,7 +81,8 @@ def evaluation_figure(evaluation: Evaluation) -> "Figure":
                 curves[name] = points
         _draw_panel(axes, curves, styles)
         decorate_axes(axes, "network evaluations, there and back (log scale)", "", title)
-    model, images = evaluation.recipe["model"], count_images(evaluation)
+    model = evaluation.recipe["model"]
+    images = count_images(evaluation)
     title = f"Round trips through {model}, {images}, bands: 95 % intervals of the mean"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     return figure
@@ -93,7 +95,7 @@ def _draw_panel(axes: "Axes", curves: Mapping[str, Sequence[_CurvePoint]], style
     if not curves:
         axes.text(0.5, 0.5, "no error to be seen", transform=axes.transAxes, color=GREY, ha="center")
         return
-    _set_limits(axes, [point for points in curves.values() for point in points])
+    _set_limits(axes, list(chain.from_iterable(curves.values())))
     ends = []
     for name, points in curves.items():
         nfe = [point.nfe for point in points]
@@ -116,8 +118,10 @@ def _set_limits(axes: "Axes", points: Sequence[_CurvePoint]) -> None:
     left, right = min(nfe) / 1.15, max(nfe) * 1.15
     axes.set_xlim(left, right)
     # What a round trip costs with one evaluation per step, and with two.
-    costs = sorted({evaluations * point.steps for point in points for evaluations in (2, 4)})
-    ticks = select_ticks([cost for cost in costs if left <= cost <= right], ratio=1.5)
+    costs: set[int] = set()
+    for point in points:
+        costs |= {2 * point.steps, 4 * point.steps}
+    ticks = select_ticks(sorted(cost for cost in costs if left <= cost <= right), ratio=1.5)
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     # Room for every mean, and for bands down to a third of the least one: many reach 0.
     lowest = min(point.error.mean for point in points) / 3

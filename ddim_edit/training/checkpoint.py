@@ -1,4 +1,4 @@
-"""Checkpoints: one file from which a training goes on as if it had never stopped, and the folder that holds it."""
+"""Checkpoints: one file from which a training resumes as if it had never stopped, and the folder that holds it."""
 
 import shutil
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class LossRow(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A step of a training with all that the next one depends on.
+    """A step of a training with everything that the next step depends on.
 
     Attributes:
         record: settings, images and initial network.

@@ -181,15 +181,21 @@ class BatchSampler:
     def __call__(self, step: int, rows: range) -> Batch:
         """Return some rows of a step's batch, steps from 1 on; a row does not depend on the others."""
         start = (step - 1) * self.batch_size
-        return Batch(*map(torch.stack, zip(*(self._row(start + row) for row in rows), strict=True)))
+        parts = [self._row(start + row) for row in rows]
+        x0, noise, indices = (torch.stack(column) for column in zip(*parts, strict=True))
+        return Batch(x0, noise, indices)
 
     def _row(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
         epoch, place = divmod(position, len(self.images))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, f"row {position}"))
         x0 = to_float(self.images.pixels[self._order(epoch)[place]])
         index = torch.randint(self.T, (), generator=generator)
-        mirrored = torch.rand((), generator=generator) < 0.5 * self.flip
-        return x0.flip(-1) if mirrored else x0, torch.randn(x0.shape, generator=generator), index
+        # Always drawn, so that the noise is the same with and without mirroring.
+        coin = torch.rand((), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        if self.flip and coin < 0.5:
+            x0 = x0.flip(-1)
+        return x0, noise, index
 
     # Two orders, because a batch may reach into the next epoch.
     @lru_cache(maxsize=2)  # noqa: B019 - as long-lived as the training

@@ -1,4 +1,4 @@
-"""Stop between two steps when Ctrl-C or SIGTERM asks for it."""
+"""Stop between two steps after Ctrl-C or SIGTERM."""
 
 import signal
 import threading
@@ -22,16 +22,17 @@ class InterruptGuard:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {each: signal.signal(each, self._note) for each in _SIGNALS}
+
+            def note_interrupt(number: int, frame: FrameType | None) -> None:
+                self._interrupted = True
+                self._restore_handlers()
+
+            self._handlers = {each: signal.signal(each, note_interrupt) for each in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore_handlers()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:

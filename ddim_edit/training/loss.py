@@ -16,8 +16,8 @@ from ddim_edit.training.data import Batch, ImageFolder
 class DiffusionLoss:
     """The mean squared error of a network on a batch, over channels and pixels.
 
-    The network gets x_t = alpha_t x0 + sigma_t noise and the index t - 1, and predicts noise, v or x0, as the scheduler
-    says. All levels weigh the same.
+    The network gets x_t = alpha_t x0 + sigma_t noise and the index t - 1, and predicts noise, v or x0, according to the
+    scheduler. All levels have the same weight.
 
     Args:
         scheduler: diffusers' DDPMScheduler, which knows alpha, sigma and what is predicted.

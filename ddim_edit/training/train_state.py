@@ -59,7 +59,8 @@ class TrainState:
 
     def update(self, batches: Iterable[Callable[[], Batch]]) -> None:
         """Take one step on a batch that comes in as many parts as are accumulated."""
-        accelerator, device = self.accelerator, self.accelerator.device
+        accelerator = self.accelerator
+        device = self.accelerator.device
         for group in self._adam.param_groups:
             group["lr"] = self.settings.learning_rate(self.step + 1)
         # Dropout uses the global generators, which are the caller's: seeded for the step, and restored afterwards.

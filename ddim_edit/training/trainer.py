@@ -1,7 +1,7 @@
 """The training loop: steps, validation, checkpoints and sheets of samples."""
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from ddim_edit.training.train_state import TrainState
 _VALIDATION_CHUNK = 32
 """Images that are validated at once, at least; without gradients they take little memory."""
 _AHEAD = 4
-"""Parts of batches that are made at once, each in a thread of its own, before the network asks for them."""
+"""Parts of batches that are made ahead of the network, each in a thread of its own."""
 
 
 class Trainer:
     """Trains an unconditional pixel UNet on a folder of images and writes a diffusers folder.
 
-    The same call goes on where a run stopped: after `kill -9` from the last checkpoint, after Ctrl-C from the last
+    The same call resumes where a run stopped: after `kill -9` from the last checkpoint, after Ctrl-C from the last
     step. On a CPU, in one process, the weights are then those of a run that was never stopped, bit by bit.
 
     Args:
@@ -59,7 +59,13 @@ class Trainer:
         self._settings = settings
         self._accelerator = _make_accelerator(settings, device)
         self.is_main_process = bool(self._accelerator.is_main_process)
-        self._share = _make_share(settings, self._accelerator)
+        self._share = BatchShare(self._accelerator.process_index, self._accelerator.num_processes, settings.accumulate)
+        if settings.batch_size % (self._share.processes * self._share.accumulate):
+            raise ArgumentError(
+                f"A batch of {settings.batch_size} images cannot be shared by {self._share.processes} processes in "
+                f"{self._share.accumulate} parts each. Choose a multiple of "
+                f"{self._share.processes * self._share.accumulate}."
+            )
         checkpoint = None if overwrite else self._folder.load_checkpoint()
         initial = settings.origin.initialize(settings.size, settings.seed)
         self.split = Split.read(images, settings.held_out, initial.record["size"], settings.seed)
@@ -128,19 +134,24 @@ class Trainer:
 
     def _prefetch(self) -> Iterator[Iterator[Callable[[], Batch]]]:
         """Return the parts of every step that is left, made in threads while the network computes."""
-        settings, share = self._settings, self._share
-        steps = range(self.step + 1, settings.steps + 1)
-        parts = ((step, share.rows(settings.batch_size, part)) for step in steps for part in range(share.accumulate))
-        made = (batch for _, batch in prefetch_map(self._make_batch, parts, depth=_AHEAD, threads=_AHEAD))
-        return (islice(made, share.accumulate) for _ in steps)
+        share = self._share
+        batch_size = self._settings.batch_size
+        steps = range(self.step + 1, self._settings.steps + 1)
+        on_cuda = self._accelerator.device.type == "cuda"
 
-    def _make_batch(self, part: tuple[int, range]) -> Batch:
-        batch = self._batches(*part)
-        return batch.pinned() if self._accelerator.device.type == "cuda" else batch
+        def make_batch(step_and_part: tuple[int, int]) -> Batch:
+            step, part = step_and_part
+            batch = self._batches(step, share.rows(batch_size, part))
+            return batch.pinned() if on_cuda else batch
+
+        parts = product(steps, range(share.accumulate))
+        made = (batch for _, batch in prefetch_map(make_batch, parts, depth=_AHEAD, threads=_AHEAD))
+        return (islice(made, share.accumulate) for _ in steps)
 
     def _validate(self, train_loss: float | None, on_row: Callable[[LossRow], object]) -> None:
         """Add a row of losses, save everything, and report the row."""
-        state, settings = self._state, self._settings
+        state = self._state
+        settings = self._settings
         chunk = max(_VALIDATION_CHUNK, len(self._share.rows(settings.batch_size, 0)))
         validation_loss = self._validation.mean_loss(state.ema.network, state.loss, self._accelerator.device, chunk)
         rate = settings.learning_rate(self.step) if self.step else 0.0
@@ -170,13 +181,3 @@ def _make_accelerator(settings: Settings, device: str) -> Any:
             f"This device cannot train in {settings.precision}: {reason.rstrip('.')}. Use --precision no, and one "
             "precision in one process."
         ) from error
-
-
-def _make_share(settings: Settings, accelerator: Any) -> BatchShare:
-    share = BatchShare(accelerator.process_index, accelerator.num_processes, settings.accumulate)
-    if settings.batch_size % (share.processes * share.accumulate):
-        raise ArgumentError(
-            f"A batch of {settings.batch_size} images cannot be shared by {share.processes} processes in "
-            f"{share.accumulate} parts each. Choose a multiple of {share.processes * share.accumulate}."
-        )
-    return share

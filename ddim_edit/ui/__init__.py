@@ -1,6 +1,6 @@
 """A page in the browser: invert photos, edit them by sliders, interpolate between images and sample new ones.
 
-`PageController` does the work and knows no widget. gradio comes with the extra `ui` and is imported with the page.
+`PageController` is the logic, independent of widgets. gradio comes with the extra `ui` and is imported with the page.
 """
 
 import html
@@ -70,18 +70,15 @@ def serve(
         def ready(address: str) -> None:
             on_ready(address)
             if open_browser:
-                _open_in_browser(address, folder)
+                # By a file that leads there, not by the address itself: the arguments of a program can be read by
+                # every user of the machine, and the address ends in the token.
+                redirect = folder / "open.html"
+                target = html.escape(address)
+                refresh = f'<meta http-equiv="refresh" content="0; url={target}">'
+                redirect.write_text(f'{refresh}<a href="{target}">Open the page</a>')
+                webbrowser.open(redirect.as_uri())
 
         progress = ProgressCounter()
         editor = load(progress)
         session = Session(editor, directions_by_level(editor.model.name, directions), progress)
         serve_page(make_page(PageController(session, folder / "made", flags)), port, folder, ready)
-
-
-def _open_in_browser(address: str, folder: Path) -> None:
-    # By a file that leads there, not by the address itself: the arguments of a program can be read by every user of the
-    # machine, and the address ends in the token.
-    redirect = folder / "open.html"
-    target = html.escape(address)
-    redirect.write_text(f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open the page</a>')
-    webbrowser.open(redirect.as_uri())

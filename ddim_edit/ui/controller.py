@@ -1,6 +1,5 @@
-"""What the page shows after each action of its user, as paths and texts; knows no widget."""
+"""The logic of the page: files and texts to show after each action of the user; independent of widgets."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import enlarge, sheet, write, write_animation
+from ddim_edit.io.digest import digest_file
 from ddim_edit.latents.image_recipes import (
     EditRecipe,
     InterpolationRecipe,
@@ -28,7 +28,8 @@ THUMBNAIL = 192
 MOST_IMAGES = 4
 """Images that can be interpolated between."""
 SEEDS = 2**32
-FPS, SCALE = 12, 4
+FPS = 12
+SCALE = 4
 """Frames per second and size of a pixel in the strips and animations of the page."""
 SAMPLES = "faces"
 """Folder that the command line of sampled images writes to."""
@@ -89,7 +90,7 @@ class PageController:
 
     Args:
         session: does the work.
-        folder: where files for the page are written; whoever made it removes it.
+        folder: where files for the page are written; the caller removes it.
         flags: options that a command line needs to work with the same model.
     """
 
@@ -134,7 +135,8 @@ class PageController:
         # A command line must name some direction, also where nothing is moved.
         first = list(self.session.directions.get(settings.level, ()))[:1]
         strengths = settings.moved or dict.fromkeys(first, 0.0)
-        model, source = self.session.editor.model.name, opened.photo.image.source
+        model = self.session.editor.model.name
+        source = opened.photo.image.source
         edit = EditRecipe(strengths, tuple(settings.kept), False, (1.0,), model, source)
         image = self._write(f"{Path(opened.upload.name).stem}-edited.png", pixels, edit.to_json())
         recipe = image.with_suffix(".json")
@@ -191,7 +193,7 @@ class PageController:
         for own_seed, image, thumbnail in zip(seeds, images, small, strict=True):
             file = folder / f"seed-{own_seed:04}.png"
             write(file, image, SampleRecipe(model, own_seed, 0.0, False, config).to_json())
-            self._samples[_digest(file)] = SampleSource(command, f"{SAMPLES}/{file.name}")
+            self._samples[digest_file(file)] = SampleSource(command, f"{SAMPLES}/{file.name}")
             files.append(file)
             thumbnails.append(self._write(file.name, thumbnail))
         rows = [small[start : start + 6] for start in range(0, number, 6)]
@@ -202,7 +204,7 @@ class PageController:
         commands: dict[str, None] = {}
         names = []
         for upload in uploads:
-            source = self._samples.get(_digest(upload.path))
+            source = self._samples.get(digest_file(upload.path))
             if source is not None:
                 commands[source.command] = None  # each once, in order
             names.append(upload.name if source is None else source.file)
@@ -223,7 +225,3 @@ def _enlarge_to(pixels: Tensor, width: int) -> Tensor:
 
 def _factor(width: int, wanted: int) -> int:
     return max(1, -(-wanted // width))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

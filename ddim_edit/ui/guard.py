@@ -1,4 +1,4 @@
-"""Serves the page to the person who started it, and to nobody else on the machine or on the web.
+"""Serve the page only to the user who started it, not to other users of the machine or to other web pages.
 
 A server on 127.0.0.1 can be reached by every user of the machine and, through the browser, by every web page that its
 owner visits. `PageGuard` stands in front of the application and answers a request only if
@@ -108,7 +108,7 @@ class PageGuard:
         if response is not None:
             await response(scope, receive, send)
             return
-        # A sender that stopped in the middle of an upload is nobody's error.
+        # A sender that stops in the middle of an upload is no error of the page.
         with suppress(ClientDisconnect):
             await self._app(scope, receive, send)
 
@@ -142,7 +142,8 @@ class PageGuard:
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode())
 
     def _check_route(self, scope: Scope) -> None:
-        path, method = scope["path"], scope["method"]
+        path = scope["path"]
+        method = scope["method"]
         readable = path in READABLE or path.startswith(READABLE_UNDER)
         if not (readable and method in ("GET", "HEAD")) and not (path in WRITABLE and method == "POST"):
             raise RefusedRequestError(404, "The page has nothing there.")
@@ -165,17 +166,18 @@ class PageGuard:
         headers = MutableHeaders(scope=scope)
         if scope["method"] != "POST":
             return receive
-        # The server cuts a body off at the length that was announced, so this is all that must be asked.
+        # The server cuts a body off at the announced length, so the length is all that has to be checked.
         length = headers.get("content-length", "")
         if not length.isascii() or not length.isdigit():
             raise RefusedRequestError(411, "Say how long the request is.")
         largest = LARGEST_UPLOAD if scope["path"] == UPLOAD else LARGEST_REQUEST
         if len(length) > 12 or int(length) > largest:
             raise RefusedRequestError(413, f"At most {largest // 2**20} MB at once.")
-        receive = _impatient(receive)
+        receive = _with_timeout(receive)
         if scope["path"] == UPLOAD:
             return receive
-        parts, more = [], True
+        parts = []
+        more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -218,14 +220,14 @@ def _cookie(scope: Scope, name: str) -> str:
     return jar[name].value if name in jar else ""
 
 
-def _impatient(receive: Receive) -> Receive:
-    """Receive a body from a sender that does not stop in the middle; one that does counts as gone."""
+def _with_timeout(receive: Receive) -> Receive:
+    """Return a function that receives a body, and treats a sender that is silent for too long as disconnected."""
     complete = False
 
-    async def impatient() -> Message:
+    async def receive_in_time() -> Message:
         nonlocal complete
         if complete:
-            # What comes now is the end of the connection, which may take as long as an answer does.
+            # Only the end of the connection is left to receive, after however long the answer takes.
             return await receive()
         try:
             message = await asyncio.wait_for(receive(), SLOWEST)
@@ -234,7 +236,7 @@ def _impatient(receive: Receive) -> Receive:
         complete = not message.get("more_body", False)
         return message
 
-    return impatient
+    return receive_in_time
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

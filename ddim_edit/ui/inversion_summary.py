@@ -1,10 +1,10 @@
-"""What an inversion is worth, in words that need no paper beside them."""
+"""Summarize an inversion in words that need no knowledge of the method."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 INVISIBLE, CLOSE = 45.0, 35.0
-"""PSNR in dB from which nobody sees a difference, and from which one has to look for it."""
+"""PSNR in dB from which a difference cannot be seen, and from which it is hard to see."""
 GOOD, FAIR = 0.05, 0.15
 """How far std, correlation and mean of x_T may be from a Gaussian's, and how far before edits suffer."""
 
@@ -25,7 +25,8 @@ def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = ()) ->
 
 
 def _summarize_round_trip(scores: Mapping[str, Any]) -> str:
-    psnr, identical = scores["psnr"], scores["identical_pixels"]
+    psnr = scores["psnr"]
+    identical = scores["identical_pixels"]
     figures = f"PSNR {'∞' if psnr is None else f'{psnr:.1f} dB'}, LPIPS {scores['lpips']:.4f}"
     if psnr is None or identical == 1:
         return f"Every pixel comes back ({figures})."

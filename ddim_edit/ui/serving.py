@@ -29,7 +29,8 @@ def serve_page(page: gr.Blocks, port: int, folder: Path, on_ready: Callable[[str
         ArgumentError: a port that is taken.
     """
     with listen(port) as listening:
-        port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
+        port = listening.getsockname()[1]
+        token = secrets.token_urlsafe(24)
         address = f"http://{HOST}:{port}/?token={token}"
         guarded = PageGuard(_make_app(page), port, token, folder)
         config = uvicorn.Config(

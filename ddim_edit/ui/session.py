@@ -131,7 +131,7 @@ class Session:
         self.editor = editor
         self.directions = directions
         self._progress = progress
-        # Of the last interpolation alone: whoever moves a slider asks for the same images again.
+        # Of the last interpolation alone: after a change of its options the same images come again.
         self._inverted: dict[tuple[Path, ...], Latents] = {}
 
     @property

@@ -23,12 +23,12 @@ Inputs = Any
 
 
 def image_upload(label: str, height: int, elem_id: str) -> gr.Image:
-    """Return a place to upload or paste an image, whose handlers get the very file as an `UploadedImage`."""
+    """Return a place to upload or paste an image, whose handlers get the file itself as an `UploadedImage`."""
     widget = gr.Image(
         label=label, height=height, elem_id=elem_id, sources=["upload", "clipboard"], type="filepath", buttons=[]
     )
-    # gradio itself would decode the file and save it anew. Not by a subclass, beside whose source gradio would write a
-    # stub file.
+    # gradio itself would decode the file and save it anew. The method is replaced on the object, because of a subclass
+    # gradio would write a stub file beside this source.
     widget.preprocess = _to_uploaded_image  # type: ignore[method-assign, assignment]
     return widget
 

@@ -13,15 +13,15 @@ from ddim_edit.io.locks import FolderLock
 PREFIX = "ddim-edit-ui-"
 LOCK = "lock"
 STARTING = 60.0
-"""Seconds after which a folder without a lock belongs to nobody: its page takes the lock right after making it."""
+"""Seconds after which a folder without a lock is abandoned: its page takes the lock right after making it."""
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """Make a folder that only this user can read, and remove it at the end; first those of dead pages go.
 
-    A page that is killed cannot clear up after itself. The system releases its lock, whatever it died of, so the next
-    page knows.
+    A page that is killed cannot clear up after itself. The system releases its lock however it ended, which
+    the next page notices.
     """
     remove_abandoned_folders(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
@@ -35,13 +35,10 @@ def remove_abandoned_folders(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
         # A folder of somebody else, or one that a second page removes at the same time.
         with suppress(OSError):
-            if not folder.is_symlink() and _is_mine(folder) and _is_abandoned(folder):
+            # In a temporary folder that everybody shares, root could remove what others own.
+            is_mine = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+            if is_mine and not folder.is_symlink() and _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_mine(folder: Path) -> bool:
-    # In a temporary folder that everybody shares, root could remove what others own.
-    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -107,8 +107,11 @@ class _BestIterates:
     def update(self, residual: Tensor, outputs: Tensors) -> None:
         """Take in one more evaluation of every row."""
         better = residual < self.residual
-        pairs = zip(outputs, self.outputs, strict=True)
-        self.outputs = tuple(torch.where(_as_column(better, new), new, best) for new, best in pairs)
+        chosen = []
+        for new, best in zip(outputs, self.outputs, strict=True):
+            whole_rows = better.view(-1, *(1 for _ in new.shape[1:]))
+            chosen.append(torch.where(whole_rows, new, best))
+        self.outputs = tuple(chosen)
         self.residual = torch.minimum(residual, self.residual)
         halved = self.residual <= self.goal
         self.goal = torch.where(halved, self.residual / 2, self.goal)
@@ -135,11 +138,6 @@ class _BestIterates:
         result.residual[rows] = self.residual
         result.evaluations[rows] = counts
         return result
-
-
-def _as_column(mask: Tensor, x: Tensor) -> Tensor:
-    """Return a mask [b] in the shape that selects whole rows of x [b, ...]."""
-    return mask.view(-1, *(1 for _ in x.shape[1:]))
 
 
 def fixed_point(

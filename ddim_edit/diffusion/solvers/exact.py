@@ -12,7 +12,7 @@ from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser, select_rows
 
 @dataclass(frozen=True)
 class CheckedSolver:
-    """A solver that decodes every state it finds once, to see what comes back.
+    """A solver that decodes every state it finds once, to measure the error of the round trip.
 
     Args:
         solver: any solver that inverts.
@@ -67,7 +67,7 @@ class ExactSolver:
             return y + (select_rows(x, rows) - decoded), (decoded, nfe, *state)
 
         found = fixed_point(correct, x, self.tol, AndersonAccelerator(), self.limit)
-        # The decode overrules what the inner solver said of its own equations.
+        # The decode decides, not whether the inner solver solved its own equations.
         denoiser.set_converged(found.residual <= self.tol)
         decoded, nfe, *state = found.outputs
         return SolverInversion(tuple(state), SelfCheck(decoded, nfe, found.evaluations))

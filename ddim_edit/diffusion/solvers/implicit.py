@@ -40,7 +40,7 @@ def middle_of_step(span: Span) -> Span:
 
 @dataclass(frozen=True)
 class ImplicitStep:
-    """A step along the eps of a point z that this eps itself leads to; exact to a tolerance, not in closed form.
+    """A step along the eps of a point z that is itself reached along this eps; solved to a tolerance.
 
         z = ddim(x, eps(z)) at the node of the step,  x' = ddim(x, eps(z)) at its end
 

@@ -69,7 +69,7 @@ class TrackedDenoiser:
             self._set(self.converged, select_rows(self.converged, self.rows) & converged)
 
     def set_converged(self, converged: Tensor) -> None:
-        """Overrule what single equations said about convergence by an end-to-end check [b]."""
+        """Replace the convergence of single equations by that of an end-to-end check [b]."""
         self._set(self.converged, converged)
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:

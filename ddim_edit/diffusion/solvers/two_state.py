@@ -58,7 +58,7 @@ class TwoStepSolver:
 
     The first step up is Euler's. In z_i = c_i y_i with c_{i+1} = w c_{i-1} the scheme is z_{i-1} = z_{i+1} + g(z_i).
     With z and g rounded to a lattice this sum is exact in floating point, so decoding meets the same floats as
-    inverting did, whatever the network makes of them.
+    inverting did, for any network.
 
     The state is (x_S, delta), delta = x_{S-1} - (sigma_{S-1} / sigma_S) x_S: what the last step adds to shrinking the
     noise. x_S may therefore be edited, or drawn afresh with delta = 0.

@@ -71,7 +71,8 @@ class LDADirection(BinaryDirection):
         means = (stream.weighted_sums(members) / members.sum(0)).T
         n = int(members.sum())
         # |x - m|^2 of every row from |x|^2, x.m and |m|^2, in one pass.
-        lengths, scores = np.empty(len(y)), np.empty(members.shape)
+        lengths = np.empty(len(y))
+        scores = np.empty(members.shape)
         weights = means.T.astype(np.float32)
         for where, block in stream.blocks():
             lengths[where] = np.einsum("ij,ij->i", block, block)

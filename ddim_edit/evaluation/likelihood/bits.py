@@ -114,7 +114,7 @@ def log_likelihood(
         on_evaluation: called after every network evaluation with the number of images in it.
 
     Raises:
-        ModelError: a model with an autoencoder, whose latents would be measured, or a network not in float32.
+        ModelError: a model with an autoencoder, whose density is one of latents, or a network not in float32.
         ArgumentError: no images, coloured ones for a grey model, or values that `LikelihoodConfig` cannot have.
         ImageError: a file that cannot be used.
         NonFiniteError: the density of an image is not finite.
@@ -145,10 +145,15 @@ def log_likelihood(
         names = [image.origin["source"] for image in batch]
         pixels = torch.stack([image.pixels for image in batch])
         x0 = model.codec.encode(pixels)
+        # A grey model would drop colours, and score another image than the one it was given.
         if (model.codec.decode(x0) - pixels).abs().max() * GREY_LEVELS > 1e-3:
             raise ArgumentError(f"{model.name} is a model of grey images. Convert coloured ones to grey first.")
         if config.dequantise:
-            shares = [_draw_shares(derive_seed(config.seed, f"{name} grey levels"), model.shape) for name in names]
+            # By how much of a grey level each number moves, even in [-1/2, 1/2).
+            shares = []
+            for name in names:
+                generator = torch.Generator().manual_seed(derive_seed(config.seed, f"{name} grey levels"))
+                shares.append(torch.rand(*model.shape, generator=generator, dtype=torch.float64) - 0.5)
             x0 = x0 + torch.stack(shares) / GREY_LEVELS
         trace: TraceEstimator = exact_trace
         if config.probes is not None:
@@ -165,8 +170,3 @@ def log_likelihood(
     variance = torch.cat([each.variance for each in found]).cpu()
     dim = math.prod(model.shape)
     return Likelihood(nats, variance.sqrt(), dim, config.probes or dim, found[0].nfe)
-
-
-def _draw_shares(seed: int, shape: Sequence[int]) -> Tensor:
-    """Return by how much of a grey level each number moves, even in [-1/2, 1/2), float64."""
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5

@@ -76,6 +76,7 @@ class RungeKuttaGrid:
         low = math.asinh(schedule.s(start) / unit)
         high = math.asinh(schedule.s(schedule.T) / unit)
         h = (high - low) / steps
+        # Every second level is the middle of a step, where the Runge-Kutta method evaluates twice.
         inner = [schedule.time(unit * math.sinh(low + h * i / 2)) for i in range(1, 2 * steps)]
         return cls(tuple(map(schedule.level, (start, *inner, float(schedule.T)))), h, unit)
 
@@ -118,6 +119,7 @@ def log_density(
         second = derivative(x + grid.h / 2 * first.velocity, middle)
         third = derivative(x + grid.h / 2 * second.velocity, middle)
         last = derivative(x + grid.h * third.velocity, there)
+        # Simpson's weights: the slope at the middle counts four times as much as those at the ends.
         weighted = [(grid.h / 6, first), (grid.h / 3, second), (grid.h / 3, third), (grid.h / 6, last)]
         x = x + torch.stack([w * each.velocity for w, each in weighted]).sum(0)
         total = total + torch.stack([w * each.divergence for w, each in weighted]).sum(0)

@@ -103,12 +103,9 @@ class Hutchinson:
         """Return the trace of J at x [B, ...]."""
         estimates = []
         for _ in range(self._probes):
-            v = self._signs(x)
+            # Copied to the device as bytes, an eighth of what float64 would take.
+            bits = [torch.randint(2, x.shape[1:], generator=each, dtype=torch.int8) for each in self._generators]
+            v = 2 * to_device(torch.stack(bits), x.device).to(x.dtype) - 1
             estimates.append((v * product(v)).flatten(1).sum(1))
         found = torch.stack(estimates)
         return TraceEstimate(found.mean(0), found.var(0) / self._probes)
-
-    def _signs(self, x: Tensor) -> Tensor:
-        # Copied to the device as bytes, an eighth of what float64 would take.
-        rows = [torch.randint(2, x.shape[1:], generator=each, dtype=torch.int8) for each in self._generators]
-        return 2 * to_device(torch.stack(rows), x.device).to(x.dtype) - 1

@@ -20,7 +20,7 @@ class Codec(Protocol):
 
     @property
     def lossy(self) -> bool:
-        """Whether an image may come back changed, by more than rounding, however exact the inversion was."""
+        """Whether encoding and decoding change an image by more than rounding."""
         ...
 
     def encode(self, images: Tensor) -> Tensor:

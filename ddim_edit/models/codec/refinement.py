@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Refiner(Protocol):
-    """Refines x_0. No image comes back worse than before, and none depends on its batch."""
+    """Refines x_0. No image is decoded worse than before, and none depends on its batch."""
 
     def __call__(self, codec: AutoencoderCodec, images: Tensor, x0: Tensor) -> Tensor:
         """Return an x_0 of lower, or equal, mean squared error for images [B, 3, H, W] in [-1, 1], shaped as x0."""
@@ -46,7 +46,8 @@ class FixedPointRefiner:
 
     def _refine(self, codec: AutoencoderCodec, image: Tensor, start: Tensor) -> Tensor:
         goal = codec.encode(image)
-        weight, best = self.weight, start
+        weight = self.weight
+        best = start
         decoded = codec.decode(best)
         least = float((decoded - image).square().mean())
         defect = goal - codec.encode(decoded)
@@ -100,7 +101,8 @@ class GradientRefiner:
         x0 = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([x0], lr=self.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
-        best, least = start, torch.inf
+        best = start
+        least = torch.inf
         for _ in range(self.steps):
             loss = self._loss(codec, image, start, x0)
             if loss.item() < least:

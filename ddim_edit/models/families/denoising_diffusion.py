@@ -3,7 +3,7 @@
 Four of its diffusions are told apart by what is in the file:
 
 - `GaussianDiffusion` and `LearnedGaussianDiffusion` hold their levels and the weights of their loss, which tell what
-  the network predicts. A network with learned variances was trained to predict eps whatever its `objective` says.
+  the network predicts. A network with learned variances was trained to predict eps, regardless of its `objective`.
 - `ElucidatedDiffusion` holds its network as `net`, and is EDM's.
 - `ContinuousTimeGaussianDiffusion` and its v-predicting twin hold nothing but a network with learned (or random)
   frequencies, which is conditioned on log SNR; a network alone with such frequencies is taken for one of theirs.
@@ -109,7 +109,8 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
             "supported. Use one of images in [-1, 1]."
         )
     shapes = {name: tensor.shape for name, tensor in file.network.items()}
-    groups, theta = settings.get("resnet_block_groups", 8), float(settings.get("sinusoidal_pos_emb_theta", 10000))
+    groups = settings.get("resnet_block_groups", 8)
+    theta = float(settings.get("sinusoidal_pos_emb_theta", 10000))
     config = DenoisingUNetConfig.from_shapes(shapes, groups, theta)
     if config.channels == 2 * config.out_channels:
         raise ModelError(
@@ -155,7 +156,8 @@ def _recorded_objective(file: _File, schedule: NoiseSchedule, network: Denoising
         return "pred_noise"
     if "loss_weight" not in file.diffusion:
         return None
-    weight, snr = _float64(file.diffusion["loss_weight"]), np.exp(-2 * schedule.log_s)
+    weight = _float64(file.diffusion["loss_weight"])
+    snr = np.exp(-2 * schedule.log_s)
     if weight.shape != snr.shape:
         return None
     clipped = {"pred_noise": weight * snr, "pred_x0": weight, "pred_v": weight * (1 + snr)}
@@ -241,7 +243,8 @@ def _continuous_time(settings: Settings) -> tuple[NoiseSchedule, Parametrization
     T = settings.get("timesteps", 1000)
     time = np.arange(T + 1) / T
     # Linear is close to the betas of Ho et al., s^2 = exp(1e-4 + 10 time^2) - 1; cosine is that of Nichol and Dhariwal.
-    linear, cosine = np.sqrt(np.expm1(1e-4 + 10 * time**2)), np.tan((time + 0.008) / 1.008 * math.pi / 2)
+    linear = np.sqrt(np.expm1(1e-4 + 10 * time**2))
+    cosine = np.tan((time + 0.008) / 1.008 * math.pi / 2)
     # At time 1 the cosine leaves nothing of the image to invert to.
     s = np.minimum(linear if kind == "linear" else cosine, 1 / SMALLEST_ALPHA)
     schedule = NoiseSchedule(np.log(s[1:]), {"kind": f"continuous {kind}", "T": T})

@@ -108,8 +108,8 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
     from ddim_edit.models.unet.edm_unet import DhariwalUNet, SongUNet
     from ddim_edit.models.weights import fill
 
-    # No weight tells how the network was preconditioned. "vp" and "ve" in the names of EDM's released files mean the
-    # architecture (DDPM++ or NCSN++); of those only "baseline-*" were not trained under EDMPrecond.
+    # The weights do not show how the network was preconditioned. "vp" and "ve" in the names of EDM's released files are
+    # architectures (DDPM++ and NCSN++); of those only "baseline-*" were not trained under EDMPrecond.
     precond = settings.get("precond", "edm")
     parametrization: Parametrization
     # The ends of the noise levels are those that EDM's samplers give each process.

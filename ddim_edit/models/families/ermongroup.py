@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 import re
-from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,7 +137,10 @@ def _read_config(state: StateDict) -> UNetConfig:
 
 def _count(state: StateDict, name: str) -> int:
     """Return how many of the numbers 0, 1, 2 ... make a name of a tensor."""
-    return sum(1 for _ in takewhile(lambda i: name.format(i) in state, count()))
+    number = 0
+    while name.format(number) in state:
+        number += 1
+    return number
 
 
 def _renamed(name: str, tensor: Tensor, levels: int) -> tuple[str, Tensor]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ddim_edit.models.conditioning import Conditioning
 
 Settings = Mapping[str, Any]
-"""What the weights of a single file do not tell, as JSON values under the names of the family's own code."""
+"""What the weights of a single file do not show, as JSON values under the names of the family's own code."""
 Config = Mapping[str, Any]
 """The config of a network of diffusers."""
 
@@ -41,7 +41,7 @@ class SingleFileFamily:
         order: position in tables.
         settings: a check for each setting that may stand in NAME.json beside NAME.pt.
         matches: whether a state dict is one of this family, by the names (and shapes) of its tensors.
-        build: makes the checkpoint of a state dict that matches. What neither weights nor settings tell is assumed as
+        build: makes the checkpoint of a state dict that matches. What neither weights nor settings have is assumed as
             in the family's released checkpoints.
     """
 
@@ -85,7 +85,7 @@ class SingleFileFamily:
 
 
 class NetworkShape(NamedTuple):
-    """Channels of a network's input and output, and the size (in cells) that it was trained on, if it tells."""
+    """Channels of a network's input and output, and the size (in cells) that it was trained on, if known."""
 
     in_channels: int
     out_channels: int
@@ -131,7 +131,7 @@ def no_classes(config: Config) -> Classes | None:
 
 
 def shape_of(config: Any) -> NetworkShape:
-    """Return what the config of a loaded network of diffusers says of its input and output."""
+    """Return the channels and the size in the config of a loaded network of diffusers."""
     return NetworkShape(config.in_channels, config.out_channels or config.in_channels, config.sample_size)
 
 

@@ -21,7 +21,7 @@ def _call(network: Any, x: Tensor, time: Tensor, conditioning: Conditioning) -> 
 
     patches = F.pixel_unshuffle(x, 2)
     height, width = patches.shape[-2:]
-    # Row and column of every token [height width, 3]; the first number would tell several images apart.
+    # Row and column of every token [height width, 3]; the first number distinguishes several images of one sequence.
     # Made on the device itself: a copy from the host cannot be captured in a CUDA graph.
     rows = torch.arange(height, device=x.device)
     columns = torch.arange(width, device=x.device)

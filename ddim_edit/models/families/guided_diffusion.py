@@ -159,7 +159,8 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
     _require_denoiser(state)
     config = read_config(state)
     complete = complete_settings(config, settings)
-    size, steps = complete["image_size"], complete["diffusion_steps"]
+    size = complete["image_size"]
+    steps = complete["diffusion_steps"]
     if size is not None and size % config.stride:
         raise ModelError(f"image_size must be a multiple of {config.stride} for this network, not {size}.")
     heads = AttentionHeads(

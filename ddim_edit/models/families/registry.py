@@ -26,22 +26,11 @@ from typing import TYPE_CHECKING
 from ddim_edit.discovery import find_entries
 from ddim_edit.errors import ModelError
 from ddim_edit.models import families
-from ddim_edit.models.families.family import Config, DiffusersFamily, Family, Settings, SingleFileFamily
+from ddim_edit.models.families.family import Config, DiffusersFamily, Family, SingleFileFamily
 from ddim_edit.models.file_kinds import describe_class, describe_tensors
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
-
-__all__ = [
-    "FAMILIES",
-    "DiffusersFamily",
-    "Family",
-    "Settings",
-    "SingleFileFamily",
-    "family_of_config",
-    "family_of_state",
-]
-
 
 FAMILIES: Mapping[str, Family] = find_entries(
     families, "FAMILY", lambda family: family.order, without=("family", "registry")

@@ -10,7 +10,7 @@ from torch import nn
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 
-# In place where torch can: what is activated here was made on the line before, and nobody else holds it.
+# In place where torch can: what is activated is always the fresh output of the layer before.
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "silu": partial(nn.SiLU, inplace=True),
     "swish": partial(nn.SiLU, inplace=True),
@@ -119,8 +119,10 @@ class UNetConfig:
 
     def _find_misfit(self) -> str | None:
         """Return what does not fit together of entries that are fine by themselves, or None."""
-        widths, groups = self.block_out_channels, self.norm_num_groups
-        head, last_groups = self.attention_head_dim or 1, self.attn_norm_num_groups or 1
+        widths = self.block_out_channels
+        groups = self.norm_num_groups
+        head = self.attention_head_dim or 1
+        last_groups = self.attn_norm_num_groups or 1
         if not len(widths) == len(self.down_block_types) == len(self.up_block_types):
             wanted = "be as many as down_block_types and up_block_types"
         elif any(width % groups for width in widths):

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, pairwise, takewhile
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -64,7 +64,7 @@ class AttentionConfig:
 
 @dataclass(frozen=True)
 class DenoisingUNetConfig:
-    """The layers of one network: what the shapes of a state dict tell, and groups and theta, which they do not.
+    """The layers of one network: those that the shapes of a state dict show, and groups and theta, which they do not.
 
     Args:
         channels: of the input.
@@ -100,9 +100,19 @@ class DenoisingUNetConfig:
         Raises:
             ModelError: a tensor that every such network has is missing or has other axes, or groups do not fit.
         """
-        places = list(takewhile(lambda place: f"{place}.2.norm.g" in shapes, (f"downs.{i}" for i in count())))
+        places: list[str] = []
+        while f"downs.{len(places)}.2.norm.g" in shapes:
+            places.append(f"downs.{len(places)}")
         if not places:
             raise _missing("downs.0.2.norm.g")
+        levels = []
+        for place in places:
+            # The projection of linear attention is followed by a norm, so that its weight has another name.
+            full = f"{place}.2.to_out.weight" in shapes
+            _, heads, first_axis, second_axis = _shape(shapes, f"{place}.2.mem_kv", 4)
+            # Full attention keeps its memories as [number, width], linear attention as [width, number].
+            memories, width = (first_axis, second_axis) if full else (second_axis, first_axis)
+            levels.append(AttentionConfig(full, heads, width, memories))
         resamplers = [f"{place}.3.1.weight" for place in places[:-1]] + [f"{places[-1]}.3.weight"]
         first = _shape(shapes, "init_conv.weight", 4)
         widths = (first[0], *(_shape(shapes, name, 4)[0] for name in resamplers))
@@ -119,7 +129,7 @@ class DenoisingUNetConfig:
             channels=first[1],
             out_channels=_shape(shapes, "final_conv.weight", 4)[0],
             widths=widths,
-            levels=tuple(_attention(shapes, f"{place}.2") for place in places),
+            levels=tuple(levels),
             features=features,
             time_width=time_width,
             learned_frequencies="time_mlp.0.weights" in shapes,
@@ -131,14 +141,6 @@ class DenoisingUNetConfig:
     def stride(self) -> int:
         """Heights and widths must be multiples of it: every level but the last halves them."""
         return 1 << (len(self.levels) - 1)
-
-
-def _attention(shapes: Shapes, place: str) -> AttentionConfig:
-    # The projection of linear attention is followed by a norm, so that its weight has another name.
-    full = f"{place}.to_out.weight" in shapes
-    _, heads, first, second = _shape(shapes, f"{place}.mem_kv", 4)
-    # Full attention keeps its memories as [number, width], linear attention as [width, number].
-    return AttentionConfig(full, heads, second, first) if full else AttentionConfig(full, heads, first, second)
 
 
 def _shape(shapes: Shapes, name: str, axes: int) -> torch.Size:
@@ -295,7 +297,7 @@ class DenoisingDown(DenoisingLevel):
     """One level of the encoder."""
 
     def forward(self, h: Tensor, emb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the two skips, and what goes on."""
+        """Return the two skips, and the input of the next level."""
         block1, block2, attend, resample = self
         first = block1(h, emb)
         second = attend(block2(first, emb))
@@ -306,7 +308,7 @@ class DenoisingUp(DenoisingLevel):
     """One level of the decoder."""
 
     def forward(self, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        """Return what goes on; takes its skips off the stack."""
+        """Return the input of the next level; takes its skips off the stack."""
         block1, block2, attend, resample = self
         h = block1(torch.cat((h, skips.pop()), dim=1), emb)
         h = attend(block2(torch.cat((h, skips.pop()), dim=1), emb))

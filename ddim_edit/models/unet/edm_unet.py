@@ -35,7 +35,8 @@ def halve(x: Tensor, taps: Tensor) -> Tensor:
 
 def double(x: Tensor, taps: Tensor) -> Tensor:
     """Return the pixels, spread with the filter over twice the height and width; for filters of even length."""
-    spread, padding = 4 * taps.expand(x.shape[1], -1, -1, -1), (taps.shape[-1] - 1) // 2
+    spread = 4 * taps.expand(x.shape[1], -1, -1, -1)
+    padding = (taps.shape[-1] - 1) // 2
     return F.conv_transpose2d(x, spread, stride=2, padding=padding, groups=x.shape[1])
 
 
@@ -73,7 +74,7 @@ class AuxiliaryInput(Protocol):
 
 @dataclass(frozen=True)
 class EDMConfig:
-    """The layers of one of EDM's networks, all of which the names and shapes of its weights tell.
+    """The layers of one of EDM's networks, as its weights show by their names and shapes.
 
     Args:
         channels: of x.
@@ -358,7 +359,8 @@ class EDMUNet(UNetBase):
                 block = self._add_block("enc", f"{name}_block{i}", width if i else inputs, width)
                 self._down.append((block, NoAuxiliaryInput()))
 
-        lowest, below = config.names[-1], config.widths[-1]
+        lowest = config.names[-1]
+        below = config.widths[-1]
         self._middle = [self._add_block("dec", f"{lowest}_in{i}", below, below) for i in range(2)]
 
         # Every level up: the block that doubles, if any, and blocks that each take one skip.
@@ -381,7 +383,17 @@ class EDMUNet(UNetBase):
     def split_at_bottleneck(self, x: Tensor, index: Tensor, label: Tensor | None) -> Split:
         """Return the bottleneck of x, and the rest of the network."""
         require_images(x, self.config.channels, self.config.stride)
-        emb = self.embed(index, self._one_hot(label, len(x)))
+        count = self.config.classes
+        dtype = self.map_layer0.weight.dtype
+        classes: Tensor | None = None
+        if not count:
+            require_label(label, classes=False)
+        elif label is None:
+            classes = x.new_zeros(len(x), count, dtype=dtype)
+        else:
+            # The last label, for no class, has no column of its own: all are 0.
+            classes = F.one_hot(label, count + 1)[:, :count].to(dtype)
+        emb = self.embed(index, classes)
         aux, h = x, x
         skips: list[Tensor] = []
         for block, auxiliary in self._down:
@@ -411,15 +423,6 @@ class EDMUNet(UNetBase):
         """Return the output, from the features of each level of the decoder, lowest first."""
         raise NotImplementedError
 
-    def _one_hot(self, label: Tensor | None, batch: int) -> Tensor | None:
-        weight, count = self.map_layer0.weight, self.config.classes
-        if not count:
-            require_label(label, classes=False)
-            return None
-        if label is None:
-            return weight.new_zeros(batch, count)
-        return F.one_hot(label, count + 1)[:, :count].to(weight.dtype)
-
 
 class SongUNet(EDMUNet):
     """EDM's `SongUNet`, for inference: DDPM++, NCSN++ and what lies between them; see `EDMUNet`."""
@@ -439,7 +442,8 @@ class SongUNet(EDMUNet):
         self._output_names = [config.names[level] for level in levels]
         self._doubled: list[nn.Module] = []
         for level in levels:
-            name, width = config.names[level], config.widths[level]
+            name = config.names[level]
+            width = config.widths[level]
             if level != levels[0]:
                 self.dec[f"{name}_aux_up"] = EDMResize(config.taps, double)
                 self._doubled.append(self.dec[f"{name}_aux_up"])

@@ -61,7 +61,7 @@ class GuidedUNetConfig:
 
 @dataclass(frozen=True)
 class AttentionHeads:
-    """How attentions share their channels out; no weight tells.
+    """How attentions divide their channels into heads, which the weights do not show.
 
     Args:
         num_heads: heads of every attention.
@@ -97,7 +97,7 @@ class AttentionHeads:
 
 
 def _activated_norm(width: int, scale_shift: bool = False) -> nn.Module:
-    # Epsilon is torch's own; in place, as nobody else holds what was normalized.
+    # Epsilon is torch's default; in place, because the normalized features are used only here.
     return GroupNormAct(_GROUPS, width, 1e-5, nn.SiLU(inplace=True), scale_shift)
 
 
@@ -142,7 +142,8 @@ class GuidedAttention(nn.Module):
 
     def __init__(self, width: int, heads: AttentionHeads) -> None:
         super().__init__()
-        self.heads, self.count = heads, heads.count(width)
+        self.heads = heads
+        self.count = heads.count(width)
         self.norm = nn.GroupNorm(_GROUPS, width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
         self.proj_out = nn.Conv1d(width, width, 1)
@@ -217,7 +218,8 @@ class GuidedUNet(UNetBase):
         super().__init__()
         self.config = config
         self.heads = heads
-        widths, bottom = config.widths, config.widths[-1]
+        widths = config.widths
+        bottom = config.widths[-1]
         self.features = SinusoidalFeatures(config.model_channels, cosines_first=True)
         self.time_embed = nn.Sequential(
             nn.Linear(config.model_channels, config.time_width),
@@ -247,7 +249,8 @@ class GuidedUNet(UNetBase):
             ]
         )
 
-        blocks, inputs = [], bottom
+        blocks = []
+        inputs = bottom
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(config.num_res_blocks + 1):
                 blocks.append([GuidedResBlock(config, inputs + skips.pop(), width)])

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures, TimeFeatures
-from ddim_edit.models.pretrained import read_config, read_weights, weights_files
+from ddim_edit.models.pretrained import read_component_weights, read_config
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 from ddim_edit.models.unet.config import ACTIVATIONS, UNetConfig
-from ddim_edit.models.weights import fill, require_plausible_config
+from ddim_edit.models.weights import fill
 
 
 class FourierFeatures(TimeFeatures):
@@ -68,7 +68,9 @@ class ResnetBlock(ResidualBlock):
     ) -> None:
         super().__init__()
         scale_shift = config.resnet_time_scale_shift == "scale_shift"
-        groups, eps, activation = config.norm_num_groups, config.norm_eps, ACTIVATIONS[config.act_fn]
+        groups = config.norm_num_groups
+        eps = config.norm_eps
+        activation = ACTIVATIONS[config.act_fn]
         self.norm1 = GroupNormAct(groups, inputs, eps, activation())
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time_emb_proj = nn.Linear(config.time_width, 2 * outputs if scale_shift else outputs)
@@ -108,7 +110,7 @@ class UNetAttention(nn.Module):
             for project in (self.to_q, self.to_k, self.to_v)
         )
         h = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        # x comes first, as a sum lies in memory as its first term does.
+        # x comes first, because a sum has the memory layout of its first term.
         out: Tensor = x + h.transpose(1, 2).unflatten(2, x.shape[2:])
         return out if self.scale == 1 else out / self.scale
 
@@ -154,11 +156,12 @@ def _attentions(config: UNetConfig, width: int, count: int, attends: bool) -> nn
 
 
 class DownBlock(nn.Module):
-    """One level of the encoder: h -> the outputs of its layers, in order, of which the last one goes on."""
+    """One level of the encoder: h -> the outputs of its layers, in order; the last one goes to the next level."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
-        widths, width = config.block_out_channels, config.block_out_channels[level]
+        widths = config.block_out_channels
+        width = config.block_out_channels[level]
         attends = config.down_block_types[level] == "AttnDownBlock2D"
         inputs = [widths[max(level - 1, 0)]] + [width] * (config.layers_per_block - 1)
         self.resnets = nn.ModuleList(ResnetBlock(config, n, width) for n in inputs)
@@ -180,8 +183,9 @@ class MidBlock(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
-        width, scale = config.block_out_channels[-1], config.mid_block_scale_factor
-        # As in diffusers, whose middle attention has no norm beside scale-shift norms unless it is asked for.
+        width = config.block_out_channels[-1]
+        scale = config.mid_block_scale_factor
+        # As in diffusers, where the middle attention beside scale-shift norms has a norm only if the config names one.
         default = config.norm_num_groups if config.resnet_time_scale_shift == "default" else None
         groups = config.attn_norm_num_groups or default
         attention = UNetAttention(config, width, groups, scale) if config.add_attention else nn.Identity()
@@ -201,7 +205,8 @@ class UpBlock(nn.Module):
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
         widths = config.block_out_channels[::-1]
-        width, top = widths[level], len(widths) - 1
+        width = widths[level]
+        top = len(widths) - 1
         attends = config.up_block_types[level] == "AttnUpBlock2D"
         inputs = [widths[max(level - 1, 0)]] + [width] * config.layers_per_block
         skips = [width] * config.layers_per_block + [widths[min(level + 1, top)]]
@@ -238,7 +243,8 @@ class UNet(UNetBase):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        widths, levels = config.block_out_channels, range(len(config.block_out_channels))
+        widths = config.block_out_channels
+        levels = range(len(config.block_out_channels))
         self.predicts_score = config.time_embedding_type == "fourier"
         if self.predicts_score:
             self.time_proj: FourierFeatures | SinusoidalFeatures = FourierFeatures(widths[0])
@@ -322,8 +328,5 @@ def load_unet(folder: Path) -> UNet:
     """
     record = read_config(folder / "config.json")
     config = UNetConfig.from_dict(record)
-    files = weights_files(folder)
-    weights = read_weights(files)
-    source = str(files[0] if len(files) == 1 else folder)
-    require_plausible_config(record, [tensor.shape for tensor in weights.values()], source)
-    return fill(lambda: UNet(config), weights, source)
+    weights = read_component_weights(folder, record)
+    return fill(lambda: UNet(config), weights.tensors, weights.source)
