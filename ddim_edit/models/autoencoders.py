@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
+from ddim_edit.models.announcements import announce_loading
 from ddim_edit.models.codec.autoencoder import Affine, AutoencoderCodec
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.identity import config_beyond_defaults, digest_config, digest_tensors
@@ -137,6 +138,7 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
     kind = _CLASSES[name]
     network_class = getattr(import_diffusers(f"Running an {name}"), name)
     files = weights_files(folder)
+    announce_loading(folder.name, files)
     weights = read_weights(files)
     source = str(files[0] if len(files) == 1 else folder)
     require_plausible_config(config, [tensor.shape for tensor in weights.values()], source)

@@ -7,6 +7,7 @@ only JSON and safetensors are read: pickles can run code.
 import hashlib
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.io.extras import import_extra
+from ddim_edit.io.ignored_warnings import ignored_warnings
+from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.file_kinds import describe_fp8, explain_file
 from ddim_edit.models.weights import require_plausible_config
 
@@ -136,6 +139,8 @@ def import_diffusers(purpose: str) -> Any:
     Raises:
         MissingExtraError: one of them is not installed.
     """
+    if "diffusers" not in sys.modules:
+        announce("importing diffusers")
     # Diffusers first: it imports from transformers what it finds there.
     library = import_extra("diffusers", "diffusers", purpose)
     for module in (library, import_extra("transformers", "diffusers", purpose)):
@@ -149,7 +154,7 @@ def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the folder does not hold what it should.
     """
-    with explain_errors(f"{folder.name}: cannot load a {kind.__name__}"), _quiet():
+    with explain_errors(f"{folder.name}: cannot load a {kind.__name__}"), quiet_libraries():
         return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
 
 
@@ -164,6 +169,7 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
         ModelError: weights that are missing, pickled or broken.
     """
     files = weights_files(folder)
+    announce_loading(folder.name, files)
     shapes: list[tuple[int, ...]] = []
     for path in files:
         try:
@@ -188,14 +194,15 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # What matters of the libraries' logs is raised as an error.
+def quiet_libraries() -> Iterator[None]:
+    """Keep what diffusers and transformers log and warn of from standard error; what matters is raised as errors."""
     logs = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with ignored_warnings:
+            yield
     finally:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddim_edit.models.announcements import announce_loading
 from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures, TimeFeatures
 from ddim_edit.models.pretrained import read_config, read_weights, weights_files
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
@@ -323,6 +324,7 @@ def load_unet(folder: Path) -> UNet:
     record = read_config(folder / "config.json")
     config = UNetConfig.from_dict(record)
     files = weights_files(folder)
+    announce_loading(folder.name, files, quick=True)
     weights = read_weights(files)
     source = str(files[0] if len(files) == 1 else folder)
     require_plausible_config(record, [tensor.shape for tensor in weights.values()], source)
