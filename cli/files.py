@@ -1,6 +1,7 @@
 """Input files, and the names of what is written for them. A file that fails ends only itself."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -15,8 +16,10 @@ from .session import Session
 from .streams import STANDARD
 
 if TYPE_CHECKING:
-    from ddim_edit import Latent
+    from ddim_edit import Latent, NoiseSchedule, Workload
     from ddim_edit.images import InputImage
+
+    from .session import FindWorkload
 
 Item = TypeVar("Item")
 LATENT = ".latent.safetensors"
@@ -261,17 +264,34 @@ def unused_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def read_jobs(session: Session, jobs: Sequence[Job], crop: CropChoice) -> Iterator[list[tuple[Job, "InputImage"]]]:
-    """Yield the images of jobs batch by batch; notes say what was done to them."""
-    return read_batches(session, jobs, [job.source for job in jobs], crop)
+def read_jobs(
+    session: Session, jobs: Sequence[Job], crop: CropChoice, workload: "FindWorkload", codec_passes: int
+) -> Iterator[list[tuple[Job, "InputImage"]]]:
+    """Yield the images of jobs batch by batch, as `read_batches`; notes say what was done to them."""
+    return read_batches(session, jobs, [job.source for job in jobs], crop, workload, codec_passes)
 
 
 def read_batches(
-    session: Session, items: Sequence[Item], files: Sequence[Path], crop: CropChoice
+    session: Session,
+    items: Sequence[Item],
+    files: Sequence[Path],
+    crop: CropChoice,
+    workload: "FindWorkload",
+    codec_passes: int,
 ) -> "Iterator[list[tuple[Item, InputImage]]]":
-    """Yield batches of items, each with the image of its file; files that cannot be read fail."""
+    """Yield batches of items, each with the image of its file; files that cannot be read fail.
+
+    Args:
+        session: of the command.
+        items: the items.
+        files: the image file of each.
+        crop: what to keep of an image.
+        workload: returns the evaluations that one image takes, for the schedule of the model.
+        codec_passes: how many times an autoencoder encodes or decodes for each.
+    """
     pairs = zip(items, read_images(session, files, crop), strict=True)
-    for batch in session.batches(pairs, "images", len(files)):
+    count = len(files)
+    for batch in session.batches(pairs, count, lambda schedule: count * workload(schedule), codec_passes):
         readable = [(item, image) for item, (_, image) in batch if image is not None]
         if readable:
             yield readable
@@ -295,6 +315,21 @@ def read_images(
             if image.caution:
                 session.warn(f"{name}: {image.caution}")
         yield file, image
+
+
+def workload_of(latents: "Iterable[Latent]") -> "FindWorkload":
+    """Return what finds the evaluations that decoding latents takes."""
+
+    def find(schedule: "NoiseSchedule") -> "Workload":
+        from ddim_edit import Grid, InversionConfig, Workload
+
+        counts = Counter((latent.recipe.solver, latent.recipe.grid, latent.recipe.times) for latent in latents)
+        total = Workload.exactly(0)
+        for (solver, grid, times), count in counts.items():
+            total += count * InversionConfig(solver, Grid(grid, times)).decoding_workload(schedule)
+        return total
+
+    return find
 
 
 def load_latents(session: Session, files: Sequence[Path]) -> "dict[Path, Latent]":

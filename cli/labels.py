@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from .session import Session
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ddim_edit import LatentArray
+    from ddim_edit import LatentArray, NoiseSchedule, Workload
     from ddim_edit.directions.labels import LabelledImages
     from ddim_edit.images import InputImage
 
@@ -205,8 +205,19 @@ def invert_to_levels(
 ) -> "list[LatentArray]":
     """Return the latents of images at several levels."""
     from ddim_edit import LatentCache
+    from ddim_edit.latents.spaces import parse_level
 
-    with session.counting_evaluations(len(images)):
+    inversion_config = make_config(config)
+
+    def workload(schedule: "NoiseSchedule") -> "Workload":
+        stops = []
+        for level in levels:
+            parsed = parse_level(level, schedule.T)
+            # Bottlenecks of one time are seen on the way; an inversion ends at the last of all levels.
+            stops.append(parsed.stop(schedule.T) if parsed.t is None else parsed.t)
+        return len(images) * replace(inversion_config, level=max(stops)).inversion_workload(schedule)
+
+    with session.counting_evaluations(len(images), workload, 1):
         return session.editor.latents_at(
-            images, levels, make_config(config), cache=None if cache is None else LatentCache(cache)
+            images, levels, inversion_config, cache=None if cache is None else LatentCache(cache)
         )

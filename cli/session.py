@@ -28,13 +28,13 @@ from .streams import StandardStreams
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim_edit import Editor, Model, Recipe
+    from ddim_edit import Editor, Model, NoiseSchedule, Recipe, Workload
     from ddim_edit.latents.image_recipes import ImageRecipe
+
+    FindWorkload = Callable[[NoiseSchedule], Workload]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-LARGE_MODEL = 500_000_000
-"""Bytes of weights from which loading takes so long that it is announced."""
 LONG_JOB = 1_500_000
 """Evaluations from which compiling pays on a GPU: at 0.2 ms each, a minute is won back if it makes a fifth of it."""
 
@@ -44,21 +44,6 @@ def error_text(error: DDIMEditError | OSError) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     return str(error)
-
-
-def _describe_folder(model: str | None) -> str:
-    """Return the components of a model in a folder with their sizes, if it is large enough to be waited for."""
-    folder = Path(model or "")
-    if model is None or not folder.is_dir():
-        return ""
-    sizes: dict[str, int] = {}
-    for file in folder.glob("*/*"):
-        if file.suffix in (".safetensors", ".bin") and file.is_file():
-            sizes[file.parent.name] = sizes.get(file.parent.name, 0) + file.stat().st_size
-    if sum(sizes.values()) < LARGE_MODEL:
-        return ""
-    parts = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in sorted(sizes.items()))
-    return f"{folder.resolve().name}: {parts}"
 
 
 @dataclass
@@ -92,26 +77,25 @@ class Session:
     streams: StandardStreams = field(default_factory=StandardStreams, repr=False)
     expected: int = 0
     failures: int = 0
-    evaluations: int = 0
     _first_refusal: str | None = field(default=None, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
 
     @cached_property
     def editor(self) -> "Editor":
         """The editor on the session's model, loaded when it is first asked for."""
-        editor = self.load(self.model, on_evaluation=self._count, compiled=self.compiled)
+        editor = self.load(self.model, compiled=self.compiled)
         self.describe(editor.model)
         return editor
 
     def load(self, model: str | None, **options: Any) -> "Editor":
-        """Load another model, on the device, in the dtype and of the size of the session."""
+        """Load another model, on the device, in the dtype and of the size of the session; lines tell of its parts."""
         from ddim_edit import Editor
 
-        if described := _describe_folder(model):
-            self.note(f"loading {described}")
-        return Editor.from_pretrained(
-            model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
-        )
+        options = {"on_evaluation": self._count, "on_stage": self._begin, **options}
+        with self.showing_progress():
+            return Editor.from_pretrained(
+                model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
+            )
 
     def describe(self, model: "Model") -> None:
         """Note what runs where, and what about that may surprise."""
@@ -233,35 +217,52 @@ class Session:
             self._first_refusal = ""
             yield from zip(batch, results, strict=True)
 
-    def batches(self, items: Iterable[Item], unit: str, count: int) -> Iterator[list[Item]]:
-        """Yield `count` items in batches of the editor's size, and show how far their evaluations are."""
+    def batches(
+        self, items: Iterable[Item], count: int, workload: "FindWorkload", codec_passes: int = 0
+    ) -> Iterator[list[Item]]:
+        """Yield `count` items in batches of the editor's size, and show how far their evaluations are.
+
+        Args:
+            items: the items.
+            count: how many there are.
+            workload: returns the evaluations of all of them, for the schedule of the model once it is loaded.
+            codec_passes: how many times an autoencoder encodes or decodes an image of each.
+        """
         if not count:
             return
         remaining = iter(items)
-        _ = self.editor  # which notes what runs where, before there is a bar
-        with self.counting_evaluations(count):
+        with self.counting_evaluations(count, workload, codec_passes) as progress:
             while batch := list(islice(remaining, self.editor.batch_size)):
                 yield batch
-                if self._progress is not None:
-                    self._progress.finish_images(len(batch))
+                progress.finish_images(len(batch))
 
     @contextmanager
-    def counting_evaluations(self, images: int) -> Iterator[None]:
-        """Show how many evaluations of a long call are done.
+    def counting_evaluations(self, images: int, workload: "FindWorkload", codec_passes: int = 0) -> Iterator[Progress]:
+        """Show how many evaluations of a long call are done. Arguments as `batches`."""
+        model = self.editor.model  # loaded here, before there is a bar
+        has_autoencoder = "autoencoder" in model.components
+        with self.showing_progress() as progress:
+            try:
+                expected = workload(model.schedule)
+            except DDIMEditError:
+                expected = None  # what is wrong is said where it is met
+            progress.expect(images, expected, codec_passes if has_autoencoder else 0)
+            yield progress
 
-        Args:
-            images: that the call is for.
-        """
-        # What is typed tells how many evaluations an image takes: one a step, and as many for the way back.
-        context = click.get_current_context()
-        steps = context.params.get("steps")
-        ways = 2 if context.info_name in ("reconstruct", "translate") else 1
-        self._progress = Progress(images, ways * steps if isinstance(steps, int) else None, self.quiet, self.note)
-        try:
-            yield
-        finally:
-            self._progress.close()
-            self._progress = None
+    @contextmanager
+    def showing_progress(self) -> Iterator[Progress]:
+        """Show what is loaded, and how far the evaluations are that are counted inside."""
+        if self._progress is not None:
+            yield self._progress
+            return
+        if self.hides_progress:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when a model is downloaded
+        with Progress(self._print, self.quiet) as progress:
+            self._progress = progress
+            try:
+                yield progress
+            finally:
+                self._progress = None
 
     @property
     def hides_progress(self) -> bool:
@@ -274,9 +275,12 @@ class Session:
             raise click.exceptions.Exit(1)
 
     def _count(self, images: int) -> None:
-        self.evaluations += images
         if self._progress is not None:
             self._progress.count(images)
+
+    def _begin(self, stage: str) -> None:
+        if self._progress is not None:
+            self._progress.begin(stage)
 
     def _print(self, text: str) -> None:
         if self._progress is not None:

@@ -1,20 +1,24 @@
 """Read stores of latents: what is there comes out, and what is missing or damaged is printed and counted as failed."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ddim_edit.errors import DDIMEditError, LatentError
+from ddim_edit.errors import DDIMEditError, LatentError, LatentMismatchError
 
-from .files import Destination, claim, unused_name
+from .files import Destination, claim, unused_name, workload_of
 from .session import Session
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, LatentStore
+
+    from .session import FindWorkload
 
 WRITE_AHEAD = 16
 """Number of images that wait to be written while the next ones go through the network."""
@@ -28,14 +32,16 @@ class StoredLatent(NamedTuple):
     latent: "Latent"
 
 
+def fail_shard(session: Session, store: Path, file: Path, error: DDIMEditError) -> None:
+    """Count a shard that cannot be read as a failure, and print why, after its name."""
+    session.fail(f"{store.name}/{file.name}", type(error)(str(error).removeprefix(f"{file}: ")))
+
+
 def open_store(session: Session, path: Path) -> "LatentStore":
     """Return a store, as far as it can be read; a shard that is missing or damaged fails."""
     from ddim_edit import LatentStore
 
-    def fail(file: Path, error: LatentError) -> None:
-        session.fail(f"{path.name}/{file.name}", type(error)(str(error).removeprefix(f"{file}: ")))
-
-    store = LatentStore(path, on_damage=fail)
+    store = LatentStore(path, on_damage=partial(fail_shard, session, path))
     if store.missing:
         first = store.missing[0]
         which = f"shard {first} is" if len(store.missing) == 1 else f"{len(store.missing):,} shards, first {first}, are"
@@ -52,16 +58,39 @@ def read_latents(session: Session, store: "LatentStore", destination: Destinatio
             names = store.shard_names(index)
             shard = store.shard(index)
         except DDIMEditError as error:
-            session.fail(f"{store.path.name}/{store.file(index).name}", error)
+            fail_shard(session, store.path, store.file(index), error)
             continue
         for row, name in enumerate(names):
             target = destination.target(unused_name(str(Path(name).with_suffix("")), taken))
             try:
                 latent = shard[row]
             except DDIMEditError as error:
-                session.fail(f"{store.path.name}: {name}", error)
+                _fail_row(session, store.path, name, error)
             else:
                 yield StoredLatent(name, target, latent)
+
+
+def find_whole_rows(session: Session, store: "LatentStore") -> Iterator[str]:
+    """Yield the names of the images of all rows that can be read; the others fail."""
+    for index in range(store.shards):
+        try:
+            names = store.shard_names(index)
+            shard = store.shard(index)
+        except DDIMEditError as error:
+            fail_shard(session, store.path, store.file(index), error)
+            continue
+        for row, name in enumerate(names):
+            try:
+                shard[row].require_finite()
+            except DDIMEditError as error:
+                _fail_row(session, store.path, name, error)
+            else:
+                yield name
+
+
+def _fail_row(session: Session, store: Path, name: str, error: DDIMEditError) -> None:
+    """Count a latent of a store that cannot be read as a failure; the file in the message goes with the store."""
+    session.fail(f"{store.name}: {name}", type(error)(str(error).removeprefix(f"{store}{os.sep}")))
 
 
 def decode_store(
@@ -78,7 +107,12 @@ def decode_store(
     first = next(latents, None)
     if first is None:
         return
-    session.editor.require_own(first.latent, force)  # refused once, not for every latent
+    try:
+        session.editor.require_own(first.latent, force)  # refused once, not for every latent
+    except LatentMismatchError:
+        raise
+    except LatentError:
+        pass  # only this one is at fault, and fails in its turn
 
     def write(decoded: "tuple[StoredLatent, Tensor]") -> None:
         stored, image = decoded
@@ -86,7 +120,15 @@ def decode_store(
         session.save_image(target, image, stored.latent.recipe)
 
     # Images are written in threads, while the next ones go through the network.
-    decoded = _decode_rows(session, chain([first], latents), len(store), force, condition)
+    find_workload = workload_of([first.latent])
+    decoded = _decode_rows(
+        session,
+        chain([first], latents),
+        len(store),
+        lambda schedule: len(store) * find_workload(schedule),
+        force,
+        condition,
+    )
     for (stored, _), written in prefetch_map(write, decoded, WRITE_AHEAD):
         with session.continue_on_error(stored.name):
             written()
@@ -94,7 +136,12 @@ def decode_store(
 
 
 def _decode_rows(
-    session: Session, latents: Iterable[StoredLatent], count: int, force: bool, condition: Mapping[str, Any]
+    session: Session,
+    latents: Iterable[StoredLatent],
+    count: int,
+    workload: "FindWorkload",
+    force: bool,
+    condition: Mapping[str, Any],
 ) -> "Iterator[tuple[StoredLatent, Tensor]]":
     def decode(batch: Sequence[StoredLatent]) -> "Iterable[Tensor]":
         conditioned = []
@@ -103,5 +150,5 @@ def _decode_rows(
             conditioned.append(latent.with_condition(replace(latent.recipe.condition, **condition)))
         return session.editor.decode(conditioned, force)
 
-    for batch in session.batches(latents, "latents", count):
+    for batch in session.batches(latents, count, workload, 1):
         yield from session.run_batch(batch, decode)

@@ -1,28 +1,31 @@
 """Stores: many images inverted into one folder of shards, by one process or several, and decoded from there."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ddim_edit.errors import ArgumentError
 
 from .command import Option, OptionGroup
+from .progress import Progress
 from .session import Session
+from .store_reading import fail_shard
 from .types import FiniteRange, Text, parse_share
 
 if TYPE_CHECKING:
     from ddim_edit import InversionConfig
-    from ddim_edit.distributed import Engine, FillJob, FinishedShard
+    from ddim_edit.distributed import Engine
     from ddim_edit.images import Crop
 
 STORE = ".latents"
 """Suffix of the folders that `invert` makes stores of."""
+SHOWN = 3
+"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def store_group() -> OptionGroup:
         Option(
             "--verify",
             is_flag=True,
-            help="Compare the contents of all images with those that were inverted, and invert again what differs. "
-            "[default: only of images whose files changed since]",
+            help="Compare the contents of all images with those that were inverted, and all latents with their "
+            "checksums, and invert again what differs. [default: only images whose files changed since]",
         )
     )
     return OptionGroup("Store", options, "store", StoreOptions)
@@ -162,15 +165,13 @@ def fill_store(
         crop=crop,
     )
     shards = prepare_store(job, found.names, size.shard, rank)
-    reopened = reopen_shards(job, shards, options.verify)
-    if reopened:
-        session.note(f"{output.name}: {_describe_reopened(reopened)} since the last run, and tried again")
+    if reopened := reopen_shards(job, shards, options.verify):
+        session.note(f"{output.name}: inverted again: {_describe_reopened(reopened)}")
 
     count, failures = 0, dict[str, str]()
-    with _progress(session, job, shards) as progress:
+    with session.showing_progress() as progress:
         engine = ENGINES[options.engine or "local"](session, options, progress)
-        for filled in fill_shards(job, shards, engine):
-            progress.finish(filled)
+        for filled in fill_shards(job, shards, engine, partial(fail_shard, session, output)):
             count += filled.rows
             failures.update(filled.failures)
             file = StoreFiles(output).shard(filled.index)
@@ -201,81 +202,50 @@ def adopt_settings(session: Session, output: Path, overwrite: bool) -> None:
             session.size = kept["size"][0], kept["size"][1]
 
 
-def _describe_reopened(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names):,} {'image has' if len(names) == 1 else 'images have'} changed or come back ({shown})"
+def _describe_reopened(reasons: Mapping[str, str]) -> str:
+    """Return how many images are inverted again for each reason, with the names of some."""
+    parts: list[str] = []
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name, own in reasons.items() if own == reason]
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        parts.append(f"{len(names):,} that {reason} ({shown})")
+    return ", ".join(parts)
 
 
-class _Progress:
-    """How many images are done, how fast, and how long it will take: a bar on a terminal, else notes.
-
-    Args:
-        session: prints the notes.
-        counts: number of images in each shard to fill.
-        bar: of tqdm.
-    """
-
-    def __init__(self, session: Session, counts: Mapping[int, int], bar: Any) -> None:
-        self._session = session
-        self._counts = counts
-        self._bar = bar
-        self._done = 0
-        self._total = sum(counts.values())
-        self._start = time.monotonic()
-
-    def advance(self, images: int) -> None:
-        """Count images of a shard that is not finished yet."""
-        self._bar.update(images)
-
-    def finish(self, filled: "FinishedShard") -> None:
-        """Count a finished shard, unless it was there before."""
-        if filled.index not in self._counts:
-            return
-        self._done += self._counts[filled.index]
-        self._bar.update(self._done - self._bar.n)
-        self._bar.clear()  # what is printed about the shard takes its place
-        if self._bar.disable:
-            rate = self._done / max(time.monotonic() - self._start, 1e-9)
-            left = self._bar.format_interval((self._total - self._done) / rate)
-            pace = f"{rate:.3g} a second, {left} left"
-            self._session.note(f"shard {filled.index}: {self._done:,} of {self._total:,} images, {pace}")
-
-    def pause(self) -> None:
-        """Make room for a note."""
-        self._bar.clear()
-
-
-@contextmanager
-def _progress(session: Session, job: "FillJob", shards: Sequence[int]) -> Iterator[_Progress]:
-    from tqdm import tqdm
-
-    from ddim_edit.distributed import finished_shards
-    from ddim_edit.latents.store.files import ShardPlan, StoreFiles
-
-    plan, there = ShardPlan(StoreFiles(job.store).plan), set(finished_shards(job, shards))
-    counts = {index: len(plan[index]) for index in shards if index not in there}
-    with tqdm(total=sum(counts.values()), unit=" images", disable=session.hides_progress, leave=False) as bar:
-        yield _Progress(session, counts, bar)
-
-
-def _local(session: Session, options: StoreOptions, progress: _Progress) -> "Engine":
+def _local(session: Session, options: StoreOptions, progress: Progress) -> "Engine":
     from ddim_edit.distributed import FillJob, FinishedShard, Worker
 
     def engine(job: FillJob, indices: Sequence[int]) -> Iterator[FinishedShard]:
-        worker = Worker(job, on_batch=progress.advance)
+        worker = Worker(job, progress.count, progress.finish_images, progress.begin)
+        missing = worker.count_missing(indices)
         model = worker.editor.model
-        progress.pause()
         session.describe(model)
+        passes = (3 if job.config.check or job.config.exact else 1) if "autoencoder" in model.components else 0
+        progress.expect(missing, missing * job.config.inversion_workload(model.schedule), passes)
         return worker.fill_all(indices)
 
     return engine
 
 
-def _ray(session: Session, options: StoreOptions, progress: _Progress) -> "Engine":
+def _ray(session: Session, options: StoreOptions, progress: Progress) -> "Engine":
+    from ddim_edit import NoiseSchedule
+    from ddim_edit.distributed import FillJob, FinishedShard, Worker
     from ddim_edit.distributed.ray_engine import RayEngine
 
-    return RayEngine(options.workers, options.gpus_per_worker)
+    ray_engine = RayEngine(options.workers, options.gpus_per_worker)
+
+    def engine(job: FillJob, indices: Sequence[int]) -> Iterator[FinishedShard]:
+        missing = {index: Worker(job).count_missing([index]) for index in indices}
+        # Only the workers load the model; the number of steps does not depend on its schedule.
+        each = job.config.inversion_workload(NoiseSchedule.linear())
+        progress.expect(sum(missing.values()), sum(missing.values()) * each)
+        for filled in ray_engine(job, indices):
+            images = missing[filled.index]
+            progress.finish_images(images, images * each.expected)
+            yield filled
+
+    return engine
 
 
-ENGINES: Mapping[str, Callable[[Session, StoreOptions, _Progress], "Engine"]] = {"local": _local, "ray": _ray}
+ENGINES: Mapping[str, Callable[[Session, StoreOptions, Progress], "Engine"]] = {"local": _local, "ray": _ray}
 """What can fill a store."""

@@ -21,6 +21,7 @@ from .diffusion.schedules import Level, NoiseSchedule, Span
 from .diffusion.solvers.exact import ExactSolver
 from .diffusion.solvers.registry import SOLVER_ENTRIES, SOLVERS, find_solver
 from .diffusion.solvers.solver import Solver
+from .diffusion.workload import Workload
 from .directions.direction import Direction
 from .directions.edits import orthogonalize
 from .directions.estimators.lda import LDADirection
@@ -132,6 +133,7 @@ __all__ = [
     "Solver",
     "Span",
     "StoreRows",
+    "Workload",
     "directions",
     "distributed",
     "evaluate",

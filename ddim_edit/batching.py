@@ -45,6 +45,10 @@ from ddim_edit.models.finite import (
 from ddim_edit.models.identity import find_difference
 from ddim_edit.models.model import Model
 
+ENCODING, REFINING, INVERTING, SAMPLING, DECODING = "encoding", "refining", "inverting", "sampling", "decoding"
+STAGES = (ENCODING, REFINING, INVERTING, SAMPLING, DECODING)
+"""What is being done: the autoencoder encodes, refines or decodes, or the network inverts or samples."""
+
 Chunk = TypeVar("Chunk")
 InvertedBatches = Iterator[tuple[InversionBatch, list[Latent]]]
 
@@ -78,17 +82,24 @@ class BatchRunner:
         batch_size: images per forward pass, at least 1; None is the default of the device. It is halved where memory
             runs out.
         on_evaluation: called after every network evaluation with the number of images in it.
+        on_stage: called with one of `STAGES` before the autoencoder takes an image, and before the network takes a
+            batch.
 
     Raises:
         ArgumentError: a batch size below 1.
     """
 
     def __init__(
-        self, model: Model, batch_size: int | None = None, on_evaluation: Callable[[int], object] | None = None
+        self,
+        model: Model,
+        batch_size: int | None = None,
+        on_evaluation: Callable[[int], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
     ) -> None:
         self.model = model
         self.batches = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
         self._on_evaluation = on_evaluation
+        self._on_stage = on_stage
         self._first_look = FirstLook(model)
 
     def invert(self, images: Images, config: InversionConfig, crop: Crop) -> InvertedBatches:
@@ -118,13 +129,14 @@ class BatchRunner:
         def invert_rows(chunk: PreparedBatch, rows: Sequence[int]) -> tuple[InversionBatch, list[Latent]]:
             batch = chunk.rows(rows[0], rows[-1] + 1)
             x0 = self._encode(batch, config)
+            self._begin(INVERTING)
             found = invert(denoiser, x0, spans, solver, self._to_device(batch.noise))
             decoded = None
             coded = None
             if found.check is not None:
                 # What a lossy codec alone makes of the images is measured too, to tell its loss from the solver's.
-                decoded = model.codec.decode(found.check.decoded).cpu()
-                coded = model.codec.decode(x0).cpu() if model.codec.lossy else None
+                decoded = self._run_codec(DECODING, model.codec.decode, found.check.decoded).cpu()
+                coded = self._run_codec(DECODING, model.codec.decode, x0).cpu() if model.codec.lossy else None
             recipes = []
             for image, mix in zip(batch.images, batch.mixes, strict=True):
                 origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
@@ -196,6 +208,7 @@ class BatchRunner:
             denoiser = BottleneckReader(denoiser, trajectory.bottlenecks)
         solver = record_states(config.plain_solver(), trajectory.states)
         x0 = self._encode(batch, config)
+        self._begin(INVERTING)
         # The trajectory is all that is wanted: the solver and the denoiser record it as they go.
         invert(self._guard(denoiser), x0, spans, solver, self._to_device(batch.noise))
         found = [space.read(trajectory).float().cpu() for space in spaces]
@@ -215,6 +228,7 @@ class BatchRunner:
             mixes = [latent.recipe.dequantise for latent in alike]
             noise = self._to_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
             own = denoiser or self.model.conditioned_on(recipe.condition)
+            self._begin(SAMPLING)
             x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise).x0
             return self._decode(x0)
 
@@ -235,6 +249,7 @@ class BatchRunner:
             # x_T and the noise of the steps come from one generator per image: a fresh one would draw x_T again.
             noise = SeededNoise(some)
             x = self.model.to_state_device(noise.draw(self.model.shape))
+            self._begin(SAMPLING)
             return self._decode(sample(denoiser, (x,), spans, make_solver(noise)).x0)
 
         return torch.cat(list(self.batches(sample_batch, seeds)))
@@ -261,7 +276,7 @@ class BatchRunner:
             ModelError: an encoder that returns nothing finite.
         """
         images = self.model.to_state_device(batch.originals)
-        x0 = self.model.codec.encode(images)
+        x0 = self._run_codec(ENCODING, self.model.codec.encode, images)
         # As in `GuardedDenoiser`: does the encoder fail for these images, or for any?
         fails = isinstance(self.model.codec, AutoencoderCodec) and len(x0) and not finite_rows(x0).any()
         if fails and not self.model.codec.encode(torch.zeros_like(images[:1])).isfinite().all():
@@ -273,7 +288,25 @@ class BatchRunner:
             raise ArgumentError(f"There is no refinement {config.refine!r}. Choose one of {known}.")
         if not isinstance(self.model.codec, AutoencoderCodec):
             raise ArgumentError(f"{self.model.name} has no autoencoder to refine. Leave the refinement out.")
-        return REFINERS[config.refine](self.model.codec, images, x0)
+        refined = []
+        for image, start in zip(images.split(1), x0.split(1), strict=True):
+            self._begin(REFINING)
+            refined.append(REFINERS[config.refine](self.model.codec, image, start))
+        return torch.cat(refined)
+
+    def _run_codec(self, stage: str, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Return what the codec makes of images or of x_0; autoencoders, which are slow, take one after another."""
+        if not isinstance(self.model.codec, AutoencoderCodec) or not len(rows):
+            return run(rows)
+        results = []
+        for row in rows.split(1):
+            self._begin(stage)
+            results.append(run(row))
+        return torch.cat(results)
+
+    def _begin(self, stage: str) -> None:
+        if self._on_stage is not None:
+            self._on_stage(stage)
 
     def recipe(self, config: InversionConfig, grid: Grid) -> Recipe:
         """Return what a latent of this model says of itself."""
@@ -343,7 +376,7 @@ class BatchRunner:
         Raises:
             NonFiniteError: an x_0, or an image of it, that is not finite.
         """
-        images = self.model.codec.decode(x0).cpu()
+        images = self._run_codec(DECODING, self.model.codec.decode, x0).cpu()
         if not images.isfinite().all():
             require_finite(self.model, NETWORK, x0)
             require_finite(self.model, DECODER, images)

@@ -17,6 +17,7 @@ from ddim_edit.models.condition import NOTHING, Condition
 if TYPE_CHECKING:
     from ddim_edit.diffusion.schedules import NoiseSchedule
     from ddim_edit.diffusion.solvers.solver import Solver
+    from ddim_edit.diffusion.workload import Workload
 
 EIGHT_BIT = 0.45 * 2 / 255
 """An error in [-1, 1] below which every 8-bit pixel comes back, with a tenth of its half-level to spare."""
@@ -116,6 +117,36 @@ class InversionConfig:
         if self.exact:
             return ExactSolver(solver, self.tol)
         return CheckedSolver(solver) if self.check else solver
+
+    def inversion_workload(self, schedule: NoiseSchedule) -> Workload:
+        """Return how many evaluations inverting one image takes, with what is decoded to check it.
+
+        Raises:
+            ArgumentError: as `make_grid` and `make_solver`.
+
+        Examples:
+            >>> from ddim_edit import NoiseSchedule
+            >>> InversionConfig(steps=50, check=True).inversion_workload(NoiseSchedule.linear()).expected
+            100
+        """
+        from ddim_edit.diffusion.workload import inversion_workload
+
+        return inversion_workload(self.make_solver(), schedule.spans(self.make_grid(schedule)))
+
+    def decoding_workload(self, schedule: NoiseSchedule, to_clean: bool = False) -> Workload:
+        """Return how many evaluations decoding one latent takes.
+
+        Args:
+            schedule: of the model.
+            to_clean: whether down to t = 0, as new images are sampled, and not to the first level of an inversion.
+
+        Raises:
+            ArgumentError: as `make_grid` and `plain_solver`.
+        """
+        from ddim_edit.diffusion.workload import decoding_workload
+
+        grid = self.make_grid(schedule)
+        return decoding_workload(self.plain_solver(), schedule.spans(grid.to_clean() if to_clean else grid))
 
 
 class SolverOptions(TypedDict, total=False):

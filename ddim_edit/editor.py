@@ -52,6 +52,9 @@ class Editor:
         batch_size: images per forward pass, which changes no result beyond 1e-5; None is the default of the device. It
             is halved where memory runs out.
         on_evaluation: called after every network evaluation with the number of images in it.
+            It is an attribute too.
+        on_stage: called with "encoding", "refining" or "decoding" before an autoencoder takes an image, and with
+            "inverting" or "sampling" before the network takes a batch.
 
     Examples:
         >>> from importlib import resources
@@ -66,10 +69,15 @@ class Editor:
     """
 
     def __init__(
-        self, model: Model, batch_size: int | None = None, on_evaluation: Callable[[int], object] | None = None
+        self,
+        model: Model,
+        batch_size: int | None = None,
+        on_evaluation: Callable[[int], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
     ) -> None:
         self.model = model
-        self._runner = BatchRunner(model, batch_size, on_evaluation)
+        self.on_evaluation = on_evaluation
+        self._runner = BatchRunner(model, batch_size, on_evaluation, on_stage)
 
     @classmethod
     def from_pretrained(
@@ -82,13 +90,14 @@ class Editor:
         compiled: bool = False,
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
     ) -> "Editor":
         """Return an editor on a packaged model, a diffusers folder, a checkpoint file or a hub id.
 
         Arguments as `load_model` and `Editor`.
         """
         model = load_model(name_or_path, device, dtype, size, offline, compiled)
-        return cls(model, batch_size, on_evaluation)
+        return cls(model, batch_size, on_evaluation, on_stage)
 
     def invert(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
-from ..files import Destination, Job, find_latents, load_latents, open_destination, plan_jobs
+from ..files import Destination, Job, find_latents, load_latents, open_destination, plan_jobs, workload_of
 from ..options import (
     condition_group,
     image_options,
@@ -96,7 +96,7 @@ def _decode_files(
     def decode(some: "Sequence[tuple[Job, Latent]]") -> "Iterable[Tensor]":
         return session.editor.decode([latent for _, latent in some], force)
 
-    for batch in session.batches(pairs, "latents", len(pairs)):
+    for batch in session.batches(pairs, len(pairs), workload_of(latent for _, latent in pairs), 1):
         for (job, latent), image in session.run_batch(batch, decode):
             with session.continue_on_error(job.source):
                 session.save_image(job.target, image, latent.recipe)

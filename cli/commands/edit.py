@@ -1,6 +1,7 @@
 """`ddim-edit edit`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from ..types import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddim_edit import NoiseSchedule, Workload
     from ddim_edit.images import InputImage
 
 
@@ -145,6 +147,7 @@ def edit(
         _require_direction(name, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
+    from ddim_edit import Grid
     from ddim_edit.images import enlarge, to_uint8, write
     from ddim_edit.latents.image_recipes import EditRecipe
 
@@ -161,7 +164,17 @@ def edit(
     def edit_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
         return to_uint8(session.editor.edits([image for _, image in batch], steps, level, keep, conditional))
 
-    for batch in read_jobs(session, jobs, crop):
+    def workload(schedule: "NoiseSchedule") -> "Workload":
+        # From the grid of the first direction, which all share: there and back once, to see what is lost, and an edit
+        # for each step.
+        direction = session.editor.direction(next(iter(settings)))
+        inversion = replace(direction.config, check=True)
+        times = Grid(direction.recipe.grid, direction.recipe.times)
+        return inversion.inversion_workload(schedule) + len(steps) * replace(
+            inversion, grid=times, level=None
+        ).decoding_workload(schedule)
+
+    for batch in read_jobs(session, jobs, crop, workload, 3 + len(steps)):
         model = session.editor.model.name
         for (job, image), frames in session.run_batch(batch, edit_batch):
             recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, image.source)

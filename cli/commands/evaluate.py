@@ -28,7 +28,7 @@ from ..session import Session
 from ..types import Text, list_of, parse_steps
 
 if TYPE_CHECKING:
-    from ddim_edit import DDIMEditError
+    from ddim_edit import DDIMEditError, Workload
     from ddim_edit.evaluation import EvaluationRow, EvaluationSetting, RoundTrip
 
 
@@ -125,6 +125,7 @@ def evaluate(
     that it prints, the DDIM paper's among them) and .png (error against evaluations, with the extra `eval`). An image
     takes 2 S evaluations of each solver. The network computes in fp32 unless --dtype says otherwise.
     """
+    from ddim_edit import Workload
     from ddim_edit.evaluation import Evaluation, evaluation_recipe, make_round_trips, markdown, write_tables
 
     session.metadata = metadata
@@ -138,10 +139,11 @@ def evaluate(
     config = make_config({"exact": exact, "dequantise": 0 if dequantise else None, "condition": condition})
     session.expected = 2 * sum(steps) * len(files) * len(solvers) * len(grids)
     round_trips = make_round_trips(session.editor, solvers, grids, steps, config, against)
-    least = sum(2 * round_trip.setting.steps for round_trip in round_trips)
-    session.note(f"at least {least:,} network evaluations for each of {len(files)} images")
+    workload = sum((round_trip.workload for round_trip in round_trips), Workload.exactly(0))
+    about = "" if workload.known else "about "
+    session.note(f"{about}{workload.expected:,} network evaluations for each of {len(files)} images")
 
-    rows = _evaluate_files(session, files, crop, round_trips, csv)
+    rows = _evaluate_files(session, files, crop, round_trips, workload, csv)
     found = Evaluation(rows, {**evaluation_recipe(session.editor, config), "crop": make_crop(crop).as_dict()})
     found.save_json(json.parent)
     write_tables(found, tables)
@@ -158,7 +160,12 @@ def evaluate(
 
 
 def _evaluate_files(
-    session: Session, files: Sequence[Path], crop: CropChoice, round_trips: "Sequence[RoundTrip]", target: Path
+    session: Session,
+    files: Sequence[Path],
+    crop: CropChoice,
+    round_trips: "Sequence[RoundTrip]",
+    workload: "Workload",
+    target: Path,
 ) -> "tuple[EvaluationRow, ...]":
     """Return all rows, written and printed as they are found; without any, end the command and leave no file."""
     from ddim_edit.evaluation import evaluate_iter, row_writer
@@ -168,7 +175,8 @@ def _evaluate_files(
 
     rows: list[EvaluationRow] = []
     with row_writer(target) as write:
-        for batch in read_batches(session, [file.name for file in files], files, crop):
+        names = [file.name for file in files]
+        for batch in read_batches(session, names, files, crop, lambda schedule: workload, 3 * len(round_trips)):
             for row in evaluate_iter(session.editor, batch, round_trips, report_failure):
                 write(row)
                 session.emit(row.to_json())

@@ -12,6 +12,7 @@ from ..files import claim
 from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed, tell
 from ..options import FILE, CropChoice, config_groups, crop_group, level_option, overwrite_option, session_options
 from ..session import Session
+from ..store_reading import find_whole_rows, open_store
 from ..types import DIRECTION
 from .directions import summary_line
 
@@ -106,24 +107,31 @@ def _read_store(
     session: Session, labels: LabelOptions
 ) -> "tuple[LatentArray, NDArray[Any], Sequence[Hashable] | None]":
     """Return the latents of a store whose images have a label, and these; warn about labels without a latent."""
-    from ddim_edit import LatentStore
     from ddim_edit.directions import stored_latents
 
     assert labels.latents is not None
-    store = LatentStore(labels.latents)
+    store = open_store(session, labels.latents)
+    whole = {_normalize(name) for name in find_whole_rows(session, store)}
+    if not whole:
+        session.finish()  # where all shards failed, there is nothing else to say
     labelled = labels.read_for(store.names)
     tell(session, labelled)
     names = [file.as_posix() for file in labelled.files]
-    latents, values = stored_latents(store, dict(zip(names, labelled.labels.tolist(), strict=True)))
+    label_of = {}
+    for name, label in zip(names, labelled.labels.tolist(), strict=True):
+        if name in whole:
+            label_of[name] = label
+    latents, values = stored_latents(store, label_of)
     missing = len(labelled) - len(values)
     if missing:
         session.warn(f"{missing} of {len(labelled)} labelled images have no latent in {labels.latents.name}")
     if not labelled.groups:
         return latents, values, None
     group_of = dict(zip(names, labelled.groups, strict=True))
-    known = []
-    for name in store.names:
-        name = unicodedata.normalize("NFC", name.strip())  # as names are compared
-        if name in group_of:
-            known.append(group_of[name])
+    known = [group_of[name] for name in map(_normalize, store.names) if name in label_of]
     return latents, values, known
+
+
+def _normalize(name: str) -> str:
+    """Return a name as names are compared."""
+    return unicodedata.normalize("NFC", name.strip())

@@ -1,13 +1,22 @@
 """`ddim-edit interpolate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..command import Option, OptionGroup, command
-from ..files import LATENT, claim, join_or, load_latents, open_standard_output, read_images, resolve_all
+from ..files import (
+    LATENT,
+    claim,
+    join_or,
+    load_latents,
+    open_standard_output,
+    read_batches,
+    resolve_all,
+    workload_of,
+)
 from ..options import (
     FILE_OR_FOLDER,
     CropChoice,
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, Latents
+    from ddim_edit.images import InputImage
 
 
 def option_groups() -> list[OptionGroup]:
@@ -125,6 +135,8 @@ def interpolate(
         find_animation_format(output)  # refuses a format whose package is not installed, before hours of work
 
     # This imports torch, and so only once the arguments are known to be right.
+    import torch
+
     from ddim_edit.images import sheet as draw_sheet
     from ddim_edit.images import write, write_animation
     from ddim_edit.latents.image_recipes import InterpolationRecipe
@@ -141,17 +153,23 @@ def interpolate(
         columns, lines = sheet
         rows = session.editor.sheet(ends, lines, columns, interpolation)
     recipe = InterpolationRecipe(interpolation, frames, loop, tuple(latent.recipe for latent in ends))
-    images = [_decode(session, row, scale) for row in rows]
+    frames_of = [_decode(session, row, scale) for row in rows]
     signature = session.recipe_json(recipe)
+    if animated or still:
+        session.finish()  # nothing is written with frames missing
+        images = [torch.stack(list(row.values())) for row in frames_of]
     if animated:
         for note in write_animation(target, images[0], fps, signature):
             session.note(f"{target.name}: {note}")
     elif still:
         write(target, draw_sheet(images, gap=images[0].shape[-1] // 32), signature)
     else:
-        for number, frame in enumerate(images[0]):
+        for number, frame in frames_of[0].items():
             write(target / f"frame-{number:04}{suffix}", frame, signature)
+        if not frames_of[0]:
+            session.finish()
     session.emit({"inputs": [str(path) for path in inputs], "output": str(target)}, target)
+    session.finish()
 
 
 def _require_outputs(
@@ -176,12 +194,17 @@ def _load_or_invert(
     of_latents = [path for path in inputs if path.name.endswith(LATENT) or _is_latent(session, path)]
     latents = load_latents(session, of_latents)
     files = list(dict.fromkeys(path for path in inputs if path not in of_latents))
-    images = {path: image for path, image in read_images(session, files, crop) if image is not None}
-    session.finish()
-    inverted = session.editor.invert(list(images.values()), make_config(config))
-    for path, latent in zip(images, inverted, strict=True):
-        session.warn_if_unconverged(path, latent.report)
-        latents[path] = latent
+    inversion_config = make_config(config)
+
+    def invert_batch(batch: "Sequence[tuple[Path, InputImage]]") -> "Latents":
+        return session.editor.invert([image for _, image in batch], inversion_config)
+
+    passes = 3 if inversion_config.exact else 1
+    for batch in read_batches(session, files, files, crop, inversion_config.inversion_workload, passes):
+        for (path, _), latent in session.run_batch(batch, invert_batch):
+            session.warn_if_unconverged(path, latent.report)
+            latents[path] = latent
+    session.finish()  # a path needs all of its ends
     return [latents[path] for path in inputs]
 
 
@@ -192,14 +215,22 @@ def _is_latent(session: Session, path: Path) -> bool:
     return path == session.streams.input and describe_file(path) == SAFETENSORS
 
 
-def _decode(session: Session, latents: "Latents", scale: int) -> "Tensor":
-    """Return frames, uint8 [N, 3, H, W], enlarged. A latent that comes twice, as on a loop, is decoded once."""
-    import torch
+def _decode(session: Session, latents: "Latents", scale: int) -> "dict[int, Tensor]":
+    """Return frames, uint8 [3, H, W], enlarged, by their numbers; those that cannot be decoded fail.
 
+    A latent that comes twice, as on a loop, is decoded once.
+    """
     from ddim_edit.images import enlarge, to_uint8
 
+    def decode(batch: "Sequence[tuple[str, Latent]]") -> "Iterable[Tensor]":
+        return enlarge(to_uint8(session.editor.decode([latent for _, latent in batch])), scale)
+
     decoded: dict[Latent, Tensor] = {}
-    different = dict.fromkeys(latents)
-    for batch in session.batches(different, "frames", len(different)):
-        decoded.update(zip(batch, session.editor.decode(batch), strict=True))
-    return enlarge(to_uint8(torch.stack([decoded[latent] for latent in latents])), scale)
+    different: dict[Latent, str] = {}
+    for number, latent in enumerate(latents):
+        different.setdefault(latent, f"frame {number}")
+    named = [(name, latent) for latent, name in different.items()]
+    for batch in session.batches(named, len(named), workload_of(different), 1):
+        for (_, latent), frame in session.run_batch(batch, decode):
+            decoded[latent] = frame
+    return {number: decoded[latent] for number, latent in enumerate(latents) if latent in decoded}

@@ -71,12 +71,15 @@ def invert(
     destination = open_destination(session, output, LATENT, overwrite, files=[LATENT])
     jobs = plan_jobs(session, find_images(session, images), destination)
 
+    inversion_config = make_config(config)
+
     def invert_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Latents":
         # As batches, of which an image that ends in NaN is refused by itself, when its latent is written.
-        (latents,) = session.editor.invert_batches([[image for _, image in batch]], make_config(config))
+        (latents,) = session.editor.invert_batches([[image for _, image in batch]], inversion_config)
         return latents
 
-    for batch in read_jobs(session, jobs, crop):
+    passes = 3 if inversion_config.check or inversion_config.exact else 1
+    for batch in read_jobs(session, jobs, crop, inversion_config.inversion_workload, passes):
         for (job, _), latent in session.run_batch(batch, invert_batch):
             with session.continue_on_error(job.source):
                 latent.save(job.target)

@@ -68,7 +68,7 @@ def likelihood(
     upper bound on the bits that 8-bit pixels take. It costs 4 evaluations per step for the image and for each probe,
     always in fp32. The error of the mean is that over images.
     """
-    from ddim_edit import Condition, LikelihoodConfig, log_likelihood
+    from ddim_edit import Condition, LikelihoodConfig, Workload, log_likelihood
 
     session.prefer_dtype("fp32")
     config = LikelihoodConfig(steps, probes, seed, start=start, condition=Condition(**condition))
@@ -77,11 +77,16 @@ def likelihood(
 
     def estimate(batch: "Sequence[tuple[Path, InputImage]]") -> "Iterable[tuple[Any, ...]]":
         found = log_likelihood(
-            session.editor.model, [image for _, image in batch], config, batch_size=session.editor.batch_size
+            session.editor.model,
+            [image for _, image in batch],
+            config,
+            batch_size=session.editor.batch_size,
+            on_evaluation=session.editor.on_evaluation,
         )
         return ((found, *each) for each in zip(found.bits, found.error, found.nats, strict=True))
 
-    for batch in read_batches(session, files, files, crop):
+    evaluations = Workload.exactly(4 * steps * (1 + probes))
+    for batch in read_batches(session, files, files, crop, lambda schedule: evaluations, 0):
         for (file, _), (found, bits, error, nats) in session.run_batch(batch, estimate):
             row = {
                 "input": str(session.streams.name_of(file)),

@@ -77,11 +77,13 @@ def reconstruct(
     sources: list[str] = []
     on_sheet: list[tuple[Tensor, Tensor]] = []
 
+    inversion_config = make_config({**config, "check": True})
+
     def reconstruct_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[tuple[Any, ...]]":
-        found = session.editor.reconstruct([image for _, image in batch], make_config(config))
+        found = session.editor.reconstruct([image for _, image in batch], inversion_config)
         return zip(found.originals, found.decoded, found.latents, found.scores, strict=True)
 
-    for batch in read_jobs(session, jobs, crop):
+    for batch in read_jobs(session, jobs, crop, inversion_config.inversion_workload, 3):
         for (job, source), (original, image, latent, scores) in session.run_batch(batch, reconstruct_batch):
             with session.continue_on_error(job.source):
                 if sheet_file is not None and len(sources) < ON_SHEET:

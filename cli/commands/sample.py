@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from ..types import FiniteRange
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddim_edit import NoiseSchedule, Workload
     from ddim_edit.latents.image_recipes import SampleRecipe
 
 ON_SHEET = 64
@@ -100,10 +102,16 @@ def sample(
     destination.require_room(count + sheet)
     targets: dict[int, Path] = {}
     for number in range(seed, seed + count):
-        targets[number] = claim(destination.target(f"seed-{number:04}"), frozenset(), destination.overwrite)
+        target = destination.target(f"seed-{number:04}")
+        with session.continue_on_error(target):
+            targets[number] = claim(target, frozenset(), destination.overwrite)
     sheet_file = claim(output / f"samples{suffix}", frozenset(), overwrite) if sheet else None
 
+    if not targets:
+        session.finish()
     # This imports torch, and so only once the arguments are known to be right.
+    import torch
+
     from ddim_edit.images import to_uint8
     from ddim_edit.latents.image_recipes import SampleRecipe
 
@@ -115,10 +123,19 @@ def sample(
     shown: list[tuple[Tensor, SampleRecipe]] = []
 
     def sample_batch(batch: "Sequence[tuple[Path, int]]") -> "Tensor":
-        return to_uint8(session.editor.sample(len(batch), batch[0][1], inversion_config, eta, posterior_mean))
+        images: list[Tensor] = []
+        # Seeds follow one another but where a file that exists was left out.
+        for _, run in groupby(enumerate(number for _, number in batch), key=lambda pair: pair[1] - pair[0]):
+            seeds = [number for _, number in run]
+            images.append(session.editor.sample(len(seeds), seeds[0], inversion_config, eta, posterior_mean))
+        return to_uint8(torch.cat(images))
 
     numbered = [(target, number) for number, target in targets.items()]
-    for batch in session.batches(numbered, "images", len(numbered)):
+
+    def workload(schedule: "NoiseSchedule") -> "Workload":
+        return len(numbered) * inversion_config.decoding_workload(schedule, to_clean=True)
+
+    for batch in session.batches(numbered, len(numbered), workload, 1):
         for (target, number), image in session.run_batch(batch, sample_batch):
             recipe = SampleRecipe(model, number, eta, posterior_mean, config)
             if len(shown) < ON_SHEET:

@@ -52,7 +52,8 @@ def show(file: Path) -> None:
     elif is_store(file):
         record = _describe_store(session, file)
     elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf"):
-        record = _describe_checkpoint(file)
+        with session.showing_progress():
+            record = _describe_checkpoint(file)
     else:
         record = _describe_image(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))

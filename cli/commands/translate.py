@@ -24,6 +24,7 @@ from ..types import ModelName
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddim_edit import NoiseSchedule, Workload
     from ddim_edit.images import InputImage
 
 
@@ -70,11 +71,17 @@ def translate(
     destination = open_destination(session, output, suffix, overwrite, "-translated")
     jobs = plan_jobs(session, find_images(session, images), destination)
     other = session.load(to)
+    inversion_config = make_config(config)
 
     def translate_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
-        return to_uint8(session.editor.translate([image for _, image in batch], other, make_config(config)))
+        return to_uint8(session.editor.translate([image for _, image in batch], other, inversion_config))
 
-    for batch in read_jobs(session, jobs, crop):
+    def workload(schedule: "NoiseSchedule") -> "Workload":
+        return inversion_config.inversion_workload(schedule) + inversion_config.decoding_workload(
+            schedule, to_clean=True
+        )
+
+    for batch in read_jobs(session, jobs, crop, workload, 2):
         model = session.editor.model.name
         for (job, image), pixels in session.run_batch(batch, translate_batch):
             recipe = TranslationRecipe(other.model.name, model, image.source, {"check": False, **config})

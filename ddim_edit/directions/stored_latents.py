@@ -71,7 +71,7 @@ def stored_latents(store: LatentStore, labels: Mapping[str, float]) -> tuple[Lat
             f"None of the labels, such as that of {next(iter(labels), None)!r}, is of an image of the store, which "
             f"{known}. Name the files as the store does."
         )
-    if store[0].delta is not None:
+    if store.paired:
         raise ArgumentError(
             f"The store holds two-state latents of {store.recipe.solver}, to which no direction can be fitted. "
             "Invert with another solver."

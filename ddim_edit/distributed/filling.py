@@ -10,6 +10,7 @@ import torch
 from ddim_edit.distributed.job import Engine, FillJob, FinishedShard
 from ddim_edit.distributed.ranks import ALONE, Rank
 from ddim_edit.distributed.worker import Worker, finish_shard
+from ddim_edit.errors import LatentError
 from ddim_edit.io.locks import FolderLock
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, ensure_settings, read_settings, require_settings
 from ddim_edit.models.devices import dtype_name, find_device
@@ -76,11 +77,29 @@ def finished_shards(job: FillJob, indices: Sequence[int]) -> list[int]:
     return [index for index in indices if StoreFiles(job.store).shard(index).exists()]
 
 
-def fill_shards(job: FillJob, indices: Sequence[int], engine: Engine) -> Iterator[FinishedShard]:
-    """Fill shards of a prepared store; yield those that are there first, then the others as the engine makes them."""
+def fill_shards(
+    job: FillJob,
+    indices: Sequence[int],
+    engine: Engine,
+    on_damage: Callable[[Path, LatentError], object] | None = None,
+) -> Iterator[FinishedShard]:
+    """Fill shards of a prepared store; yield those that are there first, then the others as the engine makes them.
+
+    Args:
+        job: what to do.
+        indices: of the shards.
+        engine: what fills them.
+        on_damage: called with the file of a shard that is there and cannot be read, and the error, which is raised
+            without it.
+    """
     there = finished_shards(job, indices)
     for index in there:
-        yield finish_shard(job, index)
+        try:
+            yield finish_shard(job, index)
+        except LatentError as error:
+            if on_damage is None:
+                raise
+            on_damage(StoreFiles(job.store).shard(index), error)
     missing = sorted(set(indices) - set(there))
     if missing:
         yield from engine(job, missing)

@@ -1,7 +1,6 @@
-"""Find images that a store missed or that changed since, and reopen their shards so that they are inverted again."""
+"""Find images that a store missed, that changed or whose latents are damaged, and have them inverted again."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ddim_edit.distributed.job import FillJob
@@ -12,9 +11,12 @@ from ddim_edit.io.locks import FolderLock
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, read_settings
 from ddim_edit.latents.store.shard import Shard, write_shard
 
+RETURNED, CHANGED, DAMAGED = "can be read now", "changed", "had a damaged latent"
+"""Why an image is inverted again."""
 
-def reopen_shards(job: FillJob, indices: Iterable[int], verify: bool = False) -> list[str]:
-    """Reopen the finished shards with images that can be read again or have other contents, and return their names.
+
+def reopen_shards(job: FillJob, indices: Iterable[int], verify: bool = False) -> dict[str, str]:
+    """Reopen the finished shards with images that must be inverted again, and return why, by their names.
 
     A shard is taken apart into its batches, without those of these images, so that only they are computed again. An
     image has changed if the digest of its file is another one. That is looked at where the file is newer than the
@@ -23,37 +25,61 @@ def reopen_shards(job: FillJob, indices: Iterable[int], verify: bool = False) ->
     Args:
         job: what to do; its store must be prepared.
         indices: of the shards of this process.
-        verify: whether to look at the contents of all images.
+        verify: whether to look at the contents of all images, and of all latents.
     """
     files = StoreFiles(job.store)
     model = read_settings(files.model)
     if model is None:
-        return []
+        return {}
     plan = ShardPlan(files.plan)
     height, width = model["size"]
-    reopened: list[str] = []
+    reopened: dict[str, str] = {}
     for index in indices:
-        if not files.shard(index).exists():
+        file = files.shard(index)
+        if not file.exists():
             continue
         try:
-            shard = Shard(files.shard(index))
+            shard = Shard(file)
+            rows = _match_rows(plan[index], shard)
         except LatentError:
-            continue  # the damage is reported where the shard is read
-        failures = shard.header.failures
-        rows = {name: row for row, name in enumerate(name for name in plan[index] if name not in failures)}
-        since = None if verify else files.shard(index).stat().st_mtime
-        names: list[str] = []
-        for name in failures:
-            with suppress(ImageError):
-                read(job.root / name, (height, width), job.crop)
-                names.append(name)
+            if verify:
+                reopened.update(dict.fromkeys(plan[index], DAMAGED))
+                file.unlink()
+            continue  # else whoever reads the shard says what is wrong with it
+        again = {
+            name: RETURNED for name in shard.header.failures if _can_be_read(job.root / name, (height, width), job)
+        }
+        since = None if verify else file.stat().st_mtime
         for name, row in rows.items():
             if _has_changed(job.root / name, shard, row, since):
-                names.append(name)
-        if names:
-            _take_apart(job, index, plan[index], rows, shard, set(names))
-            reopened += names
+                again[name] = CHANGED
+        if again or verify:  # what is damaged could not be kept where a shard is taken apart
+            damaged = {name: DAMAGED for name, row in rows.items() if name not in again and _is_damaged(shard, row)}
+            again.update(damaged)
+        if again:
+            _take_apart(job, index, plan[index], rows, shard, again)
+            reopened.update(again)
     return reopened
+
+
+def _match_rows(planned: Sequence[str], shard: Shard) -> dict[str, int]:
+    """Return the rows of the images that did not fail.
+
+    Raises:
+        LatentError: the shard has another number of rows, as one of another place has.
+    """
+    names = [name for name in planned if name not in shard.header.failures]
+    if len(names) != len(shard):
+        raise LatentError(f"{shard.path}: it has {len(shard)} rows, not {len(names)}. Delete it and run again.")
+    return {name: row for row, name in enumerate(names)}
+
+
+def _can_be_read(file: Path, size: tuple[int, int], job: FillJob) -> bool:
+    try:
+        read(file, size, job.crop)
+    except ImageError:
+        return False
+    return True
 
 
 def _has_changed(file: Path, shard: Shard, row: int, since: float | None) -> bool:
@@ -69,18 +95,26 @@ def _has_changed(file: Path, shard: Shard, row: int, since: float | None) -> boo
     try:
         return bool(digest != shard.record(row)["origin"]["source"])
     except (LatentError, KeyError, TypeError):
-        return False  # a damaged record is reported where it is read
+        return False  # a damaged record is looked for elsewhere
+
+
+def _is_damaged(shard: Shard, row: int) -> bool:
+    try:
+        shard.require_whole(row)
+    except LatentError:
+        return True
+    return False
 
 
 def _take_apart(
-    job: FillJob, index: int, planned: Sequence[str], rows: Mapping[str, int], shard: Shard, again: set[str]
+    job: FillJob, index: int, planned: Sequence[str], rows: Mapping[str, int], shard: Shard, again: Mapping[str, str]
 ) -> None:
     """Write the batches of a shard without images to invert again, and remove the shard."""
     files = StoreFiles(job.store)
     with FolderLock(files.parts(index)):
         for start in range(0, len(planned), job.batch_size):
             names = planned[start : start + job.batch_size]
-            if again.isdisjoint(names):
+            if again.keys().isdisjoint(names):
                 good = {name: shard[rows[name]] for name in names if name in rows}
                 failures = {name: shard.header.failures[name] for name in names if name in shard.header.failures}
                 write_shard(files.batch(index, start // job.batch_size), good, failures, shard.shape)

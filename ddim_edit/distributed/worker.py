@@ -61,6 +61,7 @@ class Worker:
         job: what to do; its store must be prepared.
         on_evaluation: called after every network evaluation with its number of images.
         on_batch: called after every batch with its number of images.
+        on_stage: as for `Editor`.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Worker:
         job: FillJob,
         on_evaluation: Callable[[int], object] | None = None,
         on_batch: Callable[[int], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
     ) -> None:
         self.job = job
         self._layout = StoreFiles(job.store)
         self._on_evaluation = on_evaluation
         self._on_batch = on_batch
+        self._on_stage = on_stage
         self._locks: dict[int, FolderLock] = {}
 
     @cached_property
@@ -92,10 +95,19 @@ class Worker:
             job.compiled,
             batch_size=job.batch_size,
             on_evaluation=self._on_evaluation,
+            on_stage=self._on_stage,
         )
         with FolderLock(job.store):
             ensure_settings(self._layout.model, _describe_model(editor.model, self._layout))
         return editor
+
+    def count_missing(self, indices: Iterable[int]) -> int:
+        """Return how many images of these shards have not been inverted yet."""
+        missing = 0
+        for index in indices:
+            if not self._layout.shard(index).exists():
+                missing += sum(len(batch.names) for batch in self._batches(index) if not self._file(batch).exists())
+        return missing
 
     def fill(self, index: int) -> FinishedShard:
         """Make a shard, or finish making it; one that is there is left alone.

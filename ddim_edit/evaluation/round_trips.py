@@ -1,6 +1,6 @@
 """Round trips that can be evaluated: the editor's, and those of baselines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
+from ddim_edit.diffusion.workload import Workload
 from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import EvaluationSetting
@@ -17,7 +18,7 @@ from ddim_edit.evaluation.settings import BASELINES
 from ddim_edit.images.prepare import Images
 from ddim_edit.metrics.reconstruction import InversionBatch, score_batch
 from ddim_edit.metrics.registry import METRICS, ImageScorer
-from ddim_edit.models.diffusers_inversion import DiffusersInversion
+from ddim_edit.models.diffusers_inversion import DiffusersInversion, IndexedNetwork
 from ddim_edit.models.model import Model
 
 
@@ -27,6 +28,11 @@ class RoundTrip(Protocol):
     @property
     def setting(self) -> EvaluationSetting:
         """The setting."""
+        ...
+
+    @property
+    def workload(self) -> Workload:
+        """The evaluations that an image takes."""
         ...
 
     def __call__(self, images: Images, originals: Tensor) -> Sequence[Mapping[str, Any]]:
@@ -47,6 +53,11 @@ class EditorRoundTrip:
     editor: Editor
     config: InversionConfig
 
+    @property
+    def workload(self) -> Workload:
+        """The evaluations that an image takes."""
+        return replace(self.config, check=True).inversion_workload(self.editor.model.schedule)
+
     def __call__(self, images: Images, originals: Tensor) -> Sequence[Mapping[str, Any]]:
         """Reconstruct and return the scores."""
         return self.editor.reconstruct(images, self.config).scores
@@ -60,6 +71,11 @@ class BaselineRoundTrip:
     model: Model
     loop: DiffusersInversion
     scorer: ImageScorer
+
+    @property
+    def workload(self) -> Workload:
+        """The evaluations that an image takes."""
+        return Workload.exactly(2 * self.setting.steps)
 
     def __call__(self, images: Images, originals: Tensor) -> Sequence[Mapping[str, Any]]:
         """Invert, decode and compare."""
@@ -80,6 +96,17 @@ class BaselineRoundTrip:
             if not is_finite:
                 row.update(dict.fromkeys(METRICS))
         return rows
+
+
+def _counted(network: IndexedNetwork, on_evaluation: Callable[[int], object]) -> IndexedNetwork:
+    """Return a network that reports every evaluation."""
+
+    def evaluate(x: Tensor, index: Tensor) -> Tensor:
+        output = network(x, index)
+        on_evaluation(len(x))
+        return output
+
+    return evaluate
 
 
 def make_round_trips(
@@ -121,6 +148,8 @@ def make_round_trips(
             raise ArgumentError(f"{name} takes at most {schedule.T} steps with this model, not {max(steps)}.")
         baseline = BASELINES[name]
         loop = baseline.make(editor.model)
+        if editor.on_evaluation is not None:
+            loop = replace(loop, network=_counted(loop.network, editor.on_evaluation))
         scorer = ImageScorer(editor.model.device)
         for S in dict.fromkeys(steps):
             setting = EvaluationSetting(name, baseline.grid, S)

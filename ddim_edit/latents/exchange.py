@@ -276,7 +276,9 @@ def export_latents(
     Raises:
         ArgumentError: no latents, an unknown format, or a model that is missing or that the format is not for.
         LatentMismatchError: latents that are not decoded alike.
-        LatentError: latents of two states, of which the second would be lost; a place that cannot be written.
+        NonFiniteError: NaN or infinity in a latent.
+        LatentError: latents of two states, of which the second would be lost; values that the dtype does not hold; a
+            place that cannot be written.
     """
     import torch
 
@@ -289,8 +291,16 @@ def export_latents(
     if any(row.delta is not None for row in rows):
         raise LatentError(f"Latents of {rows[0].recipe.solver} have two states, and a file would hold one. Use dpm2m.")
     form = _find(to)
-    x = form.units(model, rows[0].t).apply(Latents(rows).x.cpu())
-    form.write(Path(path), x.to(dtype or getattr(torch, form.dtype)))
+    for row in rows:
+        row.require_finite()
+    kept = dtype or getattr(torch, form.dtype)
+    x = form.units(model, rows[0].t).apply(Latents(rows).x.cpu()).to(kept)
+    if not x.isfinite().all():
+        raise LatentError(
+            f"The latent has values that {kept} does not hold, beyond {torch.finfo(kept).max:g}, in the units of the"
+            " format. Is it a latent at all? Nothing was written."
+        )
+    form.write(Path(path), x)
 
 
 def import_latents(path: str | Path, like: Latent, of: str | None = None, model: Model | None = None) -> Latents:

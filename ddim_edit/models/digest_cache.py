@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.io.atomic import atomic
+from ddim_edit.models.announcements import announce
 
 _VERSION = 1
 _DIGEST = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
@@ -54,6 +55,7 @@ def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
         digest = str(kept["digest"]) if isinstance(kept, dict) and kept.get("files") == before else ""
         if _DIGEST.fullmatch(digest):
             return digest
+    announce("hashing the weights, which is done once")
     digest = compute()
     newest = max(max(record[2:]) for record in before)
     if time.time_ns() - newest > _SETTLED and _describe(files) == before:

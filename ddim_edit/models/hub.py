@@ -10,6 +10,7 @@ from pathlib import Path
 from ddim_edit.errors import ModelError, first_line
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.schema import parse_json
+from ddim_edit.models.announcements import announce
 
 TIMEOUT = 5
 """Seconds without an answer of the hub until it counts as unreachable, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -122,6 +123,7 @@ def _download(name: str, repo: str, revision: str | None) -> Path:
         read = [prefix for prefix in folders if file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix))]
         if file == _INDEX or read:
             needed.append(file)
+    announce(f"downloading {name}")
     with _explain_errors(name, "it did not arrive whole"):
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=needed, etag_timeout=timeout))
     # A connection that is lost half-way gives a folder all the same.

@@ -10,6 +10,7 @@ from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.reading import PIXEL_LIMIT
 from ddim_edit.io.regular import require_regular
+from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.blocks import prepare_blocks, require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, Size
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
@@ -113,6 +114,7 @@ def load_single_file(path: Path) -> CheckpointBundle:
     Raises:
         ModelError: a file that cannot be read, that is of no known family, or that lacks something.
     """
+    announce_loading(path.name, [path], quick=True)
     state = read_state_dict(path)
     family = family_of_state(state, path.name)
     checkpoint = family.load(state, read_settings(path), path.with_suffix(".json").name)
@@ -138,6 +140,8 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
         encoder = bundle.encode_prompts((height * codec.factor, width * codec.factor))
     elif checkpoint.classes is not None:
         encoder = ClassLabels(name, checkpoint.classes)
+    if options.device.type != "cpu":
+        announce(f"moving the network to {options.device}")
     low = None
     if precision.low is not None:
         low = place_network(deepcopy(checkpoint.network), Precision(precision.low), options)

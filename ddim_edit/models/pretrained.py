@@ -7,6 +7,7 @@ only JSON and safetensors are read: pickles can run code.
 import hashlib
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.io.digest import digest_file
 from ddim_edit.io.extras import import_extra
+from ddim_edit.io.ignored_warnings import ignored_warnings
+from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.file_kinds import describe_fp8, explain_file
 from ddim_edit.models.weights import require_plausible_config
 
@@ -109,13 +112,19 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
     return {_current_name(name): tensor for name, tensor in weights.items()}
 
 
-def read_component_weights(folder: Path, config: Mapping[str, Any]) -> ComponentWeights:
+def read_component_weights(folder: Path, config: Mapping[str, Any], quick: bool = False) -> ComponentWeights:
     """Return the weights of a component, which are as many as its config says.
+
+    Args:
+        folder: has the weights in safetensors.
+        config: of the component.
+        quick: as for `announce_loading`.
 
     Raises:
         ModelError: weights that are missing, pickled, broken, or too few for the config.
     """
     files = weights_files(folder)
+    announce_loading(folder.name, files, quick)
     tensors = read_weights(files)
     source = str(files[0] if len(files) == 1 else folder)
     require_plausible_config(config, [tensor.shape for tensor in tensors.values()], source)
@@ -155,6 +164,8 @@ def import_diffusers(purpose: str) -> Any:
     Raises:
         MissingExtraError: one of them is not installed.
     """
+    if "diffusers" not in sys.modules:
+        announce("importing diffusers")
     # Diffusers first: it imports from transformers what it finds there.
     library = import_extra("diffusers", "diffusers", purpose)
     for module in (library, import_extra("transformers", "diffusers", purpose)):
@@ -168,7 +179,7 @@ def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the folder does not hold what it should.
     """
-    with explain_errors(f"{folder.name}: cannot load a {kind.__name__}"), _quiet():
+    with explain_errors(f"{folder.name}: cannot load a {kind.__name__}"), quiet_libraries():
         return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
 
 
@@ -183,6 +194,7 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
         ModelError: weights that are missing, pickled or broken.
     """
     files = weights_files(folder)
+    announce_loading(folder.name, files)
     shapes: list[tuple[int, ...]] = []
     for path in files:
         try:
@@ -207,14 +219,15 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # What matters of the libraries' logs is raised as an error.
+def quiet_libraries() -> Iterator[None]:
+    """Keep what diffusers and transformers log and warn of from standard error; what matters is raised as errors."""
     logs = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with ignored_warnings:
+            yield
     finally:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.errors import ArgumentError, InputWarning, ModelError
+from ddim_edit.io import schema
+from ddim_edit.models.announcements import announce
 from ddim_edit.models.checkpoint import Size
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
@@ -25,6 +28,7 @@ from ddim_edit.models.pretrained import (
     from_pretrained,
     import_diffusers,
     load_pretrained_network,
+    quiet_libraries,
     read_config,
     weights_files,
 )
@@ -40,7 +44,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 @dataclass(frozen=True)
 class PromptEncoder:
-    """Encodes prompts, each once; there are no classes. What is beyond a text encoder's length is not read.
+    """Encodes prompts, each once; there are no classes. What is beyond a text encoder's length is not read: it warns.
 
     Args:
         name: the model's, for errors.
@@ -49,6 +53,7 @@ class PromptEncoder:
             them it is the empty text.
         distilled: whether the network was distilled with guidance: it gets the scale as an input, and runs once.
         components: what identifies its text encoders and tokenizers.
+        tokenizers: of its text encoders, by their names.
     """
 
     name: str
@@ -56,6 +61,7 @@ class PromptEncoder:
     zeroed: tuple[str, ...] = ()
     distilled: bool = False
     components: Components = field(default_factory=dict)
+    tokenizers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _encoded: dict[str, Conditioning] = field(default_factory=dict, repr=False)
 
     @property
@@ -86,8 +92,16 @@ class PromptEncoder:
 
     def _encode_once(self, text: str) -> Conditioning:
         if text not in self._encoded:
-            with torch.no_grad(), float32_precision(), explain_errors(f"{self.name}: cannot encode the prompt"):
+            announce(f"encoding the prompt {schema.shorten(text, 40)!r}" if text else "encoding the empty prompt")
+            problem = f"{self.name}: cannot encode the prompt"
+            with torch.no_grad(), float32_precision(), explain_errors(problem), quiet_libraries():
+                lengths = {name: _count_tokens(each, text) for name, each in self.tokenizers.items()}
                 self._encoded[text] = self.encode(text)
+            for name, length in lengths.items():
+                limit = self.tokenizers[name].model_max_length
+                if length > limit:
+                    text_of = f"{self.name}: the prompt has {length} tokens, and {name} reads the first {limit}"
+                    warnings.warn(f"{text_of}. Shorten it.", InputWarning, stacklevel=2)
         return self._encoded[text]
 
 
@@ -153,20 +167,27 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
             encoders[each] = _load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
     identity = {}
+    announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
     # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
     zeroed = ("encoder_hidden_states", "text_embeds") if pipeline.config.get("force_zeros_for_empty_prompt") else ()
     distilled = bool(network.inner.config.get("guidance_embeds"))
+    tokenizers = {}
     for each, encoder in encoders.items():
         tokenizer = each.replace("text_encoder", "tokenizer")
-        identity[tokenizer] = digest_config(_describe_tokenizer(getattr(pipeline, tokenizer), name))
+        tokenizers[each] = getattr(pipeline, tokenizer)
+        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
         files = weights_files(folder / each)
         tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
         settings = _config_beyond_defaults(encoder, read_config(folder / each / "config.json"))
         identity[each] = digest_config({**settings, "zeroed": zeroed}, tensors)
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(lambda text: text_pipeline.encode(pipeline, text, device, size))
-    return PromptEncoder(name, encode, zeroed, distilled, identity)
+    return PromptEncoder(name, encode, zeroed, distilled, identity, tokenizers)
+
+
+def _count_tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text).input_ids)
 
 
 def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
@@ -182,7 +203,7 @@ def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
         # A unigram model, as T5's, splits words by scores instead of merges.
         scores = model["vocab"] if isinstance(model.get("vocab"), list) else ()
     length = tokenizer.model_max_length
-    with explain_errors(f"{name}: cannot use its tokenizer"):
+    with explain_errors(f"{name}: cannot use its tokenizer"), quiet_libraries():
         # Lower case, accents, white space, and the tokens at the ends: none of them is an entry of the vocabulary.
         sample = tokenizer(_SAMPLE, padding="max_length", max_length=min(length, 77), truncation=True).input_ids
     return {

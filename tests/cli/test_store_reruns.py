@@ -36,7 +36,7 @@ def test_restored_image_is_inverted(run: Run, done: Run, many: Path, tmp_path: P
     (many / "b.png").write_bytes(content)
     evaluations.clear()
     again = done("invert", many, "-o", tmp_path / "s.latents", *LINE)
-    assert "s.latents: 1 image has changed or come back (b.png) since the last run" in again.err
+    assert "s.latents: inverted again: 1 that can be read now (b.png)" in again.err
     assert evaluations == [2] * 3  # the batch of b.png alone
     done("invert", many, "-o", tmp_path / "t.latents", *LINE)
     assert contents(tmp_path / "s.latents") == contents(tmp_path / "t.latents")
@@ -47,7 +47,7 @@ def test_a_replaced_image_is_noticed(done: Run, many: Path, tmp_path: Path) -> N
     tiny.save_picture(many / "e.png", 9)
     os.utime(many / "e.png", (1, 1))  # as `cp -p` would leave it
     again = done("invert", many, "-o", tmp_path / "s.latents", *LINE)
-    assert "1 image has changed or come back (e.png)" in again.err
+    assert "s.latents: inverted again: 1 that changed (e.png)" in again.err
     done("invert", many, "-o", tmp_path / "t.latents", *LINE)
     assert contents(tmp_path / "s.latents") == contents(tmp_path / "t.latents")
 
@@ -58,8 +58,8 @@ def test_verify_compares_all_contents(done: Run, many: Path, tmp_path: Path) -> 
     for shard in (tmp_path / "s.latents").glob("shard-*"):
         os.utime(shard, (2**32, 2**32))  # newer than everything
     line = ("invert", many, "-o", tmp_path / "s.latents", *LINE)
-    assert "has changed" not in done(*line).err
-    assert "1 image has changed or come back (e.png)" in done(*line, "--verify").err
+    assert "inverted again" not in done(*line).err
+    assert "inverted again: 1 that changed (e.png)" in done(*line, "--verify").err
 
 
 def test_dtype_and_size_are_those_of_the_store(run: Run, done: Run, model: Path, many: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def store(file: str, spoil: Spoil, command: str = "decode") -> Make:
 
 SHARD = "shard-00000.safetensors"
 SHARD_FIELDS: Mapping[str, list[Any]] = {
-    "format": [None, 0, 2, "1", []],
+    "format": [None, 0, 1, 3, "2", []],
     "recipe": [3, "r", [], {}],
     "failures": [None, 3, "f", [1]],
     "unconverged": [None, "u", [], {}],

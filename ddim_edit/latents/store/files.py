@@ -16,8 +16,8 @@ from ddim_edit.io.locks import FolderLock
 from ddim_edit.io.regular import require_regular
 from ddim_edit.io.schema import parse_json
 
-FORMAT = 1
-"""Version of the settings and shards of a store."""
+FORMAT = 2
+"""Version of the settings and shards of a store. Shards of version 1 had no checksums."""
 TEMPORARY = ".ddim-edit-"
 """How the names of temporary files begin, as `io.atomic` makes them."""
 
@@ -163,7 +163,7 @@ def read_settings(file: Path) -> dict[str, Any] | None:
     if settings["format"] != FORMAT:
         raise LatentError(
             f"{file}: this version of ddim-edit reads format {FORMAT} of a store, not"
-            f" {schema.describe(settings['format'])}. Use the version that wrote it."
+            f" {schema.describe(settings['format'])}. Use the version that wrote it, or make the store anew."
         )
     known = _MODEL if file.name == StoreFiles(file.parent).model.name else _SETTINGS
     wanted = {name: check for name, check in known.items() if name in settings or name not in _OPTIONAL}

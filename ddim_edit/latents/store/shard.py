@@ -1,14 +1,19 @@
 """Shards of a store: many latents in one memory-mapped safetensors file.
 
 A shard has the tensors x [N, C, H, W] and, for two-state solvers, delta in float64, the JSON records of its latents as
-bytes, one after the other, and the offsets [N + 1] at which they begin. What their recipes share is in the header.
+bytes, one after the other, and the offsets [N + 1] at which they begin. What their recipes share is in the header. The
+checksums [N + 1] are those of the header's text and of each row, that is of its x, delta and record. A row is checked
+when it is read, so that a damaged one costs no other. They are CRC-32, which took 0.5 seconds for a gigabyte where it
+was measured; SHA-256 took 1.1 and BLAKE2b 3.4, and reading from disk 0.8.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,7 +46,7 @@ _HEADER = {
     "unconverged": schema.count,
 }
 _RECORD = {"name": schema.text, "t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
-_DTYPES = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8"}
+_DTYPES = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8", "checksums": "I64"}
 _BYTES = {"F64": 8, "I64": 8, "U8": 1}
 
 Blocks = Iterable[npt.NDArray[Any]]
@@ -74,13 +79,15 @@ class Shard:
 
     Args:
         path: a file that `write_shard` or `join_shards` wrote.
+        checked: the rows that were found to be whole before, to which those are added that are read.
 
     Raises:
         LatentError: another kind of file, or one that is cut short.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checked: set[int] | None = None) -> None:
         self.path = path
+        self._checked = set[int]() if checked is None else checked
         require_regular(path, LatentError)
         try:
             with safe_open(path, "np") as file:  # the header alone, for which torch is not needed
@@ -102,6 +109,7 @@ class Shard:
         """Return the latent of a row, 0 <= row < len."""
         from ddim_edit.latents.latent import Latent, find_contradiction
 
+        self.require_whole(row)
         record = self.record(row)
         try:
             recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
@@ -117,43 +125,61 @@ class Shard:
     def __iter__(self) -> Iterator[Latent]:
         return (self[row] for row in range(len(self)))
 
+    def require_whole(self, row: int) -> None:
+        """Refuse a row whose numbers or record are not those that were written; each is checked once.
+
+        Raises:
+            LatentError: it is damaged.
+        """
+        if row in self._checked:
+            return
+        tensors = [self.array("x")[row], *([self.array("delta")[row]] if self.header.paired else [])]
+        if _checksum(tensors, self._record_bytes(row)) != self.array("checksums")[row + 1]:
+            raise LatentError(
+                f"{self.path}: row {row} is damaged: its checksum is another one. Run the command that makes the store"
+                " again, with --verify."
+            )
+        self._checked.add(row)
+
     def record(self, row: int) -> dict[str, Any]:
         """Return the record of a latent: name, t, report, and its part of the recipe.
 
         Raises:
             LatentError: it is damaged.
         """
-        start, end = self._file.get_slice("offsets")[row : row + 2].tolist()
-        found: Tensor = self._file.get_slice("records")[max(start, 0) : max(end, 0)]
-        return self._parse(row, found.numpy().tobytes(), 0, end - start)
-
-    def _parse(self, row: int, records: bytes, start: int, end: int) -> dict[str, Any]:
         try:
-            record = parse_json(records[start:end] if 0 <= start <= end else b"")
+            record = parse_json(self._record_bytes(row))
         except ValueError as error:
             raise LatentError(f"{self.path}: the record of row {row} is damaged. {_REMEDY}") from error
         return schema.validate(record, _RECORD, f"{self.path}: row {row}", LatentError, _REMEDY)
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the images of all rows.
-
-        Raises:
-            LatentError: a record is damaged.
-        """
-        offsets = self.array("offsets").tolist()
-        records = self.array("records").tobytes()
-        return [self._parse(row, records, *offsets[row : row + 2])["name"] for row in range(len(self))]
+    def _record_bytes(self, row: int) -> bytes:
+        start, end = self.array("offsets")[row : row + 2].tolist()
+        if not 0 <= start <= end <= self.header.extent:
+            return b""
+        return self.array("records")[start:end].tobytes()
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Return all of x, delta, offsets or records, as a view of the memory-mapped file."""
-        tensor: Tensor = self._file.get_tensor(name)
-        return tensor.numpy()
+        """Return all of x, delta, offsets, records or checksums, as a view of the memory-mapped file."""
+        if name not in self._arrays:
+            tensor: Tensor = self._file.get_tensor(name)
+            self._arrays[name] = tensor.numpy()
+        return self._arrays[name]
 
     def rows(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return the x of some rows, flat, as float32 [m, d]."""
+        """Return the x of some rows, flat, as float32 [m, d].
+
+        Raises:
+            LatentError: one of them is damaged.
+        """
+        for row in range(*rows.indices(len(self))):
+            self.require_whole(row)
         x: Tensor = self._file.get_slice("x")[rows]
         return x.flatten(1).float().numpy()
+
+    @cached_property
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
 
     @cached_property
     def _file(self) -> Any:
@@ -161,7 +187,8 @@ class Shard:
 
 
 def _read_header(file: Any) -> ShardHeader:
-    record = schema.validate(parse_json(file.metadata()[KEY]), _HEADER, "its header", LatentError)
+    text = file.metadata()[KEY]
+    record = schema.validate(parse_json(text), _HEADER, "its header", LatentError)
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     for name in shapes:
         if _DTYPES.get(name) != file.get_slice(name).get_dtype():
@@ -170,6 +197,8 @@ def _read_header(file: Any) -> ShardHeader:
     (extent,) = shapes["records"]
     if shapes.get("delta", shapes["x"]) != shapes["x"] or shapes["offsets"] != (count + 1,):
         raise LatentError("its tensors are of different lengths")
+    if shapes["checksums"] != (count + 1,) or file.get_slice("checksums")[:1].item() != zlib.crc32(text.encode()):
+        raise LatentError("its header is damaged: its checksum is another one")
     return ShardHeader(
         rows=count,
         shape=tuple(shape),
@@ -196,10 +225,12 @@ def write_shard(path: Path, latents: Mapping[str, Latent], failures: Mapping[str
     rows = list(latents.values())
     recipes = [latent.recipe.to_json() for latent in rows]
     records: list[bytes] = []
+    checksums: list[int] = []
     for (name, latent), recipe in zip(latents.items(), recipes, strict=True):
         own = {entry: recipe[entry] for entry in OWN}
         record = {"name": name, "t": latent.t, "report": dict(latent.report), **own}
         records.append(json.dumps(record, sort_keys=True).encode())
+        checksums.append(_checksum([part[0].cpu().numpy() for part in latent.state], records[-1]))
     lengths = [len(record) for record in records]
     header = ShardHeader(
         rows=len(rows),
@@ -215,6 +246,7 @@ def write_shard(path: Path, latents: Mapping[str, Latent], failures: Mapping[str
         "delta": (latent.delta.cpu().numpy() for latent in rows if latent.delta is not None),
         "offsets": [_offsets(lengths)],
         "records": (np.frombuffer(record, np.uint8) for record in records),
+        "checksums": [np.array(checksums, np.int64)],
     }
     _write(path, header, blocks)
 
@@ -246,8 +278,18 @@ def join_shards(path: Path, parts: Sequence[Path]) -> ShardHeader:
     )
     lengths = [length for offsets in column("offsets") for length in np.diff(offsets)]
     blocks: dict[str, Blocks] = {name: column(name) for name in ("x", "delta", "records")}
-    _write(path, joined, {**blocks, "offsets": [_offsets(lengths)]})
+    # Not computed anew, so that what was damaged since it was written is found to be.
+    checksums = (each[1:] for each in column("checksums"))
+    _write(path, joined, {**blocks, "offsets": [_offsets(lengths)], "checksums": checksums})
     return joined
+
+
+def _checksum(tensors: Iterable[npt.NDArray[Any]], record: bytes) -> int:
+    """Return the checksum of a row."""
+    found = 0
+    for tensor in tensors:
+        found = zlib.crc32(np.ascontiguousarray(tensor), found)
+    return zlib.crc32(record, found)
 
 
 def _offsets(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -255,12 +297,19 @@ def _offsets(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def _write(path: Path, header: ShardHeader, blocks: Mapping[str, Blocks]) -> None:
-    """Write a safetensors file block by block: the writers of that package want all tensors in memory at once."""
+    """Write a safetensors file block by block: the writers of that package want all tensors in memory at once.
+
+    Args:
+        path: the file.
+        header: its header.
+        blocks: of each tensor; the checksums are those of the rows, and that of the header is put before them.
+    """
     shapes: dict[str, tuple[int, ...]] = {"x": (header.rows, *header.shape)}
     if header.paired:
         shapes["delta"] = shapes["x"]
     shapes["offsets"] = (header.rows + 1,)
     shapes["records"] = (header.extent,)
+    shapes["checksums"] = (header.rows + 1,)
     entries = {"recipe": header.recipe, "failures": header.failures, "unconverged": header.unconverged}
     metadata = json.dumps({"format": FORMAT, **entries}, sort_keys=True)
     table: dict[str, Any] = {"__metadata__": {KEY: metadata}}
@@ -270,6 +319,8 @@ def _write(path: Path, header: ShardHeader, blocks: Mapping[str, Blocks]) -> Non
         table[name] = {"dtype": _DTYPES[name], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(table).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers are aligned when the file is mapped
+    first = np.array([zlib.crc32(metadata.encode())], np.int64)
+    blocks = {**blocks, "checksums": chain([first], blocks["checksums"])}
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in shapes:

@@ -114,6 +114,7 @@ class LatentStore(Sequence["Latent"]):
         self.failures = {name: reason for header in headers for name, reason in header.failures.items()}
         self.unconverged = sum(header.unconverged for header in headers)
         self._open: Shard | None = None
+        self._checked: dict[int, set[int]] = {}
         self._latest_names: tuple[int, list[str]] = (-1, [])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,6 +162,15 @@ class LatentStore(Sequence["Latent"]):
         return self._some_header.shape
 
     @property
+    def paired(self) -> bool:
+        """Whether its latents have a second state, delta.
+
+        Raises:
+            LatentError: the store has no latent.
+        """
+        return self._some_header.paired
+
+    @property
     def names(self) -> Sequence[str]:
         """The name of the image of every row, relative to the folder that was inverted; read on access."""
         return _Names(self)
@@ -179,9 +189,14 @@ class LatentStore(Sequence["Latent"]):
         """Return one of the shards that are there. The last one used stays open."""
         path = self.file(index)
         if self._open is None or self._open.path != path:
-            shard = Shard(path)
-            found = shard.names
-            for row, (name, wanted) in enumerate(zip(found, self.shard_names(index), strict=True)):
+            shard = Shard(path, self._checked.setdefault(index, set()))
+            for row, wanted in enumerate(self.shard_names(index)):
+                try:
+                    name = shard.record(row)["name"]
+                    if name != wanted:
+                        shard.require_whole(row)
+                except LatentError:
+                    continue  # only this row is damaged, and refused when it is read
                 if name != wanted:
                     raise LatentError(
                         f"{path}: row {row} is of {name!r:.80}, where the list of images has {wanted!r:.80}. Was the"

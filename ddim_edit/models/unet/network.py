@@ -328,5 +328,5 @@ def load_unet(folder: Path) -> UNet:
     """
     record = read_config(folder / "config.json")
     config = UNetConfig.from_dict(record)
-    weights = read_component_weights(folder, record)
+    weights = read_component_weights(folder, record, quick=True)
     return fill(lambda: UNet(config), weights.tensors, weights.source)

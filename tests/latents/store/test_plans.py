@@ -77,10 +77,12 @@ def test_settings_by_which_nothing_was_computed_give_way(tmp_path: Path) -> None
     assert (read_settings(file) or {})["shard_size"] == 9
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 2}', '{"batch_size": 2}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"format": 1}', '{"format": 2}', '{"format": 3}', '{"batch_size": 2}', "\xff"]
+)
 def test_other_settings_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "store.json").write_text(content)
-    with pytest.raises(LatentError, match=r"^.*store\.json: .*(Make the store anew|the version that wrote it)\.$"):
+    with pytest.raises(LatentError, match=r"^.*store\.json: .*([Mm]ake the store anew|the version that wrote it)\.$"):
         ensure_settings(tmp_path / "store.json", SETTINGS)
 
 

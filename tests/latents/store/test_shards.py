@@ -30,7 +30,7 @@ def test_a_shard_is_an_ordinary_safetensors_file(tmp_path: Path) -> None:
     latents = {name: latent(seed, paired=True) for seed, name in enumerate("abc")}
     write_shard(tmp_path / "one.safetensors", latents, {}, SHAPE)
     tensors = load_file(tmp_path / "one.safetensors")
-    assert set(tensors) == {"x", "delta", "records", "offsets"}
+    assert set(tensors) == {"x", "delta", "records", "offsets", "checksums"}
     assert torch.equal(tensors["x"], torch.stack([each.x for each in latents.values()]))
     assert (tensors["records"].dtype, tensors["offsets"].dtype) == (torch.uint8, torch.int64)
 
