@@ -1,11 +1,14 @@
 """Convert any Pillow image to 8-bit sRGB."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from ddim_edit.errors import ImageError
+from ddim_edit.images.colour_tags import find_encodings
+from ddim_edit.images.encodings import ColourEncoding
 
 IDENTITY_TOLERANCE = 2
 """A colour profile that moves no colour by more than this many of 255 levels is taken for sRGB itself."""
@@ -13,18 +16,26 @@ IDENTITY_TOLERANCE = 2
 _OPAQUE_MODES = {"1": "L", "P": "RGB", "RGBX": "RGB"}
 
 
-def to_srgb(image: Image.Image, notes: list[str], grey_range: tuple[float, float] | None = None) -> Image.Image:
+def to_srgb(
+    image: Image.Image,
+    notes: list[str],
+    encodings: Sequence[bytes | ColourEncoding] | None = None,
+    grey_range: tuple[float, float] | None = None,
+) -> Image.Image:
     """Return the RGB image that a viewer would show on white; add what was done for it to `notes`.
 
     Args:
         image: of any mode.
         notes: is added to.
+        encodings: what `find_encodings` found, if it was called before, as it must be for parts of an image and for
+            files that are closed.
         grey_range: for a part of an image of 32-bit grey, the range of all of it.
 
     Raises:
         ImageError: grey values that are NaN or infinite.
     """
-    profile = image.info.get("icc_profile")
+    if encodings is None:
+        encodings = list(find_encodings(image, notes))
     if image.mode.startswith("I;16"):
         notes.append("16-bit grey reduced to 8 bit")
         image = _scale_grey(image, 0, 65535)
@@ -35,8 +46,7 @@ def to_srgb(image: Image.Image, notes: list[str], grey_range: tuple[float, float
     opaque = _lay_over_white(image, notes)
     if opaque.mode not in ("L", "RGB"):
         notes.append(f"converted from {opaque.mode}")
-    converted = _apply_profile(opaque, profile, notes) if profile else None
-    return converted or opaque.convert("RGB")
+    return _convert_colours(opaque, encodings, notes)
 
 
 def find_grey_range(image: Image.Image) -> tuple[float, float]:
@@ -77,26 +87,37 @@ def _lay_over_white(image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.composite(solid, Image.new(solid.mode, solid.size, "white"), alpha)
 
 
-def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image | None:
-    """Return the image in sRGB, or None where the profile changes nothing or cannot be used."""
+def _convert_colours(image: Image.Image, encodings: Sequence[bytes | ColourEncoding], notes: list[str]) -> Image.Image:
+    """Return an image in sRGB by the first of its encodings that can be used; without one it is taken for sRGB."""
+    for encoding in encodings:
+        if isinstance(encoding, ColourEncoding) and (encoding.is_srgb or image.mode not in ("L", "RGB")):
+            break
+        try:
+            transform = _build_transform(image.mode, encoding)
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+            name = "embedded colour profile" if isinstance(encoding, bytes) else f"colours of {encoding}"
+            notes.append(f"{name} could not be used")
+            continue
+        if image.mode in ("L", "RGB") and _is_identity(transform, image.mode):
+            break
+        source = "the embedded profile" if isinstance(encoding, bytes) else str(encoding)
+        notes.append(f"colours converted from {source} to sRGB")
+        return ImageCms.applyTransform(image, transform) or image  # nothing is returned only for work in place
+    return image.convert("RGB")
+
+
+def _build_transform(mode: str, encoding: bytes | ColourEncoding) -> ImageCms.ImageCmsTransform:
+    profile = encoding if isinstance(encoding, bytes) else encoding.to_icc(is_grey=mode == "L")
     # For grey, the default is a table too coarse in the dark; for RGB, the exact way is ten times slower.
-    precision = ImageCms.Flags.NOOPTIMIZE if image.mode == "L" else ImageCms.Flags.NONE
-    try:
-        transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(BytesIO(profile)),
-            ImageCms.createProfile("sRGB"),
-            image.mode,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION | precision,
-        )
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        notes.append("embedded colour profile could not be used")
-        return None
-    if image.mode in ("L", "RGB") and _is_identity(transform, image.mode):
-        return None
-    notes.append("colours converted from the embedded profile to sRGB")
-    return ImageCms.applyTransform(image, transform)
+    precision = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    return ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(BytesIO(profile)),
+        ImageCms.createProfile("sRGB"),
+        mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION | precision,
+    )
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

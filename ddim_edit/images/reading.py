@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -15,7 +15,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
 from ddim_edit.images.colour import find_grey_range, to_srgb
+from ddim_edit.images.colour_tags import CODE_POINTS, find_encodings, read_code_points
 from ddim_edit.images.crop import CentreSquare, Crop, apply_crop
+from ddim_edit.images.encodings import ColourEncoding
 from ddim_edit.images.pixels import from_image, to_float
 from ddim_edit.images.plugins import HEIC, JXL, Plugin, register_plugins
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
@@ -203,6 +205,7 @@ def _identify(file: BufferedReader) -> Image.Image:
     Image.init()
     silence_libtiff()
     return_freed_memory()
+    code_points = read_code_points(file)
     known = (*PILLOW_FORMATS, *register_plugins())
     if "JXL" in known:
         require_small_jxl(file, PIXEL_LIMIT)  # its plugin decodes while it opens
@@ -210,6 +213,7 @@ def _identify(file: BufferedReader) -> Image.Image:
     # Pillow only warns up to twice its own limit, which users may have switched off.
     if image.width * image.height > PIXEL_LIMIT:
         raise Image.DecompressionBombError
+    image.info[CODE_POINTS] = code_points  # which Pillow passes over
     return image
 
 
@@ -233,6 +237,7 @@ def _load_upright(
     if image.format == "PNG":
         image.load()  # before its EXIF block, which is looked for behind the pixels: their errors would be lost there
     tagged = _read_orientation(image)
+    encodings = list(find_encodings(image, notes))  # before a TIFF is loaded, which closes it
     full = image.size
     if image.format in ("JPEG", "MPO") and full[0] * full[1] > LARGE:
         factor = _spare_factor(full, tagged in _SIDEWAYS, crop, target)
@@ -248,9 +253,9 @@ def _load_upright(
         notes.append("rotated by its EXIF tag")
     if full[0] * full[1] > LARGE:
         factor = _spare_factor(full, sideways, crop, target)
-        rgb = _shrink_to_srgb(image, max(1, factor * image.width // full[0]), notes)
+        rgb = _shrink_to_srgb(image, max(1, factor * image.width // full[0]), encodings, notes)
     else:
-        rgb = to_srgb(image, notes)
+        rgb = to_srgb(image, notes, encodings)
     upright = rgb if turn is None else rgb.transpose(turn)
     return upright, (full[1], full[0]) if sideways else full
 
@@ -262,7 +267,9 @@ def _spare_factor(full: tuple[int, int], sideways: bool, crop: Crop, target: tup
     return max(1, min((right - left) // inner[0], (bottom - top) // inner[1]) // OVERSAMPLING)
 
 
-def _shrink_to_srgb(image: Image.Image, factor: int, notes: list[str]) -> Image.Image:
+def _shrink_to_srgb(
+    image: Image.Image, factor: int, encodings: Sequence[bytes | ColourEncoding], notes: list[str]
+) -> Image.Image:
     """Return an image in sRGB with its sides divided by a factor, converted in strips, which take little memory."""
     width, height = image.size
     small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
@@ -271,8 +278,8 @@ def _shrink_to_srgb(image: Image.Image, factor: int, notes: list[str]) -> Image.
     found: list[str] = []
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
-        strip.info = image.info
-        rgb = to_srgb(strip, found, grey_range)
+        strip.info = image.info  # which holds transparent colours
+        rgb = to_srgb(strip, found, encodings, grey_range)
         small.paste(rgb.reduce(factor) if factor > 1 else rgb, (0, top // factor))
     notes += dict.fromkeys(found)
     return small

@@ -104,6 +104,41 @@ def test_gif_of_a_face_is_close(tmp_path) -> None:
     assert error.max() <= 12
 
 
+@pytest.fixture(scope="module")
+def moving_square() -> torch.Tensor:
+    """Frames [6, 3, 64, 64] of a face over which a square of noise moves."""
+    face = read(str(resources.files("ddim_edit.assets") / "images" / "seed-0014.png"), 64).pixels
+    frames = face.repeat(6, 1, 1, 1)
+    noise = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for index in range(6):
+        frames[index, :, 8 * index : 8 * index + 16, 20:36] = noise[index]
+    return frames
+
+
+def test_what_stands_still_does_not_flicker_in_a_gif(tmp_path, moving_square) -> None:
+    write_animation(tmp_path / "a.gif", moving_square, 10)
+    frames = np.stack(decoded(tmp_path / "a.gif")).astype(int)
+    wanted = np.stack([as_array(frame) for frame in moving_square]).astype(int)
+    still = (wanted[1:] == wanted[:-1]).all(axis=-1)
+    assert still.mean() > 0.8
+    assert np.array_equal(frames[1:][still], frames[:-1][still])
+    assert np.square(frames - wanted).mean() < 255**2 / 10**3.5  # 35 dB, with noise in it
+
+
+def test_a_gif_may_stand_still_and_go_on(tmp_path, moving_square) -> None:
+    order = [0, 0, 0, 1, 1, 2, 0]
+    write_animation(tmp_path / "a.gif", moving_square[order], 10)
+    image = opened(tmp_path / "a.gif")
+    shown = []
+    for index in range(image.n_frames):
+        image.seek(index)
+        image.load()
+        shown += [np.asarray(image.convert("RGB"))] * round(image.info["duration"] / 100)
+    assert len(shown) == len(order)
+    for frame, index in zip(shown, order, strict=True):
+        assert np.square(frame.astype(int) - as_array(moving_square[index])).mean() < 255**2 / 10**3
+
+
 @pytest.mark.parametrize("fps", [0.5, 24, 30])
 @pytest.mark.parametrize(("name", "tick"), [("a.gif", 10), ("a.webp", 1)])
 def test_frame_times(tmp_path, name, tick, fps) -> None:
