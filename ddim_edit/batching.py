@@ -289,9 +289,9 @@ class BatchRunner:
         if not isinstance(self.model.codec, AutoencoderCodec):
             raise ArgumentError(f"{self.model.name} has no autoencoder to refine. Leave the refinement out.")
         refined = []
-        for image, start in zip(images.split(1), x0.split(1), strict=True):
+        for image, start in zip(images, x0, strict=True):
             self._begin(REFINING)
-            refined.append(REFINERS[config.refine](self.model.codec, image, start))
+            refined.append(REFINERS[config.refine](self.model.codec, image[None], start[None]))
         return torch.cat(refined)
 
     def _run_codec(self, stage: str, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
@@ -299,9 +299,9 @@ class BatchRunner:
         if not isinstance(self.model.codec, AutoencoderCodec) or not len(rows):
             return run(rows)
         results = []
-        for row in rows.split(1):
+        for row in rows:
             self._begin(stage)
-            results.append(run(row))
+            results.append(run(row[None]))
         return torch.cat(results)
 
     def _begin(self, stage: str) -> None:

@@ -288,7 +288,7 @@ def _checksum(tensors: Iterable[npt.NDArray[Any]], record: bytes) -> int:
     """Return the checksum of a row."""
     found = 0
     for tensor in tensors:
-        found = zlib.crc32(np.ascontiguousarray(tensor), found)
+        found = zlib.crc32(np.ascontiguousarray(tensor).data, found)
     return zlib.crc32(record, found)
 
 
