@@ -114,7 +114,7 @@ def error(path: Path, wanted: np.ndarray) -> float:
         ((12, 2, 0, 1), srgb_light, P3, D65),
         ((12, 13, 0, 0), lambda v: srgb_light(np.clip((255 * v - 16) / 219, 0, 1)), P3, D65),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, tuple) else None,
 )
 def test_code_points(png, levels, points, light, primaries, white) -> None:
     path = png(levels, (b"cICP", bytes(points)))
