@@ -11,10 +11,10 @@ demo: $(VENV)/.installed
 	$(BIN)/ddim-edit invert $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite -q
 	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/strip.png --frames 7 --overwrite -q
 	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/walk.webp --frames 13 --loop --scale 4 --overwrite -q
-	$(BIN)/ddim-edit edit $(FACES)/astronaut_face.png --set old=+6 -o out/older --overwrite -q
+	$(BIN)/ddim-edit edit $(FACES)/astronaut.png --set old=+6 -o out/older --overwrite -q
 	@echo
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other), out/walk.webp (the same, moving)"
-	@echo "and out/older/astronaut_face-edited.png (the same face, older)."
+	@echo "and out/older/astronaut-edited.png (the whole portrait, in which only the face is older)."
 
 # A process for each processor, with a thread each: on tensors as small as a test's, more would wait for one another.
 SUITE := $(BIN)/pytest --numprocesses auto --dist loadfile
@@ -55,11 +55,11 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable ".[faces]"
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable . --group test
+	$(BIN)/python -m pip install --quiet --editable ".[faces]" --group test
 	touch $@ $(VENV)/.installed
 
 clean:

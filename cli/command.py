@@ -7,7 +7,7 @@ world took 0.07 s with click, 0.13 s with cloup, and 0.19 s with rich-click, all
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import click
@@ -66,6 +66,10 @@ class Option(click.Option):
     @property
     def _shared_variable(self) -> str:
         return f"{ENVIRONMENT}_{str(self.name).upper()}"
+
+
+SharedOption = partial(Option, shared=True)
+"""An option that means the same in every command."""
 
 
 @dataclass(frozen=True)

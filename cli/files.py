@@ -11,13 +11,13 @@ from click.core import ParameterSource
 
 from ddim_edit.errors import ArgumentError
 
-from .options import CropChoice, make_crop
+from .crops import CropOptions, CropText, split_crop
 from .session import Session
 from .streams import STANDARD
 
 if TYPE_CHECKING:
     from ddim_edit import Latent, NoiseSchedule, Workload
-    from ddim_edit.images import InputImage
+    from ddim_edit.images import Crop, InputImage
 
     from .session import FindWorkload
 
@@ -25,22 +25,35 @@ Item = TypeVar("Item")
 LATENT = ".latent.safetensors"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl")
 TENSOR_SUFFIXES = (".safetensors", ".npy", ".npz", ".latent", ".pt", ".pth", ".ckpt", ".bin")
+READ_AHEAD = 8
+"""Photographs whose faces are read before they are needed."""
 KNOWN_SUFFIXES = (*IMAGE_SUFFIXES, *TENSOR_SUFFIXES, ".mp4", ".webm", ".csv", ".json", ".md", ".pdf", ".svg")
 """Suffixes that nobody gives a folder. An output that ends in one is meant to be a file."""
 
 
 class InputFile(NamedTuple):
-    """An input file, and what its outputs are called: its name without suffix, below a folder that was named."""
+    """An input file.
+
+    Attributes:
+        path: of the file.
+        name: what its outputs are called: its name without suffix, below a folder that was named.
+        crop: the crop of this input, if it has one of its own.
+        photo: the photograph that its result is put in, if that is another file.
+    """
 
     path: Path
     name: str
+    crop: CropText | None = None
+    photo: Path | None = None
 
 
 class Job(NamedTuple):
-    """An input file, and the file that its result goes to."""
+    """An input file, the file that its result goes to, and the rest of its `InputFile`."""
 
     source: Path
     target: Path
+    crop: CropText | None = None
+    photo: Path | None = None
 
     def to_json(self) -> dict[str, str]:
         """Return both as --json prints them."""
@@ -52,19 +65,28 @@ class Destination(NamedTuple):
 
     Attributes:
         folder: the folder of the results.
-        suffix: of their names, with what comes before it, as in "-edited.png".
+        ending: of their names before the suffix, as in "-edited".
+        suffix: of their names; None is that of the photograph, as far as such files can be written.
         overwrite: whether they may replace files.
         file: the one result that there is to be, in place of a folder.
     """
 
     folder: Path
-    suffix: str
+    ending: str
+    suffix: str | None
     overwrite: bool
     file: Path | None = None
 
-    def target(self, name: str) -> Path:
-        """Return the file of a result with this name."""
-        return self.file or self.folder / f"{name}{self.suffix}"
+    def target(self, name: str, photo: Path | None = None) -> Path:
+        """Return the file of a result with this name, whose photograph may decide on its suffix."""
+        if self.file is not None:
+            return self.file
+        suffix = self.suffix
+        if suffix is None:
+            from ddim_edit.images import photograph_suffix
+
+            suffix = photograph_suffix(photo or "")
+        return self.folder / f"{name}{self.ending}{suffix}"
 
     def require_room(self, count: int) -> None:
         """Refuse more than one result for one file.
@@ -80,7 +102,7 @@ class Destination(NamedTuple):
 def open_destination(
     session: Session,
     output: Path,
-    suffix: str,
+    suffix: str | None,
     overwrite: bool,
     ending: str = "",
     files: Iterable[str] | None = None,
@@ -90,7 +112,7 @@ def open_destination(
     Args:
         session: of the command.
         output: "-", a file whose name ends in one of `files`, or a folder.
-        suffix: of the files in a folder, and of standard output.
+        suffix: of the files in a folder, and of standard output; None is that of each photograph, and PNG there.
         overwrite: whether results may replace files.
         ending: what names in a folder have before their suffix, so that no other command gives the same.
         files: suffixes that the command can write; by default those of still images, of which --format is one.
@@ -99,7 +121,7 @@ def open_destination(
         UsageError: the name of a file that the command cannot write, or one that contradicts --format or --json.
     """
     if output == STANDARD:
-        return Destination(output, suffix, True, open_standard_output(session, suffix))
+        return Destination(output, "", suffix, True, open_standard_output(session, suffix or ".png"))
     is_image = files is None
     if files is None:
         from ddim_edit.images import still_suffixes
@@ -108,13 +130,13 @@ def open_destination(
     name = output.name.lower()
     if output.is_dir() or not name.endswith((*files, *KNOWN_SUFFIXES)):
         require_folder(output)
-        return Destination(output, f"{ending}{suffix}", overwrite)
+        return Destination(output, ending, suffix, overwrite)
     if not name.endswith(tuple(files)):
         raise click.UsageError(f"{output}: this command writes {join_or(files)}. Change the suffix, or name a folder.")
     source = click.get_current_context().get_parameter_source("format")
-    if is_image and source is ParameterSource.COMMANDLINE and not name.endswith(suffix):
+    if is_image and source is ParameterSource.COMMANDLINE and suffix is not None and not name.endswith(suffix):
         raise click.UsageError(f"{output} is not of --format {suffix.removeprefix('.')}. Leave one of them out.")
-    return Destination(output.parent, suffix, overwrite, output)
+    return Destination(output.parent, "", suffix, overwrite, output)
 
 
 def open_standard_output(session: Session, suffix: str) -> Path:
@@ -166,18 +188,27 @@ def claim(target: Path, inputs: frozenset[Path], overwrite: bool) -> Path:
     return target
 
 
-def find_images(session: Session, paths: Sequence[Path]) -> list[InputFile]:
-    """Return the image files that arguments name, with those in folders; notes say what in folders is passed over."""
+def find_images(session: Session, paths: Sequence[Path], crop: CropOptions | None = None) -> list[InputFile]:
+    """Return the image files that arguments name, with those in folders; notes say what in folders is passed over.
+
+    Args:
+        session: of the command.
+        paths: its arguments; one may end in @ and a crop.
+        crop: its options, which may have a crop for each argument.
+    """
     from ddim_edit.images import find
 
+    crops = (crop or CropOptions()).for_inputs(len(paths))
     files: list[InputFile] = []
-    for path in paths:
+    for argument, crop_of_argument in zip(paths, crops, strict=True):
+        path, own = split_crop(argument)
+        own = own or crop_of_argument
         with session.continue_on_error(path):
             if path == STANDARD:
-                files.append(InputFile(session.streams.read(), "stdin"))
+                files.append(InputFile(session.streams.read(), "stdin", own))
             else:
                 found = find([path], session.recursive, session.note_skipped)
-                files += [InputFile(file, _name_below(file, path)) for file in found]
+                files += [InputFile(file, _name_below(file, path), own) for file in found]
     return files
 
 
@@ -225,9 +256,9 @@ def plan_jobs(session: Session, files: Sequence[InputFile], destination: Destina
     inputs = resolve_all(file.path for file in files)
     taken: set[str] = set()
     for file, name in zip(files, output_names(files), strict=True):
-        target = destination.target(unused_name(name, taken))
+        target = destination.target(unused_name(name, taken), file.photo or file.path)
         with session.continue_on_error(file.path):
-            jobs.append(Job(file.path, claim(target, inputs, destination.overwrite)))
+            jobs.append(Job(file.path, claim(target, inputs, destination.overwrite), file.crop, file.photo))
     return jobs
 
 
@@ -265,17 +296,64 @@ def unused_name(name: str, taken: set[str]) -> str:
 
 
 def read_jobs(
-    session: Session, jobs: Sequence[Job], crop: CropChoice, workload: "FindWorkload", codec_passes: int
+    session: Session,
+    jobs: Sequence[Job],
+    crop: CropOptions,
+    workload: "FindWorkload",
+    codec_passes: int,
+    face_required: bool = False,
 ) -> Iterator[list[tuple[Job, "InputImage"]]]:
     """Yield the images of jobs batch by batch, as `read_batches`; notes say what was done to them."""
-    return read_batches(session, jobs, [job.source for job in jobs], crop, workload, codec_passes)
+    crops = [crop.make(session, job.crop, face_required) for job in jobs]
+    return read_batches(session, jobs, [job.source for job in jobs], crops, workload, codec_passes)
+
+
+def read_job_faces(
+    session: Session, jobs: Sequence[Job], crop: CropOptions, workload: "FindWorkload", codec_passes: int
+) -> "Iterator[list[tuple[Job, list[InputImage]]]]":
+    """Yield the faces of the images of jobs batch by batch: one of each image, or all under --face all.
+
+    An image without a face fails, unless a crop was asked for.
+    """
+    if not crop.all_faces:
+        for batch in read_jobs(session, jobs, crop, workload, codec_passes, face_required=True):
+            yield [(job, [image]) for job, image in batch]
+        return
+    from ddim_edit.images import read_faces
+    from ddim_edit.io.prefetch import prefetch_map
+
+    template = crop.require_template(session)
+    size = session.editor.model.size
+
+    def read() -> "Iterator[tuple[Job, list[InputImage] | None]]":
+        for job, found in prefetch_map(lambda job: read_faces(job.source, size, template), jobs, READ_AHEAD):
+            faces = None
+            with session.continue_on_error(job.source):
+                faces = found()
+                session.note(f"{job.source.name}: {len(faces)} {'faces' if len(faces) > 1 else 'face'}")
+            yield job, faces
+
+    count = len(jobs)  # of faces there are at least as many
+    for all_faces in session.batches(read(), count, lambda schedule: count * workload(schedule), codec_passes):
+        readable = [(job, faces) for job, faces in all_faces if faces is not None]
+        if readable:
+            yield readable
+
+
+def read_files(
+    session: Session, files: Sequence[InputFile], crop: CropOptions, workload: "FindWorkload", codec_passes: int
+) -> Iterator[list[tuple[Path, "InputImage"]]]:
+    """Yield files and their images batch by batch, as `read_batches`; notes say what was done to them."""
+    paths = [file.path for file in files]
+    crops = [crop.make(session, file.crop) for file in files]
+    return read_batches(session, paths, paths, crops, workload, codec_passes)
 
 
 def read_batches(
     session: Session,
     items: Sequence[Item],
     files: Sequence[Path],
-    crop: CropChoice,
+    crops: "Sequence[Crop]",
     workload: "FindWorkload",
     codec_passes: int,
 ) -> "Iterator[list[tuple[Item, InputImage]]]":
@@ -285,11 +363,11 @@ def read_batches(
         session: of the command.
         items: the items.
         files: the image file of each.
-        crop: what to keep of an image.
+        crops: what to keep of each image.
         workload: returns the evaluations that one image takes, for the schedule of the model.
         codec_passes: how many times an autoencoder encodes or decodes for each.
     """
-    pairs = zip(items, read_images(session, files, crop), strict=True)
+    pairs = zip(items, read_images(session, files, crops), strict=True)
     count = len(files)
     for batch in session.batches(pairs, count, lambda schedule: count * workload(schedule), codec_passes):
         readable = [(item, image) for item, (_, image) in batch if image is not None]
@@ -298,16 +376,23 @@ def read_batches(
 
 
 def read_images(
-    session: Session, files: Sequence[Path], crop: CropChoice, with_notes: bool = True
+    session: Session, files: Sequence[Path], crops: "Crop | Sequence[Crop]", with_notes: bool = True
 ) -> "Iterator[tuple[Path, InputImage | None]]":
-    """Yield each file with its image, or None where it cannot be read; print why, and what was done to images."""
+    """Yield each file with its image, or None where it cannot be read; print why, and what was done to images.
+
+    Args:
+        session: of the command.
+        files: image files.
+        crops: one for all files, or one for each.
+        with_notes: whether to print what was done to images.
+    """
     from ddim_edit.images import read_all
 
     if not files:
         return
     editor = session.editor
     # While one batch goes through the network, the next is read.
-    for file, image in read_all(files, editor.model.size, make_crop(crop), session.fail, editor.batch_size):
+    for file, image in read_all(files, editor.model.size, crops, session.fail, editor.batch_size):
         if image is not None:
             name = Path(str(session.streams.name_of(file))).name
             if with_notes and image.notes:

@@ -11,8 +11,9 @@ import click
 from click.core import ParameterSource
 
 from .command import Option, OptionGroup
+from .crops import CropOptions
 from .files import read_images
-from .options import FILE, FOLDER, CropChoice, make_config
+from .options import FILE, FOLDER, make_config
 from .session import Session
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def tell(session: Session, labelled: "LabelledImages") -> None:
         session.note(text)
 
 
-def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> ImagesWithLabels:
+def read_labelled(session: Session, labels: LabelOptions, crop: CropOptions) -> ImagesWithLabels:
     """Return the images that can be read; the others fail, and copies of one image count once.
 
     Raises:
@@ -174,7 +175,7 @@ def read_labelled(session: Session, labels: LabelOptions, crop: CropChoice) -> I
     kept: list[int] = []
     first_of: dict[str, int] = {}
     copies: list[str] = []
-    for index, (file, image) in enumerate(read_images(session, labelled.files, crop, with_notes=False)):
+    for index, (file, image) in enumerate(read_images(session, labelled.files, crop.make(session), with_notes=False)):
         if image is None:
             continue
         first = first_of.setdefault(hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest(), index)

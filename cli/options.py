@@ -2,22 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import Field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .command import Option, OptionGroup
+from .command import Option, OptionGroup, SharedOption
 from .session import Session
-from .types import DEFAULT_MODEL, FiniteRange, ModelName, Text, list_assets, parse_box, parse_size
+from .types import DEFAULT_MODEL, FiniteRange, ModelName, Text, list_assets, parse_size
 
 if TYPE_CHECKING:
     from ddim_edit import InversionConfig
-    from ddim_edit.images import Crop
 
-SharedOption = partial(Option, shared=True)
-"""An option that means the same in every command."""
 FILE_OR_FOLDER = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -27,8 +23,6 @@ CONDITION = ("prompt", "negative_prompt", "label", "guidance_scale")
 LOSSLESS = "bdia"
 LATEST = 1_000_000
 """A time that no noise schedule reaches, to check the form of levels before the model is known."""
-CropChoice = tuple[int, int, int] | str | None
-"""A box (x, y, size), "fit", or None for the centre square."""
 
 
 def inputs_argument(name: str, metavar: str) -> click.Argument:
@@ -339,32 +333,3 @@ def scale_option(default: int | None, explanation: str = "") -> Option:
     """Return --scale; the explanation follows its help."""
     help_text = f"Upscaling factor (nearest neighbour).{explanation}"
     return Option("--scale", type=click.IntRange(1, 16), default=default, metavar="N", help=help_text)
-
-
-def crop_group() -> OptionGroup:
-    """Return the options of what is kept of an image of another shape, which become the command's `crop`."""
-    options = [
-        SharedOption(
-            "--crop",
-            type=Text(parse_box),
-            metavar="X,Y,SIZE",
-            help="Square to cut out, in pixels. [default: the largest in the centre]",
-        ),
-        SharedOption("--fit", is_flag=True, help="Keep the whole image; its edges are continued to a square."),
-    ]
-    return OptionGroup("Crop", options, "crop", _combine_crop)
-
-
-def _combine_crop(crop: tuple[int, int, int] | None, fit: bool) -> CropChoice:
-    if crop and fit:
-        raise click.UsageError("--crop and --fit exclude each other.")
-    return "fit" if fit else crop
-
-
-def make_crop(crop: CropChoice) -> "Crop":
-    """Return the crop of what the options of `crop_group` say."""
-    from ddim_edit.images import Box, CentreSquare, Fit
-
-    if crop is None:
-        return CentreSquare()
-    return Fit() if isinstance(crop, str) else Box(*crop)

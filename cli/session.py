@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Editor, Model, NoiseSchedule, Recipe, Workload
+    from ddim_edit.images import FaceTemplate
     from ddim_edit.latents.image_recipes import ImageRecipe
 
     FindWorkload = Callable[[NoiseSchedule], Workload]
@@ -78,6 +79,7 @@ class Session:
     expected: int = 0
     failures: int = 0
     _first_refusal: str | None = field(default=None, repr=False)
+    _told_of_faces: bool = field(default=False, repr=False)
     _progress: Progress | None = field(default=None, repr=False)
 
     @cached_property
@@ -86,6 +88,27 @@ class Session:
         editor = self.load(self.model, compiled=self.compiled)
         self.describe(editor.model)
         return editor
+
+    @cached_property
+    def face_template(self) -> "FaceTemplate | None":
+        """The face template of the session's model, which need not be loaded for it."""
+        from ddim_edit import load_face_template
+
+        return load_face_template(self.model, self.offline)
+
+    def can_align(self, template: "FaceTemplate | None") -> bool:
+        """Return whether faces can be looked for and aligned to a template; say once what is missing for it."""
+        from ddim_edit.images import can_find_faces
+
+        if template is None or can_find_faces():
+            return template is not None
+        if not self._told_of_faces:
+            self._told_of_faces = True
+            self.note(
+                "faces are not looked for without opencv-python-headless, so the centre square is used: pip install "
+                "'ddim-edit[faces]'"
+            )
+        return False
 
     def load(self, model: str | None, **options: Any) -> "Editor":
         """Load another model, on the device, in the dtype and of the size of the session; lines tell of its parts."""

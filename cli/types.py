@@ -1,4 +1,4 @@
-"""Types of options whose values are small texts of their own: sizes, crops, grids, levels, strengths, lists."""
+"""Types of options whose values are small texts of their own: sizes, grids, levels, strengths, lists."""
 
 import math
 import re
@@ -88,18 +88,6 @@ def parse_size(text: str) -> tuple[int, int]:
         raise ValueError(f"{text!r} is not N or WIDTHxHEIGHT in pixels, as in 512 or 768x512.")
     width = int(found[1])
     return int(found[2] or width), width
-
-
-def parse_box(text: str) -> tuple[int, int, int]:
-    """Return the numbers of "X,Y,SIZE".
-
-    Raises:
-        ValueError: another text.
-    """
-    if not re.fullmatch(r"\d+,\d+,[1-9]\d*", text):
-        raise ValueError(f"{text!r} is not X,Y,SIZE in pixels, as in 120,80,512.")
-    x, y, size = map(int, text.split(","))
-    return x, y, size
 
 
 def parse_columns_and_rows(text: str) -> tuple[int, int]:

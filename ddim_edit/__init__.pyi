@@ -63,7 +63,7 @@ from .models.codec.refinement import REFINERS
 from .models.condition import Condition
 from .models.devices import suited_dtype
 from .models.families.registry import FAMILIES
-from .models.loading import load_model
+from .models.loading import load_face_template, load_model
 from .models.model import Model
 from .models.packaged import packaged_models
 
@@ -146,6 +146,7 @@ __all__ = [
     "images",
     "invert",
     "latents",
+    "load_face_template",
     "load_model",
     "log_likelihood",
     "make_grid",

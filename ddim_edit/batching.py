@@ -20,7 +20,7 @@ from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError, ModelError
-from ddim_edit.images import Crop
+from ddim_edit.images import Crop, default_crop
 from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
@@ -102,10 +102,14 @@ class BatchRunner:
         self._on_stage = on_stage
         self._first_look = FirstLook(model)
 
-    def invert(self, images: Images, config: InversionConfig, crop: Crop) -> InvertedBatches:
+    def prepare(self, images: Images, crop: Crop | None, ahead: int = READ_AHEAD) -> Iterator[PreparedImage]:
+        """Yield images as `prepare_images` does for this model; without a crop they are cropped by `default_crop`."""
+        return prepare_images(images, self.model.size, crop or default_crop(self.model.face_template), ahead)
+
+    def invert(self, images: Images, config: InversionConfig, crop: Crop | None) -> InvertedBatches:
         """Yield inverted batches, each with the latents of its images."""
         size = self.batches.size
-        prepared = prepare_images(images, self.model.size, crop, ahead=max(READ_AHEAD, size))
+        prepared = self.prepare(images, crop, ahead=max(READ_AHEAD, size))
         chunks = iter(lambda: list(islice(prepared, size)), [])
         return chain.from_iterable(self.invert_chunks(chunks, list, config))
 
@@ -155,7 +159,7 @@ class BatchRunner:
             yield self.batches(partial(invert_rows, chunk), range(len(chunk.images)))
 
     def latents_at(
-        self, images: Images, levels: Sequence[str | float], config: InversionConfig, crop: Crop, cache: Cache
+        self, images: Images, levels: Sequence[str | float], config: InversionConfig, crop: Crop | None, cache: Cache
     ) -> list[LatentArray]:
         """Return the latents of images at several levels, from one inversion of each image that is not in the cache."""
         schedule = self.model.schedule
@@ -179,7 +183,7 @@ class BatchRunner:
         digests: list[str] = []
 
         def digested() -> Iterator[PreparedImage]:
-            for image in prepare_images(images, self.model.size, crop):
+            for image in self.prepare(images, crop):
                 # Of the pixels, not the file: a copy that was saved again in another format is the same image.
                 digests.append(hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest())
                 yield image

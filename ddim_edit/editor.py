@@ -19,8 +19,8 @@ from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
 from ddim_edit.directions import Direction, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError, NonFiniteError
-from ddim_edit.images import CentreSquare, Crop
-from ddim_edit.images.prepare import ImageItem, Images, PreparedImage, prepare_images
+from ddim_edit.images import Crop, FaceCrop, Photograph, default_crop, read, read_faces
+from ddim_edit.images.prepare import ImageItem, Images, PreparedImage
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import PathPoint, plan_path
@@ -32,7 +32,6 @@ from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 
 DEFAULT = InversionConfig()
-CENTRE = CentreSquare()
 DirectionLike = str | Path | Direction
 """The name of a packaged direction, a direction file, or a `Direction`."""
 Editable = Images | Latent | Latents
@@ -104,7 +103,7 @@ class Editor:
         images: Images,
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         **options: Unpack[InversionOptions],
     ) -> Latents:
         """Invert images to latents; each has its recipe, and reports how accurate it is.
@@ -112,7 +111,8 @@ class Editor:
         Args:
             images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1] of the model's size.
             config: solver, grid, steps and so on.
-            crop: the part of a file of another shape to keep.
+            crop: the part of a file to keep. By default a face model gets the largest face, aligned to its template, if
+                the extra `faces` is installed and the file is not of the model's own size; others the centre square.
             **options: fields of `InversionConfig`.
 
         Raises:
@@ -137,7 +137,7 @@ class Editor:
         batches: Iterable[Sequence[ImageItem]],
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         **options: Unpack[InversionOptions],
     ) -> Iterator[Latents]:
         """Yield the latents of one batch of images after another, as `invert` returns them.
@@ -151,7 +151,7 @@ class Editor:
         Args:
             batches: each of files, folders or `InputImage`s, which may be none; drawn one ahead.
             config: solver, grid, steps and so on.
-            crop: the part of a file of another shape to keep.
+            crop: as for `invert`.
             **options: fields of `InversionConfig`.
 
         Raises:
@@ -160,7 +160,7 @@ class Editor:
         """
 
         def read(batch: Sequence[ImageItem]) -> list[PreparedImage]:
-            return list(prepare_images(batch, self.model.size, crop))
+            return list(self._runner.prepare(batch, crop))
 
         for inverted in self._runner.invert_chunks(batches, read, make_config(config, options)):
             yield Latents(chain.from_iterable(latents for _, latents in inverted))
@@ -170,7 +170,7 @@ class Editor:
         images: Images,
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         **options: Unpack[InversionOptions],
     ) -> Reconstruction:
         """Invert images, decode their latents, and measure what comes back. Arguments and errors as `invert`.
@@ -365,7 +365,7 @@ class Editor:
         levels: Sequence[str | float],
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         cache: Cache | None = None,
         **options: Unpack[SolverOptions],
     ) -> list[LatentArray]:
@@ -404,7 +404,7 @@ class Editor:
         level: str | float | None = None,
         keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
     ) -> Tensor:
         """Edit attributes of images along directions.
 
@@ -448,7 +448,7 @@ class Editor:
         level: str | float | None = None,
         keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
     ) -> Tensor:
         """Return K edits of each image from a single inversion, float64 [B, K, 3, H, W], for K settings; as `edit`."""
         if not settings or not any(settings):
@@ -486,6 +486,57 @@ class Editor:
             results.append(self._runner.decode(moved, denoiser) + lost)
         return torch.stack(results, 1)
 
+    def edit_photograph(
+        self,
+        photo: str | Path,
+        strengths: Strengths,
+        level: str | float | None = None,
+        keep: Sequence[DirectionLike] = (),
+        conditional: bool = False,
+        face: int | str = "largest",
+        crop: Crop | None = None,
+    ) -> Photograph:
+        """Edit attributes of a face in a photograph, and return the whole photograph in its own size.
+
+        The face is edited as by `edit`, and its change put in the photograph by `Photograph.paste`: pixels outside of
+        the face keep every bit, and strength 0 changes nothing.
+
+        Args:
+            photo: an image file.
+            strengths: as for `edit`.
+            level: as for `edit`.
+            keep: as for `edit`.
+            conditional: as for `edit`.
+            face: "largest", the number of a face in the order of `images.detect_faces`, or "all".
+            crop: the part to edit in place of a face, as for `invert`.
+
+        Raises:
+            ArgumentError: a choice of faces together with a crop, or for a model without a face template.
+            ImageError: a file that cannot be used, or without such a face.
+            MissingExtraError: a choice of faces, and OpenCV is not installed.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> older = editor.edit_photograph("group.jpg", {"old": 6}, face="all")  # doctest: +SKIP
+            >>> older.save("older.jpg")  # doctest: +SKIP
+            >>> older.to_pil().show()  # doctest: +SKIP
+        """
+        template = self.model.face_template
+        if face == "largest":
+            frames = [read(photo, self.model.size, crop or default_crop(template))]
+        elif crop is not None:
+            raise ArgumentError("face and crop exclude each other. A FaceCrop has a number of its own.")
+        elif template is None:
+            raise ArgumentError(f"{self.model.name} has no face template, so it has no choice of faces. Give a crop.")
+        elif face == "all":
+            frames = read_faces(photo, self.model.size, template)
+        else:
+            frames = [read(photo, self.model.size, FaceCrop(template, face))]
+        photograph = Photograph.open(photo)
+        for frame, edited in zip(frames, self.edit(frames, strengths, level, keep, conditional), strict=True):
+            photograph = photograph.paste(frame, edited)
+        return photograph
+
     def direction(self, name: DirectionLike) -> Direction:
         """Return the direction of that name packaged for this model, or in that file; a `Direction` as it is."""
         return name if isinstance(name, Direction) else find_direction(name, self.model.name)
@@ -498,7 +549,7 @@ class Editor:
         level: str | float = "0.4T",
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         **options: Unpack[SolverOptions],
     ) -> Direction:
         """Return a direction by example: the difference of two means.
@@ -531,7 +582,7 @@ class Editor:
         level: str | float = "0.4T",
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         **options: Unpack[SolverOptions],
     ) -> Tensor:
         """Give every image of c what a has over b: c + weight (mean a - mean b) in latents of one level.
@@ -560,7 +611,7 @@ class Editor:
         to: "Editor",
         config: InversionConfig | None = None,
         *,
-        crop: Crop = CENTRE,
+        crop: Crop | None = None,
         **options: Unpack[SolverOptions],
     ) -> Tensor:
         """Translate images from this model's domain to another's by a shared x_T.

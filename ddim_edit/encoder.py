@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from ddim_edit.config import InversionConfig
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images import CentreSquare, Crop
+from ddim_edit.images import Crop
 from ddim_edit.latents.cache import LatentCache
 
 
@@ -82,8 +82,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return latents [n, d] of files, folders, `InputImage`s, or floats [n, 3, H, W] in [-1, 1]."""
         config = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
         cache = None if self.cache is None else LatentCache(self.cache)
-        crop = self.crop or CentreSquare()
-        (latents,) = self._editor.latents_at(_images(X), [self.level], config, crop=crop, cache=cache)
+        (latents,) = self._editor.latents_at(_images(X), [self.level], config, crop=self.crop, cache=cache)
         return latents.values.flatten(1).numpy()
 
     @cached_property

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from figures import packaged
 
 from ddim_edit import Editor, images
@@ -21,6 +22,14 @@ def ddim_edit(*words: str | Path) -> None:
     """Run a command; float32, so that the images are the same on every processor."""
     command = [sys.executable, "-m", "ddim_edit", *map(str, words), "--dtype", "fp32", "--overwrite", "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def photograph(folder: Path, scratch: Path) -> None:
+    """Draw a whole photograph before and after an edit of its face."""
+    ddim_edit("edit", packaged("astronaut"), "--set", "old=+6", "-o", scratch / "photograph")
+    edited = scratch / "photograph" / "astronaut-edited.png"
+    pair = torch.stack([images.read(file, 512).pixels for file in (packaged("astronaut"), edited)])
+    images.write(folder / "photograph.jpg", images.labelled([pair], ["before", "old +6"]), images.read_recipe(edited))
 
 
 def strips(folder: Path, scratch: Path) -> None:
@@ -51,6 +60,7 @@ if __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
+        photograph(target, Path(scratch))
         strips(target, Path(scratch))
         sheet(target, Path(scratch))
     directions(target)

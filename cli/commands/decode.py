@@ -10,14 +10,16 @@ import click
 from ..command import Option, OptionGroup, command
 from ..files import Destination, Job, find_latents, load_latents, open_destination, plan_jobs, workload_of
 from ..options import (
+    FILE_OR_FOLDER,
     condition_group,
-    image_options,
     inputs_argument,
     output_option,
     overwrite_option,
     recursive_group,
     session_options,
 )
+from ..photos import find_photo, read_frame
+from ..results import MODEL, PHOTO, ResultOptions, ResultWriter, result_group
 from ..session import Session
 from ..store_reading import decode_store
 from ..stores import is_store
@@ -34,11 +36,18 @@ def option_groups() -> list[OptionGroup]:
     output = [
         inputs_argument("latents", "LATENTS|FOLDERS|STORES..."),
         output_option(),
-        *image_options(),
+        Option(
+            "--photo",
+            type=FILE_OR_FOLDER,
+            metavar="FILE|DIR",
+            help="Photograph that the latents were made from, or the folder where it is. [default: beside each latent, "
+            "under its name]",
+        ),
         overwrite_option(),
     ]
     model = OptionGroup("Model and run", [force])
-    return [OptionGroup("Output", output), recursive_group(), condition_group(), model, session_options()]
+    groups = [OptionGroup("Output", output), result_group(), recursive_group()]
+    return [*groups, condition_group(), model, session_options()]
 
 
 @command(
@@ -52,9 +61,9 @@ def option_groups() -> list[OptionGroup]:
 def decode(
     latents: Sequence[Path],
     output: Path,
-    suffix: str,
-    metadata: bool,
+    photo: Path | None,
     overwrite: bool,
+    result: ResultOptions,
     condition: Mapping[str, Any],
     force: bool,
     session: Session,
@@ -62,15 +71,16 @@ def decode(
     """Decode latents to images. They come from files or stores, and each is written as DIR/NAME.png.
 
     A latent is decoded by its own recipe. Another prompt, class or guidance than the one it was inverted under makes
-    an edit of it.
+    an edit of it. A latent of a photograph that is found gives the whole photograph, in which only the part that the
+    model saw changes.
     """
-    session.metadata = metadata
-    destination = open_destination(session, output, suffix, overwrite)
+    session.metadata = result.metadata
+    destination = open_destination(session, output, result.suffix, overwrite)
     stores = [path for path in latents if is_store(path)]
     if stores and destination.file is not None:
         raise click.UsageError(f"{output} is one file, and a store is decoded to many. Name an output folder.")
     if files := [path for path in latents if path not in stores]:
-        _decode_files(session, files, destination, force, condition)
+        _decode_files(session, files, destination, force, condition, result, photo)
     for path in stores:
         with session.continue_on_error(path):
             decode_store(session, path, destination, force, condition)
@@ -78,9 +88,18 @@ def decode(
 
 
 def _decode_files(
-    session: Session, files: Sequence[Path], destination: Destination, force: bool, condition: Mapping[str, Any]
+    session: Session,
+    files: Sequence[Path],
+    destination: Destination,
+    force: bool,
+    condition: Mapping[str, Any],
+    result: ResultOptions,
+    photo: Path | None,
 ) -> None:
-    jobs = plan_jobs(session, find_latents(session, files), destination)
+    found = find_latents(session, files)
+    if result.output_size != MODEL and result.upscale is None:
+        found = [file._replace(photo=find_photo(file.path, photo)) for file in found]
+    jobs = plan_jobs(session, found, destination)
     loaded = load_latents(session, [job.source for job in jobs])
     pairs: list[tuple[Job, Latent]] = []
     for job in jobs:
@@ -96,8 +115,13 @@ def _decode_files(
     def decode(some: "Sequence[tuple[Job, Latent]]") -> "Iterable[Tensor]":
         return session.editor.decode([latent for _, latent in some], force)
 
+    writer = ResultWriter(session, result)
     for batch in session.batches(pairs, len(pairs), workload_of(latent for _, latent in pairs), 1):
         for (job, latent), image in session.run_batch(batch, decode):
             with session.continue_on_error(job.source):
-                session.save_image(job.target, image, latent.recipe)
+                frame = read_frame(session, job, latent, required=photo is not None or result.output_size == PHOTO)
+                if frame is None:
+                    writer.write_model_size(job.target, image, latent.recipe)
+                else:
+                    writer.write(job.photo or job.source, job.target, [frame], [image], latent.recipe)
                 session.emit(job.to_json(), job.target)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ..command import OptionGroup, command
-from ..options import FOLDER, SharedOption, json_option
+from ..command import OptionGroup, SharedOption, command
+from ..options import FOLDER, json_option
 from ..session import Session
 from ..types import DEFAULT_MODEL, ModelName
 

@@ -1,6 +1,6 @@
 """`ddim-edit edit`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command, did_you_mean
-from ..files import Job, find_images, open_destination, plan_jobs, read_jobs
+from ..crops import CropOptions, crop_group
+from ..files import Destination, Job, find_images, open_destination, plan_jobs, read_job_faces
 from ..options import (
-    CropChoice,
-    crop_group,
     fps_option,
-    image_options,
     images_argument,
     level_option,
     output_option,
@@ -22,6 +20,7 @@ from ..options import (
     scale_option,
     session_options,
 )
+from ..results import PHOTO, ResultOptions, ResultWriter, result_group
 from ..session import Session
 from ..types import (
     DEFAULT_MODEL,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from ddim_edit import NoiseSchedule, Workload
     from ddim_edit.images import InputImage
+    from ddim_edit.latents.image_recipes import EditRecipe
 
 
 class Strength(DirectionName):
@@ -88,7 +88,6 @@ def option_groups() -> list[OptionGroup]:
             "Output",
             [
                 output_option(),
-                *image_options(),
                 overwrite_option(),
                 Option(
                     "--strip",
@@ -105,8 +104,9 @@ def option_groups() -> list[OptionGroup]:
                 scale_option(None, " [default: 1, in a strip 2]"),
             ],
         ),
+        result_group(),
         recursive_group(),
-        crop_group(),
+        crop_group(all_faces=True),
         session_options(),
     ]
 
@@ -126,43 +126,43 @@ def edit(
     conditional: bool,
     level: str | None,
     output: Path,
-    suffix: str,
-    metadata: bool,
     overwrite: bool,
+    result: ResultOptions,
     strip: Strip | None,
     animate: str | None,
     fps: float,
     scale: int | None,
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
-    """Edit attributes of images along directions. Each is written as DIR/NAME-edited.png; strength 0 changes nothing.
+    """Edit attributes of faces along directions. A photograph is written whole, as DIR/NAME-edited.jpg or .png.
 
-    A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp.
+    Only the face changes: pixels outside of it keep every bit, as far as the format does, and strength 0 changes
+    nothing. A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp, both of the
+    model's size.
     """
-    if animate and not strip:
-        raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
+    _require_consistent(strip, animate, scale, result, crop)
     settings = dict(strengths)
     for name in [*settings, *keep]:
         _require_direction(name, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
     from ddim_edit import Grid
-    from ddim_edit.images import enlarge, to_uint8, write
+    from ddim_edit.images import enlarge, to_uint8
     from ddim_edit.latents.image_recipes import EditRecipe
 
-    session.metadata = metadata
+    session.metadata = result.metadata
     factors = strip.factors if strip else [1.0]
     steps = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
-    if animate:
-        suffix = f".{animate}"
-        destination = open_destination(session, output, suffix, overwrite, "-animated", [suffix])
-    else:
-        destination = open_destination(session, output, suffix, overwrite, "-strip" if strip else "-edited")
-    jobs = plan_jobs(session, find_images(session, images), destination)
+    destination = _open_destination(session, output, overwrite, result, strip, animate)
+    jobs = plan_jobs(session, find_images(session, images, crop), destination)
+    writer = ResultWriter(session, result)
 
-    def edit_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
-        return to_uint8(session.editor.edits([image for _, image in batch], steps, level, keep, conditional))
+    def edit_batch(batch: "Sequence[tuple[Job, list[InputImage]]]") -> "Iterator[list[Tensor]]":
+        edited = iter(
+            session.editor.edits([face for _, faces in batch for face in faces], steps, level, keep, conditional)
+        )
+        return ([next(edited) for _ in faces] for _, faces in batch)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         # From the grid of the first direction, which all share: there and back once, to see what is lost, and an edit
@@ -174,23 +174,39 @@ def edit(
             inversion, grid=times, level=None
         ).decoding_workload(schedule)
 
-    for batch in read_jobs(session, jobs, crop, workload, 3 + len(steps)):
+    for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps)):
         model = session.editor.model.name
-        for (job, image), frames in session.run_batch(batch, edit_batch):
-            recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, image.source)
+        for (job, faces), edited in session.run_batch(batch, edit_batch):
+            recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, faces[0].source)
             with session.continue_on_error(job.source):
-                signature = session.recipe_json(recipe)
-                if strip is None:
-                    write(job.target, enlarge(frames[0], scale or 1), signature)
-                elif animate is None:
-                    _write_strip(job.target, frames, scale or 2, strip.factors, list(settings), signature)
+                if strip is None and scale is not None:
+                    writer.write_model_size(job.target, enlarge(to_uint8(edited[0]), scale)[0], recipe)
+                elif strip is None:
+                    if result.is_photo(faces[0]):
+                        recipe = replace(recipe, frames=tuple(face.preprocessing for face in faces))
+                    writer.write(job.source, job.target, faces, [edits[0] for edits in edited], recipe)
                 else:
-                    for note in _write_animation(job.target, frames, scale or 2, fps, signature):
+                    frames, signature = to_uint8(edited[0]), session.recipe_json(recipe)
+                    for note in _write_sweep(
+                        job.target, frames, scale or 2, recipe, fps if animate else None, signature
+                    ):
                         session.note(f"{job.target.name}: {note}")
                 row = {**job.to_json(), **recipe.to_json()}
                 del row["source"]
                 session.emit(row, job.target)
     session.finish()
+
+
+def _require_consistent(
+    strip: Strip | None, animate: str | None, scale: int | None, result: ResultOptions, crop: CropOptions
+) -> None:
+    """Refuse options that do not go together."""
+    if animate and not strip:
+        raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
+    if scale and not strip and result.output_size == PHOTO:
+        raise click.UsageError("--scale is for images of the model's size. Leave it or --output-size photo out.")
+    if strip and (result.output_size == PHOTO or result.upscale or crop.all_faces):
+        raise click.UsageError("A --strip shows one face in the model's size. Enlarge it with --scale.")
 
 
 def _require_direction(name: str, model: str | None) -> None:
@@ -202,27 +218,34 @@ def _require_direction(name: str, model: str | None) -> None:
         raise click.UsageError(f"{model or DEFAULT_MODEL} has no direction {name!r}, and there is no such file.{hint}")
 
 
-def _write_strip(
+def _open_destination(
+    session: Session, output: Path, overwrite: bool, result: ResultOptions, strip: Strip | None, animate: str | None
+) -> Destination:
+    if animate:
+        return open_destination(session, output, f".{animate}", overwrite, "-animated", [f".{animate}"])
+    if strip:
+        return open_destination(session, output, result.suffix or ".png", overwrite, "-strip")
+    return open_destination(session, output, result.suffix, overwrite, "-edited")
+
+
+def _write_sweep(
     target: Path,
     frames: "Tensor",
     scale: int,
-    factors: Sequence[float],
-    names: Sequence[str],
-    recipe: Mapping[str, Any] | None,
-) -> None:
-    from ddim_edit.images import enlarge, labelled, write
-
-    labels = [f"{factor:+.3g}" if factor else "0" for factor in factors]
-    title = ", ".join(Path(name).name.removesuffix(DIRECTION) for name in names)
-    write(target, labelled([enlarge(frames, scale)], labels, [title]), recipe)
-
-
-def _write_animation(
-    target: Path, frames: "Tensor", scale: int, fps: float, recipe: Mapping[str, Any] | None
+    recipe: "EditRecipe",
+    fps: float | None,
+    signature: Mapping[str, Any] | None,
 ) -> Sequence[str]:
-    """Write the frames there and back, so that the animation may loop."""
+    """Write the frames of a --strip as an image or, with frames per second, as an animation; return notes."""
     import torch
 
-    from ddim_edit.images import enlarge, write_animation
+    from ddim_edit.images import enlarge, labelled, write, write_animation
 
-    return write_animation(target, enlarge(torch.cat([frames, frames[1:-1].flip(0)]), scale), fps, recipe)
+    if fps is not None:
+        # There and back, so that the animation may loop.
+        both_ways = torch.cat([frames, frames[1:-1].flip(0)])
+        return write_animation(target, enlarge(both_ways, scale), fps, signature)
+    labels = [f"{factor:+.3g}" if factor else "0" for factor in recipe.factors]
+    title = ", ".join(Path(name).name.removesuffix(DIRECTION) for name in recipe.strengths)
+    write(target, labelled([enlarge(frames, scale)], labels, [title]), signature)
+    return ()

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
-from ..files import claim, find_images, read_batches, require_folder, resolve_all
+from ..crops import CropOptions, crop_group
+from ..files import InputFile, claim, find_images, read_files, require_folder, resolve_all
 from ..options import (
-    CropChoice,
     condition_group,
-    crop_group,
     folder_option,
     grid_forms,
     images_argument,
     make_config,
-    make_crop,
     metadata_option,
     overwrite_option,
     parse_grid,
@@ -116,7 +114,7 @@ def evaluate(
     against: Sequence[str],
     dequantise: bool,
     condition: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Measure what inversion and decoding lose. Every solver, grid and number of steps is evaluated.
@@ -131,8 +129,8 @@ def evaluate(
     session.metadata = metadata
     session.prefer_dtype("fp32")  # the errors of many steps are smaller than those of rougher networks
     require_folder(output)
-    files = [file.path for file in find_images(session, images)]
-    inputs = resolve_all(files)
+    files = find_images(session, images, crop)
+    inputs = resolve_all(file.path for file in files)
     csv, json, tables, plot = (
         claim(output / f"evaluation{suffix}", inputs, overwrite) for suffix in (".csv", ".json", ".md", ".png")
     )
@@ -144,7 +142,8 @@ def evaluate(
     session.note(f"{about}{workload.expected:,} network evaluations for each of {len(files)} images")
 
     rows = _evaluate_files(session, files, crop, round_trips, workload, csv)
-    found = Evaluation(rows, {**evaluation_recipe(session.editor, config), "crop": make_crop(crop).as_dict()})
+    recipe = {**evaluation_recipe(session.editor, config), "crop": crop.make(session).as_dict()}
+    found = Evaluation(rows, recipe)
     found.save_json(json.parent)
     write_tables(found, tables)
     session.print_table(markdown(found))
@@ -161,8 +160,8 @@ def evaluate(
 
 def _evaluate_files(
     session: Session,
-    files: Sequence[Path],
-    crop: CropChoice,
+    files: Sequence[InputFile],
+    crop: CropOptions,
     round_trips: "Sequence[RoundTrip]",
     workload: "Workload",
     target: Path,
@@ -175,9 +174,9 @@ def _evaluate_files(
 
     rows: list[EvaluationRow] = []
     with row_writer(target) as write:
-        names = [file.name for file in files]
-        for batch in read_batches(session, names, files, crop, lambda schedule: workload, 3 * len(round_trips)):
-            for row in evaluate_iter(session.editor, batch, round_trips, report_failure):
+        for batch in read_files(session, files, crop, lambda schedule: workload, 3 * len(round_trips)):
+            named = [(path.name, image) for path, image in batch]
+            for row in evaluate_iter(session.editor, named, round_trips, report_failure):
                 write(row)
                 session.emit(row.to_json())
                 if not row.converged:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Option, OptionGroup, command
+from ..crops import CropOptions, crop_group
 from ..files import claim
 from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed, tell
-from ..options import FILE, CropChoice, config_groups, crop_group, level_option, overwrite_option, session_options
+from ..options import FILE, config_groups, level_option, overwrite_option, session_options
 from ..session import Session
 from ..store_reading import find_whole_rows, open_store
 from ..types import DIRECTION
@@ -74,7 +75,7 @@ def fit(
     level: str,
     labels: LabelOptions,
     config: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Fit a direction to labelled images. It gets the name NAME, and is written as FILE.

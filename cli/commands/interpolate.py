@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from ..command import Option, OptionGroup, command
+from ..crops import CropOptions, CropText, crop_group, split_crop
 from ..files import (
     LATENT,
     claim,
@@ -19,8 +20,6 @@ from ..files import (
 )
 from ..options import (
     FILE_OR_FOLDER,
-    CropChoice,
-    crop_group,
     fps_option,
     image_options,
     inputs_argument,
@@ -119,7 +118,7 @@ def interpolate(
     loop: bool,
     sheet: tuple[int, int] | None,
     config: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Interpolate between images. What lies between their latents, or between latent files, is decoded and written."""
@@ -145,7 +144,7 @@ def interpolate(
     if config["exact"]:
         session.prefer_dtype("fp32")
     inputs = [session.streams.read() if path == STANDARD else path for path in inputs]
-    target = claim(output, resolve_all(inputs), overwrite or session.to_stdout)
+    target = claim(output, resolve_all(split_crop(path)[0] for path in inputs), overwrite or session.to_stdout)
     ends = _load_or_invert(session, inputs, config, crop)
     if sheet is None:
         rows = [session.editor.interpolate(ends, frames, interpolation, loop)]
@@ -187,25 +186,41 @@ def _require_outputs(
         raise click.UsageError(f"The output must end in {known}, or be a folder, not in {output.suffix}.")
 
 
+class _End(NamedTuple):
+    """An input, and its own crop, if it has one."""
+
+    source: Path
+    crop: CropText | None = None
+
+
 def _load_or_invert(
-    session: Session, inputs: Sequence[Path], config: Mapping[str, Any], crop: CropChoice
+    session: Session, inputs: Sequence[Path], config: Mapping[str, Any], crop: CropOptions
 ) -> "list[Latent]":
     """Return the latent of every input; images are inverted together."""
     of_latents = [path for path in inputs if path.name.endswith(LATENT) or _is_latent(session, path)]
-    latents = load_latents(session, of_latents)
-    files = list(dict.fromkeys(path for path in inputs if path not in of_latents))
+    latents: dict[_End, Latent] = {}
+    for path, latent in load_latents(session, of_latents).items():
+        latents[_End(path)] = latent
+    ends: list[_End] = []
+    for path, crop_of_input in zip(inputs, crop.for_inputs(len(inputs)), strict=True):
+        file, own = split_crop(path)
+        ends.append(_End(path) if path in of_latents else _End(file, own or crop_of_input))
+    # An input that comes twice is inverted once, unless it is cropped differently.
+    to_invert = list(dict.fromkeys(end for end in ends if end.source not in of_latents))
+    crops = [crop.make(session, end.crop) for end in to_invert]
     inversion_config = make_config(config)
 
-    def invert_batch(batch: "Sequence[tuple[Path, InputImage]]") -> "Latents":
+    def invert_batch(batch: "Sequence[tuple[_End, InputImage]]") -> "Latents":
         return session.editor.invert([image for _, image in batch], inversion_config)
 
     passes = 3 if inversion_config.exact else 1
-    for batch in read_batches(session, files, files, crop, inversion_config.inversion_workload, passes):
-        for (path, _), latent in session.run_batch(batch, invert_batch):
-            session.warn_if_unconverged(path, latent.report)
-            latents[path] = latent
+    files = [end.source for end in to_invert]
+    for batch in read_batches(session, to_invert, files, crops, inversion_config.inversion_workload, passes):
+        for (end, _), latent in session.run_batch(batch, invert_batch):
+            session.warn_if_unconverged(end.source, latent.report)
+            latents[end] = latent
     session.finish()  # a path needs all of its ends
-    return [latents[path] for path in inputs]
+    return [latents[end] for end in ends]
 
 
 def _is_latent(session: Session, path: Path) -> bool:

@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import OptionGroup, command
+from ..crops import CropOptions, crop_group
 from ..files import LATENT, Job, find_images, open_destination, plan_jobs, read_jobs
 from ..options import (
-    CropChoice,
-    crop_group,
     images_argument,
     inversion_groups,
     make_config,
-    make_crop,
     output_option,
     overwrite_option,
     recursive_group,
@@ -50,7 +48,7 @@ def invert(
     output: Path,
     overwrite: bool,
     config: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     store: StoreOptions,
     session: Session,
 ) -> None:
@@ -65,11 +63,12 @@ def invert(
     if config["exact"]:
         session.prefer_dtype("fp32")  # rougher networks leave exact inversions short of their tolerance
     if output.suffix == STORE:
-        fill_store(session, images, output, overwrite, store, config=make_config(config), crop=make_crop(crop))
+        crop.require_one(images)
+        fill_store(session, images, output, overwrite, store, config=make_config(config), crop=crop.make(session))
         session.finish()
         return
     destination = open_destination(session, output, LATENT, overwrite, files=[LATENT])
-    jobs = plan_jobs(session, find_images(session, images), destination)
+    jobs = plan_jobs(session, find_images(session, images, crop), destination)
 
     inversion_config = make_config(config)
 

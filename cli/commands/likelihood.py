@@ -9,8 +9,9 @@ import click
 from ddim_edit.tables import plain_table
 
 from ..command import Option, OptionGroup, command
-from ..files import find_images, read_batches
-from ..options import SEED, CropChoice, condition_group, crop_group, images_argument, recursive_group, session_options
+from ..crops import CropOptions, crop_group
+from ..files import find_images, read_files
+from ..options import SEED, condition_group, images_argument, recursive_group, session_options
 from ..session import Session
 from ..types import FiniteRange
 
@@ -59,7 +60,7 @@ def likelihood(
     seed: int,
     start: float,
     condition: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Estimate bits per dimension of images. Each is printed with its standard error; the model must be one of pixels.
@@ -73,7 +74,7 @@ def likelihood(
     session.prefer_dtype("fp32")
     config = LikelihoodConfig(steps, probes, seed, start=start, condition=Condition(**condition))
     rows: list[dict[str, Any]] = []
-    files = [file.path for file in find_images(session, images)]
+    files = find_images(session, images, crop)
 
     def estimate(batch: "Sequence[tuple[Path, InputImage]]") -> "Iterable[tuple[Any, ...]]":
         found = log_likelihood(
@@ -86,7 +87,7 @@ def likelihood(
         return ((found, *each) for each in zip(found.bits, found.error, found.nats, strict=True))
 
     evaluations = Workload.exactly(4 * steps * (1 + probes))
-    for batch in read_batches(session, files, files, crop, lambda schedule: evaluations, 0):
+    for batch in read_files(session, files, crop, lambda schedule: evaluations, 0):
         for (file, _), (found, bits, error, nats) in session.run_batch(batch, estimate):
             row = {
                 "input": str(session.streams.name_of(file)),

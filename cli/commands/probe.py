@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from ..command import Option, OptionGroup, command
+from ..crops import CropOptions, crop_group
 from ..files import claim
 from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled
 from ..options import (
     FILE,
     SEED,
-    CropChoice,
     config_groups,
-    crop_group,
     metadata_option,
     overwrite_option,
     parse_level,
@@ -91,7 +90,7 @@ def probe(
     overwrite: bool,
     metadata: bool,
     config: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Probe how well latents tell an attribute. Linear probes read it at several levels.

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import OptionGroup, command
+from ..crops import CropOptions, crop_group
 from ..files import Job, claim, find_images, open_destination, plan_jobs, read_jobs, resolve_all
 from ..options import (
-    CropChoice,
-    crop_group,
-    image_options,
     images_argument,
     inversion_groups,
     make_config,
@@ -18,6 +16,7 @@ from ..options import (
     recursive_group,
     session_options,
 )
+from ..results import ResultOptions, ResultWriter, result_group
 from ..session import Session
 
 if TYPE_CHECKING:
@@ -33,9 +32,10 @@ ON_SHEET = 64
 
 def option_groups() -> list[OptionGroup]:
     """Return the options of the command."""
-    output = [images_argument(), output_option(), *image_options(), overwrite_option()]
+    output = [images_argument(), output_option(), overwrite_option()]
     inversion = inversion_groups("check")
-    return [OptionGroup("Output", output), recursive_group(), *inversion, crop_group(), session_options()]
+    groups = [OptionGroup("Output", output), result_group(), recursive_group()]
+    return [*groups, *inversion, crop_group(), session_options()]
 
 
 @command(
@@ -48,14 +48,16 @@ def option_groups() -> list[OptionGroup]:
 def reconstruct(
     images: Sequence[Path],
     output: Path,
-    suffix: str,
-    metadata: bool,
     overwrite: bool,
+    result: ResultOptions,
     config: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Invert and decode images, and score the result. They are written as DIR/NAME-reconstructed.png.
+
+    Of a photograph larger than the model's images, what the round trip makes of the part that the model sees is put in
+    its place.
 
     All are shown beside their originals in DIR/sheet.png, unless the output is a file. Scores are of the clipped images
     before they are rounded to 8 bit; the share of same pixels is of the written ones.
@@ -64,15 +66,18 @@ def reconstruct(
     from ddim_edit.metrics import METRICS
 
     printed = dict.fromkeys([*score_columns(), *METRICS, "error", "residual", "rounds", "converged", *CODEC_SCORES])
-    session.metadata = metadata
+    session.metadata = result.metadata
     if config["exact"]:
         session.prefer_dtype("fp32")
-    destination = open_destination(session, output, suffix, overwrite, "-reconstructed")
-    files = find_images(session, images)
+    destination = open_destination(session, output, result.suffix, overwrite, "-reconstructed")
+    files = find_images(session, images, crop)
     sheet_file = None
     if destination.file is None:
-        sheet_file = claim(output / f"sheet{suffix}", resolve_all(file.path for file in files), overwrite)
+        sheet_file = claim(
+            output / f"sheet{result.suffix or '.png'}", resolve_all(file.path for file in files), overwrite
+        )
     jobs = plan_jobs(session, files, destination)
+    writer = ResultWriter(session, result, noise=0)  # the noise of the round trip is what is shown
     rows: list[dict[str, Any]] = []
     sources: list[str] = []
     on_sheet: list[tuple[Tensor, Tensor]] = []
@@ -89,7 +94,7 @@ def reconstruct(
                 if sheet_file is not None and len(sources) < ON_SHEET:
                     on_sheet.append((original, image))
                     sources.append(source.source)
-                session.save_image(job.target, image, latent.recipe)
+                writer.write(job.source, job.target, [source], [image], latent.recipe)
                 session.warn_if_unconverged(job.source, scores)
                 row: dict[str, Any] = job.to_json()
                 row.update((name, scores[name]) for name in printed if name in scores or name not in CODEC_SCORES)

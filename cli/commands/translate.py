@@ -1,15 +1,14 @@
 """`ddim-edit translate`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import Option, OptionGroup, command
+from ..crops import CropOptions, crop_group
 from ..files import Job, find_images, open_destination, plan_jobs, read_jobs
 from ..options import (
-    CropChoice,
-    crop_group,
-    image_options,
     images_argument,
     inversion_groups,
     make_config,
@@ -18,6 +17,7 @@ from ..options import (
     recursive_group,
     session_options,
 )
+from ..results import ResultOptions, ResultWriter, result_group
 from ..session import Session
 from ..types import ModelName
 
@@ -37,9 +37,10 @@ def option_groups() -> list[OptionGroup]:
         metavar="NAME|DIR|FILE|HUB-ID",
         help="Model of the domain that the images go to.",
     )
-    output = [images_argument(), to, output_option(), *image_options(), overwrite_option()]
+    output = [images_argument(), to, output_option(), overwrite_option()]
     inversion = inversion_groups("check", "level")
-    return [OptionGroup("Output", output), recursive_group(), *inversion, crop_group(), session_options()]
+    groups = [OptionGroup("Output", output), result_group(), recursive_group()]
+    return [*groups, *inversion, crop_group(), session_options()]
 
 
 @command(
@@ -49,11 +50,10 @@ def translate(
     images: Sequence[Path],
     to: str,
     output: Path,
-    suffix: str,
-    metadata: bool,
     overwrite: bool,
+    result: ResultOptions,
     config: Mapping[str, Any],
-    crop: CropChoice,
+    crop: CropOptions,
     session: Session,
 ) -> None:
     """Translate images to another model's domain. They pass through a shared x_T.
@@ -62,19 +62,19 @@ def translate(
 
     --model is where the images come from, --to where they go: two models of one size and noise schedule.
     """
-    from ddim_edit.images import to_uint8
     from ddim_edit.latents.image_recipes import TranslationRecipe
 
-    session.metadata = metadata
+    session.metadata = result.metadata
     if config["exact"]:
         session.prefer_dtype("fp32")
-    destination = open_destination(session, output, suffix, overwrite, "-translated")
-    jobs = plan_jobs(session, find_images(session, images), destination)
+    destination = open_destination(session, output, result.suffix, overwrite, "-translated")
+    jobs = plan_jobs(session, find_images(session, images, crop), destination)
     other = session.load(to)
+    writer = ResultWriter(session, result)
     inversion_config = make_config(config)
 
     def translate_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
-        return to_uint8(session.editor.translate([image for _, image in batch], other, inversion_config))
+        return session.editor.translate([image for _, image in batch], other, inversion_config)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         return inversion_config.inversion_workload(schedule) + inversion_config.decoding_workload(
@@ -83,10 +83,12 @@ def translate(
 
     for batch in read_jobs(session, jobs, crop, workload, 2):
         model = session.editor.model.name
-        for (job, image), pixels in session.run_batch(batch, translate_batch):
+        for (job, image), translated in session.run_batch(batch, translate_batch):
             recipe = TranslationRecipe(other.model.name, model, image.source, {"check": False, **config})
+            if result.is_photo(image):
+                recipe = replace(recipe, frames=(image.preprocessing,))
             with session.continue_on_error(job.source):
-                session.save_image(job.target, pixels, recipe)
+                writer.write(job.source, job.target, [image], [translated], recipe)
                 row = {**job.to_json(), **recipe.to_json()}
                 del row["source"]
                 session.emit(row, job.target)

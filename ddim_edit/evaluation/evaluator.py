@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from ddim_edit.config import InversionConfig
-from ddim_edit.editor import CENTRE, DEFAULT, Editor
+from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError, DDIMEditError
 from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.round_trips import RoundTrip, make_round_trips
 from ddim_edit.evaluation.rows import EvaluationRow, EvaluationSetting
 from ddim_edit.evaluation.settings import DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
-from ddim_edit.images import InputImage
+from ddim_edit.images import CentreSquare, InputImage, default_crop
 from ddim_edit.images.prepare import Images, expand_images, prepare_images, read_all
 from ddim_edit.metrics.registry import METRICS
+from ddim_edit.models.model import Model
 
 NamedImage = tuple[str, InputImage | Tensor]
 """The name of an image, and an image file that was read or a tensor [3, H, W] in [-1, 1]."""
@@ -39,8 +40,8 @@ def evaluate(
 
     Args:
         editor: whose model is evaluated.
-        images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1]; files are cropped to the
-            centre square.
+        images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1]; files are cropped as
+            by `Editor.invert`.
         solvers: names in `SOLVERS`.
         grids: names, as `make_grid` takes them.
         steps: numbers of steps S, for the inversion and for the decoding.
@@ -57,7 +58,7 @@ def evaluate(
         Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, section 5.4.
     """
     round_trips = make_round_trips(editor, solvers, grids, steps, config, against)
-    rows = tuple(evaluate_iter(editor, _named_images(images, editor.model.size), round_trips))
+    rows = tuple(evaluate_iter(editor, _named_images(images, editor.model), round_trips))
     if not rows:
         raise ArgumentError("Nothing to evaluate: give at least one image file, folder or tensor.")
     return Evaluation(rows, evaluation_recipe(editor, config))
@@ -85,7 +86,7 @@ def evaluate_iter(
         inputs: Images = (
             torch.stack(tensors) if tensors else [image for _, image in batch if isinstance(image, InputImage)]
         )
-        prepared = list(prepare_images(inputs, editor.model.size, CENTRE))
+        prepared = list(prepare_images(inputs, editor.model.size, CentreSquare()))
         originals = torch.stack([image.pixels for image in prepared])
         for round_trip in round_trips:
             try:
@@ -131,12 +132,12 @@ def evaluation_recipe(editor: Editor, config: InversionConfig) -> dict[str, Any]
     return recipe
 
 
-def _named_images(images: Images, size: tuple[int, int]) -> Iterator[NamedImage]:
+def _named_images(images: Images, model: Model) -> Iterator[NamedImage]:
     if isinstance(images, Tensor):
         batch = images if images.ndim == 4 else images[None]
         for index, x in enumerate(batch):
             yield str(index), x
     else:
-        for item, image in read_all(expand_images(images), size):
+        for item, image in read_all(expand_images(images), model.size, default_crop(model.face_template)):
             if image is not None:
                 yield item.name, image

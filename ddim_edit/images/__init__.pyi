@@ -1,5 +1,10 @@
-from .crop import Box, CentreSquare, Crop, Fit
-from .finding import find, list_folder
+from .alignment import Similarity
+from .compositing import FrameChange
+from .crop import AutoCrop, Box, CentreSquare, Crop, FaceCrop, Fit, default_crop
+from .face_preview import draw_faces
+from .face_templates import FaceTemplate
+from .faces import Face, can_find_faces, require_face_detector
+from .finding import find, list_folder, readable_suffixes
 from .formats import (
     ANIMATION_FORMATS,
     STILL_FORMATS,
@@ -10,9 +15,11 @@ from .formats import (
     find_still_format,
     still_suffixes,
 )
-from .pixels import to_float, to_uint8
+from .photograph_files import photograph_suffix
+from .photographs import Photograph
+from .pixels import to_float, to_uint8, upscale
 from .prepare import prepare_images, read_all
-from .reading import InputImage, read, read_recipe
+from .reading import InputImage, detect_faces, read, read_faces, read_recipe, read_recorded
 from .sheets import captioned, comparison, enlarge, labelled, sheet, strip
 from .writing import write, write_animation
 
@@ -20,30 +27,47 @@ __all__ = [
     "ANIMATION_FORMATS",
     "STILL_FORMATS",
     "AnimationFormat",
+    "AutoCrop",
     "Box",
     "CentreSquare",
     "Crop",
+    "Face",
+    "FaceCrop",
+    "FaceTemplate",
     "Fit",
+    "FrameChange",
     "InputImage",
+    "Photograph",
+    "Similarity",
     "StillFormat",
     "animation_suffixes",
+    "can_find_faces",
     "captioned",
     "comparison",
+    "default_crop",
+    "detect_faces",
+    "draw_faces",
     "enlarge",
     "find",
     "find_animation_format",
     "find_still_format",
     "labelled",
     "list_folder",
+    "photograph_suffix",
     "prepare_images",
     "read",
     "read_all",
+    "read_faces",
     "read_recipe",
+    "read_recorded",
+    "readable_suffixes",
+    "require_face_detector",
     "sheet",
     "still_suffixes",
     "strip",
     "to_float",
     "to_uint8",
+    "upscale",
     "write",
     "write_animation",
 ]

@@ -49,6 +49,36 @@ def to_srgb(
     return _convert_colours(opaque, encodings, notes)
 
 
+def from_srgb(image: Image.Image, encodings: Sequence[bytes | ColourEncoding]) -> Image.Image:
+    """Return an RGB image, which is in sRGB, in the colours of these encodings: the way back of `to_srgb`."""
+    profile = usable_profile(encodings, is_grey=False)
+    if profile is None or _is_identity(_build_transform("RGB", profile), "RGB"):
+        return image
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"),
+        ImageCms.ImageCmsProfile(BytesIO(profile)),
+        "RGB",
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    return ImageCms.applyTransform(image, transform) or image  # nothing is returned only for work in place
+
+
+def usable_profile(encodings: Sequence[bytes | ColourEncoding], is_grey: bool) -> bytes | None:
+    """Return the ICC profile of the first encoding that can be used; None for sRGB."""
+    for encoding in encodings:
+        if isinstance(encoding, ColourEncoding) and encoding.is_srgb:
+            return None
+        try:
+            profile = encoding if isinstance(encoding, bytes) else encoding.to_icc(is_grey=is_grey)
+            _build_transform("L" if is_grey else "RGB", profile)
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+            continue
+        return profile
+    return None
+
+
 def find_grey_range(image: Image.Image) -> tuple[float, float]:
     """Return the black and white of 32-bit grey: 0 and the smallest usual white above all values, or its own range.
 

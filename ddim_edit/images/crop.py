@@ -1,12 +1,16 @@
 """Choose the part of an image that a network of fixed input size gets to see."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.images.alignment import Similarity
+from ddim_edit.images.face_templates import FaceTemplate
+from ddim_edit.images.faces import Face, can_find_faces
 
 
 class Placement(NamedTuple):
@@ -14,6 +18,13 @@ class Placement(NamedTuple):
 
     region: tuple[int, int, int, int]
     inner: tuple[int, int]
+
+    def alignment(self, target: tuple[int, int]) -> Similarity:
+        """Return the map from the image into the network's frame of `target` (width, height), where it is centred."""
+        left, top, right, bottom = self.region
+        scale = (self.inner[0] / (right - left) + self.inner[1] / (bottom - top)) / 2  # equal up to rounding
+        padding = complex((target[0] - self.inner[0]) // 2, (target[1] - self.inner[1]) // 2)
+        return Similarity(scale, padding - scale * complex(left, top))
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class CentreSquare:
     def __str__(self) -> str:
         return "centre square"
 
-    def as_dict(self) -> dict[str, int | str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the crop as recipes record it."""
         return {"kind": "centre square"}
 
@@ -68,7 +79,7 @@ class Box:
     def __str__(self) -> str:
         return f"box at ({self.x}, {self.y})"
 
-    def as_dict(self) -> dict[str, int | str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the crop as recipes record it."""
         return {"kind": "box", **asdict(self)}
 
@@ -100,7 +111,7 @@ class Fit:
     def __str__(self) -> str:
         return "whole image"
 
-    def as_dict(self) -> dict[str, int | str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the crop as recipes record it."""
         return {"kind": "fit"}
 
@@ -111,11 +122,109 @@ class Fit:
         return Placement((0, 0, width, height), inner)
 
 
-Crop: TypeAlias = CentreSquare | Box | Fit
+@dataclass(frozen=True)
+class FaceCrop:
+    """A face, aligned by its landmarks to the template of a model: turned, scaled and shifted, never squeezed.
+
+    What the frame shows beyond the border of the image is its reflection. An image without such a face is refused with
+    an ImageError.
+
+    Args:
+        template: where the model expects the landmarks, such as `Model.face_template`.
+        which: "largest", or the number of a face in the order of `detect_faces`, from 1.
+
+    Raises:
+        ArgumentError: another `which`.
+
+    Examples:
+        >>> from importlib import resources
+        >>> from ddim_edit.images import FaceTemplate, read
+        >>> portrait = resources.files("ddim_edit.assets") / "images" / "astronaut.png"
+        >>> image = read(str(portrait), 64, FaceCrop(FaceTemplate.named("faces64")))
+        >>> list(image.pixels.shape), round(image.alignment.scale, 1)
+        ([3, 64, 64], 0.6)
+    """
+
+    template: FaceTemplate
+    which: int | str = "largest"
+
+    def __post_init__(self) -> None:
+        _require_face_choice(self.which)
+
+    def __str__(self) -> str:
+        return "face" if self.which == "largest" else f"face {self.which}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the crop as settings record it; recipes have the name of the template and what was found."""
+        return {"kind": "face", "which": self.which, "template": self.template.as_dict()}
+
+    def index(self, faces: Sequence[Face]) -> int:
+        """Return the index of the face of this crop among those of an image, of which the largest is the first.
+
+        Raises:
+            ImageError: there is no such face.
+        """
+        if not faces:
+            raise ImageError(
+                "no face was found. Choose the part to use by another crop (--crop centre, fit or X,Y,SIZE)."
+            )
+        number = 1 if isinstance(self.which, str) else self.which
+        if number > len(faces):
+            found = "1 face was found" if len(faces) == 1 else f"{len(faces)} faces were found"
+            raise ImageError(f"there is no face {number}: {found}, as `ddim-edit faces` shows.")
+        return number - 1
+
+
+@dataclass(frozen=True)
+class AutoCrop:
+    """The face of an image as in `FaceCrop`, if it has one, and else its centre square.
+
+    An image that has the network's own size is kept as it is: such images are aligned already.
+
+    Args:
+        template: where the model expects the landmarks.
+        which: as for `FaceCrop`; there must be a face of that number.
+        face_required: whether an image without a face is refused with an ImageError instead.
+    """
+
+    template: FaceTemplate
+    which: int | str = "largest"
+    face_required: bool = False
+
+    def __post_init__(self) -> None:
+        _require_face_choice(self.which)
+
+    def __str__(self) -> str:
+        return "face or centre square"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the crop as settings record it; a recipe has what became of it for its image."""
+        return {"kind": "auto", "which": self.which, "template": self.template.as_dict()}
+
+    @property
+    def face(self) -> FaceCrop:
+        """The crop of an image that has a face."""
+        return FaceCrop(self.template, self.which)
+
+
+Crop: TypeAlias = CentreSquare | Box | Fit | FaceCrop | AutoCrop
+PlacedCrop: TypeAlias = CentreSquare | Box | Fit
+"""Crops that the size of an image decides alone."""
+
+
+def default_crop(template: FaceTemplate | None) -> Crop:
+    """Return the crop of images that are given without one: the face for a face model, if OpenCV can look for it."""
+    return CentreSquare() if template is None or not can_find_faces() else AutoCrop(template)
+
+
+def _require_face_choice(which: int | str) -> None:
+    is_number = isinstance(which, int) and not isinstance(which, bool) and which >= 1
+    if which != "largest" and not is_number:
+        raise ArgumentError(f"which must be 'largest' or the number of a face, from 1, not {which!r}.")
 
 
 def apply_crop(
-    image: Image.Image, full: tuple[int, int], crop: Crop, target: tuple[int, int], notes: list[str]
+    image: Image.Image, full: tuple[int, int], crop: PlacedCrop, target: tuple[int, int], notes: list[str]
 ) -> Image.Image:
     """Return the RGB `image` cropped, resized and padded to `target` (width, height); add what was done to `notes`.
 

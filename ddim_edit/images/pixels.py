@@ -58,3 +58,17 @@ def to_image(pixels: Tensor) -> Image.Image:
         given = f"{pixels.dtype} {list(pixels.shape)}"
         raise ArgumentError(f"Pixels must be uint8 [3, H, W], not {given}. Convert floats with `images.to_uint8`.")
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def upscale(pixels: Tensor, factor: int) -> Tensor:
+    """Return uint8 [3, H, W] enlarged by a whole factor with a Lanczos filter.
+
+    Examples:
+        >>> import torch
+        >>> list(upscale(torch.zeros(3, 64, 64, dtype=torch.uint8), 4).shape)
+        [3, 256, 256]
+    """
+    if factor == 1:
+        return pixels
+    height, width = pixels.shape[1:]
+    return from_image(to_image(pixels).resize((factor * width, factor * height), Image.Resampling.LANCZOS))

@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -34,7 +35,7 @@ class PreparedImage(NamedTuple):
 def read_all(
     files: Iterable[Source],
     size: int | tuple[int, int],
-    crop: Crop | None = None,
+    crop: Crop | Iterable[Crop] | None = None,
     on_error: Callable[[Source, ImageError], object] | None = None,
     ahead: int = READ_AHEAD,
 ) -> Iterator[tuple[Source, InputImage | None]]:
@@ -45,7 +46,7 @@ def read_all(
     Args:
         files: image files; an `InputImage` among them is yielded as it is.
         size: (height, width) in pixels, or the side of a square.
-        crop: the part of each image to keep, by default the centre square.
+        crop: the part of each image to keep, or one for each file, in order; by default the centre square.
         on_error: called with a file that cannot be read and the error, in the order of the files and in the caller's
             thread. The file is then yielded with None. Without `on_error`, the error is raised.
         ahead: how many images may be read and not yet yielded.
@@ -63,10 +64,12 @@ def read_all(
         astronaut_face.png [3, 64, 64]
     """
 
-    def read_one(file: Source) -> InputImage:
-        return file if isinstance(file, InputImage) else read(file, size, crop)
+    def read_one(pair: tuple[Source, Crop | None]) -> InputImage:
+        file, own_crop = pair
+        return file if isinstance(file, InputImage) else read(file, size, own_crop)
 
-    for file, result in prefetch_map(read_one, files, ahead):
+    crops: Iterable[Crop | None] = crop if isinstance(crop, Iterable) else repeat(crop)
+    for (file, _), result in prefetch_map(read_one, zip(files, crops, strict=False), ahead):
         try:
             image = result()
         except ImageError as error:

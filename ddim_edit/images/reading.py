@@ -3,62 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
-from os import PathLike, fstat
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
-from ddim_edit.errors import ArgumentError, DDIMEditError, ImageError
-from ddim_edit.images.colour import find_grey_range, to_srgb
-from ddim_edit.images.colour_tags import CODE_POINTS, find_encodings, read_code_points
-from ddim_edit.images.crop import CentreSquare, Crop, apply_crop
-from ddim_edit.images.encodings import ColourEncoding
+from ddim_edit.errors import ArgumentError, ImageError
+from ddim_edit.images.alignment import Similarity, warp
+from ddim_edit.images.crop import AutoCrop, Box, CentreSquare, Crop, FaceCrop, Fit, PlacedCrop, apply_crop
+from ddim_edit.images.face_templates import FaceTemplate
+from ddim_edit.images.faces import Face, find_faces, refine_face
+from ddim_edit.images.opening import (
+    DECODING,
+    decoding_cost,
+    identify,
+    load_upright,
+    open_file,
+    reporting_bad_files,
+)
 from ddim_edit.images.pixels import from_image, to_float
-from ddim_edit.images.plugins import HEIC, JXL, Plugin, register_plugins
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
-from ddim_edit.images.safeguards import MemoryBudget, require_small_jxl, return_freed_memory, silence_libtiff
 from ddim_edit.images.video import find_container, read_comment
-from ddim_edit.io import content
-from ddim_edit.io.content import HEAD, describe_content
-from ddim_edit.io.ignored_warnings import ignored_warnings
-from ddim_edit.io.regular import require_regular
+from ddim_edit.io import schema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-PIXEL_LIMIT = 178_000_000
-"""Larger images are refused; a square of this area has sides of 13,341 pixels."""
-
-LARGE = 25_000_000
-"""Pixels above which an image is shrunk while it is decoded; others keep every bit until they are cropped."""
 OVERSAMPLING = 4
 """How many pixels of a shrunk image there are at least, along each side, for one of the network."""
-STRIP = 1 << 22
-"""Pixels of a large image that are converted at a time."""
-DECODING = MemoryBudget(1 << 30)
-"""Bytes that all readers together may take for images that they decode."""
-
+FACES_SEEN_AT = 1280
+"""Longest side, in pixels, down to which a large image is shrunk before its faces are looked for and measured."""
+DRAFT_ABOVE = 4_000_000
+"""Pixels above which a JPEG file is shrunk while it is decoded, if its face is large enough then."""
+UNMOVED = Similarity()
 FAR_TOO_SMALL = 8
 """Enlargement above which an image is warned of: fewer than one in 64 of its pixels would be its own."""
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes an image upright, by its EXIF orientation."""
-_SIDEWAYS = (5, 6, 7, 8)
-_PLUGIN_OF: dict[str, Plugin] = {content.HEIC: HEIC, content.JPEG_XL: JXL}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +56,9 @@ class InputImage:
         notes: what had to be done to the file's image, in words and in order.
         preprocessing: crop and original size, for a recipe.
         enlargement: how many times the kept part was enlarged, below 1 where it was reduced.
+        alignment: the map from the upright image, in full, into the network's frame.
+        face: the face that the frame was aligned to, in pixels of the upright image; None without one.
+        face_missing: whether a face was looked for in vain, so that the centre square was taken.
     """
 
     pixels: Tensor
@@ -80,17 +67,24 @@ class InputImage:
     notes: tuple[str, ...]
     preprocessing: dict[str, Any]
     enlargement: float = 1.0
+    alignment: Similarity = UNMOVED
+    face: Face | None = None
+    face_missing: bool = False
 
     @property
     def caution(self) -> str | None:
-        """What to warn of: an image far smaller than the network's has next to nothing of what its latent shows."""
-        if self.enlargement <= FAR_TOO_SMALL:
-            return None
-        width, height = self.preprocessing["original_width"], self.preprocessing["original_height"]
-        return (
-            f"an image of {width}x{height} pixels was enlarged {self.enlargement:.3g} times for a model of "
-            f"{self.pixels.shape[-1]}x{self.pixels.shape[-2]}, so that most of it is made up. Use a larger one."
-        )
+        """What to warn of: a face that was not found, or pixels of which next to nothing is the image's own."""
+        texts = []
+        if self.face_missing:
+            texts.append("no face was found, so the centre square is used.")
+        if self.enlargement > FAR_TOO_SMALL:
+            width, height = self.preprocessing["original_width"], self.preprocessing["original_height"]
+            part = "an image" if self.face is None else "the face in an image"
+            texts.append(
+                f"{part} of {width}x{height} pixels was enlarged {self.enlargement:.3g} times for a model of "
+                f"{self.pixels.shape[-1]}x{self.pixels.shape[-2]}, so that most of it is made up. Use a larger one."
+            )
+        return " ".join(texts) or None
 
     @property
     def tensor(self) -> Tensor:
@@ -112,7 +106,8 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
         crop: the part of the image to keep, by default the centre square.
 
     Raises:
-        ImageError: a file that cannot be read as an image, or that the crop does not fit in.
+        ImageError: a file that cannot be read as an image, that the crop does not fit in, or that has no such face.
+        MissingExtraError: a crop to a face, and OpenCV is not installed.
         ArgumentError: a size below 1.
 
     Examples:
@@ -123,23 +118,274 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
         ([3, 64, 64], ('resized from 512x512 to 64x64',))
     """
     path = Path(path)
+    target = _width_and_height(size)
+    crop = crop or CentreSquare()
+    with open_file(path) as file, reporting_bad_files(path):
+        if isinstance(crop, FaceCrop | AutoCrop):
+            framed = _frame_chosen_face(file, crop, target)
+        else:
+            framed = _frame_region(file, crop, target)
+        return framed.to_input(path, _digest(file))
+
+
+def read_faces(path: str | PathLike[str], size: int | tuple[int, int], template: FaceTemplate) -> list[InputImage]:
+    """Read all faces of an image file, each aligned as by a `FaceCrop`, the largest first.
+
+    Args:
+        path: as for `read`.
+        size: (height, width) in pixels, or the side of a square.
+        template: where the model expects the landmarks.
+
+    Raises:
+        ImageError: a file that cannot be read as an image, or that has no face.
+        MissingExtraError: OpenCV is not installed.
+        ArgumentError: a size below 1.
+    """
+    path = Path(path)
+    target = _width_and_height(size)
+    with open_file(path) as file, reporting_bad_files(path):
+        look = _look_for_faces(file)
+        FaceCrop(template).index(look.faces)  # refuses an image without any
+        framed = [_frame_face(file, look, index, template, target) for index in range(len(look.faces))]
+        source = _digest(file)
+        return [each.to_input(path, source) for each in framed]
+
+
+def read_recorded(
+    path: str | PathLike[str], size: int | tuple[int, int], preprocessing: Mapping[str, Any]
+) -> InputImage:
+    """Read an image file cropped as the recipe of a latent records it, without looking for faces again.
+
+    Args:
+        path: as for `read`.
+        size: (height, width) in pixels, or the side of a square.
+        preprocessing: that of an `InputImage`, or of the origin of a latent.
+
+    Raises:
+        ImageError: a file that cannot be read as an image, or a record that does not fit it.
+        ArgumentError: a size below 1, or a record that cannot be of a crop.
+    """
+    path = Path(path)
+    target = _width_and_height(size)
+    recorded = _parse_preprocessing(preprocessing)
+    with open_file(path) as file, reporting_bad_files(path):
+        if isinstance(recorded, PlacedCrop):
+            framed = _frame_region(file, recorded, target)
+            found = framed.preprocessing
+            _require_recorded_size((found["original_width"], found["original_height"]), preprocessing)
+        else:
+            factor = max(1, math.floor(1 / recorded.scale / OVERSAMPLING))
+            image, full, notes = _load_shrunk(file, factor)
+            _require_recorded_size(full, preprocessing)
+            frame = warp(image, recorded.of_part(0, 0, image.width / full[0]), target)
+            points = tuple((x, y) for x, y in preprocessing["landmarks"])
+            face = Face((0.0, 0.0, float(full[0]), float(full[1])), points, preprocessing["score"])
+            framed = _FramedImage(frame, notes, dict(preprocessing), recorded, recorded.scale, face)
+        return framed.to_input(path, _digest(file))
+
+
+def detect_faces(path: str | PathLike[str]) -> list[Face]:
+    """Return the faces in an image file, in pixels of the upright image, the largest first.
+
+    Args:
+        path: as for `read`. An image that is turned by more than about 40 degrees without an EXIF tag has no faces.
+
+    Raises:
+        ImageError: a file that cannot be read as an image.
+        MissingExtraError: OpenCV is not installed.
+
+    Examples:
+        >>> from importlib import resources
+        >>> from ddim_edit.images import detect_faces
+        >>> (face,) = detect_faces(str(resources.files("ddim_edit.assets") / "images" / "astronaut.png"))
+        >>> len(face.landmarks), face.score > 0.8
+        (5, True)
+    """
+    path = Path(path)
+    with open_file(path) as file, reporting_bad_files(path):
+        look = _look_for_faces(file)
+        return [look.refine(index) for index in range(len(look.faces))]
+
+
+_TRANSFORM = {
+    "transform": schema.list_of(schema.number, 4),
+    "landmarks": schema.list_of(schema.list_of(schema.number, 2), 5),
+    "score": schema.number,
+}
+_BOX = dict.fromkeys(("x", "y", "size"), schema.integer)
+
+
+def _parse_preprocessing(record: Mapping[str, Any]) -> PlacedCrop | Similarity:
+    """Return the crop or the transform in a record, which may come from a file of another one.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    found = record.get("crop")
+    crop: dict[str, Any] = found if isinstance(found, dict) else {}
+    kind = crop.get("kind")
+    if kind == "centre square":
+        return CentreSquare()
+    if kind == "fit":
+        return Fit()
+    if kind == "box" and schema.find_problem(crop, _BOX) is None:
+        return Box(crop["x"], crop["y"], crop["size"])
+    if kind == "face" and schema.find_problem(record, _TRANSFORM) is None:
+        transform = Similarity.from_list(record["transform"])
+        if 1e-6 < transform.scale < 1e6:
+            return transform
+    raise ArgumentError("The recipe does not say which part of its image was used. Invert the image again.")
+
+
+def _require_recorded_size(full: tuple[int, int], preprocessing: Mapping[str, Any]) -> None:
+    if full != (preprocessing.get("original_width"), preprocessing.get("original_height")):
+        raise ImageError("the image has another size than the one in the recipe. Choose the right file.")
+
+
+def _width_and_height(size: int | tuple[int, int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ArgumentError(f"The size of an image must be at least 1x1 pixels, not {width}x{height}.")
-    crop = crop or CentreSquare()
+    return width, height
+
+
+def _digest(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _FramedImage(NamedTuple):
+    """What became of an image: the network's frame of it, and what there is to say of it, as in `InputImage`."""
+
+    frame: Image.Image
+    notes: list[str]
+    preprocessing: dict[str, Any]
+    alignment: Similarity
+    enlargement: float
+    face: Face | None = None
+    face_missing: bool = False
+
+    def to_input(self, path: Path, source: str) -> InputImage:
+        return InputImage(
+            pixels=from_image(self.frame),
+            name=path.stem,
+            source=source,
+            notes=tuple(self.notes),
+            preprocessing=self.preprocessing,
+            enlargement=self.enlargement,
+            alignment=self.alignment,
+            face=self.face,
+            face_missing=self.face_missing,
+        )
+
+
+def _frame_region(file: BufferedReader, crop: PlacedCrop, target: tuple[int, int]) -> _FramedImage:
+    def spare(width: int, height: int) -> int:
+        """Return by how much the image can be shrunk and still be several times as large as it is needed."""
+        (left, top, right, bottom), inner = crop.place(width, height, target)
+        return max(1, min((right - left) // inner[0], (bottom - top) // inner[1]) // OVERSAMPLING)
+
     notes: list[str] = []
-    with _open(path) as file, _reporting_bad_files(path):
-        image = _identify(file)
-        with DECODING.reserve(_decoding_cost(image)):
-            upright, (wide, high) = _load_upright(image, crop, (width, height), notes)
-            pixels = from_image(apply_crop(upright, (wide, high), crop, (width, height), notes))
-            del upright, image
-        file.seek(0)
-        source = hashlib.file_digest(file, "sha256").hexdigest()
-    original = {"original_height": high, "original_width": wide}
-    (left, top, right, bottom), inner = crop.place(wide, high, (width, height))
+    image = identify(file)
+    with DECODING.reserve(decoding_cost(image)):
+        upright, full = load_upright(image, spare, notes)
+        return _frame_placed(upright, full, crop, target, notes)
+
+
+def _frame_placed(
+    upright: Image.Image, full: tuple[int, int], crop: PlacedCrop, target: tuple[int, int], notes: list[str]
+) -> _FramedImage:
+    frame = apply_crop(upright, full, crop, target, notes)
+    place = crop.place(*full, target)
+    (left, top, right, bottom), inner = place
     enlargement = max(inner[0] / (right - left), inner[1] / (bottom - top))
-    return InputImage(pixels, path.stem, source, tuple(notes), {"crop": crop.as_dict(), **original}, enlargement)
+    preprocessing = {"crop": crop.as_dict(), **_full_size(full)}
+    return _FramedImage(frame, notes, preprocessing, place.alignment(target), enlargement)
+
+
+def _full_size(full: tuple[int, int]) -> dict[str, int]:
+    return {"original_height": full[1], "original_width": full[0]}
+
+
+class _FaceLook(NamedTuple):
+    """The faces of an image at a first look.
+
+    Attributes:
+        image: as it was decoded, which may be smaller than in full.
+        full: width and height in full.
+        notes: what was done to it.
+        seen: the image in which faces were looked for, which may be smaller still.
+        faces: its faces, in pixels of that.
+    """
+
+    image: Image.Image
+    full: tuple[int, int]
+    notes: list[str]
+    seen: Image.Image
+    faces: list[Face]
+
+    def refine(self, index: int) -> Face:
+        """Return a face with its landmarks measured again, in pixels of the image in full."""
+        across, down = self.full[0] / self.seen.width, self.full[1] / self.seen.height
+        return refine_face(self.seen, self.faces[index]).scaled(across, down)
+
+
+def _load_shrunk(file: BufferedReader, factor: int | None = None) -> tuple[Image.Image, tuple[int, int], list[str]]:
+    """Return the image in a file, large ones shrunk by a factor, or as far as faces are seen, with its full size."""
+    file.seek(0)
+    notes: list[str] = []
+    image = identify(file)
+    with DECODING.reserve(decoding_cost(image)):
+        upright, full = load_upright(
+            image, lambda width, height: factor or max(1, max(width, height) // FACES_SEEN_AT), notes, DRAFT_ABOVE
+        )
+    return upright, full, notes
+
+
+def _look_for_faces(file: BufferedReader) -> _FaceLook:
+    return _find_faces_in(*_load_shrunk(file))
+
+
+def _find_faces_in(image: Image.Image, full: tuple[int, int], notes: list[str]) -> _FaceLook:
+    factor = max(image.size) // FACES_SEEN_AT
+    seen = image.reduce(factor) if factor > 1 else image
+    return _FaceLook(image, full, notes, seen, find_faces(seen))
+
+
+def _frame_chosen_face(file: BufferedReader, crop: FaceCrop | AutoCrop, target: tuple[int, int]) -> _FramedImage:
+    if isinstance(crop, FaceCrop):
+        look = _look_for_faces(file)
+        return _frame_face(file, look, crop.index(look.faces), crop.template, target)
+    image, full, notes = _load_shrunk(file)
+    if full == target:
+        return _frame_placed(image, full, CentreSquare(), target, notes)
+    look = _find_faces_in(image, full, notes)
+    if look.faces or crop.face_required or crop.which != "largest":
+        return _frame_face(file, look, crop.face.index(look.faces), crop.template, target)
+    return _frame_region(file, CentreSquare(), target)._replace(face_missing=True)
+
+
+def _frame_face(
+    file: BufferedReader, look: _FaceLook, index: int, template: FaceTemplate, target: tuple[int, int]
+) -> _FramedImage:
+    face = look.refine(index)
+    alignment = template.align(face.landmarks, target)
+    image, full, notes = look.image, look.full, look.notes
+    factor = max(1, math.floor(1 / alignment.scale / OVERSAMPLING))
+    if full[0] > factor * image.width:  # shrunk too far for a small face
+        image, _, notes = _load_shrunk(file, factor)
+    frame = warp(image, alignment.of_part(0, 0, image.width / full[0]), target)
+    preprocessing = {
+        "crop": {"kind": "face", "template": template.name},
+        "landmarks": [list(point) for point in face.landmarks],
+        "score": face.score,
+        "transform": alignment.to_list(),
+        **_full_size(full),
+    }
+    which = f"face {index + 1} of {len(look.faces)}" if len(look.faces) > 1 else "face"
+    side = round(target[0] / alignment.scale)
+    note = f"{which} aligned, turned by {alignment.degrees:.0f} degrees, {side} to {target[0]} pixels wide"
+    return _FramedImage(frame, [*notes, note], preprocessing, alignment, alignment.scale, face)
 
 
 def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:
@@ -150,143 +396,9 @@ def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:
         MissingExtraError: a video without PyAV.
     """
     path = Path(path)
-    with _open(path) as file, _reporting_bad_files(path):
+    with open_file(path) as file, reporting_bad_files(path):
         container = find_container(file.peek(12))
         if container:
             return recipe_from_comment(read_comment(file, container))
         head = file.peek(SVG_HEAD)[:SVG_HEAD]
-        return recipe_from_svg(head) if b"<svg" in head else recipe_from_image(_identify(file))
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[BufferedReader]:
-    require_regular(path, ImageError)
-    try:
-        file = path.open("rb")
-    except (OSError, ValueError) as error:  # the latter for a name with a NUL in it
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"{path}: cannot read: {reason}. Check the path.") from error
-    with file:
-        if not fstat(file.fileno()).st_size:
-            raise ImageError(f"{path}: the file is empty. Download or save it again.")
-        yield file
-
-
-@contextmanager
-def _reporting_bad_files(path: Path) -> Iterator[None]:
-    """Raise whatever a bad file causes as an ImageError that names it, and ignore Pillow's warnings."""
-    try:
-        with ignored_warnings:
-            yield
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except DDIMEditError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: the image has more than {PIXEL_LIMIT:,} pixels. Shrink it first.") from error
-    except UnidentifiedImageError as error:
-        with path.open("rb") as file:
-            found = describe_content(file.read(HEAD))
-        plugin = _PLUGIN_OF.get(found or "")
-        if plugin is not None and not plugin.installed:
-            raise ImageError(f"{path}: this is {found}, which needs {plugin.package}. {plugin.remedy}") from error
-        reason = "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image"
-        if found is not None:
-            reason += f", but {found}" if not found.endswith("image") else f", or a damaged one: it begins as {found}"
-        remedy = "Convert it to PNG or JPEG." if found is None or "photograph" in found else "Name an image."
-        raise ImageError(f"{path}: {reason}. {remedy}") from error
-    except Exception as error:  # plugins raise SyntaxError, struct.error, EOFError, IndexError and more
-        raise ImageError(f"{path}: the file is truncated or damaged. Download or save it again.") from error
-
-
-def _identify(file: BufferedReader) -> Image.Image:
-    """Open an image by its content, without decoding pixels."""
-    # A format that this build of Pillow lacks must not be named to it: that is a KeyError.
-    Image.init()
-    silence_libtiff()
-    return_freed_memory()
-    code_points = read_code_points(file)
-    known = (*PILLOW_FORMATS, *register_plugins())
-    if "JXL" in known:
-        require_small_jxl(file, PIXEL_LIMIT)  # its plugin decodes while it opens
-    image = Image.open(file, formats=[name for name in known if name in Image.OPEN])
-    # Pillow only warns up to twice its own limit, which users may have switched off.
-    if image.width * image.height > PIXEL_LIMIT:
-        raise Image.DecompressionBombError
-    image.info[CODE_POINTS] = code_points  # which Pillow passes over
-    return image
-
-
-def _decoding_cost(image: Image.Image) -> int:
-    """Return about how many bytes it takes to decode an image and to bring it to sRGB."""
-    pixels = image.width * image.height
-    # Small ones are converted at once, through up to four copies.
-    return pixels * (8 if pixels > LARGE else 20)
-
-
-def _load_upright(
-    image: Image.Image, crop: Crop, target: tuple[int, int], notes: list[str]
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Return an image in sRGB and upright, and the width and height that it has in full.
-
-    A large one comes smaller than that, but still several times as large as the part of it in `target`.
-    """
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notes.append(f"first of {frames} frames")
-    if image.format == "PNG":
-        image.load()  # before its EXIF block, which is looked for behind the pixels: their errors would be lost there
-    tagged = _read_orientation(image)
-    encodings = list(find_encodings(image, notes))  # before a TIFF is loaded, which closes it
-    full = image.size
-    if image.format in ("JPEG", "MPO") and full[0] * full[1] > LARGE:
-        factor = _spare_factor(full, tagged in _SIDEWAYS, crop, target)
-        image.draft(None, (full[0] // factor, full[1] // factor))  # the decoder itself shrinks to 1/2, 1/4 or 1/8
-        image.load()
-    else:
-        image.load()
-        full = image.size
-    # Pillow turns a TIFF upright itself while it loads, so the tag counts only if it is still there.
-    turn = _TURNS.get(_read_orientation(image))
-    sideways = turn is not None and tagged in _SIDEWAYS
-    if tagged in _TURNS:
-        notes.append("rotated by its EXIF tag")
-    if full[0] * full[1] > LARGE:
-        factor = _spare_factor(full, sideways, crop, target)
-        rgb = _shrink_to_srgb(image, max(1, factor * image.width // full[0]), encodings, notes)
-    else:
-        rgb = to_srgb(image, notes, encodings)
-    upright = rgb if turn is None else rgb.transpose(turn)
-    return upright, (full[1], full[0]) if sideways else full
-
-
-def _spare_factor(full: tuple[int, int], sideways: bool, crop: Crop, target: tuple[int, int]) -> int:
-    """Return by how much an image of a size can be shrunk and still be several times as large as it is needed."""
-    width, height = (full[1], full[0]) if sideways else full
-    (left, top, right, bottom), inner = crop.place(width, height, target)
-    return max(1, min((right - left) // inner[0], (bottom - top) // inner[1]) // OVERSAMPLING)
-
-
-def _shrink_to_srgb(
-    image: Image.Image, factor: int, encodings: Sequence[bytes | ColourEncoding], notes: list[str]
-) -> Image.Image:
-    """Return an image in sRGB with its sides divided by a factor, converted in strips, which take little memory."""
-    width, height = image.size
-    small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-    grey_range = find_grey_range(image) if image.mode in ("I", "F") else None
-    rows = max(1, STRIP // (width * factor)) * factor
-    found: list[str] = []
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
-        strip.info = image.info  # which holds transparent colours
-        rgb = to_srgb(strip, found, encodings, grey_range)
-        small.paste(rgb.reduce(factor) if factor > 1 else rgb, (0, top // factor))
-    notes += dict.fromkeys(found)
-    return small
-
-
-def _read_orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block must not cost the image
-        return 1
+        return recipe_from_svg(head) if b"<svg" in head else recipe_from_image(identify(file))

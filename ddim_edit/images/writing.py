@@ -42,7 +42,7 @@ def write(path: str | PathLike[str], pixels: Tensor, recipe: Mapping[str, Any] |
     path = Path(path)
     still = find_still_format(path)
     image = to_image(pixels)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         still.save(image, temporary, recipe_to_text(recipe))
 
 
@@ -77,12 +77,12 @@ def write_animation(
     if frames.ndim != 4 or not len(frames):
         raise ArgumentError(f"frames must have shape [N, 3, H, W], not {list(frames.shape)}. Stack them.")
     images = [to_image(frame) for frame in frames]
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         return animation.save(images, temporary, recipe_to_text(recipe), fps, loop)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` at the end; raise ImageError for what cannot be written."""
     try:
         with atomic(path) as temporary:

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images import Box, Crop, Fit
+from ddim_edit.images import Box, CentreSquare, Crop, FaceCrop, Fit
 from ddim_edit.io import schema
 from ddim_edit.io.schema import list_of
 from ddim_edit.latents.provenance import REST, Recipe, Record, entry
@@ -33,6 +33,10 @@ class ImageRecipe(Record):
         return []
 
 
+FRAMES = entry(list_of(schema.table), parse=tuple, omit=True)
+"""Metadata of the parts of a photograph that were changed; left out of images of the model's size."""
+
+
 @dataclass(frozen=True)
 class EditRecipe(ImageRecipe):
     """An image whose attributes were moved.
@@ -44,6 +48,7 @@ class EditRecipe(ImageRecipe):
         factors: what the strengths were multiplied by, one for each image of a strip or animation.
         model: name of the model.
         source: SHA-256 of the image file.
+        frames: of a whole photograph, the parts that were edited: the `preprocessing` of each.
     """
 
     kind: ClassVar[str] = "edit"
@@ -54,6 +59,7 @@ class EditRecipe(ImageRecipe):
     factors: tuple[float, ...] = field(metadata=entry(list_of(schema.number), parse=tuple))
     model: str = field(metadata=entry(schema.text))
     source: str = field(metadata=entry(schema.text))
+    frames: tuple[Mapping[str, Any], ...] | None = field(default=None, metadata=FRAMES)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types, without the places of files."""
@@ -121,6 +127,7 @@ class TranslationRecipe(ImageRecipe):
         model: name of the model that inverted it.
         source: SHA-256 of the image file.
         config: the inversion, as JSON.
+        frames: of a whole photograph, the part that was translated: its `preprocessing`.
     """
 
     kind: ClassVar[str] = "translation"
@@ -129,6 +136,7 @@ class TranslationRecipe(ImageRecipe):
     model: str = field(metadata=entry(schema.text))
     source: str = field(metadata=entry(schema.text))
     config: Mapping[str, Any] = field(metadata=REST)
+    frames: tuple[Mapping[str, Any], ...] | None = field(default=None, metadata=FRAMES)
 
     def options(self) -> list[str]:
         """Return --to and those of the inversion."""
@@ -345,8 +353,12 @@ def command_line(
     words += recipe.options()
     if isinstance(crop, Box):
         words += ["--crop", f"{crop.x},{crop.y},{crop.size}"]
-    elif isinstance(crop, Fit):
-        words.append("--fit")
+    elif isinstance(crop, CentreSquare | Fit):
+        words += ["--crop", "fit" if isinstance(crop, Fit) else "centre"]
+    elif isinstance(crop, FaceCrop):
+        words += ["--crop", "face"]
+        if crop.which != "largest":
+            words += ["--face", str(crop.which)]
     if scale is not None:
         words += ["--scale", str(scale)]
     if fps is not None:

@@ -240,6 +240,13 @@ class TranslationOrigin(Origin):
     of: "Recipe" = field(metadata=entry(schema.table, parse=lambda record: Recipe.from_json(record)))
 
 
+def find_inversion(origin: Origin) -> InversionOrigin | None:
+    """Return the inversion of the one image that a latent was made from, however it was moved since; None without."""
+    while isinstance(origin, EditOrigin | TranslationOrigin):
+        origin = origin.of if isinstance(origin, EditOrigin) else origin.of.origin
+    return origin if isinstance(origin, InversionOrigin) else None
+
+
 # Recipes of latents
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddim_edit.errors import ModelError, first_line
+from ddim_edit.images.face_templates import TEMPLATE_FILE
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.schema import parse_json
 from ddim_edit.models.announcements import announce
@@ -121,7 +122,7 @@ def _download(name: str, repo: str, revision: str | None) -> Path:
     needed = []
     for file in sorted(files):
         read = [prefix for prefix in folders if file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix))]
-        if file == _INDEX or read:
+        if file in (_INDEX, TEMPLATE_FILE) or read:
             needed.append(file)
     announce(f"downloading {name}")
     with _explain_errors(name, "it did not arrive whole"):

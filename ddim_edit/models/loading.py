@@ -1,6 +1,7 @@
 """`load_model`: load a checkpoint of any family by a packaged name, a path or a hub id."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.images.reading import PIXEL_LIMIT
+from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
+from ddim_edit.images.opening import PIXEL_LIMIT
 from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.blocks import prepare_blocks, require_blocks
@@ -81,11 +83,32 @@ def load_model(
 def load_with_options(name: str, options: LoadOptions, offline: bool = False) -> Model:
     """Load a checkpoint as `load_model` does, with everything that `LoadOptions` can ask for."""
     path = _find(name, offline)
+    template = _read_face_template(path)
     if path.is_file():
-        return build_model(path.resolve().stem, load_single_file(path), options)
+        return replace(build_model(path.resolve().stem, load_single_file(path), options), face_template=template)
     # A folder is called by the last part of its path; hub ids and packaged models keep their names.
     title = path.resolve().name if Path(name).is_dir() else name
-    return build_model(title, load_folder(path, title, options.device), options)
+    return replace(build_model(title, load_folder(path, title, options.device), options), face_template=template)
+
+
+def load_face_template(name_or_path: str | Path | None = None, offline: bool = False) -> FaceTemplate | None:
+    """Return the face template of a model, without loading the model; None for one that has none.
+
+    Arguments and errors as `load_model`, and:
+
+    Raises:
+        ImageError: a template that cannot be read.
+
+    Examples:
+        >>> load_face_template("faces64").landmarks[2]
+        (31.43, 33.32)
+    """
+    return _read_face_template(_find(str(name_or_path or DEFAULT_MODEL), offline))
+
+
+def _read_face_template(model: Path) -> FaceTemplate | None:
+    file = model.with_name(f"{model.stem}.{TEMPLATE_FILE}") if model.is_file() else model / TEMPLATE_FILE
+    return FaceTemplate.load(file) if file.is_file() else None
 
 
 def _find(name: str, offline: bool) -> Path:

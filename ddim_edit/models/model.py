@@ -9,6 +9,7 @@ from torch import Tensor
 from ddim_edit.diffusion.denoisers import Denoiser
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError
+from ddim_edit.images.face_templates import FaceTemplate
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.identity import Components
@@ -33,6 +34,7 @@ class Model:
         state_device: where the state of an integration is; the CPU for devices without float64.
         conditioner: makes the denoiser of a condition; None for a model that follows none.
         follows: what kind of condition that is, in words.
+        face_template: where a face model expects the landmarks of a face; None for other models.
     """
 
     denoiser: Denoiser
@@ -48,6 +50,7 @@ class Model:
     state_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     conditioner: Callable[[Condition], Denoiser] | None = None
     follows: str = "nothing"
+    face_template: FaceTemplate | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images import enlarge, sheet, write, write_animation
+from ddim_edit.images import Similarity, enlarge, sheet, write, write_animation
 from ddim_edit.io.digest import digest_file
 from ddim_edit.latents.image_recipes import (
     EditRecipe,
@@ -144,7 +144,11 @@ class PageController:
         after = self._write("after.png", _enlarge_to(pixels, SHOWN))
         commands, names = self._sources([opened.upload])
         if strengths:
-            commands.append(command_line(edit, names, "edited", crop=opened.photo.crop, options=self._flags))
+            # Of images of the model's size nothing is cropped, and of others the command would write the whole photo.
+            is_cropped = opened.photo.image.alignment != Similarity()
+            crop = opened.photo.crop if is_cropped else None
+            options = [*(["--output-size", "model"] if is_cropped else []), *self._flags]
+            commands.append(command_line(edit, names, "edited", crop=crop, options=options))
         return EditedPhoto(after, image, recipe, "\n".join(commands))
 
     def interpolate(

@@ -118,7 +118,8 @@ def test_animation_runs_through_strip_and_back(
 
 def test_crop_refers_to_pixels_of_file(done: Run, fitted: Path, tmp_path: Path) -> None:
     wide = tiny.save_picture(tmp_path / "wide.png", 3, 20, 30)
-    done("edit", wide, "--set", f"{fitted / 'old'}{SUFFIX}=0", "--crop", "7,2,16", "-o", tmp_path / "out")
+    line = ["--set", f"{fitted / 'old'}{SUFFIX}=0", "--crop", "7,2,16", "--output-size", "model"]
+    done("edit", wide, *line, "-o", tmp_path / "out")
     assert torch.equal(own(tmp_path / "out" / "wide-edited.png"), own(wide)[:, 2:18, 7:23])
 
 

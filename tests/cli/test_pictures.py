@@ -160,7 +160,7 @@ def test_every_image_format_is_converted(done: Run, tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize(
-    ("options", "crop"), [(["--crop", "3,2,20"], Box(3, 2, 20)), (["--fit"], Fit()), ([], None)], ids=str
+    ("options", "crop"), [(["--crop", "3,2,20"], Box(3, 2, 20)), (["--crop", "fit"], Fit()), ([], None)], ids=str
 )
 def test_crops_equal_editor_crops(
     done: Run, model: Path, tmp_path: Path, options: list[str], crop: Box | Fit | None

@@ -113,7 +113,7 @@ def test_new_images_are_added(done: Run, many: Path, tmp_path: Path) -> None:
         (["--steps", "4"], "method.steps 3"),
         (["--batch-size", "3"], "batch_size 2"),
         (["--shard-size", "4"], "shard_size 3"),
-        (["--fit"], 'crop.kind "centre square"'),
+        (["--crop", "fit"], 'crop.kind "centre square"'),
         (["--dtype", "bf16"], 'dtype "float32"'),
     ],
     ids=str,

@@ -244,8 +244,8 @@ def test_every_mode_and_strips_of_large_images(png, mode, monkeypatch) -> None:
     levels.save(path, pnginfo=_with(b"gAMA", gamma(1)))
     wanted = expected(ramp, lambda v: v)
     assert error(path, wanted) <= 1.5
-    monkeypatch.setattr("ddim_edit.images.reading.LARGE", 1000)
-    monkeypatch.setattr("ddim_edit.images.reading.STRIP", 400)
+    monkeypatch.setattr("ddim_edit.images.opening.LARGE", 1000)
+    monkeypatch.setattr("ddim_edit.images.opening.STRIP", 400)
     assert error(path, wanted) <= 1.5
     assert len(set(read(path, 64).notes)) == len(read(path, 64).notes)
 
@@ -259,8 +259,8 @@ def _with(name: bytes, data: bytes) -> PngInfo:
 def test_strips_of_a_camera_tiff(save, monkeypatch) -> None:
     path = save(np.full((64, 64, 3), (60, 170, 90), np.uint8), "a.tif", exif=camera(None, 2))
     whole = array(read(path, 16))
-    monkeypatch.setattr("ddim_edit.images.reading.LARGE", 1000)
-    monkeypatch.setattr("ddim_edit.images.reading.STRIP", 400)
+    monkeypatch.setattr("ddim_edit.images.opening.LARGE", 1000)
+    monkeypatch.setattr("ddim_edit.images.opening.STRIP", 400)
     assert np.array_equal(array(read(path, 16)), whole)
     assert tuple(whole[0, 0]) != (60, 170, 90)
 

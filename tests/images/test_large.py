@@ -38,8 +38,8 @@ def test_a_shrunk_image_is_nearly_the_same(
     path = tmp_path / f"a.{suffix}"
     image.save(path, exif=exif)
     whole = read(path, 24, crop)
-    monkeypatch.setattr("ddim_edit.images.reading.LARGE", 1000)
-    monkeypatch.setattr("ddim_edit.images.reading.STRIP", 4000)
+    monkeypatch.setattr("ddim_edit.images.opening.LARGE", 1000)
+    monkeypatch.setattr("ddim_edit.images.opening.STRIP", 4000)
     shrunk = read(path, 24, crop)
     assert (shrunk.notes, shrunk.preprocessing, shrunk.source) == (whole.notes, whole.preprocessing, whole.source)
     assert abs(shrunk.pixels.int() - whole.pixels.int()).max() <= 4

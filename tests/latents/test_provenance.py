@@ -219,8 +219,8 @@ def test_command_lines_quote_names_and_end_with_the_options_of_the_caller() -> N
     assert line == (
         "ddim-edit edit './-my photo.png' --set old=+0.0000001 --set wide=0 --crop 1,2,3 --dtype fp32 -o out"
     )
-    assert "--fit" in command_line(recipe, ["a.png"], "out", crop=Fit())
-    assert "--crop" not in command_line(recipe, ["a.png"], "out", crop=CentreSquare())
+    assert "--crop fit" in command_line(recipe, ["a.png"], "out", crop=Fit())
+    assert "--crop centre" in command_line(recipe, ["a.png"], "out", crop=CentreSquare())
     assert command_line(recipe, ["a.png"], "out", scale=4, fps=12).endswith("--scale 4 --fps 12 -o out")
 
 

@@ -76,7 +76,10 @@ class Visit:
         """Upload a photo and wait for its verdict."""
         self.upload("photo", path)
         expect(self.page.locator("#verdict")).to_contain_text("There and back", timeout=PATIENCE)
-        expect(self.line).to_have_value("ddim-edit edit astronaut_face.png --set age=0 -o edited", timeout=PATIENCE)
+        expect(self.line).to_have_value(
+            "ddim-edit edit astronaut_face.png --set age=0 --crop centre --output-size model -o edited",
+            timeout=PATIENCE,
+        )
 
     def frame(self, size: str, across: float, down: float) -> None:
         """Choose a part of the photo: its size in percent, and by a click where its middle is."""

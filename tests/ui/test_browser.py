@@ -46,18 +46,22 @@ def test_a_photo_is_edited_reset_and_saved(guest: Visit, tmp_path: Path) -> None
     slider = guest.page.locator("#slide-old input[type=range]")
     slider.focus()
     slider.press("End")
-    expect(guest.line).to_have_value("ddim-edit edit astronaut_face.png --set old=+3 -o edited", timeout=PATIENCE)
+    expect(guest.line).to_have_value(
+        "ddim-edit edit astronaut_face.png --set old=+3 --crop centre --output-size model -o edited", timeout=PATIENCE
+    )
     older = guest.seen()
     assert older[0] == before
     assert older[1] != before
     guest.page.locator("#keep").get_by_label("female").check()
     guest.type_in("slide-old", "-2")
-    kept = "ddim-edit edit astronaut_face.png --set old=-2 --keep female -o edited"
+    kept = "ddim-edit edit astronaut_face.png --set old=-2 --keep female --crop centre --output-size model -o edited"
     expect(guest.line).to_have_value(kept, timeout=PATIENCE)
     assert guest.seen()[1] not in (older[1], before)
     _is_what_the_line_makes(guest, kept, tmp_path)
     guest.page.locator("#reset").click()
-    expect(guest.line).to_have_value("ddim-edit edit astronaut_face.png --set age=0 -o edited", timeout=PATIENCE)
+    expect(guest.line).to_have_value(
+        "ddim-edit edit astronaut_face.png --set age=0 --crop centre --output-size model -o edited", timeout=PATIENCE
+    )
     assert guest.seen() == (before, before)
 
 

@@ -12,7 +12,7 @@ from ddim_edit.diffusion.noise import derive_seed
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.evaluation.likelihood.density import Density, RungeKuttaGrid, log_density
 from ddim_edit.evaluation.likelihood.traces import FiniteDifferences, Hutchinson, TraceEstimator, exact_trace
-from ddim_edit.images import CentreSquare, Crop
+from ddim_edit.images import Crop, default_crop
 from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
 from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
@@ -48,7 +48,6 @@ class LikelihoodConfig:
 
 
 DEFAULT = LikelihoodConfig()
-CENTRE = CentreSquare()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ def log_likelihood(
     model: Model,
     images: Images,
     config: LikelihoodConfig = DEFAULT,
-    crop: Crop = CENTRE,
+    crop: Crop | None = None,
     batch_size: int | None = None,
     on_evaluation: Callable[[int], object] | None = None,
 ) -> Likelihood:
@@ -108,7 +107,7 @@ def log_likelihood(
         model: of pixels, with a float32 network.
         images: as for `Editor.invert`; tensors should hold 8-bit pixels as `images.to_float` makes them.
         config: steps, probes and so on.
-        crop: the part of a file of another shape to keep.
+        crop: the part of a file to keep, as for `Editor.invert`.
         batch_size: images per forward pass, at least 1; None is the default of the device. It changes no result beyond
             1e-5.
         on_evaluation: called after every network evaluation with the number of images in it.
@@ -163,7 +162,7 @@ def log_likelihood(
         return density
 
     batcher = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
-    found = list(batcher(measure, prepare_images(images, model.size, crop)))
+    found = list(batcher(measure, prepare_images(images, model.size, crop or default_crop(model.face_template))))
     if not found:
         raise ArgumentError("There are no images. Pass a file, a folder or a tensor.")
     nats = torch.cat([each.nats for each in found]).cpu()
