@@ -14,39 +14,39 @@ TWO_HOSTS = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 4.0}]
 NO_CARDS = [{"CPU": 16.0}, {"CPU": 4.0}]
 
 
-def test_left_to_itself_every_card_has_one_worker() -> None:
+def test_default_is_one_worker_per_gpu() -> None:
     assert RayEngine().worker_resources(TWO_HOSTS, "auto", threads=16) == WorkerResources(8, 1, 1, "auto")
 
 
-def test_cards_can_be_shared_or_taken_several_at_a_time_but_not_across_hosts() -> None:
+def test_fractional_and_several_gpus_per_worker() -> None:
     assert RayEngine(gpus=0.5).worker_resources(TWO_HOSTS, "cuda", threads=16) == WorkerResources(16, 0.5, 1, "cuda")
     assert RayEngine(gpus=3).worker_resources(TWO_HOSTS, "cuda", threads=16) == WorkerResources(2, 3, 1, "cuda")
 
 
-def test_without_cards_every_worker_has_a_processor_for_each_of_its_threads() -> None:
+def test_cpu_workers_have_a_processor_per_thread() -> None:
     assert RayEngine().worker_resources(NO_CARDS, "auto", threads=4) == WorkerResources(5, 0, 4, "auto")
     assert RayEngine(cpus=2).worker_resources(NO_CARDS, "auto", threads=4) == WorkerResources(10, 0, 2, "auto")
 
 
-def test_more_threads_than_any_host_has_processors_ask_for_a_whole_host() -> None:
+def test_too_many_threads_request_a_whole_host() -> None:
     assert RayEngine().worker_resources(NO_CARDS, "cpu", threads=64) == WorkerResources(1, 0, 16, "cpu")
 
 
-def test_a_cluster_that_grows_on_demand_is_asked_for_one_worker() -> None:
+def test_autoscaling_cluster_is_asked_for_one_worker() -> None:
     assert RayEngine().worker_resources([{"CPU": 0.0}], "auto", threads=8) == WorkerResources(1, 0, 1, "auto")
 
 
-def test_a_worker_that_shall_have_no_card_takes_none() -> None:
+def test_cpu_workers_take_no_gpu() -> None:
     assert RayEngine(gpus=0).worker_resources(TWO_HOSTS, "auto", threads=8) == WorkerResources(4, 0, 8, "cpu")
     assert RayEngine().worker_resources(TWO_HOSTS, "cpu", threads=8) == WorkerResources(4, 0, 8, "cpu")
 
 
-def test_as_many_workers_as_asked_for_are_asked_for() -> None:
+def test_number_of_workers_is_kept() -> None:
     assert RayEngine(workers=3).worker_resources(TWO_HOSTS, "auto", threads=16).workers == 3
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"cpus": -1}, {"gpus": -0.5}, {"gpus": 1.5}])
-def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_resources_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ArgumentError, match=str(next(iter(wrong.values())))):
         RayEngine(**wrong)  # type: ignore[arg-type]
 
