@@ -39,8 +39,9 @@ def startup(bench: Bench) -> Iterator[Row]:
 
 
 def repeated(start: Callable[[], Cost], times: int) -> list[Cost]:
-    """Start so many times, after one start that brings all files into the page cache."""
-    return [start() for _ in range(times + 1)][1:]
+    """Return the costs of so many starts; several follow one that brings all files into the page cache."""
+    warm_up = 1 if times > 1 else 0
+    return [start() for _ in range(warm_up + times)][warm_up:]
 
 
 class ProcessTimes(NamedTuple):

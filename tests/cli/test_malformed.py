@@ -1,6 +1,5 @@
 """Malformed inputs of every kind: each ends in one sentence and exit status 1 or 2, and leaves nothing behind."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ from ..fuzz import (
     bad_latents,
     bad_stores,
 )
-from ..fuzz.kit import DIRECTION, LATENT, Kit, Line, Make
+from ..fuzz.kit import DIRECTION, LATENT, Kit, Make
 from .conftest import Run, files_in
-from .test_config import WRONG as WRONG_TOML
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +32,6 @@ def kit(model: Path, inverted: Path, fitted: Path, tmp_path_factory: pytest.Temp
     return Kit(model, latent.read_bytes(), direction.read_bytes(), folder / "s.latents")
 
 
-def config_cases() -> Iterator[tuple[str, Make]]:
-    for name, (text, _) in WRONG_TOML.items():
-        yield f"config {name}", config(text)
-
-
-def config(text: str | bytes) -> Make:
-    def make(kit: Kit, folder: Path) -> Line:
-        (folder / "run.toml").write_bytes(text.encode() if isinstance(text, str) else text)
-        return ["--config", folder / "run.toml", "models"]
-
-    return make
-
-
 SOURCES = (
     bad_images.image_cases,
     bad_latents.latent_cases,
@@ -55,7 +40,6 @@ SOURCES = (
     bad_stores.settings_cases,
     bad_labels.label_cases,
     bad_foreign.foreign_cases,
-    config_cases,
     bad_folders.folder_cases,
     bad_files.single_cases,
 )

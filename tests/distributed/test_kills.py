@@ -46,9 +46,9 @@ def stage(left: list[str]) -> str:
 @pytest.mark.slow
 def test_resumes_after_20_random_kills(tmp_path: Path, model: Path) -> None:
     moments = random.Random(SEED)
-    # 18 pictures are 9 batches in 5 shards.
+    # 12 images are 6 batches in 3 shards.
     trials = [{"share": moments.uniform(0, 0.9)} for _ in range(20)]
-    results = trials_of(tmp_path, model, 18, trials)
+    results = trials_of(tmp_path, model, 12, trials)
     killed = [result for result in results if result["killed"] == KILLED]
     assert len(killed) >= 15
     assert len({stage(result["left"]) for result in killed}) >= 5
@@ -58,7 +58,7 @@ def test_resumes_after_20_random_kills(tmp_path: Path, model: Path) -> None:
 def test_resumes_after_kills_around_every_rename(tmp_path: Path, model: Path) -> None:
     # store.json, the plan, model.json, and for two shards all batches, the shard in its folder, and its last move
     renames = 3 + (2 + 2) + (1 + 2)
-    trials = [{"rename": rename, "after": after} for rename in range(1, renames + 1) for after in (False, True)]
+    trials = [{"rename": rename, "after": rename % 2 == 0} for rename in range(1, renames + 1)]
     results = trials_of(tmp_path, model, 5, trials)
     assert all(result["killed"] == KILLED for result in results)
     assert any(".ddim-edit-" in name for result in results for name in result["left"])

@@ -5,6 +5,7 @@ The error of a code is that of its worst pixel; a right code's pixels have a dev
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,8 +36,10 @@ def flowed(data: MixtureDenoiser, y: Tensor, start: float, end: float) -> Tensor
     return fine_flow(data, y, low, high)
 
 
-def code_of(data: MixtureDenoiser, y: Tensor, start: float, end: float) -> Tensor:
-    return LINEAR.level(end).alpha * flowed(data, y, start, end)
+@cache
+def true_code(data: MixtureDenoiser, start: float, end: float, alpha: float = 1) -> Tensor:
+    """The code of the images divided by alpha."""
+    return LINEAR.level(end).alpha * flowed(data, draw(data, 2, seed=2) / alpha, start, end)
 
 
 def walked(oracle: Any, data: MixtureDenoiser, x: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ def ddim_error(data: MixtureDenoiser, steps: int, **options: Any) -> float:
     oracle = DDIMInverseScheduler(**options)
     oracle.set_timesteps(steps)
     x0 = draw(data, 2, seed=2)
-    return max_error(walked(oracle, data, x0), code_of(data, x0, 0, float(oracle.timesteps[-1]) + 1))
+    return max_error(walked(oracle, data, x0), true_code(data, 0, float(oracle.timesteps[-1]) + 1))
 
 
 def dpm_error(data: MixtureDenoiser, steps: int, **options: Any) -> float:
@@ -60,13 +63,13 @@ def dpm_error(data: MixtureDenoiser, steps: int, **options: Any) -> float:
     oracle.set_timesteps(steps)
     x0 = draw(data, 2, seed=2)
     found = walked(oracle, data, x0)
-    return max_error(found, code_of(data, x0 / LINEAR.level(1).alpha, 1, T)) if found.isfinite().all() else math.inf
+    return max_error(found, true_code(data, 1, T, LINEAR.level(1).alpha)) if found.isfinite().all() else math.inf
 
 
 def our_error(data: MixtureDenoiser, grid: Grid, solver: str) -> float:
     x0 = draw(data, 2, seed=2)
     found = invert(data, x0, LINEAR.spans(grid), SOLVERS[solver]).state[0]
-    return max_error(found, code_of(data, x0, grid.times[0], grid.times[-1]))
+    return max_error(found, true_code(data, grid.times[0], grid.times[-1]))
 
 
 class Case(NamedTuple):

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from .. import tiny
-from .bad_latents import NUMBERS, TEXTS_WANTED
 from .kit import DIRECTION, Kit, Line, Make, made, retensored
-from .spoiling import HEADED, Spoil, with_metadata
+from .spoiling import METADATA, TENSORS, Spoil, share, with_metadata
 
 
 def direction(spoil: Spoil) -> Make:
@@ -32,31 +31,29 @@ def edited(spoil: Spoil) -> Make:
 
 
 DIRECTION_FIELDS: Mapping[str, list[Any]] = {
-    "format": [None, 0, 2, "1", []],
-    "name": TEXTS_WANTED,
-    "intercept": [*NUMBERS, float("nan"), float("inf")],
-    "mean": [*NUMBERS, float("nan")],
-    "sd": [*NUMBERS, 0.0, -1.0, float("nan"), float("inf")],
-    "recipe": [None, 3, "r", [], {}],
-    "times": [None, 3, "t", {}, ["a"], [None], [[1.0]], [float("nan")]],
-    "report": [None, 3, "good", [], {"auc": "high"}, {"auc": [0.9]}],
+    "format": [2],
+    "name": [3],
+    "intercept": [None, float("nan")],
+    "mean": ["much"],
+    "sd": [0.0, -1.0, 10**400],
+    "recipe": ["r"],
+    "times": [["a"], [[1.0]], [float("nan")]],
+    "report": [{"auc": "high"}],
 }
 
 
 def direction_cases() -> Iterator[tuple[str, Make]]:
     key = "ddim-edit direction"
-    for name, spoil in HEADED.items():
+    for name, spoil in {**share(TENSORS, 1, 6), **share(METADATA, 1, 3)}.items():
         yield f"direction {name}", direction(spoil)
+    yield "direction without a name", direction(with_metadata(key, lambda record: record.pop("name")))
     for name, values in DIRECTION_FIELDS.items():
-        without = with_metadata(key, lambda record, name=name: record.pop(name))
-        yield f"direction without {name}", direction(without)
         for value in values:
             changed = with_metadata(key, lambda record, name=name, value=value: record.update({name: value}))
             yield f"direction {name} {json.dumps(value)[:30]}", direction(changed)
-    for name in ("times", "schedule", "condition", "origin"):
-        for value in (None, 3, [None], "a"):
-            changed = with_metadata(key, lambda record, name=name, value=value: record["recipe"].update({name: value}))
-            yield f"direction recipe {name} {value!r}", edited(changed)
+    for name, value in (("times", None), ("schedule", 3), ("condition", [None]), ("origin", "a")):
+        changed = with_metadata(key, lambda record, name=name, value=value: record["recipe"].update({name: value}))
+        yield f"direction recipe {name} {value!r}", edited(changed)
     zeros = retensored(lambda tensors: tensors.update(vector=torch.zeros_like(tensors["vector"])))
     yield "direction of zeros", edited(zeros)
     nan = retensored(lambda tensors: tensors["vector"].fill_(float("nan")))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .kit import WEIGHTS, Kit, Line, Make, Tensors
-from .spoiling import BYTES, TENSORS
+from .spoiling import BYTES, TENSORS, share
 
 
 class Bomb:
@@ -43,12 +43,12 @@ def single_cases() -> Iterator[tuple[str, Make]]:
     def plain(kit: Kit) -> bytes:
         return saved({"a": torch.ones(4, 4)})
 
-    for name, spoil in TENSORS.items():
+    for name, spoil in share(TENSORS, 4, 6).items():
         yield (
             f"file {name}",
             single("m.safetensors", lambda kit, folder, spoil=spoil: spoil((kit.model / WEIGHTS).read_bytes())),
         )
-    for name, spoil in BYTES.items():
+    for name, spoil in share(BYTES, 2, 3).items():
         yield f"pickle {name}", single("m.pt", lambda kit, folder, spoil=spoil: spoil(plain(kit)))
     for how, legacy in (("zipped", True), ("legacy", False)):
         yield (

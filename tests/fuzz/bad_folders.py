@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .kit import WEIGHTS, Kit, Line, Make, Tensors, retensored
-from .spoiling import TENSORS, TEXTS, Spoil
+from .spoiling import TENSORS, TEXTS, Damages, Spoil, share
 
 
 def folder_model(file: Path | str, spoil: Spoil) -> Make:
@@ -26,54 +26,52 @@ def entry(name: str, value: object) -> Spoil:
 
 
 UNET: Mapping[str, list[Any]] = {
-    "_class_name": [None, 3, [], "os.system", "UNet1DModel"],
-    "sample_size": [0, -1, 1.5, "16", [], [16], [16, 16, 16], [16, "a"], True, 10**9, 10**30, [10**6, 10**6]],
-    "in_channels": [0, -3, None, "3", 3.5, [3], 10**9, 10**30, 4, True],
-    "out_channels": [0, None, "3", 10**9, 4],
-    "layers_per_block": [0, -1, None, "1", 1.5, 2, 10**9, 10**30, True],
-    "block_out_channels": [[], None, 16, "16", [16], [16, 0], [16, -16], [16, "16"], [16, 17], [16] * 3, [10**9, 10**9],
-                           [10**18, 10**18], [16] * 100_000, [[16], [16]], {}],
-    "down_block_types": [[], None, "DownBlock2D", ["DownBlock2D"], ["DownBlock2D", "UpBlock2D"], ["Down", 3],
-                         ["DownBlock2D"] * 50_000, {}],
-    "up_block_types": [[], None, "UpBlock2D", ["UpBlock2D"], [["UpBlock2D"]]],
-    "norm_num_groups": [0, -8, None, "8", 3, 10**9],
-    "norm_eps": [0, -1, None, "small"],
-    "attention_head_dim": [0, -8, "8", 1.5],
-    "act_fn": [None, "tanh", 3, [], {}],
-    "time_embedding_type": [None, "learned", []],
-    "time_embedding_dim": [0, "8", 10**9, 7],
-    "freq_shift": [None, "0", [], 8],
-    "mid_block_type": ["UNetMidBlock2DCrossAttn", 3, []],
-    "resnet_time_scale_shift": [None, "shift", {}],
-    "num_class_embeds": [0, -1, "10", 10**9, 10],
-    "mid_block_scale_factor": [0, -1, None, "1"],
-    "downsample_padding": [2, None, "1"],
+    "_class_name": [3, "os.system"],
+    "sample_size": [0, [16, 16, 16], [16, "a"], 10**30, True],
+    "in_channels": [0, None, 3.5, 10**9],
+    "out_channels": ["3", 4],
+    "layers_per_block": [-1, 2, 10**9],
+    "block_out_channels": [[], "16", [16], [16, 0], [16, 17], [10**18, 10**18], [16] * 100_000],
+    "down_block_types": ["DownBlock2D", ["DownBlock2D", "UpBlock2D"], ["Down", 3], ["DownBlock2D"] * 50_000],
+    "up_block_types": [[], [["UpBlock2D"]]],
+    "norm_num_groups": [0, 3],
+    "norm_eps": [-1],
+    "attention_head_dim": [0, 1.5],
+    "act_fn": ["tanh"],
+    "time_embedding_type": ["learned"],
+    "time_embedding_dim": ["8", 7],
+    "freq_shift": ["0"],
+    "mid_block_type": ["UNetMidBlock2DCrossAttn", []],
+    "resnet_time_scale_shift": ["shift"],
+    "num_class_embeds": [-1, 10**9],
+    "mid_block_scale_factor": [0],
+    "downsample_padding": [2],
     "unknown": [1],
-}  # fmt: skip
+}
 SCHEDULER: Mapping[str, list[Any]] = {
-    "_class_name": [None, 3, [], "ScoreSdeVeScheduler", "os.system"],
-    "num_train_timesteps": [0, -1, None, "1000", 1.5, 10**9, 10**30, True, []],
-    "beta_start": [0, -1, None, "small", 10**400, float("nan"), float("inf"), []],
-    "beta_end": [0, 1, 2, None, "large", float("nan"), {}],
-    "beta_schedule": [None, "cubic", 3, []],
-    "trained_betas": ["many", {}, [], [0.1, None], [0.1, 2], [0.1, "a"], [float("nan")], [[0.1]], [10**400], 3],
-    "prediction_type": [None, "noise", 3, []],
+    "_class_name": [[], "ScoreSdeVeScheduler", "os.system"],
+    "num_train_timesteps": [0, "1000", 1.5, 10**30, True],
+    "beta_start": [-1, None, 10**400, float("nan")],
+    "beta_end": [0, 2],
+    "beta_schedule": ["cubic", 3],
+    "trained_betas": ["many", [], [0.1, None], [0.1, 2], [float("nan")], [10**400]],
+    "prediction_type": ["noise"],
 }
 
 
 def folder_cases() -> Iterator[tuple[str, Make]]:
-    for name, spoil in TENSORS.items():
+    for name, spoil in share(TENSORS, 5, 6).items():
         yield f"weights {name}", folder_model(WEIGHTS, spoil)
     for name, change in WEIGHT_CHANGES.items():
         yield f"weights {name}", folder_model(WEIGHTS, retensored(change))
     for name, prepare in ODD_FOLDERS.items():
         yield f"model {name}", odd_folder(prepare)
-    for file, entries in (("unet/config.json", UNET), ("scheduler/scheduler_config.json", SCHEDULER)):
-        yield from config_cases(file, entries)
+    yield from config_cases("unet/config.json", share(TEXTS, 4, 6), UNET)
+    yield from config_cases("scheduler/scheduler_config.json", share(TEXTS, 5, 6), SCHEDULER)
 
 
-def config_cases(file: str, entries: Mapping[str, list[Any]]) -> Iterator[tuple[str, Make]]:
-    for name, spoil in TEXTS.items():
+def config_cases(file: str, damages: Damages, entries: Mapping[str, list[Any]]) -> Iterator[tuple[str, Make]]:
+    for name, spoil in damages.items():
         yield f"{file} {name}", folder_model(file, spoil)
     for name, values in entries.items():
         for value in values:

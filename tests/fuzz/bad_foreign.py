@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from .. import tiny
 from .kit import Kit, Line, Make
-from .spoiling import BYTES, TENSORS
+from .spoiling import BYTES, TENSORS, share
 
 
 def npy(array: Any) -> bytes:
@@ -36,7 +36,7 @@ def foreign(name: str, content: Callable[[], bytes]) -> Make:
 
 GOOD_NPY = npy(np.ones((3, tiny.SIZE, tiny.SIZE)))
 NPY: Mapping[str, Callable[[], bytes]] = {
-    **{name: lambda spoil=spoil: spoil(GOOD_NPY) for name, spoil in BYTES.items()},
+    **{name: lambda spoil=spoil: spoil(GOOD_NPY) for name, spoil in share(BYTES, 1, 3).items()},
     "flat": lambda: npy(np.ones(768)),
     "of another size": lambda: npy(np.ones((3, 8, 8))),
     "of whole numbers": lambda: npy(np.ones((3, 16, 16), int)),
@@ -60,7 +60,7 @@ NPY: Mapping[str, Callable[[], bytes]] = {
 COMFY: Mapping[str, Callable[[], bytes]] = {
     **{
         name: lambda spoil=spoil: spoil(save({"latent_tensor": torch.ones(1, 3, 16, 16)}))
-        for name, spoil in TENSORS.items()
+        for name, spoil in share(TENSORS, 3, 6).items()
     },
     "under another name": lambda: save({"samples": torch.ones(1, 3, 16, 16)}),
     "of another model": lambda: save({"latent_tensor": torch.ones(1, 4, 16, 16)}),

@@ -10,7 +10,7 @@ import torch
 
 from .. import tiny
 from .kit import Kit, Line, Make, Tensors, retensored
-from .spoiling import HEADED, TEXTS, Spoil, with_metadata
+from .spoiling import METADATA, TENSORS, TEXTS, Spoil, share, with_metadata
 
 
 def store(file: str, spoil: Spoil, command: str = "decode") -> Make:
@@ -23,25 +23,17 @@ def store(file: str, spoil: Spoil, command: str = "decode") -> Make:
 
 
 SHARD = "shard-00000.safetensors"
-SHARD_FIELDS: Mapping[str, list[Any]] = {
-    "format": [None, 0, 1, 3, "2", []],
-    "recipe": [3, "r", [], {}],
-    "failures": [None, 3, "f", [1]],
-    "unconverged": [None, "u", [], {}],
-}
+SHARD_FIELDS: Mapping[str, Any] = {"format": 1, "recipe": [], "failures": [1], "unconverged": "u"}
 
 
 def store_cases() -> Iterator[tuple[str, Make]]:
-    for name, spoil in HEADED.items():
+    key = "ddim-edit store"
+    for name, spoil in {**share(TENSORS, 2, 6), **share(METADATA, 2, 3)}.items():
         yield f"shard {name}", store(SHARD, spoil, "show")
-    for name, values in SHARD_FIELDS.items():
-        without = with_metadata("ddim-edit store", lambda record, name=name: record.pop(name))
-        yield f"shard without {name}", store(SHARD, without, "show")
-        for value in values:
-            change = with_metadata(
-                "ddim-edit store", lambda record, name=name, value=value: record.update({name: value})
-            )
-            yield f"shard {name} {value!r}", store(SHARD, change, "show")
+    yield "shard without a recipe", store(SHARD, with_metadata(key, lambda record: record.pop("recipe")), "show")
+    for name, value in SHARD_FIELDS.items():
+        change = with_metadata(key, lambda record, name=name, value=value: record.update({name: value}))
+        yield f"shard {name} {value!r}", store(SHARD, change, "show")
     for name, change in SHARD_TENSORS.items():
         yield f"shard with {name}", store(SHARD, retensored(change))
     for name, spoil in PLANS.items():
@@ -49,7 +41,7 @@ def store_cases() -> Iterator[tuple[str, Make]]:
 
 
 PLANS: Mapping[str, Spoil] = {
-    **{name: spoil for name, spoil in TEXTS.items() if name != "two objects"},  # which are two lines
+    **share(TEXTS, 0, 6),
     "too few": lambda text: b'["a.png"]\n',
     "too many": lambda text: b'["a.png", "b.png", "c.png"]\n',
     "above the folder": lambda text: b'["../a.png", "b.png"]\n',
@@ -102,10 +94,9 @@ SHARD_TENSORS: Mapping[str, Callable[[Tensors], object]] = {
 
 def settings_cases() -> Iterator[tuple[str, Make]]:
     """What a run that goes on reads."""
-    for file in ("store.json", "model.json", "pictures.jsonl"):
-        for name, spoil in TEXTS.items():
-            if (file, name) not in (("pictures.jsonl", "empty"), ("pictures.jsonl", "two objects")):
-                yield f"going on with {file} {name}", going_on(file, spoil)
+    for index, file in enumerate(("store.json", "model.json", "pictures.jsonl"), 1):
+        for name, spoil in share(TEXTS, index, 6).items():
+            yield f"going on with {file} {name}", going_on(file, spoil)
 
 
 def going_on(file: str, spoil: Spoil) -> Make:

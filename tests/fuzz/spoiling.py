@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 Spoil = Callable[[bytes], bytes]
+Damages = Mapping[str, Spoil]
 DEEP = 100_000
 """Levels of nesting that no recursive reader follows."""
 
@@ -66,7 +67,7 @@ def _zip(blob: bytes) -> bytes:
     return file.getvalue()
 
 
-BYTES: Mapping[str, Spoil] = {
+BYTES: Damages = {
     "empty": lambda blob: b"",
     "one byte": lambda blob: blob[:1],
     "cut in its first bytes": lambda blob: blob[:11],
@@ -82,7 +83,7 @@ BYTES: Mapping[str, Spoil] = {
 }
 """Damage that no format survives."""
 
-_TENSORS: Mapping[str, Spoil] = {
+_TENSORS: Damages = {
     "length alone": lambda blob: blob[:8],
     "length of 2^63": lambda blob: (1 << 63).to_bytes(8, "little") + blob[8:],
     "length of a terabyte": lambda blob: (1 << 40).to_bytes(8, "little") + blob[8:],
@@ -112,10 +113,10 @@ _TENSORS: Mapping[str, Spoil] = {
         lambda entry: entry.update(dtype={"F64": "I64", "F32": "I32"}[entry["dtype"]])
     ),
 }
-TENSORS: Mapping[str, Spoil] = {**BYTES, **_TENSORS}
+TENSORS: Damages = {**BYTES, **_TENSORS}
 """Damage to a safetensors file."""
 
-_METADATA: Mapping[str, Spoil] = {
+METADATA: Damages = {
     "no metadata": lambda blob: joined(
         {name: entry for name, entry in parted(blob)[0].items() if name != "__metadata__"}, parted(blob)[1]
     ),
@@ -131,10 +132,9 @@ _METADATA: Mapping[str, Spoil] = {
     "metadata an empty object": _with_text("{}"),
     "metadata with a very long number": _with_text('{"t": 1' + "0" * 10_000 + "}"),
 }
-HEADED: Mapping[str, Spoil] = {**TENSORS, **_METADATA}
-"""Damage to a safetensors file with JSON in its metadata."""
+"""Damage to the JSON in the metadata of a safetensors file."""
 
-TEXTS: Mapping[str, Spoil] = {
+TEXTS: Damages = {
     "empty": lambda text: b"",
     "cut": lambda text: text[:-3],
     "no JSON": lambda text: b"{x: 1}",
@@ -151,3 +151,8 @@ TEXTS: Mapping[str, Spoil] = {
     "two objects": lambda text: text + text,
 }
 """Damage to a file that is one JSON object."""
+
+
+def share(damages: Damages, index: int, count: int) -> Damages:
+    """Every `count`-th damage from one on: kinds of files share the damage that all of them can suffer."""
+    return dict(list(damages.items())[index::count])

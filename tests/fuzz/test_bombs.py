@@ -121,7 +121,7 @@ def others(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads how much memory is taken where Linux says so")
-def test_what_claims_to_be_vast_is_refused_in_little_memory(tmp_path: Path) -> None:
+def test_files_of_vast_claimed_size_are_refused_in_little_memory(tmp_path: Path) -> None:
     lines = dict([*models(tmp_path), *others(tmp_path)])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
@@ -151,7 +151,7 @@ class Bomb:
         return os.system, (f"touch {self.trace}",)
 
 
-def test_the_payload_works_where_pickles_are_trusted(tmp_path: Path) -> None:
+def test_payload_runs_where_pickles_are_trusted(tmp_path: Path) -> None:
     """Or the tests that nothing is run would pass over a dud."""
     pickle.loads(pickle.dumps(Bomb(tmp_path / "trace")))
     assert (tmp_path / "trace").exists()

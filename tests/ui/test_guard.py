@@ -84,22 +84,28 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     tiny.save_picture(outside / "private.png")
     (outside / "secret.txt").write_bytes(SECRET)
     os.mkfifo(outside / "fifo")
+    with start_page(model, outside, temporary) as process:
+        assert process.stdout is not None
+        address = urlsplit(process.stdout.readline().strip())
+        assert address.port is not None
+        yield Served(process, address.port, address.query.removeprefix("token="), temporary, outside)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=HANG)
+    assert "Traceback" not in said, said
+    assert not list(temporary.glob(f"{PREFIX}*"))
+
+
+def start_page(model: Path, folder: Path, temporary: Path) -> subprocess.Popen[str]:
+    """Start a page in a folder; it prints its address once it answers."""
     command = [sys.executable, "-m", "ddim_edit", "ui", "--port", "0", "--no-browser", "--model", str(model)]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         command,
-        cwd=outside,
+        cwd=folder,
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    address = urlsplit(process.stdout.readline().strip())
-    assert address.port is not None
-    yield Served(process, address.port, address.query.removeprefix("token="), temporary, outside)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=HANG)
-    assert "Traceback" not in said, said
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +120,7 @@ def unharmed(request: pytest.FixtureRequest) -> Iterator[None]:
         assert (served.outside / "private.png").read_bytes() not in copies
 
 
-def test_the_address_leads_to_the_page_and_its_token_into_a_cookie(served: Served) -> None:
+def test_address_sets_cookie_and_redirects_to_page(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=HANG)
     connection.request("GET", f"/?token={served.token}")
     answer = connection.getresponse()
@@ -131,7 +137,7 @@ def test_the_address_leads_to_the_page_and_its_token_into_a_cookie(served: Serve
 
 
 @pytest.mark.parametrize("path", ["/", "/?token=", "/?token=wrong", "/config", "/assets/", JOIN, "/favicon.ico"])
-def test_without_the_token_nothing_is_answered(served: Served, path: str) -> None:
+def test_requests_without_token_are_refused(served: Served, path: str) -> None:
     for cookie in ("", "ddim-edit-{port}=wrong", "ddim-edit-{port}=", "other={token}", '";,\t='):
         said = cookie.format(port=served.port, token=served.token)
         assert served.ask("GET", path, {"Cookie": said})[0] == 403, cookie
@@ -141,7 +147,7 @@ def test_without_the_token_nothing_is_answered(served: Served, path: str) -> Non
     "host",
     ["evil.com", "evil.com:{port}", "127.0.0.1", "127.0.0.1:80", "localhost.evil.com:{port}", "", "0.0.0.0:{port}"],
 )
-def test_another_host_is_refused(served: Served, host: str) -> None:
+def test_other_hosts_are_refused(served: Served, host: str) -> None:
     assert served.ask("GET", "/", host=host.format(port=served.port))[0] in (400, 421)
 
 
@@ -149,13 +155,13 @@ def test_another_host_is_refused(served: Served, host: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["http://evil.com", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "file://"]
 )
-def test_another_origin_is_refused_whatever_the_method(served: Served, method: str, origin: str) -> None:
+def test_other_origins_are_refused(served: Served, method: str, origin: str) -> None:
     for path in ("/", UPLOAD, JOIN):
         status, _ = served.ask(method, path, {"Origin": origin.format(port=served.port)})
         assert status == 403, path
 
 
-def test_a_request_that_another_site_makes_the_browser_send_is_refused(served: Served) -> None:
+def test_cross_site_requests_are_refused(served: Served) -> None:
     assert served.ask("GET", "/config", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"})[0] == 403
     assert served.ask("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})[0] == 200
 
@@ -186,7 +192,7 @@ def test_a_request_that_another_site_makes_the_browser_send_is_refused(served: S
         *((method, "/") for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "POST")),
     ],
 )
-def test_what_the_page_does_not_use_is_not_there(served: Served, method: str, path: str) -> None:
+def test_unused_routes_are_not_found(served: Served, method: str, path: str) -> None:
     assert served.ask(method, path)[0] == 404
 
 
@@ -230,9 +236,7 @@ def planted(served: Served) -> None:
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
-def test_a_file_that_was_not_uploaded_is_neither_opened_nor_handed_out(
-    served: Served, planted: None, name: str
-) -> None:
+def test_files_that_were_not_uploaded_are_refused(served: Served, planted: None, name: str) -> None:
     path = name.format(outside=served.outside, uploads=served.uploads, port=served.port)
     meta = {"meta": {"_type": "gradio.FileData"}}
     for value in ({"path": path, **meta}, {"path": path}, [[{"path": path, "url": "/x"}]], {"image": {"path": path}}):
@@ -245,7 +249,7 @@ def test_a_file_that_was_not_uploaded_is_neither_opened_nor_handed_out(
     assert said == b"Only files that were uploaded to this page can be read.\n"
 
 
-def test_an_uploaded_file_is_used_and_handed_out(served: Served) -> None:
+def test_uploaded_file_is_served(served: Served) -> None:
     path = served.upload("a.png", (served.outside / "private.png").read_bytes() + b"mine")
     assert served.ask("GET", f"/gradio_api/file={path}")[0] == 200
     value = {"path": str(path), "url": f"http://x/gradio_api/file={path}", "meta": {"_type": "gradio.FileData"}}
@@ -256,7 +260,7 @@ def test_an_uploaded_file_is_used_and_handed_out(served: Served) -> None:
 @pytest.mark.parametrize(
     "name", ["../../../evil.png", "/etc/evil.png", "..\\evil.png", "a\x00b.png", "." * 300, "%2e%2e%2fevil.png"]
 )
-def test_an_upload_stays_in_its_folder_whatever_its_name(served: Served, name: str) -> None:
+def test_upload_stays_in_its_folder(served: Served, name: str) -> None:
     path = served.upload(name, b"content")
     assert path.resolve().is_relative_to(served.uploads)
     assert not [file for file in served.outside.parent.rglob("evil*") if file != path]
@@ -280,12 +284,12 @@ def test_an_upload_stays_in_its_folder_whatever_its_name(served: Served, name: s
         b'{"data": [{"path": "/dev/zero"}], "data": []',
     ],
 )
-def test_what_is_not_json_is_refused(served: Served, body: bytes) -> None:
+def test_malformed_json_is_refused(served: Served, body: bytes) -> None:
     status, _ = served.ask("POST", JOIN, {"Content-Type": "application/json"}, body)
     assert status in (400, 422)
 
 
-def test_of_two_equal_keys_none_escapes(served: Served) -> None:
+def test_duplicate_keys_are_all_checked(served: Served) -> None:
     allowed = served.upload("a.png", b"content")
     hidden = f'{{"data": [{{"path": "/dev/zero", "path": "{allowed}"}}, 1, 1, 1], "fn_index": 0, "session_hash": "x"}}'
     assert served.ask("POST", JOIN, {}, hidden.encode())[0] == 200
@@ -293,21 +297,21 @@ def test_of_two_equal_keys_none_escapes(served: Served) -> None:
     assert served.ask("POST", JOIN, {}, hidden.encode())[0] == 403
 
 
-def test_too_long_a_request_is_refused_before_it_is_read(served: Served) -> None:
+def test_too_long_requests_are_refused_before_reading(served: Served) -> None:
     for path, length in ((JOIN, 2**20 + 1), (UPLOAD, 2**40), (UPLOAD, 10**400)):
         assert served.ask("POST", path, {"Content-Length": str(length)})[0] in (400, 413), path
     for length in ("", "-1", "1e3"):
         assert served.ask("POST", JOIN, {"Content-Length": length})[0] in (400, 411)
 
 
-def test_a_sender_that_stops_in_the_middle_holds_nobody_up(served: Served) -> None:
+def test_stalled_request_does_not_block_others(served: Served) -> None:
     head = f"POST {JOIN} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nCookie: {served.cookie['Cookie']}\r\n"
     with socket.create_connection(("127.0.0.1", served.port), timeout=HANG) as slow:
         slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         assert served.ask("GET", "/")[0] == 200
 
 
-def test_an_upgrade_to_a_websocket_is_refused(served: Served) -> None:
+def test_websocket_upgrade_is_refused(served: Served) -> None:
     headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -317,21 +321,29 @@ def test_an_upgrade_to_a_websocket_is_refused(served: Served) -> None:
     assert served.ask("GET", "/queue/join", headers)[0] in (400, 403, 404, 426)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_nothing_stays_after_a_signal_to_end(model: Path, tmp_path: Path, how: signal.Signals) -> None:
-    process = start_page(model, tmp_path)
-    assert list(tmp_path.glob(f"{PREFIX}*"))
-    process.send_signal(how)
-    _, said = process.communicate(timeout=HANG)
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
+def test_signal_ends_page_and_removes_its_folder(model: Path, tmp_path: Path, ending: signal.Signals) -> None:
+    with start_page(model, tmp_path, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        assert list(tmp_path.glob(f"{PREFIX}*"))
+        process.send_signal(ending)
+        _, said = process.communicate(timeout=HANG)
     assert "Traceback" not in said, said
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
-def test_the_next_page_clears_up_after_one_that_was_killed(model: Path, tmp_path: Path) -> None:
-    killed = start_page(model, tmp_path)
-    (left,) = tmp_path.glob(f"{PREFIX}*")
-    killed.kill()
-    killed.communicate()
+def test_next_page_removes_folder_of_killed_one(tmp_path: Path) -> None:
+    code = (
+        "import sys; from ddim_edit.ui.workspace import private_folder\n"
+        "with private_folder() as folder: print(folder, flush=True); sys.stdin.read()"
+    )
+    command, pipes = [sys.executable, "-c", code], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        process.kill()
     assert left.exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -339,13 +351,3 @@ def test_the_next_page_clears_up_after_one_that_was_killed(model: Path, tmp_path
             assert not left.exists()
             remove_abandoned_folders(tmp_path)
             assert mine.exists()
-
-
-def start_page(model: Path, temporary: Path) -> subprocess.Popen[str]:
-    """Start a page and wait until it answers."""
-    command = [sys.executable, "-m", "ddim_edit", "ui", "--port", "0", "--no-browser", "--model", str(model)]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("http://127.0.0.1:")
-    return process

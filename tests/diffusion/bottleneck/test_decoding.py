@@ -1,6 +1,7 @@
 """Walks down with a shifted bottleneck."""
 
 import math
+from itertools import cycle
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def decoded(denoiser: Denoiser, x: Tensor, walk: tuple[Span, ...], solver: str =
 
 
 @pytest.mark.parametrize("there", [0.0, 250.0])
-def test_a_step_is_asyrps_equation(
+def test_step_is_equation_of_asyrp(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, there: float
 ) -> None:
     """x' = sqrt(a') P(eps(x | h + shift)) + D(eps(x | h)), a and a' the alpha_bar of both levels."""
@@ -43,7 +44,7 @@ def test_a_step_is_asyrps_equation(
     torch.testing.assert_close(stepped, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_plain_form_moves_only_what_the_step_takes_off_the_noise(
+def test_plain_form_shifts_by_share_of_removed_noise(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor
 ) -> None:
     """Asyrp's theorem: a shift of x0 and eps alike moves x' by 1 - s'/s of what the shift of x0 alone does."""
@@ -58,9 +59,8 @@ def test_the_plain_form_moves_only_what_the_step_takes_off_the_noise(
     torch.testing.assert_close(weak - own, share * (strong - own), rtol=1e-9, atol=1e-12)
 
 
-@forms
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_walk_without_shifts_is_the_plain_walk(
+@pytest.mark.parametrize(("solver", "form"), list(zip(SOLVERS, cycle(FORMS.values()))))
+def test_sampling_without_shifts_is_plain_sampling(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, form: Form, solver: str
 ) -> None:
     walk = spans(model)
@@ -71,7 +71,7 @@ def test_a_walk_without_shifts_is_the_plain_walk(
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm2m"])
-def test_solvers_of_x0_and_eps_see_an_asymmetric_shift(
+def test_asymmetric_shift_affects_solvers_of_x0_and_eps(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, solver: str
 ) -> None:
     walk = spans(model)
@@ -80,7 +80,7 @@ def test_solvers_of_x0_and_eps_see_an_asymmetric_shift(
 
 
 @pytest.mark.parametrize("solver", ["heun", "midpoint", "belm", "bdia", "edict"])
-def test_solvers_of_eps_alone_see_only_a_plain_one(
+def test_only_plain_shift_affects_solvers_of_eps(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, solver: str
 ) -> None:
     walk = spans(model)
@@ -93,7 +93,7 @@ def test_solvers_of_eps_alone_see_only_a_plain_one(
     assert not torch.allclose(weak, own)
 
 
-def test_the_last_step_of_ddim_lands_on_the_shifted_image(
+def test_last_ddim_step_returns_shifted_image(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor
 ) -> None:
     """At the clean image there is no noise left for eps to describe."""
@@ -110,7 +110,7 @@ def test_the_last_step_of_ddim_lands_on_the_shifted_image(
 
 
 @forms
-def test_a_walk_costs_and_tells_the_same_with_shifts(
+def test_shifts_do_not_change_evaluation_counts(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, form: Form
 ) -> None:
     walk, told = spans(model), []
@@ -121,19 +121,17 @@ def test_a_walk_costs_and_tells_the_same_with_shifts(
     assert told == [3] * len(walk)
 
 
-def test_reading_a_walk_notes_each_level_and_changes_nothing(
-    model: Model, denoiser: NetworkDenoiser, x: Tensor
-) -> None:
+def test_reader_records_every_level_of_sampling(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
     walk, seen = spans(model), {}
     assert torch.equal(decoded(BottleneckReader(denoiser, seen), x, walk), decoded(denoiser, x, walk))
     assert list(seen) == [span.there.t for span in reversed(walk)]
 
 
 @pytest.mark.slow
-def test_the_packaged_models_pictures_change_with_a_shift_and_not_without() -> None:
+def test_shift_changes_images_of_packaged_model() -> None:
     """Towards another picture's h the picture changes more in x0 alone than in x0 and eps alike."""
     model = load_model("faces64")
-    walk, seen = spans(model, 8), {}
+    walk, seen = spans(model, 3), {}
     x = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     own = decoded(BottleneckReader(model.denoiser, seen), x, walk)
     shifts = {t: h[1] - h[0] for t, h in seen.items()}

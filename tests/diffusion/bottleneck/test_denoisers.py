@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ class ByHand:
 
 
 @pytest.mark.parametrize("t", TIMES)
-def test_reading_answers_as_before_and_notes_the_bottleneck(
+def test_reader_records_bottleneck_and_changes_no_output(
     model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, t: float
 ) -> None:
     level, seen = model.schedule.level(t), {}
@@ -63,7 +64,7 @@ def test_reading_answers_as_before_and_notes_the_bottleneck(
     assert seen[t].dtype == torch.float32
 
 
-def test_every_level_is_noted_and_a_later_visit_overwrites(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
+def test_reader_records_last_bottleneck_of_each_level(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
     seen: dict[float, Tensor] = {}
     reading = BottleneckReader(denoiser, seen)
     for t in TIMES:
@@ -76,16 +77,16 @@ def test_every_level_is_noted_and_a_later_visit_overwrites(model: Model, denoise
 
 @forms
 @pytest.mark.parametrize("batch", [(), (1,), (3,)], ids=["one for all", "one for a batch", "one each"])
-@pytest.mark.parametrize("t", TIMES)
-def test_a_shift_of_nothing_is_no_change_at_all(
-    model: Model, denoiser: NetworkDenoiser, x: Tensor, form: Form, batch: tuple[int, ...], t: float
+def test_zero_shift_changes_nothing(
+    model: Model, denoiser: NetworkDenoiser, x: Tensor, form: Form, batch: tuple[int, ...]
 ) -> None:
-    level, nothing = model.schedule.level(t), torch.zeros(*batch, *H_SHAPE)
-    assert same(ShiftedDenoiser(denoiser, {t: nothing}, form)(x, level), denoiser(x, level))
+    for t in TIMES:
+        level, nothing = model.schedule.level(t), torch.zeros(*batch, *H_SHAPE)
+        assert same(ShiftedDenoiser(denoiser, {t: nothing}, form)(x, level), denoiser(x, level))
 
 
 @forms
-def test_levels_without_a_shift_are_left_alone(
+def test_levels_without_shift_are_unchanged(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, form: Form
 ) -> None:
     shifted = ShiftedDenoiser(denoiser, {400.0: shift}, form)
@@ -94,9 +95,8 @@ def test_levels_without_a_shift_are_left_alone(
         assert same(shifted(x, level), denoiser(x, level))
 
 
-@pytest.mark.parametrize("t", TIMES)
-@pytest.mark.parametrize("size", [0.5, -3.0])
-def test_a_constant_shift_is_decoding_by_hand(
+@pytest.mark.parametrize(("t", "size"), list(zip(TIMES, cycle([0.5, -3.0]))))
+def test_constant_shift_is_decoding_by_hand(
     model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, size: float, t: float
 ) -> None:
     level = model.schedule.level(t)
@@ -107,7 +107,7 @@ def test_a_constant_shift_is_decoding_by_hand(
 
 
 @pytest.mark.parametrize("t", TIMES)
-def test_the_asymmetric_form_takes_x0_from_the_shift_and_eps_from_the_network(
+def test_asymmetric_form_shifts_x0_only(
     model: Model, denoiser: NetworkDenoiser, unet: UNet, x: Tensor, shift: Tensor, t: float
 ) -> None:
     level = model.schedule.level(t)
@@ -136,7 +136,7 @@ def test_rows_are_independent(
 
 
 @forms
-def test_whoever_watches_is_told_of_one_evaluation(
+def test_progress_counts_one_evaluation(
     model: Model, denoiser: NetworkDenoiser, x: Tensor, shift: Tensor, form: Form
 ) -> None:
     told: list[int] = []
@@ -150,7 +150,7 @@ def test_whoever_watches_is_told_of_one_evaluation(
     assert told == [3] * 3
 
 
-def test_the_bottleneck_of_a_denoiser_is_its_networks(denoiser: NetworkDenoiser) -> None:
+def test_bottleneck_of_denoiser_is_that_of_its_network(denoiser: NetworkDenoiser) -> None:
     own, bottleneck = bottleneck_of(denoiser)
     assert own is denoiser
     assert bottleneck is denoiser.network
@@ -166,7 +166,7 @@ WRAPPERS: dict[str, Callable[[NetworkDenoiser], Denoiser]] = {
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkDenoiser, name: str) -> None:
+def test_composed_denoisers_have_no_bottleneck(denoiser: NetworkDenoiser, name: str) -> None:
     other = WRAPPERS[name](denoiser)
     message = rf"^Only a single network has a bottleneck h, not a {name}"
     for refuse in (bottleneck_of, lambda each: BottleneckReader(each, {}), lambda each: ShiftedDenoiser(each, {})):
@@ -174,7 +174,7 @@ def test_a_denoiser_of_denoisers_has_no_bottleneck_of_its_own(denoiser: NetworkD
             refuse(other)
 
 
-def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor, shift: Tensor) -> None:
+def test_network_without_bottleneck_is_refused(model: Model, x: Tensor, shift: Tensor) -> None:
     bare = NetworkDenoiser(lambda x, index: x)
     with pytest.raises(ModelError, match=r"\(function\) does not expose its bottleneck"):
         ShiftedDenoiser(bare, {})
@@ -185,15 +185,13 @@ def test_a_network_that_hides_its_bottleneck_is_refused(model: Model, x: Tensor,
             denoiser(x, level)
 
 
-def test_a_shift_from_another_model_is_refused(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
+def test_shift_of_other_shape_is_refused(model: Model, denoiser: NetworkDenoiser, x: Tensor) -> None:
     shifted = ShiftedDenoiser(denoiser, {400.0: torch.zeros(8, 8, 8)})
     with pytest.raises(ArgumentError, match=r"must have the shape \[16, 8, 8\], .*, not \[8, 8, 8\]"):
         shifted(x, model.schedule.level(400.0))
 
 
-def test_a_half_precise_network_is_read_in_float32_and_left_alone_without_a_shift(
-    tmp_path_factory: pytest.TempPathFactory, x: Tensor
-) -> None:
+def test_half_precision_network_is_read_in_float32(tmp_path_factory: pytest.TempPathFactory, x: Tensor) -> None:
     model = load_model(tiny.save_model(tmp_path_factory.mktemp("half")), dtype="bfloat16")
     level, seen = model.schedule.level(400.0), {}
     BottleneckReader(model.denoiser, seen)(x, level)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, SolverInversi
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
 
+from ...pairwise import pairwise_cover
 from .closed_forms import LINEAR, SHAPE, Counting, draw, gaussian, max_error, mixture, randn, spans
 
 # What an inversion and a decode of S steps cost beyond S times the evaluations per step.
@@ -23,10 +25,10 @@ EXTRA_COSTS = {"ddim": (1, 0), "belm": (0, -1), "bdia": (0, -1)}
 DATA = mixture()
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("grid", ["karras", "uniform", "leading"])
-@pytest.mark.parametrize("steps", [2, 9, 20])
-def test_evaluations_counted_are_evaluations_reported(steps: int, grid: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("steps", "grid", "name"), pairwise_cover(product((2, 9, 20), ("karras", "uniform", "leading"), SOLVERS))
+)
+def test_evaluations_are_counted_as_reported(steps: int, grid: str, name: str) -> None:
     denoiser, walk = Counting(DATA), spans(grid, steps)
     found = invert(denoiser, draw(DATA, 3), walk, SOLVERS[name])
     up = denoiser.rows
@@ -42,7 +44,7 @@ def test_evaluations_counted_are_evaluations_reported(steps: int, grid: str, nam
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_only_levels_of_the_walk_are_visited(name: str) -> None:
+def test_only_levels_of_the_grid_are_evaluated(name: str) -> None:
     denoiser, walk = Counting(DATA), spans("karras", 9)
     sample(denoiser, invert(denoiser, draw(DATA, 2), walk, SOLVERS[name]).state, walk, SOLVERS[name])
     known = {level for span in walk for level in (span.here, span.there, span.middle)}
@@ -51,7 +53,7 @@ def test_only_levels_of_the_walk_are_visited(name: str) -> None:
 
 @settings(max_examples=30)
 @given(st.sampled_from(["karras", "logsnr"]), st.integers(5, 30), st.integers(0, 2**31))
-def test_dequantised_pictures_come_back_with_their_noise_only(grid: str, steps: int, seed: int) -> None:
+def test_dequantised_images_need_their_own_noise(grid: str, steps: int, seed: int) -> None:
     walk, x0, solver = spans(grid, steps), draw(DATA, 3, seed), SOLVERS["bdia"]
     noise, other = randn(3, *SHAPE, seed=seed + 1), randn(3, *SHAPE, seed=seed + 2)
     parts = invert(DATA, x0, walk, solver, noise).state
@@ -72,7 +74,7 @@ class Still:
         return parts[0]
 
 
-def test_the_first_state_has_the_noise_of_its_level() -> None:
+def test_first_state_has_noise_of_its_level() -> None:
     schedule = NoiseSchedule.scaled_linear()
     walk, x0, noise = spans("karras", 2, schedule), randn(3, *SHAPE), randn(3, *SHAPE, seed=1)
     level = schedule.level(1)
@@ -83,7 +85,7 @@ def test_the_first_state_has_the_noise_of_its_level() -> None:
 
 
 @pytest.mark.parametrize("name", ["dpm2m", "ddim", "bdia"])
-def test_there_is_nothing_to_dequantise_at_the_clean_image(name: str) -> None:
+def test_clean_image_is_not_dequantised(name: str) -> None:
     walk, x0, noise = spans("uniform", 10), draw(DATA, 3), randn(3, *SHAPE)
     plain, seeded = (invert(DATA, x0, walk, SOLVERS[name], added).state for added in (None, noise))
     assert all(torch.equal(a, b) for a, b in zip(plain, seeded, strict=True))
@@ -91,7 +93,7 @@ def test_there_is_nothing_to_dequantise_at_the_clean_image(name: str) -> None:
     assert torch.equal(a, b)
 
 
-def test_exact_inversion_is_certified_behind_the_dequantisation() -> None:
+def test_exact_inversion_is_certified_with_dequantisation() -> None:
     data, walk, solver = mixture(1, width=1.0), spans("karras", 20), SOLVERS["dpm2m"]
     x0, noise = draw(data, 4, 3), randn(4, *SHAPE)
     found = invert(data, x0, walk, ExactSolver(solver, 1e-7), noise)
@@ -102,7 +104,7 @@ def test_exact_inversion_is_certified_behind_the_dequantisation() -> None:
     assert max_error(found.check.error, (decoded - x0).flatten(1).abs().amax(1)) < 1e-13
 
 
-def test_a_clipped_denoiser_is_refused() -> None:
+def test_clipped_denoiser_is_refused() -> None:
     message = "A denoiser that clips x0 cannot be inverted"
     clipping = ClippedDenoiser(DATA)
     for denoiser in (clipping, ProgressDenoiser(clipping, lambda count: None)):
@@ -112,14 +114,14 @@ def test_a_clipped_denoiser_is_refused() -> None:
     assert float(clipped.abs().max()) <= 1
 
 
-def test_a_solver_that_only_samples_is_refused() -> None:
+def test_sampling_only_solver_is_refused() -> None:
     message = "This solver can only sample"
     with pytest.raises(ArgumentError, match=message):
         invert(DATA, randn(1, *SHAPE), spans(), SamplingOnlySolver(AncestralStep(1.0, no_noise)))
 
 
 @pytest.mark.parametrize("name", ["dpm2m", "heun", "ddim", "midpoint"])
-def test_an_inversion_until_some_time_is_the_way_to_the_end_broken_off(name: str) -> None:
+def test_partial_inversion_is_start_of_whole_one(name: str) -> None:
     walk, x0 = spans("karras", 20), draw(DATA, 2)
     part = invert(DATA, x0, walk[:8], SOLVERS[name]).state[0]
     decoded = sample(DATA, (part,), walk[:8], SOLVERS[name]).x0
@@ -130,7 +132,7 @@ def test_an_inversion_until_some_time_is_the_way_to_the_end_broken_off(name: str
         assert max_error(rest, invert(DATA, x0, walk, SOLVERS[name]).state[0]) < tol
 
 
-def test_a_fine_walk_whitens_gaussian_data() -> None:
+def test_fine_inversion_whitens_gaussian_data() -> None:
     data, walk = gaussian(0.25, randn(*SHAPE)), spans("karras", 100)
     x0 = data.means + 0.25 * randn(4000, *SHAPE, seed=3)
     x = invert(data, x0, walk, SOLVERS["dpm2m"]).state[0]

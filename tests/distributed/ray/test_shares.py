@@ -46,7 +46,7 @@ def test_worker_count_option_is_used() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"cpus": -1}, {"gpus": -0.5}, {"gpus": 1.5}])
-def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_resources_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ArgumentError, match=str(next(iter(wrong.values())))):
         RayEngine(**wrong)  # type: ignore[arg-type]
 

@@ -185,7 +185,7 @@ LIBRARIES = ("diffusers", "transformers")
 
 
 @pytest.mark.parametrize(("family", "library"), [*product(EXTRAS, LIBRARIES), ("ldm vq", "diffusers")])
-def test_without_the_extra_its_name_is_told(
+def test_missing_extra_is_named(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, family: str, library: str
 ) -> None:
     folder = folders(family)
@@ -194,7 +194,7 @@ def test_without_the_extra_its_name_is_told(
 
 
 @pytest.mark.parametrize("family", ["cifar10", "classes", "learned variances"])
-def test_our_own_networks_need_no_extra(
+def test_own_networks_need_no_extra(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     folder = folders(family)
@@ -204,7 +204,7 @@ def test_our_own_networks_need_no_extra(
 
 
 @pytest.mark.parametrize("family", ["stable diffusion 1", "dit"])
-def test_a_network_in_shards_is_the_same_network(
+def test_sharded_network_equals_whole_one(
     copied: Callable[[str], Path], folders: Callable[[str], Path], pipe_of: Callable[[str], Any], family: str
 ) -> None:
     """Also in what identifies it; files that its index does not name are nothing to it."""
@@ -224,7 +224,7 @@ def test_a_network_in_shards_is_the_same_network(
 
 
 @pytest.mark.parametrize("family", [*pipelines.LATENTS, *pipelines.PIXELS])
-def test_loading_says_nothing(folders: Callable[[str], Path], capfd: pytest.CaptureFixture[str], family: str) -> None:
+def test_loading_prints_nothing(folders: Callable[[str], Path], capfd: pytest.CaptureFixture[str], family: str) -> None:
     folder = folders(family)
     capfd.readouterr()
     load_model(folder)
@@ -262,9 +262,10 @@ def test_position_ids_of_old_text_encoders_give_no_warning(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["stable diffusion 1", "stable diffusion xl", "stable diffusion 3", "ldm vq"])
-def test_a_fresh_process_says_nothing_either(folders: Callable[[str], Path], family: str) -> None:
+def test_loading_in_fresh_process_prints_nothing(folders: Callable[[str], Path]) -> None:
     """Bars and notices that libraries show once."""
-    line = f"from ddim_edit import load_model; load_model({str(folders(family))!r})"
-    run = subprocess.run([sys.executable, "-W", "error", "-c", line], capture_output=True, text=True, check=False)
+    families = ["stable diffusion 1", "stable diffusion xl", "stable diffusion 3", "ldm vq"]
+    code = "import sys; from ddim_edit import load_model; [load_model(folder) for folder in sys.argv[1:]]"
+    command = [sys.executable, "-W", "error", "-c", code, *(str(folders(family)) for family in families)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
