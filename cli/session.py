@@ -211,7 +211,8 @@ class Session:
         text = error_text(error)
         # Errors about files begin with their name, with or without the folder.
         text = text.removeprefix(f"{name}: ").removeprefix(f"{Path(str(name)).name}: ")
-        self._print(f"error: {self.streams.name_of(name)}: {text}")
+        named = text if text.startswith(f"{name} ") else f"{self.streams.name_of(name)}: {text}"
+        self._print(f"error: {named}")
 
     def run_batch(
         self, batch: Sequence[Item], work: "Callable[[Sequence[Item]], Iterable[Result]]"

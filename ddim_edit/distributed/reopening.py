@@ -11,7 +11,8 @@ from ddim_edit.io.locks import FolderLock
 from ddim_edit.latents.store.files import ShardPlan, StoreFiles, read_settings
 from ddim_edit.latents.store.shard import Shard, write_shard
 
-RETURNED, CHANGED, DAMAGED = "can be read now", "changed", "had a damaged latent"
+RETURNED, CHANGED = "can be read now", "changed"
+DAMAGED = "had a damaged latent, or that of another image"
 """Why an image is inverted again."""
 
 
@@ -54,7 +55,9 @@ def reopen_shards(job: FillJob, indices: Iterable[int], verify: bool = False) ->
             if _has_changed(job.root / name, shard, row, since):
                 again[name] = CHANGED
         if again or verify:  # what is damaged could not be kept where a shard is taken apart
-            damaged = {name: DAMAGED for name, row in rows.items() if name not in again and _is_damaged(shard, row)}
+            damaged = {
+                name: DAMAGED for name, row in rows.items() if name not in again and not _is_whole(shard, row, name)
+            }
             again.update(damaged)
         if again:
             _take_apart(job, index, plan[index], rows, shard, again)
@@ -98,12 +101,13 @@ def _has_changed(file: Path, shard: Shard, row: int, since: float | None) -> boo
         return False  # a damaged record is looked for elsewhere
 
 
-def _is_damaged(shard: Shard, row: int) -> bool:
+def _is_whole(shard: Shard, row: int, name: str) -> bool:
+    """Return whether a row is as it was written, and of the image that the list of images has there."""
     try:
         shard.require_whole(row)
+        return bool(shard.record(row)["name"] == name)
     except LatentError:
-        return True
-    return False
+        return False
 
 
 def _take_apart(

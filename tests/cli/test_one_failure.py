@@ -216,7 +216,10 @@ def test_a_damaged_shard_of_a_store_that_is_filled_again(
     outcome = run(*line, *(["--verify"] if verify else []))
     assert outcome.status == (0 if verify else 1)
     if verify:
-        assert "s.latents: inverted again: 2 that had a damaged latent (a.png, b.png)" in outcome.err
+        assert (
+            "s.latents: inverted again: 2 that had a damaged latent, or that of another image (a.png, b.png)"
+            in outcome.err
+        )
         assert all((tmp_path / "s.latents" / name).read_bytes() == content for name, content in whole.items())
         assert len(LatentStore(tmp_path / "s.latents")) == 5
     else:
@@ -238,6 +241,21 @@ def test_damaged_latents_are_made_again_where_contents_are_compared(
     assert shard.read_bytes() != whole
     evaluations.clear()
     again = done(*line, "--verify")
-    assert "s.latents: inverted again: 1 that had a damaged latent (c.png)" in again.err
+    assert "s.latents: inverted again: 1 that had a damaged latent, or that of another image (c.png)" in again.err
     assert evaluations == [1] * 3
     assert shard.read_bytes() == whole
+
+
+def test_a_damaged_list_of_images_is_noticed_where_contents_are_compared(
+    run: Run, done: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    line = ["invert", tmp_path / "in", "-o", tmp_path / "s.latents", *FEW[:2]]
+    done(*line)
+    file = tmp_path / "s.latents" / "pictures.jsonl"
+    file.write_text(file.read_text().replace("b.png", "b.qng"))
+    outcome = run(*line, "--verify")
+    assert outcome.status == 1
+    (error,) = outcome.errors
+    assert error.startswith("error: b.qng: no such file")
+    assert run("decode", tmp_path / "s.latents", "-o", tmp_path / "out").status == 0
+    assert files_in(tmp_path / "out") == ["a.png", "b.png", "c.png", "d.png"]

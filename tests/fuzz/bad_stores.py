@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def store_cases() -> Iterator[tuple[str, Make]]:
         change = with_metadata(key, lambda record, name=name, value=value: record.update({name: value}))
         yield f"shard {name} {value!r}", store(SHARD, change, "show")
     for name, change in SHARD_TENSORS.items():
-        yield f"shard with {name}", store(SHARD, retensored(change))
+        yield f"shard with {name}", store(SHARD, retensored(with_checksums(change)))
     for name, spoil in PLANS.items():
         yield f"store's pictures {name}", store("pictures.jsonl", spoil)
 
@@ -53,16 +55,33 @@ PLANS: Mapping[str, Spoil] = {
 
 
 def record_of(change: Callable[[dict[str, Any]], object]) -> Callable[[Tensors], None]:
-    """Spoils what the first latent of a shard says of itself."""
+    """Spoils what the latents of a shard say of themselves."""
 
     def spoil(tensors: Tensors) -> None:
-        start, end = tensors["offsets"][:2].tolist()
         blob = bytes(tensors["records"].numpy())
-        record = json.loads(blob[start:end])
-        change(record)
-        made = json.dumps(record).encode()
-        tensors["offsets"][1:] += len(made) - (end - start)
-        tensors["records"] = torch.frombuffer(bytearray(made + blob[end:]), dtype=torch.uint8)
+        offsets, records = [0], b""
+        for start, end in pairwise(tensors["offsets"].tolist()):
+            record = json.loads(blob[start:end])
+            change(record)
+            records += json.dumps(record).encode()
+            offsets.append(len(records))
+        tensors["offsets"] = torch.tensor(offsets)
+        tensors["records"] = torch.frombuffer(bytearray(records), dtype=torch.uint8)
+
+    return spoil
+
+
+def with_checksums(change: Callable[[Tensors], object]) -> Callable[[Tensors], None]:
+    """Spoils a shard as a wrong program would, which makes its checksums of what it writes."""
+
+    def spoil(tensors: Tensors) -> None:
+        change(tensors)
+        if {"x", "offsets", "records", "checksums"} <= tensors.keys():
+            blob = bytes(tensors["records"].numpy().astype("uint8"))
+            for row, x in enumerate(tensors["x"][: len(tensors["checksums"]) - 1]):
+                start, end = [*tensors["offsets"].long().tolist(), 0, 0][row : row + 2]
+                record = blob[start:end] if 0 <= start <= end <= len(blob) else b""
+                tensors["checksums"][row + 1] = zlib.crc32(record, zlib.crc32(x.contiguous().numpy().tobytes()))
 
     return spoil
 
@@ -81,6 +100,9 @@ SHARD_TENSORS: Mapping[str, Callable[[Tensors], object]] = {
     "more rows than names": lambda tensors: tensors.update(
         x=tensors["x"].repeat(2, 1, 1, 1), offsets=tensors["offsets"][[0, 1, 2, 2, 2]].contiguous()
     ),
+    "no checksums": lambda tensors: tensors.pop("checksums"),
+    "too few checksums": lambda tensors: tensors.update(checksums=tensors["checksums"][:1].clone()),
+    "checksums of fractions": lambda tensors: tensors.update(checksums=tensors["checksums"].double()),
     "too few offsets": lambda tensors: tensors.update(offsets=tensors["offsets"][:1].clone()),
     "records of zeros": lambda tensors: tensors["records"].zero_(),
     "records no JSON": lambda tensors: tensors["records"].fill_(ord("[")),
