@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FACES := assets/images
 
-.PHONY: demo test test-processors lint docs figures browser clean
+.PHONY: demo test test-processors test-lowest lint docs figures browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
@@ -29,6 +29,12 @@ test-processors: $(VENV)/.installed-test browser
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE $(SUITE)
 	OMP_NUM_THREADS=2 $(SUITE)
+
+# The suite with the lowest version of everything that pyproject.toml asks for, in an environment of its own. Python 3.11,
+# the oldest supported, has wheels of all of them. The tests left out install the newest versions.
+LOWEST := .venv-lowest
+test-lowest: $(LOWEST)/.installed browser
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses auto --dist loadfile -k "not clean_environment" -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W --keep-going -b html docs out/docs
@@ -62,5 +68,13 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[faces]" --group test
 	touch $@ $(VENV)/.installed
 
+$(LOWEST)/.installed: pyproject.toml tests/lowest_versions.py
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(LOWEST)/bin/python tests/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --editable . --group test --constraint $(LOWEST)/constraints.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist out docs/tutorial docs/reference/api *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist out docs/tutorial docs/reference/api *.egg-info

@@ -14,7 +14,7 @@ NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 DIRECTION = ".direction.safetensors"
 
 
-class Text(click.ParamType[Any]):
+class Text(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """A text that a function reads; it raises ValueError, with a sentence, for one that it cannot read."""
 
     name = "text"

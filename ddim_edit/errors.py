@@ -2,7 +2,7 @@
 
     DDIMEditError
     ├── ArgumentError            an argument that no call could work with (also a ValueError)
-    ├── MissingExtraError        an optional dependency that is not installed (also an ImportError)
+    ├── MissingExtraError        an optional dependency that is missing or too old (also an ImportError)
     ├── ImageError               an image file that cannot be read or written
     ├── ModelError               a checkpoint that cannot be loaded or run
     │   └── NonFiniteError           a part of a model that returned NaN or infinity for an image
@@ -32,10 +32,10 @@ class ArgumentError(DDIMEditError, ValueError):
 
 
 class MissingExtraError(DDIMEditError, ImportError):
-    """An optional dependency that is not installed.
+    """An optional dependency that is not installed, or too old.
 
     Args:
-        package: name of the missing package.
+        package: name of the missing package, with the versions that will do if another one is installed.
         extra: the extra of ddim-edit that installs it.
         purpose: what it is needed for, as in "showing the page".
     """

@@ -1,6 +1,7 @@
 """The tree of errors: messages are plain sentences, survive pickling and are bounded."""
 
 import copy
+import importlib.metadata
 import inspect
 import pickle
 
@@ -19,7 +20,7 @@ from ddim_edit.errors import (
     ModelError,
     NonFiniteError,
 )
-from ddim_edit.io.extras import import_extra
+from ddim_edit.io.extras import import_extra, require_extra
 
 TREE = {
     name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and issubclass(thing, DDIMEditError)
@@ -74,6 +75,17 @@ def test_missing_extra_tells_how_to_install_it() -> None:
         "Drawing plots needs no_such_package, which is not installed. Run: pip install 'ddim-edit[eval]'"
     )
     assert (caught.value.package, caught.value.extra) == ("no_such_package", "eval")
+
+
+def test_extra_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["click>=8.1", "pytest>=1000; extra == 'eval'"])
+    with pytest.raises(MissingExtraError, match="Drawing plots needs pytest>=1000, which is not installed"):
+        require_extra("pytest", extra="eval", purpose="Drawing plots")
+
+
+def test_extra_of_a_version_that_will_do_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["pytest>=1.0; extra == 'eval'"])
+    require_extra("pytest", extra="eval", purpose="Drawing plots")
 
 
 def test_present_extra_is_imported() -> None:

@@ -87,7 +87,7 @@ def option_groups() -> list[OptionGroup]:
     ]
 
 
-class Setting(click.ParamType[Any]):
+class Setting(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """The value of a field of `Settings`: of the type of its default, and as its check wants it."""
 
     name = "value"

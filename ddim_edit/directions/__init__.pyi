@@ -11,7 +11,7 @@ from .fitting import fit_direction, principal_directions
 from .geometry import complement, cosines, rotate
 from .principal import PrincipalDirections
 from .registry import ESTIMATORS, EstimatorEntry, make_estimator
-from .stored_latents import PickedRows, stored_latents
+from .store_rows import PickedRows, stored_latents
 from .streaming import LatentRows
 from .validation import DirectionEstimator, concordance
 

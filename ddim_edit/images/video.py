@@ -61,7 +61,7 @@ class VideoCodec:
         with av.open(str(path), "w", options={"fflags": "+bitexact", **self.container}) as container:
             if text is not None:
                 container.metadata["comment"] = text_to_comment(text)
-            stream = container.add_stream(self.codec, Fraction(fps).limit_denominator(1001), dict(self.options))
+            stream = container.add_stream(self.codec, Fraction(fps).limit_denominator(1001), options=dict(self.options))
             stream.height, stream.width = arrays[0].shape[:2]
             stream.pix_fmt = "yuv420p"
             stream.codec_context.flags |= av.codec.context.Flags.bitexact

@@ -1,9 +1,9 @@
-from .health import Health, health
 from .image_metrics.learned_perceptual import LPIPS
 from .image_metrics.mean_squared_error import mse
 from .image_metrics.peak_signal_to_noise import psnr
 from .image_metrics.pixel_identity import identical_pixels
 from .image_metrics.structural_similarity import ssim
+from .latent_health import Health, health
 from .metric import Metric
 from .reconstruction import Reconstruction
 from .registry import METRICS, ImageScorer

@@ -10,8 +10,8 @@ from torch import Tensor
 from ddim_edit.diffusion.integration import Inversion
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import Recipe
-from ddim_edit.metrics.health import health
 from ddim_edit.metrics.image_metrics.peak_signal_to_noise import psnr
+from ddim_edit.metrics.latent_health import health
 from ddim_edit.metrics.registry import ImageScorer
 
 

@@ -8,11 +8,10 @@ import os
 import signal
 import webbrowser
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddim_edit.errors import MissingExtraError
+from ddim_edit.io.extras import require_extra
 from ddim_edit.ui.workspace import private_folder
 
 if TYPE_CHECKING:
@@ -47,20 +46,21 @@ def serve(
         open_browser: open the page in the browser once it answers.
 
     Raises:
-        MissingExtraError: gradio is not installed.
+        MissingExtraError: gradio is not installed, or too old.
         ArgumentError: the port is taken.
         DirectionError: a folder without directions.
     """
-    if find_spec("gradio") is None:
-        raise MissingExtraError("gradio", "ui", "The page")
+    require_extra("gradio", "ui", "The page")
     # A page that is terminated, or whose terminal is closed, removes its folder as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         # The server ends in good order on SIGTERM and does not know SIGHUP.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with private_folder() as folder:
-        # gradio reads both when it is imported: no telemetry, and uploads to where they are removed.
+        # Set before gradio is imported, which reads them: no telemetry, uploads go where they are removed, no history
+        # of what was done, for which older versions have no parameter.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_RUN_HISTORY"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
         from ddim_edit.ui.controller import PageController
         from ddim_edit.ui.page import make_page

@@ -70,7 +70,6 @@ def _make_app(page: gr.Blocks) -> FastAPI:
         path="/",
         server_name=HOST,
         footer_links=[],
-        run_history=False,
         show_error=True,
         max_file_size=LARGEST_UPLOAD,
         ssr_mode=False,

@@ -273,6 +273,8 @@ def test_a_second_state_may_be_missing_of_noise_alone(place: Path, name: str) ->
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int64, torch.bool, torch.complex64])
 def test_numbers_of_other_kinds_are_refused(place: Path, dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        pytest.importorskip("safetensors", "0.7")  # older versions cannot write them
     latent().save(place)
     save_file({"x": randn().to(dtype), "delta": randn().to(dtype)}, place, {"ddim-edit": json.dumps(header(place))})
     assert_refused(place, "x and delta must be real numbers of one shape [C, H, W], not ")

@@ -65,7 +65,7 @@ def test_taken_ports_are_refused(told: dict[str, Any]) -> None:
 def test_without_gradio_the_extra_is_named_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ddim_edit.ui.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as left:
         main(["ui", "--no-browser", "--model", "no such model"])
     assert left.value.code == 1
