@@ -256,6 +256,6 @@ def test_a_damaged_list_of_images_is_noticed_where_contents_are_compared(
     outcome = run(*line, "--verify")
     assert outcome.status == 1
     (error,) = outcome.errors
-    assert error.startswith("error: b.qng: no such file")
+    assert error.startswith("error: b.qng: cannot read: No such file or directory")
     assert run("decode", tmp_path / "s.latents", "-o", tmp_path / "out").status == 0
     assert files_in(tmp_path / "out") == ["a.png", "b.png", "c.png", "d.png"]
