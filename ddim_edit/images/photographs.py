@@ -82,11 +82,6 @@ class Photograph:
             with DECODING.reserve(decoding_cost(image)):
                 return _decode(image)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.image.size
-
     def paste(self, frame: InputImage, edited: Tensor, noise: float = NOISE) -> Photograph:
         """Return the photograph with the change of a frame.
 
@@ -103,21 +98,21 @@ class Photograph:
             ArgumentError: a frame of an image of another size, or another shape than the frame's.
         """
         whole = (frame.preprocessing["original_width"], frame.preprocessing["original_height"])
-        if whole != self.size:
+        if whole != self.image.size:
             raise ArgumentError(
                 f"The frame is of an image of {whole[0]}x{whole[1]} pixels, and the photograph has "
-                f"{self.size[0]}x{self.size[1]}. Take a frame of this photograph."
+                f"{self.image.size[0]}x{self.image.size[1]}. Take a frame of this photograph."
             )
         if edited.shape != frame.pixels.shape:
             raise ArgumentError(
                 f"The edited frame must have shape {list(frame.pixels.shape)}, not {list(edited.shape)}."
             )
         size = (edited.shape[1], edited.shape[2])
-        mask = face_mask(size) if frame.face is not None else region_mask(size, frame.alignment, self.size)
+        mask = face_mask(size) if frame.face is not None else region_mask(size, frame.alignment, self.image.size)
         change = FrameChange.between(frame.tensor, edited, mask, noise)
         if not change.is_lit and not change.detail.any():
             return self
-        region = enlarge_change(change, frame.alignment, self.size)
+        region = enlarge_change(change, frame.alignment, self.image.size)
         return self if region is None else replace(self, image=self._changed(region))
 
     def to_pil(self) -> Image.Image:

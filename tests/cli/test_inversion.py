@@ -148,7 +148,7 @@ def test_dequantisation_is_seeded_and_optional(done: Run, pictures: list[Path], 
     options = {
         "default": [],
         "zero": ["--dequantise-seed", 0],
-        "one": ["--dequantise-seed", -1],
+        "one": ["--dequantise-seed", 1],
         "none": ["--no-dequantise"],
     }
     codes = {}

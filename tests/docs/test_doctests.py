@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the package run, offline, in an empty folder, with a stand-in for UNets."""
+"""The examples in the docstrings of the package run, offline, in an empty folder."""
 
 import doctest
 import importlib
@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ddim_edit.models.unet.network import UNet
-
-from .. import stand_in
 from .pages import ROOT
 
 MODULES = [path for path in sorted((ROOT / "ddim_edit").rglob("*.py")) if ">>> " in path.read_text()]
@@ -22,7 +19,6 @@ def test_examples_of_docstrings_run(path: Path, tmp_path: Path, monkeypatch: pyt
         raise OSError("the network is switched off")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(UNet, "split_at_bottleneck", stand_in.split_at_bottleneck)
     monkeypatch.chdir(tmp_path)
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     outcome = doctest.testmod(importlib.import_module(name), optionflags=OPTIONS)

@@ -137,7 +137,7 @@ def test_files_keep_profile_exif_and_recipe(save, suffix: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = save(Image.fromarray(tiny.pixels(0, 96, 120)), f"photo{suffix}", exif=exif, icc_profile=profile)
     opened = Photograph.open(path)
-    assert opened.size == (96, 120)
+    assert opened.image.size == (96, 120)
     out = path.with_name(f"out{suffix}")
     assert opened.save(out, {"kind": "a"}) == ()
     assert read_recipe(out) == {"kind": "a"}

@@ -16,8 +16,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 from ..waiting import HANG
 
 IMAGES = Path(__file__).parents[2] / "assets" / "images"
-ON_STAND_IN = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-"""The environment in which `python -m tests.stand_in` is found."""
 PATIENCE = 1000 * HANG
 """Milliseconds after which a page that hangs is given up."""
 
@@ -31,12 +29,11 @@ def find_chromium() -> str:
 
 
 @contextmanager
-def serving(folder: Path, program: str = "ddim_edit") -> Iterator[str]:
-    """The address of a page on faces64, served from an empty folder by a module that takes our command lines."""
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a page on faces64, served by the command line from an empty folder."""
     with subprocess.Popen(
-        [sys.executable, "-m", program, "ui", "--port", "0", "--no-browser"],
+        [sys.executable, "-m", "ddim_edit", "ui", "--port", "0", "--no-browser"],
         cwd=folder,
-        env=ON_STAND_IN,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
