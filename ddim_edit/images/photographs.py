@@ -59,7 +59,7 @@ class Photograph:
         >>> file = resources.files("ddim_edit.assets") / "images" / "astronaut.png"
         >>> photograph, frame = Photograph.open(str(file)), read(str(file), 64)
         >>> same = photograph.paste(frame, frame.tensor)
-        >>> same.size, same.to_pil().tobytes() == photograph.to_pil().tobytes()
+        >>> same.image.size, same.to_pil().tobytes() == photograph.to_pil().tobytes()
         ((512, 512), True)
     """
 
