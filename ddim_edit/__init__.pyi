@@ -66,6 +66,7 @@ from .models.families.registry import FAMILIES
 from .models.loading import load_face_template, load_model
 from .models.model import Model
 from .models.packaged import packaged_models
+from .models.typicality import Typicality
 
 __all__ = [
     "FAMILIES",
@@ -133,6 +134,7 @@ __all__ = [
     "Solver",
     "Span",
     "StoreRows",
+    "Typicality",
     "Workload",
     "directions",
     "distributed",

@@ -1,6 +1,7 @@
 """Run images and latents through one model, in batches that fit in memory."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_m
 from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
-from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError, ModelError
+from ddim_edit.errors import ArgumentError, InputWarning, LatentError, LatentMismatchError, ModelError
 from ddim_edit.images import Crop, default_crop
 from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
@@ -44,6 +45,7 @@ from ddim_edit.models.finite import (
 )
 from ddim_edit.models.identity import find_difference
 from ddim_edit.models.model import Model
+from ddim_edit.models.typicality import LEVELS, typicality_features
 
 ENCODING, REFINING, INVERTING, SAMPLING, DECODING = "encoding", "refining", "inverting", "sampling", "decoding"
 STAGES = (ENCODING, REFINING, INVERTING, SAMPLING, DECODING)
@@ -114,7 +116,11 @@ class BatchRunner:
         return chain.from_iterable(self.invert_chunks(chunks, list, config))
 
     def invert_chunks(
-        self, chunks: Iterable[Chunk], read: Callable[[Chunk], Sequence[PreparedImage]], config: InversionConfig
+        self,
+        chunks: Iterable[Chunk],
+        read: Callable[[Chunk], Sequence[PreparedImage]],
+        config: InversionConfig,
+        check_typicality: bool = True,
     ) -> Iterator[InvertedBatches]:
         """Invert one chunk of images after another; while one is in the network, a thread prepares the next one.
 
@@ -122,8 +128,13 @@ class BatchRunner:
             chunks: of images; drawn one ahead.
             read: returns the images of a chunk, called in that thread.
             config: how to invert.
+            check_typicality: whether to report how typical the images are for the model, if that was measured.
+
+        Warns:
+            InputWarning: an image that does not look like those that the model was trained on.
         """
         model = self.model
+        typicality = model.typicality if check_typicality else None
         grid = config.make_grid(model.schedule)
         spans = model.schedule.spans(grid)
         solver = config.make_solver()
@@ -145,7 +156,13 @@ class BatchRunner:
             for image, mix in zip(batch.images, batch.mixes, strict=True):
                 origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
                 recipes.append(replace(recipe, dequantise=mix, origin=origin))
-            inverted = InversionBatch(batch.originals, found, decoded, coded)
+            atypicality = None
+            if typicality is not None:
+                atypicality = typicality.score(typicality_features(model, x0, typicality.levels))
+                for image, score in zip(batch.images, atypicality.tolist(), strict=True):
+                    if problem := typicality.describe(score, model.name):
+                        warnings.warn(f"{image.name}: {problem}", InputWarning, stacklevel=2)
+            inverted = InversionBatch(batch.originals, found, decoded, coded, atypicality)
             latents = inverted.latents(recipes)
             for row, problem in find_failures(model, x0, [latent.x for latent in latents], (decoded, coded)).items():
                 latents[row] = replace(latents[row], report={**latents[row].report, NONFINITE: problem})
@@ -157,6 +174,19 @@ class BatchRunner:
         for _, prepared in prefetch_map(prepare, chunks, depth=1, threads=1):
             chunk = prepared()
             yield self.batches(partial(invert_rows, chunk), range(len(chunk.images)))
+
+    def typicality_features(self, images: Images, crop: Crop | None, levels: Sequence[float] = LEVELS) -> Tensor:
+        """Return what `Typicality` compares of images [N, K + D], from denoising them at noise-to-signal ratios."""
+        model = replace(self.model, denoiser=self._guard(self.model.denoiser))
+
+        def denoise(some: Sequence[PreparedImage]) -> Tensor:
+            x0 = self._encode(self._prepare(some, InversionConfig(dequantise=None)), InversionConfig())
+            return typicality_features(model, x0, levels)
+
+        rows = list(self.batches(denoise, self.prepare(images, crop)))
+        if not rows:
+            raise ArgumentError("There are no images. Pass a file, a folder or a tensor.")
+        return torch.cat(rows)
 
     def latents_at(
         self, images: Images, levels: Sequence[str | float], config: InversionConfig, crop: Crop | None, cache: Cache

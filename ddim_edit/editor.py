@@ -30,6 +30,7 @@ from ddim_edit.metrics.reconstruction import Reconstruction, score_batch
 from ddim_edit.metrics.registry import ImageScorer
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
+from ddim_edit.models.typicality import LEVELS
 
 DEFAULT = InversionConfig()
 DirectionLike = str | Path | Direction
@@ -138,6 +139,7 @@ class Editor:
         config: InversionConfig | None = None,
         *,
         crop: Crop | None = None,
+        check_typicality: bool = True,
         **options: Unpack[InversionOptions],
     ) -> Iterator[Latents]:
         """Yield the latents of one batch of images after another, as `invert` returns them.
@@ -152,6 +154,7 @@ class Editor:
             batches: each of files, folders or `InputImage`s, which may be none; drawn one ahead.
             config: solver, grid, steps and so on.
             crop: as for `invert`.
+            check_typicality: whether to report how typical the images are for the model, if that was measured.
             **options: fields of `InversionConfig`.
 
         Raises:
@@ -162,7 +165,7 @@ class Editor:
         def read(batch: Sequence[ImageItem]) -> list[PreparedImage]:
             return list(self._runner.prepare(batch, crop))
 
-        for inverted in self._runner.invert_chunks(batches, read, make_config(config, options)):
+        for inverted in self._runner.invert_chunks(batches, read, make_config(config, options), check_typicality):
             yield Latents(chain.from_iterable(latents for _, latents in inverted))
 
     def reconstruct(
@@ -396,6 +399,26 @@ class Editor:
         return self._runner.latents_at(
             images, levels, make_config(config, options), crop, {} if cache is None else cache
         )
+
+    def typicality_features(
+        self, images: Images, levels: Sequence[float] = LEVELS, *, crop: Crop | None = None
+    ) -> Tensor:
+        """Return what `Typicality.fit` tells typical images by: how well they are denoised, and their detail.
+
+        Args:
+            images: as for `invert`.
+            levels: noise-to-signal ratios at which noise is added.
+            crop: as for `invert`.
+
+        Returns:
+            logarithms, float64 [N, K + D]; see `ddim_edit.models.typicality`.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> list(editor.typicality_features(editor.sample(2, steps=2).clamp(-1, 1)).shape)
+            [2, 7]
+        """
+        return self._runner.typicality_features(images, crop, levels)
 
     def edit(
         self,

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from ddim_edit.images import InputImage
 
-CODEC_SCORES = ("codec_psnr", "codec_error")
-"""What is measured for models with an autoencoder: no round trip can be better than that of the codec alone."""
+OPTIONAL_SCORES = ("codec_psnr", "codec_error", "atypicality")
+"""What is measured for models with an autoencoder (no round trip can be better than that of the codec alone), and for
+models of which it is known which images are typical."""
 ON_SHEET = 64
 """Images on the sheet at most; more would make it too large to look at."""
 
@@ -65,7 +66,7 @@ def reconstruct(
     from ddim_edit.latents.image_recipes import ReconstructionRecipe
     from ddim_edit.metrics import METRICS
 
-    printed = dict.fromkeys([*score_columns(), *METRICS, "error", "residual", "rounds", "converged", *CODEC_SCORES])
+    printed = dict.fromkeys([*score_columns(), *METRICS, "error", "residual", "rounds", "converged", *OPTIONAL_SCORES])
     session.metadata = result.metadata
     if config["exact"]:
         session.prefer_dtype("fp32")
@@ -97,7 +98,7 @@ def reconstruct(
                 writer.write(job.source, job.target, [source], [image], latent.recipe)
                 session.warn_if_unconverged(job.source, scores)
                 row: dict[str, Any] = job.to_json()
-                row.update((name, scores[name]) for name in printed if name in scores or name not in CODEC_SCORES)
+                row.update((name, scores[name]) for name in printed if name in scores or name not in OPTIONAL_SCORES)
                 rows.append(row)
                 session.emit(row, job.target if session.to_stdout else None)
     if rows and sheet_file is not None:

@@ -189,7 +189,9 @@ class Worker:
             images_of_batches = (list(good.values()) for _, good, _ in to_invert)
             for images in images_of_batches:
                 if images:  # the model is needed from here on, and is not loaded if there is nothing to invert
-                    yield from self.editor.invert_batches(chain([images], images_of_batches), self.job.config)
+                    yield from self.editor.invert_batches(
+                        chain([images], images_of_batches), self.job.config, check_typicality=False
+                    )
                 else:
                     yield ()
 

@@ -110,6 +110,7 @@ def evaluate_iter(
                     nfe_in=int(score["nfe_in"]),
                     nfe_out=int(score["nfe_out"]),
                     scores={metric: score[metric] for metric in METRICS},
+                    atypicality=score.get("atypicality"),
                 )
 
 

@@ -32,6 +32,7 @@ class EvaluationRow:
         converged: whether every tolerance was met and x_T is finite.
         nfe_in: network evaluations of the inversion.
         nfe_out: network evaluations of the decoding.
+        atypicality: how far the image is from typical ones of the model; None where that is not known.
         scores: value of every metric in `metrics.METRICS`; None where it is not finite, as the PSNR of equal images.
     """
 
@@ -42,14 +43,16 @@ class EvaluationRow:
     nfe_in: int
     nfe_out: int
     scores: Mapping[str, float | None]
+    atypicality: float | None = None
 
     @classmethod
     def from_cells(cls, cells: Mapping[str, str]) -> "EvaluationRow":
         """Return the row of the cells of a CSV file by column; ValueError for cells that are no numbers."""
         scores: dict[str, float | None] = {}
-        for name in METRICS:
+        for name in (*METRICS, ATYPICALITY):
             cell = cells.get(name, "")
             scores[name] = float(cell) if cell else None
+        atypicality = scores.pop(ATYPICALITY)
         return cls(
             image=cells["picture"],
             source=cells["source"],
@@ -58,6 +61,7 @@ class EvaluationRow:
             nfe_in=int(cells["nfe_in"]),
             nfe_out=int(cells["nfe_out"]),
             scores=scores,
+            atypicality=atypicality,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -70,9 +74,11 @@ class EvaluationRow:
             "nfe_in": self.nfe_in,
             "nfe_out": self.nfe_out,
             **self.scores,
+            ATYPICALITY: self.atypicality,
         }
 
 
+ATYPICALITY = "atypicality"
 _FIXED_COLUMNS = ("picture", "source", *EvaluationSetting._fields, "converged", "nfe_in", "nfe_out")
 # File names may be bytes that are no text; Python's surrogates are written back as the bytes that they stand for.
 _TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
@@ -88,7 +94,7 @@ def row_writer(path: Path) -> Iterator[Callable[[EvaluationRow], object]]:
         OSError: as the system raised it.
     """
     with atomic(path) as temporary, temporary.open("w", buffering=1, **_TEXT) as file:
-        writer = csv.DictWriter(file, [*_FIXED_COLUMNS, *METRICS], lineterminator="\n")
+        writer = csv.DictWriter(file, [*_FIXED_COLUMNS, *METRICS, ATYPICALITY], lineterminator="\n")
         writer.writeheader()
 
         def write(row: EvaluationRow) -> None:
@@ -112,7 +118,7 @@ def read_rows(path: Path) -> tuple[EvaluationRow, ...]:
         with path.open(**_TEXT) as file:
             reader = csv.reader(file)
             titles = next(reader, [])
-            expected = {*_FIXED_COLUMNS, *METRICS}
+            expected = {*_FIXED_COLUMNS, *METRICS, ATYPICALITY}
             if not set(_FIXED_COLUMNS) <= set(titles) <= expected or len(set(titles)) < len(titles):
                 raise ArgumentError(f"{path.name}: not the rows of an evaluation: its columns are others.")
             return tuple(EvaluationRow.from_cells(dict(zip(titles, line, strict=True))) for line in reader)

@@ -14,6 +14,7 @@ ABSENT = "-"
 
 def markdown(evaluation: Evaluation) -> str:
     """Return the table of means and the table of reconstruction errors, each below a line that explains it."""
+    atypical = _describe_atypical(evaluation)
     return "\n\n".join(
         [
             f"Round trips of {count_images(evaluation)} through {evaluation.recipe['model']}: means and their 95 % "
@@ -21,7 +22,20 @@ def markdown(evaluation: Evaluation) -> str:
             means_table(evaluation),
             "Reconstruction error by the number of steps S: mean squared error per dimension, images in [0, 1].",
             reconstruction_table(evaluation),
+            *([atypical] if atypical else []),
         ]
+    )
+
+
+def _describe_atypical(evaluation: Evaluation) -> str:
+    """Return which images do not look like those of the model's training, or nothing."""
+    scores = {row.image: row.atypicality for row in evaluation.rows if row.atypicality is not None}
+    found = [f"{name} ({score:.2f})" for name, score in scores.items() if score > 1]
+    if not found:
+        return ""
+    return (
+        f"{len(found)} of {len(scores)} images do not look like those that {evaluation.recipe['model']} was trained on "
+        f"(atypicality above 1): {', '.join(found)}."
     )
 
 

@@ -26,10 +26,17 @@ READ_AHEAD = 16
 
 
 class PreparedImage(NamedTuple):
-    """An image as the network takes it, float64 [3, H, W] in [-1, 1], and what a recipe says of its origin."""
+    """An image as the network takes it.
+
+    Attributes:
+        pixels: float64 [3, H, W] in [-1, 1].
+        origin: what a recipe says of where it came from.
+        name: to call it by in warnings.
+    """
 
     pixels: Tensor
     origin: dict[str, Any]
+    name: str = "an image"
 
 
 def read_all(
@@ -136,7 +143,9 @@ def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:
     _require_size(image.pixels, size)
     if not image.pixels.isfinite().all():
         raise ArgumentError(f"Images must be finite, but {image.name} has NaN or infinite values. Leave it out.")
-    return PreparedImage(image.tensor.double(), {"source": image.source, "preprocessing": image.preprocessing})
+    return PreparedImage(
+        image.tensor.double(), {"source": image.source, "preprocessing": image.preprocessing}, image.name
+    )
 
 
 def _prepare_tensor(x: Tensor) -> PreparedImage:

@@ -43,12 +43,14 @@ class InversionBatch(NamedTuple):
         found: the inversion.
         decoded: what its latents decode to, where the solver checked itself.
         coded: what a lossy codec alone makes of the images, likewise.
+        atypicality: how far each image is from typical ones of the model [B], where that was checked.
     """
 
     originals: Tensor
     found: Inversion
     decoded: Tensor | None
     coded: Tensor | None = None
+    atypicality: Tensor | None = None
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
         """Return the latents, one recipe each, with what the inversion reports of them."""
@@ -69,6 +71,8 @@ class InversionBatch(NamedTuple):
             columns["codec_error"] = (self.coded - self.originals).flatten(1).abs().amax(1)
         for name, value in asdict(health(self.found.state[0])).items():
             columns[f"xt_{name}"] = value
+        if self.atypicality is not None:
+            columns["atypicality"] = self.atypicality
         return _to_json_rows(columns)
 
 

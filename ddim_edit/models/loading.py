@@ -37,6 +37,7 @@ from ddim_edit.models.hub import fetch
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.model import Model
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
+from ddim_edit.models.typicality import find_typicality
 from ddim_edit.models.unet.base import UNetBase
 
 
@@ -85,10 +86,13 @@ def load_with_options(name: str, options: LoadOptions, offline: bool = False) ->
     path = _find(name, offline)
     template = _read_face_template(path)
     if path.is_file():
-        return replace(build_model(path.resolve().stem, load_single_file(path), options), face_template=template)
-    # A folder is called by the last part of its path; hub ids and packaged models keep their names.
-    title = path.resolve().name if Path(name).is_dir() else name
-    return replace(build_model(title, load_folder(path, title, options.device), options), face_template=template)
+        model = build_model(path.resolve().stem, load_single_file(path), options)
+    else:
+        # A folder is called by the last part of its path; hub ids and packaged models keep their names.
+        title = path.resolve().name if Path(name).is_dir() else name
+        model = build_model(title, load_folder(path, title, options.device), options)
+    typicality = find_typicality(path, model.components["network"], model.shape)
+    return replace(model, face_template=template, typicality=typicality)
 
 
 def load_face_template(name_or_path: str | Path | None = None, offline: bool = False) -> FaceTemplate | None:

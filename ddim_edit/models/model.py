@@ -13,6 +13,7 @@ from ddim_edit.images.face_templates import FaceTemplate
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.condition import NOTHING, Condition
 from ddim_edit.models.identity import Components
+from ddim_edit.models.typicality import Typicality
 from ddim_edit.transfer import to_device
 
 
@@ -35,6 +36,7 @@ class Model:
         conditioner: makes the denoiser of a condition; None for a model that follows none.
         follows: what kind of condition that is, in words.
         face_template: where a face model expects the landmarks of a face; None for other models.
+        typicality: tells images that look like those of its training from others; None where nobody measured that.
     """
 
     denoiser: Denoiser
@@ -51,6 +53,7 @@ class Model:
     conditioner: Callable[[Condition], Denoiser] | None = None
     follows: str = "nothing"
     face_template: FaceTemplate | None = None
+    typicality: Typicality | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -125,7 +125,11 @@ class PageController:
         latent.parent.mkdir(parents=True)
         photo.reconstruction.latents[0].save(latent)
         before = self._write("before.png", _enlarge_to(photo.image.pixels, SHOWN))
-        return OpenedPhoto(photo, upload, summarize_inversion(photo.scores, photo.image.notes), before, latent)
+        model = self.session.editor.model
+        score = photo.scores.get("atypicality")
+        problem = None if model.typicality is None else model.typicality.describe(score, model.name)
+        summary = summarize_inversion(photo.scores, photo.image.notes, problem)
+        return OpenedPhoto(photo, upload, summary, before, latent)
 
     def edit(
         self, opened: OpenedPhoto, settings: EditSettings, on_progress: ProgressCallback = ignore_progress

@@ -1,6 +1,7 @@
 """The page's answers are the command line's files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from ddim_edit import ArgumentError, ImageError, Latent
+from ddim_edit import ArgumentError, Editor, ImageError, InputWarning, Latent, Typicality
 from ddim_edit.images import enlarge, read, read_recipe
 from ddim_edit.ui.controller import PageController, UploadedImage
 from ddim_edit.ui.crop_choice import CropChoice
-from ddim_edit.ui.session import EditSettings, Session
+from ddim_edit.ui.session import EditSettings, ProgressCounter, Session
 
 from .. import tiny
 from ..rounding import assert_shown_alike
@@ -163,6 +164,20 @@ def test_the_summary_notes_enlargement(controller: PageController, at_home: Path
     path = tiny.save_picture(at_home / "dot.png", 0, 1, 1)
     opened = controller.open(UploadedImage(path, path.name))
     assert "nlarged from 1x1 to 16x16" in opened.summary
+
+
+def test_the_summary_begins_with_what_is_wrong_with_the_image(bare: Session, at_home: Path) -> None:
+    editor = bare.editor
+    usual = [tiny.save_picture(at_home / "usual" / f"{seed}.png", seed) for seed in range(60)]
+    typicality = Typicality.fit(editor.typicality_features(usual), editor.model)
+    session = Session(Editor(replace(editor.model, typicality=typicality)), {}, ProgressCounter())
+    controller = PageController(session, at_home / "made")
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(at_home / "noise.png")
+    with pytest.warns(InputWarning, match="^noise: does not look like"):
+        opened = controller.open(UploadedImage(at_home / "noise.png", "noise.png"))
+    assert opened.summary.startswith("**Warning.** This image does not look like the images that tiny was trained on")
+    assert controller.open(UploadedImage(usual[7], "7.png")).summary.startswith("**There and back.**")
 
 
 def test_without_directions_there_is_no_command_line(bare: Session, tmp_path: Path, photo: UploadedImage) -> None:

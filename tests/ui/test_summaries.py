@@ -99,3 +99,8 @@ def test_summaries_note_what_was_done_to_the_file() -> None:
     assert summarize_inversion(SCORES, ["first of 3 frames", "resized"]).endswith(
         "**The file.** First of 3 frames; resized."
     )
+
+
+def test_summaries_begin_with_what_is_wrong_with_the_image() -> None:
+    problem = "does not look like the images that faces64 was trained on (score 9.1, typical up to 1)."
+    assert summarize_inversion(SCORES, problem=problem).startswith(f"**Warning.** This image {problem}\n\n**There")
