@@ -185,7 +185,9 @@ def fill_store(
         session.failures += 1
         click.echo(f"error: {name}: {reason}", err=True)
     failed = f", and {len(failures):,} failed" if failures else ""
-    session.note(f"{output.name}: {count:,} latents in {len(shards):,} shards{failed}")
+    session.note(
+        f"{output.name}: {count:,} latents in {len(shards):,} {'shard' if len(shards) == 1 else 'shards'}{failed}"
+    )
     if rank.launched:
         session.failures = 0  # a launcher would end the other processes for an image that this one could not read
 

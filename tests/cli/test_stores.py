@@ -150,7 +150,7 @@ def test_shares_write_same_bytes_as_one_process(done: Run, many: Path, tmp_path:
     """On one machine, or several alike: the sizes and the threads are the store's own (see `rounding`)."""
     done("invert", many, "-o", tmp_path / "one.latents", "--steps", "3", "--batch-size", "1", "--shard-size", "2")
     line = ("invert", many, "-o", tmp_path / "two.latents", "--steps", "3", "--batch-size", "1", "--shard-size", "2")
-    assert done(*line, "--shard", "1/2").err.splitlines()[-1] == "two.latents: 2 latents in 1 shards"
+    assert done(*line, "--shard", "1/2").err.splitlines()[-1] == "two.latents: 2 latents in 1 shard"
     assert not LatentStore(tmp_path / "two.latents").complete
     done(*line, "--shard", "0/2")
     assert contents(tmp_path / "two.latents") == contents(tmp_path / "one.latents")
