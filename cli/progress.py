@@ -4,6 +4,7 @@ A terminal gets a bar. Elsewhere a line is written now and then, by a thread, si
 """
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -40,7 +41,7 @@ class Progress:
     def __init__(self, write: Callable[[str], object], quiet: bool) -> None:
         self._write = write
         self._quiet = quiet
-        self._terminal = not quiet and sys.stderr.isatty()
+        self._terminal = not quiet and _has_terminal()
         self._bar: Any = None
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -49,7 +50,7 @@ class Progress:
         self._stage = "loading the model"
         self._images = self._finished_images = 0
         self._workload: Workload | None = None
-        self._evaluations = 0
+        self._evaluations = self._evaluations_of_finished = 0
         self._codec_passes = 0
         self._runs: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
@@ -98,6 +99,7 @@ class Progress:
                     self._bar.close()
                 form = BAR if workload else "{desc}"
                 self._bar = tqdm(total=self._total, bar_format=form, leave=False, dynamic_ncols=True)
+                self._last_line -= REFRESH  # so that the bar says at once what it shows
                 self._show()
 
     def begin(self, stage: str) -> None:
@@ -116,6 +118,7 @@ class Progress:
         """Count images that are done, and evaluations that were not counted one by one."""
         with self._lock:
             self._finished_images += images
+            self._evaluations_of_finished = self._evaluations + evaluations
             self.count(evaluations)
 
     def clear(self) -> None:
@@ -129,8 +132,8 @@ class Progress:
         if self._workload is None:
             return None
         expected = self._workload.expected
-        if not self._workload.known and self._finished_images and self._evaluations:
-            expected = round(self._evaluations * self._images / self._finished_images)
+        if not self._workload.known and self._evaluations_of_finished:
+            expected = round(self._evaluations_of_finished * self._images / self._finished_images)
         return max(expected, self._evaluations)
 
     def _begin(self, stage: str) -> None:
@@ -197,6 +200,14 @@ class Progress:
         self._last_line = time.monotonic()
         self.clear()
         self._write(text)
+
+
+def _has_terminal() -> bool:
+    """Return whether standard error is a terminal that knows its width, without which there is no bar."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 class _LineHandler(logging.Handler):

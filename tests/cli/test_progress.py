@@ -1,6 +1,8 @@
 """How far a command is: what is loaded, evaluations of those expected, the autoencoder, and the time left."""
 
+import io
 import logging
+import os
 import re
 import threading
 from functools import partial
@@ -207,3 +209,23 @@ def test_slow_loading_is_reported_again(monkeypatch: pytest.MonkeyPatch) -> None
         clock.now += 25
         assert shown.describe() == "loading unet (6.9 GB): 0:25"
     assert said == ["loading unet (6.9 GB)"]
+
+
+@pytest.mark.parametrize("columns", [0, 80])
+def test_terminals_get_a_bar_if_they_know_their_width(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    Clock(monkeypatch)
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    monkeypatch.setattr(progress.os, "get_terminal_size", lambda number: os.terminal_size((columns, 24)))
+    with Progress(print, False) as shown:
+        shown.expect(2, Workload.exactly(40))
+        shown.count(10)
+        written = progress.sys.stderr.getvalue()
+    assert ("of 40 evaluations" in written) == (columns > 0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
