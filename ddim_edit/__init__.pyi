@@ -56,7 +56,7 @@ from .latents.latent import Latent, Latents
 from .latents.provenance import Recipe
 from .latents.store.store import LatentStore, StoreRows
 from .machine import hardware
-from .metrics.reconstruction import Reconstruction
+from .metrics.reconstruction import ReconstructedImage, Reconstruction
 from .models.codec.autoencoder import Autoencoder, AutoencoderCodec
 from .models.codec.pixels import Codec
 from .models.codec.refinement import REFINERS
@@ -126,6 +126,7 @@ __all__ = [
     "PrincipalDirections",
     "ProbeReport",
     "Recipe",
+    "ReconstructedImage",
     "Reconstruction",
     "RidgeDirection",
     "SVMDirection",

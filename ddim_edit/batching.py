@@ -22,7 +22,8 @@ from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError, InputWarning, LatentError, LatentMismatchError, ModelError
 from ddim_edit.images import Crop, default_crop
-from ddim_edit.images.prepare import READ_AHEAD, Images, PreparedImage, prepare_images
+from ddim_edit.images.inputs import Images
+from ddim_edit.images.prepare import READ_AHEAD, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import NONFINITE, Latent, Latents, find_contradiction
@@ -141,6 +142,7 @@ class BatchRunner:
         recipe = self.recipe(config, grid)
         denoiser = self._guard(model.conditioned_on(config.condition))
 
+        @torch.no_grad()
         def invert_rows(chunk: PreparedBatch, rows: Sequence[int]) -> tuple[InversionBatch, list[Latent]]:
             batch = chunk.rows(rows[0], rows[-1] + 1)
             x0 = self._encode(batch, config)
@@ -179,13 +181,14 @@ class BatchRunner:
         """Return what `Typicality` compares of images [N, K + D], from denoising them at noise-to-signal ratios."""
         model = replace(self.model, denoiser=self._guard(self.model.denoiser))
 
+        @torch.no_grad()
         def denoise(some: Sequence[PreparedImage]) -> Tensor:
             x0 = self._encode(self._prepare(some, InversionConfig(dequantise=None)), InversionConfig())
             return typicality_features(model, x0, levels)
 
         rows = list(self.batches(denoise, self.prepare(images, crop)))
         if not rows:
-            raise ArgumentError("There are no images. Pass a file, a folder or a tensor.")
+            raise ArgumentError("There are no images. Pass at least one.")
         return torch.cat(rows)
 
     def latents_at(
@@ -198,6 +201,7 @@ class BatchRunner:
         origin = LatentArrayOrigin(config.dequantise, config.refine)
         recipe = replace(self.recipe(config, grid), origin=origin)
 
+        @torch.no_grad()
         def read_batch(prepared: Sequence[PreparedImage]) -> list[list[Tensor]]:
             keys = [[cache_key(recipe, space, image.origin) for space in spaces] for image in prepared]
             rows = [[cache.get(key) for key in row] for row in keys]
@@ -220,7 +224,7 @@ class BatchRunner:
 
         rows = list(chain.from_iterable(self.batches(read_batch, digested())))
         if not rows:
-            raise ArgumentError("There are no images. Pass a file, a folder or a tensor.")
+            raise ArgumentError("There are no images. Pass at least one.")
         arrays = []
         for index, (level, space) in enumerate(zip(levels, spaces, strict=True)):
             values = torch.stack([row[index] for row in rows])
@@ -255,6 +259,7 @@ class BatchRunner:
     ) -> Tensor:
         """Return the images of latents by their own recipes, with the model's denoiser and solver or with others."""
 
+        @torch.no_grad()
         def decode_batch(alike: Sequence[Latent]) -> Tensor:
             recipe = alike[0].recipe
             spans = self.model.schedule.spans(Grid(recipe.grid, recipe.times))
@@ -279,6 +284,7 @@ class BatchRunner:
         denoiser = self._guard(self.model.conditioned_on(config.condition))
         spans = self.model.schedule.spans(grid)
 
+        @torch.no_grad()
         def sample_batch(some: Sequence[int]) -> Tensor:
             # x_T and the noise of the steps come from one generator per image: a fresh one would draw x_T again.
             noise = SeededNoise(some)

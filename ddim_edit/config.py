@@ -47,7 +47,7 @@ class InversionConfig:
     Examples:
         >>> from ddim_edit import Editor
         >>> editor = Editor.from_pretrained()
-        >>> latents = editor.invert("portrait.jpg", steps=50, exact=True)  # doctest: +SKIP
+        >>> latent = editor.invert("portrait.jpg", steps=50, exact=True)  # doctest: +SKIP
     """
 
     solver: str | Solver = field(default="dpm2m", metadata={"help": "Solver of the diffusion ODE."})

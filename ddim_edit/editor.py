@@ -1,11 +1,15 @@
-"""High-level API: invert, decode, interpolate, edit and sample images with one model."""
+"""High-level API: invert, decode, interpolate, edit and sample images with one model.
+
+Whatever takes images takes one or several of them, in any form, and returns one result or several: see `Editor.invert`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Self, TypeGuard, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -19,18 +23,21 @@ from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
 from ddim_edit.directions import Direction, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError, NonFiniteError
-from ddim_edit.images import Crop, FaceCrop, Photograph, default_crop, read, read_faces
-from ddim_edit.images.prepare import ImageItem, Images, PreparedImage
+from ddim_edit.images import Crop, FaceCrop, ImageTensor, Photograph, default_crop, read, read_faces
+from ddim_edit.images.inputs import ImageItem, Images, SeveralImages, is_single
+from ddim_edit.images.prepare import PreparedImage
+from ddim_edit.images.sources import ImageSource, reread
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import PathPoint, plan_path
 from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
-from ddim_edit.metrics.reconstruction import Reconstruction, score_batch
+from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction, score_batch
 from ddim_edit.metrics.registry import ImageScorer
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 from ddim_edit.models.typicality import LEVELS
+from ddim_edit.tables import html_summary
 
 DEFAULT = InversionConfig()
 DirectionLike = str | Path | Direction
@@ -39,7 +46,7 @@ Editable = Images | Latent | Latents
 Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[DirectionLike, float]
 """How far to move along each direction, in standard deviations of its training projections."""
 
-_NO_IMAGES = "There are no images. Pass a file, a folder or a tensor."
+_NO_IMAGES = "There are no images. Pass at least one."
 
 
 class Editor:
@@ -56,16 +63,20 @@ class Editor:
         on_stage: called with "encoding", "refining" or "decoding" before an autoencoder takes an image, and with
             "inverting" or "sampling" before the network takes a batch.
 
+    An editor can be pickled, so that it works in other processes (`multiprocessing`, joblib, workers of a DataLoader):
+    weights travel with it, callbacks stay behind. It can be copied with `copy.deepcopy`. Results never track
+    gradients.
+
     Examples:
         >>> from importlib import resources
         >>> from ddim_edit import Editor
         >>> image = resources.files("ddim_edit.assets") / "images" / "astronaut_face.png"
         >>> editor = Editor.from_pretrained(device="cpu", dtype="float32")
-        >>> (latent,) = editor.invert(str(image), steps=2)
+        >>> latent = editor.invert(str(image), steps=2)
         >>> list(latent.x.shape), latent.t, latent.report["nfe"]
         ([3, 64, 64], 1000.0, 2)
-        >>> list(editor.decode([latent]).shape)
-        [1, 3, 64, 64]
+        >>> list(editor.decode(latent).shape), editor.decode(latent).to_pil().size
+        ([3, 64, 64], (64, 64))
     """
 
     def __init__(
@@ -77,7 +88,9 @@ class Editor:
     ) -> None:
         self.model = model
         self.on_evaluation = on_evaluation
-        self._runner = BatchRunner(model, batch_size, on_evaluation, on_stage)
+        self._on_stage = on_stage
+        self._chosen_batch_size = batch_size
+        self._make_runner()
 
     @classmethod
     def from_pretrained(
@@ -99,6 +112,24 @@ class Editor:
         model = load_model(name_or_path, device, dtype, size, offline, compiled)
         return cls(model, batch_size, on_evaluation, on_stage)
 
+    @overload
+    def invert(
+        self,
+        images: ImageItem,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> Any: ...
+    @overload
+    def invert(
+        self,
+        images: SeveralImages,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> Latents: ...
     def invert(
         self,
         images: Images,
@@ -106,19 +137,29 @@ class Editor:
         *,
         crop: Crop | None = None,
         **options: Unpack[InversionOptions],
-    ) -> Latents:
+    ) -> Latent | Latents:
         """Invert images to latents; each has its recipe, and reports how accurate it is.
 
         Args:
-            images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1] of the model's size.
+            images: one of
+
+                - an image: a path, the bytes of an image file, a file open in binary mode, a Pillow image, an array
+                  [H, W] or [H, W, C] of uint8 or of floats in [0, 1], an `InputImage`, or a tensor [3, H, W] in [-1, 1]
+                  of the model's size;
+                - several: a list, a tuple or another iterable of these, a folder, an array [N, H, W, C], or a tensor
+                  [B, 3, H, W].
             config: solver, grid, steps and so on.
-            crop: the part of a file to keep. By default a face model gets the largest face, aligned to its template, if
-                the extra `faces` is installed and the file is not of the model's own size; others the centre square.
+            crop: the part of an image to keep. By default a face model gets the largest face, aligned to its template,
+                if the extra `faces` is installed and the image is not of the model's own size; others the centre
+                square.
             **options: fields of `InversionConfig`.
+
+        Returns:
+            The `Latent` of one image, or the `Latents` of several, also if only one is in the list or the folder.
 
         Raises:
             ImageError: a file that cannot be used.
-            ArgumentError: a tensor of another size, or a config that does not exist.
+            ArgumentError: no images, something that is no image, or a config that does not exist.
             NonFiniteError: the network or the autoencoder returned NaN or infinity.
 
         Examples:
@@ -127,15 +168,27 @@ class Editor:
             >>> latents = editor.invert(images, steps=2, solver="ddim")
             >>> list(latents.x.shape)
             [2, 3, 64, 64]
-            >>> latents[0].recipe.solver, len(latents[0].recipe.times)
-            ('ddim', 3)
+            >>> latent = editor.invert(images[0], steps=2, solver="ddim")
+            >>> list(latent.x.shape), latent.recipe.solver, len(latent.recipe.times)
+            ([3, 64, 64], 'ddim', 3)
         """
-        batches = self._runner.invert(images, make_config(config, options), crop)
-        return _finite(chain.from_iterable(latents for _, latents in batches))
+        latents = self._invert(images, make_config(config, options), crop)
+        return latents[0] if is_single(images) else latents
+
+    def _invert(self, images: Images, config: InversionConfig, crop: Crop | None) -> Latents:
+        """Return the latents of images, also of a single one.
+
+        Raises:
+            ArgumentError: no images.
+        """
+        latents = _finite(chain.from_iterable(latents for _, latents in self._runner.invert(images, config, crop)))
+        if not latents:
+            raise ArgumentError(_NO_IMAGES)
+        return latents
 
     def invert_batches(
         self,
-        batches: Iterable[Sequence[ImageItem]],
+        batches: Iterable[SeveralImages],
         config: InversionConfig | None = None,
         *,
         crop: Crop | None = None,
@@ -151,7 +204,7 @@ class Editor:
         `Latent.require_finite` refuses it, and so does `Latent.save`.
 
         Args:
-            batches: each of files, folders or `InputImage`s, which may be none; drawn one ahead.
+            batches: each of images as for `invert`, which may be none; drawn one ahead.
             config: solver, grid, steps and so on.
             crop: as for `invert`.
             check_typicality: whether to report how typical the images are for the model, if that was measured.
@@ -159,15 +212,33 @@ class Editor:
 
         Raises:
             ImageError: a file that cannot be used.
-            ArgumentError: a config that does not exist.
+            ArgumentError: something that is no image, or a config that does not exist.
         """
 
-        def read(batch: Sequence[ImageItem]) -> list[PreparedImage]:
+        def read(batch: SeveralImages) -> list[PreparedImage]:
             return list(self._runner.prepare(batch, crop))
 
         for inverted in self._runner.invert_chunks(batches, read, make_config(config, options), check_typicality):
             yield Latents(chain.from_iterable(latents for _, latents in inverted))
 
+    @overload
+    def reconstruct(
+        self,
+        images: ImageItem,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> Any: ...
+    @overload
+    def reconstruct(
+        self,
+        images: SeveralImages,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> Reconstruction: ...
     def reconstruct(
         self,
         images: Images,
@@ -175,16 +246,19 @@ class Editor:
         *,
         crop: Crop | None = None,
         **options: Unpack[InversionOptions],
-    ) -> Reconstruction:
+    ) -> ReconstructedImage | Reconstruction:
         """Invert images, decode their latents, and measure what comes back. Arguments and errors as `invert`.
+
+        Returns:
+            The `ReconstructedImage` of one image, or the `Reconstruction` of several.
 
         Examples:
             >>> editor = Editor.from_pretrained()
-            >>> images = editor.sample(1, steps=2).clamp(-1, 1)
+            >>> images = editor.sample(2, steps=2).clamp(-1, 1)
             >>> found = editor.reconstruct(images, steps=4)
             >>> list(found.decoded.shape), found.scores[0]["nfe_in"]
-            ([1, 3, 64, 64], 4)
-            >>> found.scores[0]["psnr"] > 10
+            ([2, 3, 64, 64], 4)
+            >>> editor.reconstruct(images[0], steps=4).scores["psnr"] > 10
             True
         """
         config = replace(make_config(config, options), check=True)
@@ -203,24 +277,27 @@ class Editor:
         batches = [batch for batch, _ in scored]
         latents = _finite(chain.from_iterable(latents for _, latents in batches))
         scores = chain.from_iterable(score() for _, score in scored)
-        return Reconstruction(
-            originals=torch.cat([batch.originals for batch, _ in batches]),
-            decoded=torch.cat([batch.decoded for batch, _ in batches if batch.decoded is not None]),
+        found = Reconstruction(
+            originals=_as_images(torch.cat([batch.originals for batch, _ in batches])),
+            decoded=_as_images(torch.cat([batch.decoded for batch, _ in batches if batch.decoded is not None])),
             latents=latents,
             scores=tuple({**latent.report, **score} for latent, score in zip(latents, scores, strict=True)),
         )
+        return found[0] if is_single(images) else found
 
-    def decode(self, latents: Sequence[Latent], force: bool = False, solver: Solver | None = None) -> Tensor:
+    def decode(
+        self, latents: Latent | Sequence[Latent], force: bool = False, solver: Solver | None = None
+    ) -> ImageTensor:
         """Decode latents by their own recipes.
 
         Args:
-            latents: from `invert`, `noise`, `interpolate` or files; `Latent.with_condition` gives them another prompt
-                or class.
+            latents: from `invert`, `noise`, `interpolate` or files, one or several; `Latent.with_condition` gives them
+                another prompt or class.
             force: decode even latents of another model.
             solver: decodes latents that were inverted with a `Solver` object, which has no registered name.
 
         Returns:
-            images, float64 [B, 3, H, W], not clamped to [-1, 1].
+            images, float64 [B, 3, H, W], or [3, H, W] of one `Latent`, not clamped to [-1, 1].
 
         Raises:
             LatentMismatchError: a latent of another model or weights, without `force`, or of another shape.
@@ -232,11 +309,13 @@ class Editor:
             >>> list(editor.decode(editor.noise([0, 1], steps=2)).shape)
             [2, 3, 64, 64]
         """
+        if isinstance(latents, Latent):
+            return _first(self.decode([latents], force, solver))
         if not latents:
             raise ArgumentError("There are no latents to decode. Invert an image first.")
         for latent in latents:
             self._runner.require_own(latent, force, solver)
-        return self._runner.decode(latents, solver=solver)
+        return _as_images(self._runner.decode(latents, solver=solver))
 
     def noise(
         self, seeds: Sequence[int], config: InversionConfig | None = None, **options: Unpack[SolverOptions]
@@ -271,7 +350,7 @@ class Editor:
         eta: float = 0.0,
         posterior_mean: bool = False,
         **options: Unpack[SolverOptions],
-    ) -> Tensor:
+    ) -> ImageTensor:
         """Sample new images from the seeds seed, seed + 1, ...
 
         Args:
@@ -308,18 +387,29 @@ class Editor:
             step = AncestralStep(1.0, no_noise) if posterior_mean else AncestralStep(eta, noise)
             return SamplingOnlySolver(step)
 
-        return self._runner.sample(seeds, config, self._grid_to_clean(config), make_solver)
+        return _as_images(self._runner.sample(seeds, config, self._grid_to_clean(config), make_solver))
 
     def interpolate(
-        self, latents: Sequence[Latent], frames: int = 9, interpolation: str = "slerp", loop: bool = False
+        self,
+        latents: Sequence[Latent] | Images,
+        frames: int = 9,
+        interpolation: str = "slerp",
+        loop: bool = False,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop | None = None,
+        **options: Unpack[InversionOptions],
     ) -> Latents:
-        """Return latents on a path through latents, ends included.
+        """Return latents on a path through latents, or through those of images, ends included.
 
         Args:
-            latents: at least two, of one model, solver and grid.
+            latents: at least two, of one model, solver and grid; or images as for `invert`, which are inverted.
             frames: from each latent to the next, both included.
             interpolation: one of `INTERPOLATIONS`.
             loop: whether the path returns to its start.
+            config: how to invert images.
+            crop: as for `invert`.
+            **options: fields of `InversionConfig`.
 
         Raises:
             LatentMismatchError: latents that cannot be mixed.
@@ -331,6 +421,8 @@ class Editor:
             >>> len(latents), latents[0].x.equal(editor.noise([1])[0].x)
             (5, True)
         """
+        if not _are_latents(latents):
+            latents = self._invert(cast(Images, latents), make_config(config, options), crop)
         require_compatible(latents)
         points = plan_path(len(latents), frames, loop)
         # A point that is passed twice, as on the way back of a loop, is one object, and is decoded once.
@@ -375,7 +467,7 @@ class Editor:
         """Return the latents of many images at several levels, from one inversion each, for fitting and probing.
 
         Args:
-            images: as for `invert`.
+            images: as for `invert`. The arrays have a row for each, also for a single one.
             levels: as for `InversionConfig`: 400, "0.4T", "xT", "h", "h:0.2T".
             config: how to invert, by a single-state solver.
             crop: as for `invert`.
@@ -428,7 +520,7 @@ class Editor:
         keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
         crop: Crop | None = None,
-    ) -> Tensor:
+    ) -> ImageTensor:
         """Edit attributes of images along directions.
 
         Images are inverted to the level of the directions, moved by strength x standard deviation on their own shell,
@@ -436,7 +528,7 @@ class Editor:
         correlates with an attribute in the training data may change with it.
 
         Args:
-            images: as for `invert`, or a `Latent` or `Latents` that stand at the directions' level.
+            images: as for `invert`, or one or several latents that stand at the directions' level.
             strengths: standard deviations to move, by the name of a packaged direction, file, or `Direction`.
             level: where to edit, if you want to be sure: it must be the directions' own.
             keep: directions whose scores stay as they are.
@@ -444,7 +536,7 @@ class Editor:
             crop: as for `invert`.
 
         Returns:
-            images, float64 [B, 3, H, W], not clamped to [-1, 1].
+            images, float64 [B, 3, H, W], or [3, H, W] of one image, not clamped to [-1, 1].
 
         Raises:
             DirectionError: no such direction.
@@ -462,7 +554,8 @@ class Editor:
             >>> editor = Editor.from_pretrained()
             >>> edited = editor.edit("portrait.jpg", {"old": 6, "female": -4}, conditional=True)  # doctest: +SKIP
         """
-        return self.edits(images, [strengths], level, keep, conditional, crop)[:, 0]
+        edited = self.edits(images, [strengths], level, keep, conditional, crop)
+        return _as_images(edited.select(-4, 0))
 
     def edits(
         self,
@@ -472,8 +565,12 @@ class Editor:
         keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
         crop: Crop | None = None,
-    ) -> Tensor:
-        """Return K edits of each image from a single inversion, float64 [B, K, 3, H, W], for K settings; as `edit`."""
+    ) -> ImageTensor:
+        """Return K edits of each image from a single inversion, for K settings, as `edit`.
+
+        Returns:
+            images, float64 [B, K, 3, H, W], or [K, 3, H, W] of one image.
+        """
         if not settings or not any(settings):
             raise ArgumentError("There is nothing to edit. Name a direction and a strength.")
         kept = [self.direction(name) for name in keep]
@@ -491,10 +588,10 @@ class Editor:
 
         # What the round trip alone loses of each image is added to its edits, so that strength 0 returns the image.
         lost: Tensor | float = 0.0
-        if isinstance(images, Latent | Latents):
+        if isinstance(images, Latent) or _are_latents(images):
             latents = Latents([images] if isinstance(images, Latent) else images)
         else:
-            batches = list(self._runner.invert(images, replace(first.config, check=True), crop))
+            batches = list(self._runner.invert(cast(Images, images), replace(first.config, check=True), crop))
             latents = _finite(chain.from_iterable(latents for _, latents in batches))
             if batches:
                 lost = torch.cat([batch.originals - batch.decoded for batch, _ in batches if batch.decoded is not None])
@@ -507,11 +604,12 @@ class Editor:
             for latent in moved:
                 self.require_own(latent)
             results.append(self._runner.decode(moved, denoiser) + lost)
-        return torch.stack(results, 1)
+        stacked = _as_images(torch.stack(results, 1))
+        return _first(stacked) if isinstance(images, Latent) or is_single(images) else stacked
 
     def edit_photograph(
         self,
-        photo: str | Path,
+        photo: ImageSource,
         strengths: Strengths,
         level: str | float | None = None,
         keep: Sequence[DirectionLike] = (),
@@ -525,7 +623,7 @@ class Editor:
         the face keep every bit, and strength 0 changes nothing.
 
         Args:
-            photo: an image file.
+            photo: an image file, its bytes, an open file, a Pillow image or an array, as for `invert`.
             strengths: as for `edit`.
             level: as for `edit`.
             keep: as for `edit`.
@@ -545,6 +643,7 @@ class Editor:
             >>> older.to_pil().show()  # doctest: +SKIP
         """
         template = self.model.face_template
+        photo = reread(photo)
         if face == "largest":
             frames = [read(photo, self.model.size, crop or default_crop(template))]
         elif crop is not None:
@@ -607,14 +706,14 @@ class Editor:
         *,
         crop: Crop | None = None,
         **options: Unpack[SolverOptions],
-    ) -> Tensor:
+    ) -> ImageTensor:
         """Give every image of c what a has over b: c + weight (mean a - mean b) in latents of one level.
 
         a and b must differ. Several images for each of them leave less of their own noise in the difference. Arguments
         as `attribute_from`.
 
         Returns:
-            images, float64 [B, 3, H, W], not clamped to [-1, 1].
+            images, float64 [B, 3, H, W], or [3, H, W] of one image, not clamped to [-1, 1].
 
         References:
             White, "Sampling Generative Networks", 2016, arXiv:1609.04468.
@@ -636,14 +735,14 @@ class Editor:
         *,
         crop: Crop | None = None,
         **options: Unpack[SolverOptions],
-    ) -> Tensor:
+    ) -> ImageTensor:
         """Translate images from this model's domain to another's by a shared x_T.
 
         Images are inverted with this model and decoded to t = 0 with the other one on the same kind of grid. The two
         models must have one schedule and size; no image pairs are needed.
 
         Returns:
-            images, float64 [B, 3, H, W], not clamped to [-1, 1].
+            images, float64 [B, 3, H, W], or [3, H, W] of one image, not clamped to [-1, 1].
 
         Raises:
             ArgumentError: a config with a level.
@@ -666,9 +765,56 @@ class Editor:
         grid = to._grid_to_clean(config)
         recipe = to._runner.recipe(config, grid)
         moved = []
-        for latent in self.invert(images, config, crop=crop):
+        for latent in self._invert(images, config, crop):
             moved.append(Latent(latent.x, latent.t, replace(recipe, origin=TranslationOrigin(latent.recipe))))
-        return to.decode(moved)
+        return to.decode(moved[0] if is_single(images) else moved)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model to a device, "auto", "cuda", "mps" or "cpu", and return this editor.
+
+        The batch size becomes the device's own if none was chosen. Other editors on the same model keep theirs, on the
+        device where it was.
+
+        Raises:
+            ArgumentError: this machine has no such device.
+        """
+        self.model = self.model.to(device)
+        self._make_runner()
+        return self
+
+    def _make_runner(self) -> None:
+        self._runner = BatchRunner(self.model, self._chosen_batch_size, self.on_evaluation, self._on_stage)
+        self.__dict__.pop("_scorer", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what belongs to this process: its callbacks, and networks that only score."""
+        left_out = ("_runner", "_scorer", "on_evaluation", "_on_stage")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.on_evaluation = self._on_stage = None
+        self._make_runner()
+
+    def __copy__(self) -> Self:
+        return self._with_state(self.__getstate__())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._with_state(deepcopy(self.__getstate__(), memo))
+
+    def _with_state(self, state: dict[str, Any]) -> Self:
+        """Return an editor with another state, which reports progress as this one does."""
+        made = object.__new__(type(self))
+        made.__setstate__(state)
+        made.on_evaluation, made._on_stage = self.on_evaluation, self._on_stage
+        made._make_runner()
+        return made
+
+    def __repr__(self) -> str:
+        return f"Editor({self.model!r}, batch_size={self.batch_size})"
+
+    def _repr_html_(self) -> str:
+        return html_summary("Editor", {**self.model.summary(), "batch size": self.batch_size})
 
     def require_own(self, latent: Latent, force: bool = False) -> None:
         """Refuse a latent of another model, schedule or dtype; with `force`, only one that does not fit.
@@ -692,6 +838,19 @@ class Editor:
         if config.level is not None:
             raise ArgumentError(f"This goes to x_T and takes no level, but the config has level {config.level}.")
         return config.make_grid(self.model.schedule).to_clean()
+
+
+def _as_images(x: Tensor) -> ImageTensor:
+    return x.as_subclass(ImageTensor)
+
+
+def _first(images: Tensor) -> ImageTensor:
+    return _as_images(images[0])
+
+
+def _are_latents(value: object) -> TypeGuard[Sequence[Latent]]:
+    """Return whether a value is a list of latents, and not one of images."""
+    return isinstance(value, list | tuple | Latents) and all(isinstance(each, Latent) for each in value)
 
 
 def _finite(latents: Iterable[Latent]) -> Latents:

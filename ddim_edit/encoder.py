@@ -14,6 +14,7 @@ from ddim_edit.config import InversionConfig
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import Crop
+from ddim_edit.images.arrays import CHANNELS
 from ddim_edit.latents.cache import LatentCache
 
 
@@ -79,7 +80,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return latents [n, d] of files, folders, `InputImage`s, or floats [n, 3, H, W] in [-1, 1]."""
+        """Return latents [n, d] of images as `Editor.invert` takes them, or of floats [n, 3, H, W] in [-1, 1]."""
         config = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
         cache = None if self.cache is None else LatentCache(self.cache)
         (latents,) = self._editor.latents_at(_images(X), [self.level], config, crop=self.crop, cache=cache)
@@ -109,13 +110,17 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _images(X: Any) -> Any:
-    """Return what scikit-learn passes on as what the editor takes: numbers as tensors, names as paths."""
+    """Return what scikit-learn passes on as what the editor takes: images in columns as lists, numbers as tensors."""
     if not isinstance(X, np.ndarray):
         return X
-    if X.dtype.kind in "OUS":
-        return [item if not isinstance(item, bytes) else item.decode() for item in X.ravel().tolist()]
+    if X.dtype.kind in "OU":
+        return X.ravel().tolist()
+    if X.dtype.kind == "S":  # names of files, as numpy keeps those of bytes
+        return [name.decode() for name in X.ravel().tolist()]
     if X.ndim != 4:
         raise ArgumentError(
-            f"X must be paths or floats of shape [n, 3, H, W], not of {X.shape}. Do not flatten images."
+            f"X must be paths or images, an array of shape [n, H, W, C] or [n, 3, H, W], not of {X.shape}. Do not "
+            "flatten images."
         )
-    return torch.from_numpy(X)
+    channels_first = X.shape[1] == 3 and X.shape[3] not in CHANNELS
+    return torch.from_numpy(X) if channels_first else X

@@ -1,6 +1,8 @@
-"""Tables as text: for terminals, and in Markdown. Columns are as wide as their widest cell."""
+"""Tables: as text for terminals and in Markdown, with columns as wide as their widest cell; in HTML for notebooks."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
 
 LONGEST_NAME = 20
 """Characters of the first cell of a row that a plain table shows, so that its lines fit a terminal."""
@@ -31,6 +33,22 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head, *body = _align([titles, *rows])
     lines = [head, ["-" * len(cell) for cell in head], *body]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def html_summary(title: str, entries: Mapping[str, object], png: bytes | None = None) -> str:
+    """Return what a notebook shows of an object: a title, an image if there is one, and a table of two columns.
+
+    Examples:
+        >>> html_summary("Latent", {"t": 1000})
+        '<div><b>Latent</b><table><tr><th>t</th><td>1000</td></tr></table></div>'
+    """
+    image = ""
+    if png is not None:
+        image = f'<br><img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    rows = ""
+    for name, value in entries.items():
+        rows += f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+    return f"<div><b>{escape(title)}</b>{image}<table>{rows}</table></div>"
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[list[str]]:

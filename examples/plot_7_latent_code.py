@@ -74,7 +74,7 @@ faces(list(editor.edits([photo], settings)), columns=names)
 # What is to the boy as the old man is to the young woman? c + (a - b), for latents at 0.4 T. It needs no labels and no
 # direction, but with single images it includes all their other differences.
 
-answer = editor.analogy(old, young, boy, weight=0.6)
+answer = editor.analogy(old, young, [boy], weight=0.6)
 three = torch.stack([images.read(name, (64, 64)).tensor for name in (old, young, boy)])
 faces([torch.cat([three, answer])], columns=["a", "b", "c", "c + (a - b)"])
 

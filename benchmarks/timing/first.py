@@ -26,7 +26,7 @@ def main() -> None:
     assert isinstance(model.denoiser, NetworkDenoiser)
     network = Place(device).watch(model.denoiser.network)
     editor = Editor(replace(model, denoiser=replace(model.denoiser, network=network)))
-    editor.invert(Path(image))[0].save(Path(output))
+    editor.invert(image).save(Path(output))
     times = {"imports": imported - float(started), "loading": loaded - imported, "calls": network.seconds()}
     print(json.dumps(times))
 

@@ -14,9 +14,11 @@ from ddim_edit.diffusion.grids import Grid
 from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
+from ddim_edit.latents.latent import draw_latents
 from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import parse_level
 from ddim_edit.models.identity import find_difference
+from ddim_edit.tables import html_summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +100,19 @@ class Direction:
     def summary(self) -> dict[str, Any]:
         """Return name, model, level, sd and report as JSON types."""
         return _summarize(self.name, self.recipe, self.times, self.sd, self.report)
+
+    def __repr__(self) -> str:
+        shown = {"model": self.recipe.model, "level": self.level, "shape": list(self.vector.shape), "sd": self.sd}
+        shown |= {name: self.report[name] for name in ("method", "auc") if self.report.get(name) is not None}
+        return f"Direction({self.name!r}, {', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _repr_html_(self) -> str:
+        summary = {name: value for name, value in self.summary().items() if not isinstance(value, dict | list)}
+        png = None
+        if not self.times:
+            # Scaled so that its largest number has the brightest colour.
+            png = draw_latents([3 * self.vector / self.vector.abs().max()])
+        return html_summary("Direction", summary, png)
 
     @staticmethod
     def read_summary(path: str | Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from ddim_edit.evaluation.report import Evaluation
 from ddim_edit.evaluation.round_trips import RoundTrip, make_round_trips
 from ddim_edit.evaluation.rows import EvaluationRow, EvaluationSetting
 from ddim_edit.evaluation.settings import DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
-from ddim_edit.images import CentreSquare, InputImage, default_crop
-from ddim_edit.images.prepare import Images, expand_images, prepare_images, read_all
+from ddim_edit.images import CentreSquare, InputImage, default_crop, read
+from ddim_edit.images.inputs import Images, LoadableImage, expand_images, is_single
+from ddim_edit.images.prepare import load_images, prepare_images
+from ddim_edit.images.sources import EncodedImage
 from ddim_edit.metrics.registry import METRICS
 from ddim_edit.models.model import Model
 
@@ -40,8 +43,7 @@ def evaluate(
 
     Args:
         editor: whose model is evaluated.
-        images: files, folders, `InputImage`s, or a tensor [B, 3, H, W] in [-1, 1]; files are cropped as
-            by `Editor.invert`.
+        images: as for `Editor.invert`, and cropped as by it.
         solvers: names in `SOLVERS`.
         grids: names, as `make_grid` takes them.
         steps: numbers of steps S, for the inversion and for the decoding.
@@ -74,7 +76,7 @@ def evaluate_iter(
 
     Args:
         editor: whose model the images are prepared for, and whose batch size is used.
-        images: names with either all `InputImage`s or all tensors.
+        images: names and images.
         round_trips: as `make_round_trips` makes them.
         on_error: called when a setting fails on an image, which the error names; None lets the error pass.
     """
@@ -82,10 +84,7 @@ def evaluate_iter(
     remaining = iter(images)
     while batch := list(islice(remaining, editor.batch_size)):
         names = [name for name, _ in batch]
-        tensors = [image for _, image in batch if isinstance(image, Tensor)]
-        inputs: Images = (
-            torch.stack(tensors) if tensors else [image for _, image in batch if isinstance(image, InputImage)]
-        )
+        inputs = [image for _, image in batch]
         prepared = list(prepare_images(inputs, editor.model.size, CentreSquare()))
         originals = torch.stack([image.pixels for image in prepared])
         for round_trip in round_trips:
@@ -134,11 +133,11 @@ def evaluation_recipe(editor: Editor, config: InversionConfig) -> dict[str, Any]
 
 
 def _named_images(images: Images, model: Model) -> Iterator[NamedImage]:
-    if isinstance(images, Tensor):
-        batch = images if images.ndim == 4 else images[None]
-        for index, x in enumerate(batch):
-            yield str(index), x
-    else:
-        for item, image in read_all(expand_images(images), model.size, default_crop(model.face_template)):
-            if image is not None:
-                yield item.name, image
+    crop = default_crop(model.face_template)
+
+    def load(item: LoadableImage) -> InputImage | Tensor:
+        return item if isinstance(item, InputImage | Tensor) else read(item, model.size, crop)
+
+    for index, (_, item, image) in enumerate(load_images(expand_images(images), load, is_single(images))):
+        name = item.name if isinstance(item, Path | EncodedImage) else getattr(image, "name", None)
+        yield name or str(index), image

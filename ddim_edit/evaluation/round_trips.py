@@ -15,7 +15,7 @@ from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import EvaluationSetting
 from ddim_edit.evaluation.settings import BASELINES
-from ddim_edit.images.prepare import Images
+from ddim_edit.images.inputs import Images
 from ddim_edit.metrics.reconstruction import InversionBatch, score_batch
 from ddim_edit.metrics.registry import METRICS, ImageScorer
 from ddim_edit.models.diffusers_inversion import DiffusersInversion, IndexedNetwork

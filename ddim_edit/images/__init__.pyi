@@ -15,6 +15,7 @@ from .formats import (
     find_still_format,
     still_suffixes,
 )
+from .image_tensor import ImageTensor, to_pil
 from .photograph_files import photograph_suffix
 from .photographs import Photograph
 from .pixels import to_float, to_uint8, upscale
@@ -36,6 +37,7 @@ __all__ = [
     "FaceTemplate",
     "Fit",
     "FrameChange",
+    "ImageTensor",
     "InputImage",
     "Photograph",
     "Similarity",
@@ -66,6 +68,7 @@ __all__ = [
     "still_suffixes",
     "strip",
     "to_float",
+    "to_pil",
     "to_uint8",
     "upscale",
     "write",

@@ -14,6 +14,7 @@ IDENTITY_TOLERANCE = 2
 """A colour profile that moves no colour by more than this many of 255 levels is taken for sRGB itself."""
 
 _OPAQUE_MODES = {"1": "L", "P": "RGB", "RGBX": "RGB"}
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
 def to_srgb(
@@ -36,6 +37,7 @@ def to_srgb(
     """
     if encodings is None:
         encodings = list(find_encodings(image, notes))
+    image = image.convert(_PREMULTIPLIED.get(image.mode, image.mode))
     if image.mode.startswith("I;16"):
         notes.append("16-bit grey reduced to 8 bit")
         image = _scale_grey(image, 0, 65535)
@@ -133,7 +135,7 @@ def _convert_colours(image: Image.Image, encodings: Sequence[bytes | ColourEncod
         source = "the embedded profile" if isinstance(encoding, bytes) else str(encoding)
         notes.append(f"colours converted from {source} to sRGB")
         return ImageCms.applyTransform(image, transform) or image  # nothing is returned only for work in place
-    return image.convert("RGB")
+    return _from_lab(image) if image.mode == "LAB" else image.convert("RGB")
 
 
 def _build_transform(mode: str, encoding: bytes | ColourEncoding) -> ImageCms.ImageCmsTransform:
@@ -148,6 +150,14 @@ def _build_transform(mode: str, encoding: bytes | ColourEncoding) -> ImageCms.Im
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
         ImageCms.Flags.BLACKPOINTCOMPENSATION | precision,
     )
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """Return an image in CIELAB, which Pillow converts by profiles alone, in sRGB."""
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    assert converted is not None
+    return converted
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

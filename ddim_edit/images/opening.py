@@ -67,30 +67,37 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
 
 
 @contextmanager
-def reporting_bad_files(path: Path) -> Iterator[None]:
-    """Raise whatever a bad file causes as an ImageError that names it, and ignore Pillow's warnings."""
+def reporting_bad_files(label: str, file: BufferedReader | None = None) -> Iterator[None]:
+    """Raise whatever a bad file causes as an ImageError that names it, and ignore Pillow's warnings.
+
+    Args:
+        label: what to call it.
+        file: the file, if there is one, which is looked into where it is no image.
+    """
     try:
         with ignored_warnings:
             yield
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{label}: {error}") from error
     except DDIMEditError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: the image has more than {PIXEL_LIMIT:,} pixels. Shrink it first.") from error
+        raise ImageError(f"{label}: the image has more than {PIXEL_LIMIT:,} pixels. Shrink it first.") from error
     except UnidentifiedImageError as error:
-        with path.open("rb") as file:
+        found = None
+        if file is not None:
+            file.seek(0)
             found = describe_content(file.read(HEAD))
         plugin = _PLUGIN_OF.get(found or "")
         if plugin is not None and not plugin.installed:
-            raise ImageError(f"{path}: this is {found}, which needs {plugin.package}. {plugin.remedy}") from error
+            raise ImageError(f"{label}: this is {found}, which needs {plugin.package}. {plugin.remedy}") from error
         reason = "this is not a PNG, JPEG, WebP, GIF, BMP or TIFF image"
         if found is not None:
             reason += f", but {found}" if not found.endswith("image") else f", or a damaged one: it begins as {found}"
         remedy = "Convert it to PNG or JPEG." if found is None or "photograph" in found else "Name an image."
-        raise ImageError(f"{path}: {reason}. {remedy}") from error
+        raise ImageError(f"{label}: {reason}. {remedy}") from error
     except Exception as error:  # plugins raise SyntaxError, struct.error, EOFError, IndexError and more
-        raise ImageError(f"{path}: the file is truncated or damaged. Download or save it again.") from error
+        raise ImageError(f"{label}: the file is truncated or damaged. Download or save it again.") from error
 
 
 def identify(file: BufferedReader) -> Image.Image:
@@ -104,11 +111,20 @@ def identify(file: BufferedReader) -> Image.Image:
     if "JXL" in known:
         require_small_jxl(file, PIXEL_LIMIT)  # its plugin decodes while it opens
     image = Image.open(file, formats=[name for name in known if name in Image.OPEN])
+    require_few_pixels(image)
+    image.info[CODE_POINTS] = code_points  # which Pillow passes over
+    return image
+
+
+def require_few_pixels(image: Image.Image) -> None:
+    """Refuse an image that would take too much memory, before it is decoded.
+
+    Raises:
+        DecompressionBombError: it has more pixels than `PIXEL_LIMIT`.
+    """
     # Pillow only warns up to twice its own limit, which users may have switched off.
     if image.width * image.height > PIXEL_LIMIT:
         raise Image.DecompressionBombError
-    image.info[CODE_POINTS] = code_points  # which Pillow passes over
-    return image
 
 
 def decoding_cost(image: Image.Image) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ddim_edit.errors import ArgumentError
+from ddim_edit.images.arrays import image_from_array
 from ddim_edit.images.colour import from_srgb, to_srgb, usable_profile
 from ddim_edit.images.colour_tags import find_encodings
 from ddim_edit.images.compositing import NOISE, FrameChange, RegionChange, enlarge_change, face_mask, region_mask
@@ -20,12 +21,12 @@ from ddim_edit.images.opening import (
     TURNS,
     decoding_cost,
     identify,
-    open_file,
     read_orientation,
     reporting_bad_files,
 )
 from ddim_edit.images.photograph_files import find_photograph_format
 from ddim_edit.images.recipe import KEYWORD, recipe_to_text
+from ddim_edit.images.sources import UNNAMED, ImageSource, copy_image, open_source, require_pixels
 from ddim_edit.images.writing import replacing
 
 if TYPE_CHECKING:
@@ -70,15 +71,23 @@ class Photograph:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, path: str | PathLike[str]) -> Photograph:
-        """Open an image file of a kind that `read` reads; of an animation, the first frame.
+    def open(cls, source: ImageSource) -> Photograph:
+        """Open an image of any form that `read` takes; of an animation in a file, the first frame.
 
         Raises:
             ImageError: a file that cannot be read as an image.
+            ArgumentError: an array that cannot be an image.
         """
-        path = Path(path)
-        with open_file(path) as file, reporting_bad_files(path):
-            image = identify(file)
+        if isinstance(source, np.ndarray):
+            source = image_from_array(source)
+        if isinstance(source, Image.Image):
+            # As it is, and not as `read` sees it: in its own colours.
+            with reporting_bad_files(UNNAMED):
+                require_pixels(source)
+                with DECODING.reserve(decoding_cost(source)):
+                    return _decode(copy_image(source))
+        with open_source(source) as opened:
+            image = identify(opened.file)
             with DECODING.reserve(decoding_cost(image)):
                 return _decode(image)
 

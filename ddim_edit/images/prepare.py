@@ -2,9 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,14 +11,13 @@ from torch import Tensor
 
 from ddim_edit.errors import ArgumentError, ImageError, InputWarning
 from ddim_edit.images.crop import Crop
-from ddim_edit.images.finding import find
-from ddim_edit.images.ranges import require_image_range
+from ddim_edit.images.inputs import Images, LoadableImage, expand_images, is_single
 from ddim_edit.images.reading import InputImage, read
+from ddim_edit.images.sources import UNNAMED, ImageSource
 from ddim_edit.io.prefetch import prefetch_map
 
-ImageItem = str | PathLike[str] | InputImage
-Images = ImageItem | Tensor | Sequence[ImageItem]
-Source = TypeVar("Source", bound=ImageItem)
+Source = TypeVar("Source", bound=ImageSource | InputImage)
+Value = TypeVar("Value")
 
 READ_AHEAD = 16
 """Number of images that are prepared before they are needed."""
@@ -51,7 +49,7 @@ def read_all(
     Many files take no more memory than few: `files` may be a generator, and is drawn from only as far as `ahead`.
 
     Args:
-        files: image files; an `InputImage` among them is yielded as it is.
+        files: whatever `read` takes; an `InputImage` among them is yielded as it is.
         size: (height, width) in pixels, or the side of a square.
         crop: the part of each image to keep, or one for each file, in order; by default the centre square.
         on_error: called with a file that cannot be read and the error, in the order of the files and in the caller's
@@ -88,64 +86,81 @@ def read_all(
             yield file, image
 
 
-def expand_images(images: ImageItem | Iterable[ImageItem]) -> list[Path | InputImage]:
-    """Return the files and `InputImage`s that `images` stand for, folders replaced by the images in them.
-
-    Raises:
-        ImageError: a path that does not exist, or a folder without images.
-    """
-    items = [images] if isinstance(images, str | PathLike | InputImage) else images
-    expanded: list[Path | InputImage] = []
-    for item in items:
-        expanded += [item] if isinstance(item, InputImage) else find([item])
-    return expanded
-
-
 def prepare_images(
     images: Images, size: tuple[int, int], crop: Crop, ahead: int = READ_AHEAD
 ) -> Iterator[PreparedImage]:
-    """Yield the images of files, folders, `InputImage`s or a tensor [B, 3, H, W] or [3, H, W], in order.
+    """Yield the images that `images` stand for, in order.
 
     Args:
-        images: one of these, or a sequence of all but tensors.
+        images: whatever `Editor.invert` takes.
         size: (height, width) that the model takes, in pixels.
-        crop: the part of a file of another shape to keep.
+        crop: the part of an image of another shape to keep; tensors and `InputImage`s must have the model's size.
         ahead: how many images may be ready and not yet yielded.
 
     Raises:
         ImageError: a file that cannot be used.
-        ArgumentError: a tensor or `InputImage` of another size, or a tensor that cannot be of images in [-1, 1].
+        ArgumentError: something that is no image, a tensor or `InputImage` of another size, or an array or tensor whose
+            values cannot be those of images.
     """
-    if isinstance(images, Tensor):
-        batch = images if images.ndim == 4 else images[None]
-        for x in batch:
-            _require_size(x, size)
-        require_image_range(batch)
-        # Hashing takes as long as reading a file does, and releases Python's lock likewise.
-        return (prepared() for _, prepared in prefetch_map(_prepare_tensor, batch, ahead))
+
+    def load(item: LoadableImage) -> InputImage | PreparedImage:
+        # Hashing a tensor takes as long as reading a file does, and releases Python's lock likewise.
+        if isinstance(item, Tensor):
+            return _prepare_tensor(item)
+        return item if isinstance(item, InputImage) else read(item, size, crop)
+
     # All names are looked up before the first image is read: a name that leads nowhere should not end a long run.
     expanded = expand_images(images)
-    return _prepare_all(read_all(expanded, size, crop, ahead=ahead), size)
+    if isinstance(expanded, list):
+        for item in expanded:
+            if isinstance(item, Tensor):
+                _require_size(item, size)
+    return _prepare_all(load_images(expanded, load, is_single(images), ahead), size)
 
 
 def _prepare_all(
-    read_images: Iterable[tuple[Path | InputImage, InputImage | None]], size: tuple[int, int]
+    loaded: Iterator[tuple[str, LoadableImage, InputImage | PreparedImage]], size: tuple[int, int]
 ) -> Iterator[PreparedImage]:
-    for file, image in read_images:
-        if image is None:
+    for label, item, image in loaded:
+        if isinstance(image, PreparedImage):
+            _require_size(image.pixels, size)
+            yield image._replace(name=label)
             continue
-        if image.caution and not isinstance(file, InputImage):  # of which whoever read it was told
-            warnings.warn(f"{file}: {image.caution}", InputWarning, stacklevel=2)
-        yield _prepare(image, size)
+        if image.caution and not isinstance(item, InputImage):  # of which whoever read it was told
+            warnings.warn(f"{label}: {image.caution}", InputWarning, stacklevel=2)
+        yield _prepare(image, size, label)
 
 
-def _prepare(image: InputImage, size: tuple[int, int]) -> PreparedImage:
+def load_images(
+    expanded: Iterable[LoadableImage], load: Callable[[LoadableImage], Value], single: bool, ahead: int = READ_AHEAD
+) -> Iterator[tuple[str, LoadableImage, Value]]:
+    """Yield what errors call each image, the image, and what `load` returned for it in a thread.
+
+    Args:
+        expanded: from `expand_images`.
+        load: called with each of them.
+        single: whether there is only one, which has no number in errors.
+        ahead: how many may be loaded and not yet yielded.
+    """
+    for number, (item, result) in enumerate(prefetch_map(load, expanded, ahead), 1):
+        unnamed = UNNAMED if single else f"image {number}"
+        try:
+            loaded = result()
+        except ImageError as error:
+            if str(error).startswith(f"{UNNAMED}:"):
+                raise ImageError(f"{unnamed}{str(error).removeprefix(UNNAMED)}") from error
+            raise
+        name = str(item) if isinstance(item, Path) else getattr(item, "name", None)
+        yield name or unnamed, item, loaded
+
+
+def _prepare(image: InputImage, size: tuple[int, int], label: str) -> PreparedImage:
     _require_size(image.pixels, size)
+    name = image.name or label
     if not image.pixels.isfinite().all():
-        raise ArgumentError(f"Images must be finite, but {image.name} has NaN or infinite values. Leave it out.")
-    return PreparedImage(
-        image.tensor.double(), {"source": image.source, "preprocessing": image.preprocessing}, image.name
-    )
+        raise ArgumentError(f"Images must be finite, but {name} has NaN or infinite values. Leave it out.")
+    origin = {"source": image.source, "preprocessing": image.preprocessing}
+    return PreparedImage(image.tensor.double(), origin, name)
 
 
 def _prepare_tensor(x: Tensor) -> PreparedImage:

@@ -1,14 +1,12 @@
-"""Read image files into what a network takes, whatever form they have."""
+"""Read images into what a network takes, whatever form they have: files, their bytes, Pillow images and arrays."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
@@ -18,16 +16,10 @@ from ddim_edit.images.alignment import Similarity, warp
 from ddim_edit.images.crop import AutoCrop, Box, CentreSquare, Crop, FaceCrop, Fit, PlacedCrop, apply_crop
 from ddim_edit.images.face_templates import FaceTemplate
 from ddim_edit.images.faces import Face, find_faces, refine_face
-from ddim_edit.images.opening import (
-    DECODING,
-    decoding_cost,
-    identify,
-    load_upright,
-    open_file,
-    reporting_bad_files,
-)
+from ddim_edit.images.opening import DECODING, decoding_cost, identify, load_upright
 from ddim_edit.images.pixels import from_image, to_float
 from ddim_edit.images.recipe import SVG_HEAD, recipe_from_comment, recipe_from_image, recipe_from_svg
+from ddim_edit.images.sources import ImageSource, OpenedSource, open_source
 from ddim_edit.images.video import find_container, read_comment
 from ddim_edit.io import schema
 
@@ -51,8 +43,8 @@ class InputImage:
 
     Attributes:
         pixels: uint8 [3, H, W], upright and in sRGB.
-        name: the file's name without its suffix.
-        source: SHA-256 of the file's bytes, in hexadecimal.
+        name: the file's name without its suffix; None for an image in memory that was given none.
+        source: SHA-256 of the file's bytes, in hexadecimal; of a Pillow image or an array, of its upright sRGB pixels.
         notes: what had to be done to the file's image, in words and in order.
         preprocessing: crop and original size, for a recipe.
         enlargement: how many times the kept part was enlarged, below 1 where it was reduced.
@@ -62,7 +54,7 @@ class InputImage:
     """
 
     pixels: Tensor
-    name: str
+    name: str | None
     source: str
     notes: tuple[str, ...]
     preprocessing: dict[str, Any]
@@ -70,6 +62,16 @@ class InputImage:
     alignment: Similarity = UNMOVED
     face: Face | None = None
     face_missing: bool = False
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[-2:]
+        done = f": {', '.join(self.notes)}" if self.notes else ""
+        return f"InputImage({self.name or 'unnamed'}, {width}x{height}{done})"
+
+    def _repr_png_(self) -> bytes:
+        from ddim_edit.images.image_tensor import to_png
+
+        return to_png(self.tensor)
 
     @property
     def caution(self) -> str | None:
@@ -92,23 +94,29 @@ class InputImage:
         return to_float(self.pixels)
 
 
-def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | None = None) -> InputImage:
-    """Read an image file for a network of input `size`; of an animation, the first frame.
+def read(
+    source: ImageSource, size: int | tuple[int, int], crop: Crop | None = None, name: str | None = None
+) -> InputImage:
+    """Read an image for a network of input `size`; of an animation in a file, the first frame.
 
     Depth is reduced to 8 bit, transparency laid over white, colours converted to sRGB, the image turned upright by its
     EXIF tag, cropped, and resized with an antialiased Lanczos filter. An image that needs none of this keeps every bit.
     Images of more than 25 million pixels are first shrunk by a whole factor, to four times the size that is needed.
 
     Args:
-        path: a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or JPEG 2000 file of up to 178 million pixels; with the
-            extras `heic` and `jxl` also HEIC and JPEG XL.
+        source: the path or the bytes of a PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF or JPEG 2000 file of up to 178
+            million pixels, or such a file open in binary mode, which is read from its beginning; with the extras `heic`
+            and `jxl` also HEIC and JPEG XL. Or a Pillow image of any mode, whose EXIF orientation and colour profile
+            count as those of a file do. Or an sRGB array [H, W] or [H, W, C], uint8 or floats in [0, 1], with 1, 3 or 4
+            channels: grey, RGB, or RGB with alpha.
         size: (height, width) in pixels, or the side of a square.
         crop: the part of the image to keep, by default the centre square.
+        name: what to call an image in memory.
 
     Raises:
         ImageError: a file that cannot be read as an image, that the crop does not fit in, or that has no such face.
         MissingExtraError: a crop to a face, and OpenCV is not installed.
-        ArgumentError: a size below 1.
+        ArgumentError: a size below 1, or an array that cannot be an image.
 
     Examples:
         >>> from importlib import resources
@@ -117,22 +125,21 @@ def read(path: str | PathLike[str], size: int | tuple[int, int], crop: Crop | No
         >>> list(image.pixels.shape), image.notes
         ([3, 64, 64], ('resized from 512x512 to 64x64',))
     """
-    path = Path(path)
     target = _width_and_height(size)
     crop = crop or CentreSquare()
-    with open_file(path) as file, reporting_bad_files(path):
+    with open_source(source, name) as opened:
         if isinstance(crop, FaceCrop | AutoCrop):
-            framed = _frame_chosen_face(file, crop, target)
+            framed = _frame_chosen_face(opened.file, crop, target)
         else:
-            framed = _frame_region(file, crop, target)
-        return framed.to_input(path, _digest(file))
+            framed = _frame_region(opened.file, crop, target)
+        return framed.to_input(opened, opened.digest())
 
 
-def read_faces(path: str | PathLike[str], size: int | tuple[int, int], template: FaceTemplate) -> list[InputImage]:
-    """Read all faces of an image file, each aligned as by a `FaceCrop`, the largest first.
+def read_faces(source: ImageSource, size: int | tuple[int, int], template: FaceTemplate) -> list[InputImage]:
+    """Read all faces of an image, each aligned as by a `FaceCrop`, the largest first.
 
     Args:
-        path: as for `read`.
+        source: as for `read`.
         size: (height, width) in pixels, or the side of a square.
         template: where the model expects the landmarks.
 
@@ -141,23 +148,20 @@ def read_faces(path: str | PathLike[str], size: int | tuple[int, int], template:
         MissingExtraError: OpenCV is not installed.
         ArgumentError: a size below 1.
     """
-    path = Path(path)
     target = _width_and_height(size)
-    with open_file(path) as file, reporting_bad_files(path):
-        look = _look_for_faces(file)
+    with open_source(source) as opened:
+        look = _look_for_faces(opened.file)
         FaceCrop(template).index(look.faces)  # refuses an image without any
-        framed = [_frame_face(file, look, index, template, target) for index in range(len(look.faces))]
-        source = _digest(file)
-        return [each.to_input(path, source) for each in framed]
+        framed = [_frame_face(opened.file, look, index, template, target) for index in range(len(look.faces))]
+        digest = opened.digest()
+        return [each.to_input(opened, digest) for each in framed]
 
 
-def read_recorded(
-    path: str | PathLike[str], size: int | tuple[int, int], preprocessing: Mapping[str, Any]
-) -> InputImage:
-    """Read an image file cropped as the recipe of a latent records it, without looking for faces again.
+def read_recorded(source: ImageSource, size: int | tuple[int, int], preprocessing: Mapping[str, Any]) -> InputImage:
+    """Read an image cropped as the recipe of a latent records it, without looking for faces again.
 
     Args:
-        path: as for `read`.
+        source: as for `read`.
         size: (height, width) in pixels, or the side of a square.
         preprocessing: that of an `InputImage`, or of the origin of a latent.
 
@@ -165,30 +169,29 @@ def read_recorded(
         ImageError: a file that cannot be read as an image, or a record that does not fit it.
         ArgumentError: a size below 1, or a record that cannot be of a crop.
     """
-    path = Path(path)
     target = _width_and_height(size)
     recorded = _parse_preprocessing(preprocessing)
-    with open_file(path) as file, reporting_bad_files(path):
+    with open_source(source) as opened:
         if isinstance(recorded, PlacedCrop):
-            framed = _frame_region(file, recorded, target)
+            framed = _frame_region(opened.file, recorded, target)
             found = framed.preprocessing
             _require_recorded_size((found["original_width"], found["original_height"]), preprocessing)
         else:
             factor = max(1, math.floor(1 / recorded.scale / OVERSAMPLING))
-            image, full, notes = _load_shrunk(file, factor)
+            image, full, notes = _load_shrunk(opened.file, factor)
             _require_recorded_size(full, preprocessing)
             frame = warp(image, recorded.of_part(0, 0, image.width / full[0]), target)
             points = tuple((x, y) for x, y in preprocessing["landmarks"])
             face = Face((0.0, 0.0, float(full[0]), float(full[1])), points, preprocessing["score"])
             framed = _FramedImage(frame, notes, dict(preprocessing), recorded, recorded.scale, face)
-        return framed.to_input(path, _digest(file))
+        return framed.to_input(opened, opened.digest())
 
 
-def detect_faces(path: str | PathLike[str]) -> list[Face]:
-    """Return the faces in an image file, in pixels of the upright image, the largest first.
+def detect_faces(source: ImageSource) -> list[Face]:
+    """Return the faces in an image, in pixels of the upright image, the largest first.
 
     Args:
-        path: as for `read`. An image that is turned by more than about 40 degrees without an EXIF tag has no faces.
+        source: as for `read`. An image that is turned by more than about 40 degrees without an EXIF tag has no faces.
 
     Raises:
         ImageError: a file that cannot be read as an image.
@@ -201,9 +204,8 @@ def detect_faces(path: str | PathLike[str]) -> list[Face]:
         >>> len(face.landmarks), face.score > 0.8
         (5, True)
     """
-    path = Path(path)
-    with open_file(path) as file, reporting_bad_files(path):
-        look = _look_for_faces(file)
+    with open_source(source) as opened:
+        look = _look_for_faces(opened.file)
         return [look.refine(index) for index in range(len(look.faces))]
 
 
@@ -249,11 +251,6 @@ def _width_and_height(size: int | tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
-def _digest(file: BufferedReader) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class _FramedImage(NamedTuple):
     """What became of an image: the network's frame of it, and what there is to say of it, as in `InputImage`."""
 
@@ -265,12 +262,12 @@ class _FramedImage(NamedTuple):
     face: Face | None = None
     face_missing: bool = False
 
-    def to_input(self, path: Path, source: str) -> InputImage:
+    def to_input(self, opened: OpenedSource, digest: str) -> InputImage:
         return InputImage(
             pixels=from_image(self.frame),
-            name=path.stem,
-            source=source,
-            notes=tuple(self.notes),
+            name=opened.name,
+            source=digest,
+            notes=(*opened.notes, *self.notes),
             preprocessing=self.preprocessing,
             enlargement=self.enlargement,
             alignment=self.alignment,
@@ -395,8 +392,8 @@ def read_recipe(path: str | PathLike[str]) -> dict[str, Any] | None:
         ImageError: a file that is neither an image nor a video.
         MissingExtraError: a video without PyAV.
     """
-    path = Path(path)
-    with open_file(path) as file, reporting_bad_files(path):
+    with open_source(path) as opened:
+        file = opened.file
         container = find_container(file.peek(12))
         if container:
             return recipe_from_comment(read_comment(file, container))

@@ -22,12 +22,15 @@ from ddim_edit.latents.provenance import (
     Recipe,
 )
 from ddim_edit.models.identity import find_difference
+from ddim_edit.tables import html_summary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit.models.condition import Condition
 
+SHOWN = 8
+"""Latents of a sequence that are printed and drawn."""
 SUFFIX = ".latent.safetensors"
 NONFINITE = "nonfinite"
 """The entry of a report that says why a latent is not finite. Such a latent is never written."""
@@ -66,6 +69,25 @@ class Latent:
     recipe: Recipe
     delta: Tensor | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what it is and what made it, by what names it, as JSON types."""
+        recipe = self.recipe
+        entries: dict[str, Any] = {"model": recipe.model, "shape": list(self.x.shape), "t": self.t}
+        entries |= {"solver": recipe.solver, "grid": recipe.grid, "steps": len(recipe.times) - 1}
+        entries |= recipe.condition.as_dict()
+        entries["origin"] = recipe.origin.to_json().get("kind", "unknown")
+        for name in ("nfe", "converged", "error", "xt_std", "xt_corr"):
+            value = self.report.get(name)
+            if value is not None:
+                entries[name] = float(f"{value:.4g}") if isinstance(value, float) else value
+        return entries
+
+    def __repr__(self) -> str:
+        return f"Latent({', '.join(f'{name}={value!r}' for name, value in self.summary().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_summary("Latent", self.summary(), draw_latents([self.x]))
 
     @property
     def state(self) -> tuple[Tensor, ...]:
@@ -204,6 +226,19 @@ class Latents(Sequence[Latent]):
     def __iter__(self) -> Iterator[Latent]:
         return iter(self._latents)
 
+    def __repr__(self) -> str:
+        shown = [f"    {latent!r}" for latent in self._latents[:SHOWN]]
+        if len(self) > SHOWN:
+            shown.append(f"    and {len(self) - SHOWN} more")
+        return "\n".join([f"{len(self)} Latents{':' if shown else ''}", *shown])
+
+    def _repr_html_(self) -> str:
+        alike = dict(self._latents[0].summary()) if self._latents else {}
+        for latent in self._latents[1:]:
+            alike = {name: value for name, value in alike.items() if latent.summary().get(name) == value}
+        png = draw_latents([latent.x for latent in self._latents[:SHOWN]]) if self._latents else None
+        return html_summary(f"{len(self)} Latents", alike, png)
+
     @property
     def x(self) -> Tensor:
         """All x as one tensor [B, C, H, W]."""
@@ -219,6 +254,22 @@ class Latents(Sequence[Latent]):
         if all(latent.delta is None for latent in self):
             return (self.x,)
         return self.x, torch.stack([_delta(latent) for latent in self])
+
+
+def draw_latents(rows: Sequence[Tensor]) -> bytes:
+    """Return states x [C, H, W], one beside the other, as a PNG of the colours from -3 to 3 standard deviations.
+
+    Three channels are red, green and blue; of any other number the first is grey.
+    """
+    import torch
+
+    from ddim_edit.images.image_tensor import to_png
+
+    drawn = []
+    for x in rows:
+        shown = (x if len(x) == 3 else x[:1].expand(3, -1, -1)).double()
+        drawn.append((shown / 3).nan_to_num().clamp(-1, 1))
+    return to_png(torch.cat(drawn, -1))
 
 
 def _delta(latent: Latent) -> Tensor:

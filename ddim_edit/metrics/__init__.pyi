@@ -5,7 +5,7 @@ from .image_metrics.pixel_identity import identical_pixels
 from .image_metrics.structural_similarity import ssim
 from .latent_health import Health, health
 from .metric import Metric
-from .reconstruction import Reconstruction
+from .reconstruction import ReconstructedImage, Reconstruction
 from .registry import METRICS, ImageScorer
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Health",
     "ImageScorer",
     "Metric",
+    "ReconstructedImage",
     "Reconstruction",
     "health",
     "identical_pixels",

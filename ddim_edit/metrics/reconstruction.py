@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.integration import Inversion
+from ddim_edit.images.image_tensor import SHOWN, ImageTensor, PilImages
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import Recipe
 from ddim_edit.metrics.image_metrics.peak_signal_to_noise import psnr
@@ -16,23 +18,76 @@ from ddim_edit.metrics.registry import ImageScorer
 
 
 @dataclass(frozen=True, eq=False)
+class ReconstructedImage:
+    """An image before and after a round trip through its latent, with scores.
+
+    Attributes:
+        original: float64 [3, H, W] in [-1, 1], as the network saw it.
+        decoded: the same after the round trip.
+        latent: the latent in between.
+        scores: nfe_in and nfe_out, every metric of `metrics.METRICS`, what the latent reports of itself (its error is
+            that of the solver, in units of x_0) and, of a lossy codec, codec_psnr and codec_error: what encoding and
+            decoding alone cost. Metrics are of `decoded` clipped to [-1, 1] as for writing, but not rounded to 8 bit,
+            which identical_pixels alone is of.
+    """
+
+    original: ImageTensor
+    decoded: ImageTensor
+    latent: Latent
+    scores: Mapping[str, Any]
+
+    def to_pil(self) -> PilImages:
+        """Return the decoded image as Pillow's."""
+        return self.decoded.to_pil()
+
+    def __repr__(self) -> str:
+        return f"ReconstructedImage({_describe_scores(self.scores)}, {self.latent!r})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the image before and after the round trip as a PNG, which notebooks show."""
+        return torch.stack([self.original, self.decoded]).as_subclass(ImageTensor)._repr_png_()
+
+
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Images before and after a round trip through their latents, with scores.
+    """Images before and after a round trip through their latents, with scores; its items are `ReconstructedImage`s.
 
     Attributes:
         originals: float64 [B, 3, H, W] in [-1, 1], as the network saw them.
         decoded: the same after the round trip.
         latents: the latents in between.
-        scores: one mapping per image: nfe_in and nfe_out, every metric of `metrics.METRICS`, what the latent reports of
-            itself (its error is that of the solver, in units of x_0) and, of a lossy codec, codec_psnr and
-            codec_error: what encoding and decoding alone cost. Metrics are of `decoded` clipped to [-1, 1] as for
-            writing, but not rounded to 8 bit, which identical_pixels alone is of.
+        scores: one mapping per image, as `ReconstructedImage` has it.
     """
 
-    originals: Tensor
-    decoded: Tensor
+    originals: ImageTensor
+    decoded: ImageTensor
     latents: Latents
     scores: tuple[Mapping[str, Any], ...]
+
+    def to_pil(self) -> PilImages:
+        """Return the decoded images as a list of Pillow's."""
+        return self.decoded.to_pil()
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, index: int) -> ReconstructedImage:
+        original, decoded = (x[index].as_subclass(ImageTensor) for x in (self.originals, self.decoded))
+        return ReconstructedImage(original, decoded, self.latents[index], self.scores[index])
+
+    def __repr__(self) -> str:
+        described = "; ".join(map(_describe_scores, self.scores[:SHOWN]))
+        return f"Reconstruction of {len(self)} images ({described}{'; ...' if len(self) > SHOWN else ''})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the first images before and, below, after the round trip as a PNG, which notebooks show."""
+        rows = torch.cat([self.originals[:SHOWN], self.decoded[:SHOWN]], -2)
+        return rows.as_subclass(ImageTensor)._repr_png_()
+
+
+def _describe_scores(scores: Mapping[str, Any]) -> str:
+    psnr_text = "identical" if scores["psnr"] is None else f"PSNR {scores['psnr']:.1f} dB"
+    return psnr_text if scores.get("lpips") is None else f"{psnr_text}, LPIPS {scores['lpips']:.2g}"
 
 
 class InversionBatch(NamedTuple):

@@ -90,14 +90,22 @@ class _AutoencoderClass(NamedTuple):
     tiles: bool
 
 
+def _posterior_mode(output: Any) -> Tensor:
+    latents: Tensor = output.latent_dist.mode()
+    return latents
+
+
+def _plain_latents(output: Any) -> Tensor:
+    latents: Tensor = output.latents
+    return latents
+
+
 _CLASSES: Mapping[str, _AutoencoderClass] = {
-    "AutoencoderKL": _AutoencoderClass(
-        lambda output: output.latent_dist.mode(), "block_out_channels", 0.18215, tiles=True
-    ),
+    "AutoencoderKL": _AutoencoderClass(_posterior_mode, "block_out_channels", 0.18215, tiles=True),
     # Diffusers' default is that of Stable Diffusion, but the released LDMs (celebahq-256) never scaled VQ latents.
-    "VQModel": _AutoencoderClass(lambda output: output.latents, "block_out_channels", 1.0, tiles=False),
+    "VQModel": _AutoencoderClass(_plain_latents, "block_out_channels", 1.0, tiles=False),
     # Its tiling assumes 4 latent channels, which those for Stable Diffusion 3 and Flux do not have.
-    "AutoencoderTiny": _AutoencoderClass(lambda output: output.latents, "encoder_block_out_channels", 1.0, tiles=False),
+    "AutoencoderTiny": _AutoencoderClass(_plain_latents, "encoder_block_out_channels", 1.0, tiles=False),
 }
 
 

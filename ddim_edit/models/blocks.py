@@ -11,16 +11,19 @@ the network: CUDA graphs capture each of them. `load_model(..., blocks=...)` tak
 call `prepare_blocks(network, blocks)` once, after the network was moved and cast.
 """
 
+import copyreg
 from functools import cache
 from importlib.util import find_spec
+from types import MethodType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, first_line
-from ddim_edit.models.cpu_layers import optimize_for_cpu
+from ddim_edit.models.cpu_layers import optimize_for_cpu, restore_layers
 from ddim_edit.models.executors import compile_call
-from ddim_edit.models.layers import GroupNormAct, ResidualBlock
+from ddim_edit.models.layers import FusedNorm, GroupNormAct, ResidualBlock
 
 BLOCKS = ("eager", "fused", "compiled")
 """The ways, by name."""
@@ -47,6 +50,17 @@ def prepare_blocks(network: nn.Module, blocks: str) -> nn.Module:
     if blocks == "fused" and norm is not None and fusion_obstacle(norm.weight.device, norm.weight.dtype) is None:
         fuse_norms(network)
     return optimize_for_cpu(network)
+
+
+def restore_blocks(network: nn.Module) -> nn.Module:
+    """Undo `prepare_blocks` in place, so that a network can be moved or cast, and return it."""
+    for module in reversed(list(network.modules())):
+        if isinstance(module.__dict__.get("forward"), _CompiledForward):
+            del module.forward
+        for name, child in list(module.named_children()):
+            if isinstance(child, FusedNorm):
+                setattr(module, name, child.unfused())
+    return restore_layers(network)
 
 
 def require_blocks(blocks: str, compiled: bool) -> None:
@@ -112,9 +126,28 @@ def compile_blocks(network: nn.Module) -> None:
 
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, _GRAPHS)
-    remedy = "Load the model with blocks='eager' or 'fused'."
     for child in network.children():
         if isinstance(child, ResidualBlock | nn.GroupNorm):
-            child.forward = compile_call(child.forward, "The blocks", remedy)  # type: ignore[method-assign]
+            child.forward = _CompiledForward(child)  # type: ignore[method-assign]
         else:
             compile_blocks(child)
+
+
+class _CompiledForward:
+    """The compiled forward of a module; a copy or a pickle of the module compiles its own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        # Not the attribute of the module itself, which this object is about to be.
+        forward = MethodType(type(module).forward, module)
+        self._compiled = compile_call(forward, "The blocks", "Load the model with blocks='eager' or 'fused'.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The module holds this object: it must exist before the module is given to it.
+        return copyreg.__newobj__, (type(self),), self._module  # type: ignore[attr-defined]
+
+    def __setstate__(self, module: nn.Module) -> None:
+        _CompiledForward.__init__(self, module)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._compiled(*inputs)

@@ -7,13 +7,13 @@ images or more, and hardly for single ones.
 
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.layers import GroupNormAct
+from ddim_edit.models.layers import GroupNormAct, share_norm
 
 _FEW_PIXELS = 1024
 """PyTorch normalises bfloat16 maps of fewer pixels up to ten times slower than float32 ones."""
@@ -26,11 +26,12 @@ _CHUNK = 2 << 20
 
 
 def optimize_for_cpu(network: nn.Module) -> nn.Module:
-    """Replace layers of a network by faster ones, which cannot be trained, moved, cast or saved, and return it.
+    """Replace layers of a network by faster ones, which cannot be trained, moved or cast, and return it.
 
-    Call it once, on a channels_last network in its final device and dtype; away from CPUs, and for dtypes that oneDNN
-    does not convolve here, nothing changes. Convolutions get their weights in oneDNN's own layout; in float32, wide 3x3
-    ones of large maps become `WinogradConv2d`; in bfloat16, norms of small maps are computed in float32.
+    `restore_layers` undoes it. Call it once, on a channels_last network in its final device and dtype; away from CPUs,
+    and for dtypes that oneDNN does not convolve here, nothing changes. Convolutions get their weights in oneDNN's own
+    layout; in float32, wide 3x3 ones of large maps become `WinogradConv2d`; in bfloat16, norms of small maps are
+    computed in float32.
     """
     weight = next(network.parameters(), None)
     if weight is not None and weight.device.type == "cpu" and _can_convolve(weight.dtype):
@@ -57,6 +58,22 @@ def _replace_children(module: nn.Module) -> None:
                 setattr(module, name, WinogradConv2d(child, PLAIN, packed))
 
 
+def restore_layers(network: nn.Module) -> nn.Module:
+    """Replace the layers that `optimize_for_cpu` made by plain ones with the same weights, in place, and return it."""
+    # Inner ones first: a Winograd convolution holds the direct one that takes its place.
+    for module in reversed(list(network.modules())):
+        for name, child in list(module.named_children()):
+            if isinstance(child, PackedConv2d):
+                setattr(module, name, child.unpacked())
+            elif isinstance(child, WinogradConv2d):
+                setattr(module, name, child.direct)
+            elif isinstance(child, Float32GroupNorm):
+                parameters = child.weight, child.bias
+                plain = share_norm(*parameters, child.num_groups, child.eps, child.activation, child.scale_shift)
+                setattr(module, name, plain)
+    return network
+
+
 @cache
 def _can_convolve(dtype: torch.dtype) -> bool:
     """Return whether oneDNN's convolution is there, and right: PyTorch keeps it private, and promises nothing."""
@@ -80,7 +97,31 @@ class PackedConv2d(nn.Module):
         super().__init__()
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.settings = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach(), *self.settings)
+        self.weight = self._pack(conv.weight.detach())
+
+    def _pack(self, weight: Tensor) -> Tensor:
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.settings)
+        return packed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with plain weights: torch neither copies nor saves packed ones."""
+        return {**self.__dict__, "weight": self.weight.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.weight = self._pack(state["weight"])
+
+    def unpacked(self) -> nn.Conv2d:
+        """Return the same convolution by torch, channels_last and without gradients."""
+        weight = self.weight.to_dense()
+        padding, stride, dilation, groups = cast(Any, self.settings)  # of a Conv2d
+        outputs, inputs, height, width = weight.shape
+        biased = self.bias is not None
+        conv = nn.Conv2d(inputs * groups, outputs, (height, width), stride, padding, dilation, groups, biased)
+        conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+        if self.bias is not None:
+            conv.bias = nn.Parameter(self.bias, requires_grad=False)
+        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x [B, inputs, H, W], [B, outputs, H', W'] in the dtype of the weights."""
@@ -173,6 +214,10 @@ class WinogradConv2d(nn.Module):
         # Both ways at once: vec(B^T d B) = (B^T kron B^T) vec(d), one product of matrices for all tiles.
         self.read = torch.kron(transform.read, transform.read).float()
         self.write = torch.kron(transform.write, transform.write).float()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the transformed kernel, which is made again where it is needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "weight"}
 
     @cached_property
     def weight(self) -> Tensor:

@@ -224,6 +224,15 @@ class GraphedNetwork:
         own, shifted = self._run("shifted output", work, {"x": x, "index": index, "shift": rows, **conditioning})
         return own, shifted
 
+    @property
+    def network(self) -> Call:
+        """The network that is captured."""
+        return self._network
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the replays, which are of this device's memory, out of copies and pickles."""
+        return type(self), (self._network, self._capture, self._limit)
+
     def release(self) -> bool:
         """Drop all replays with their memory, and return whether there were any."""
         with _LOCK:
@@ -343,6 +352,10 @@ class CompiledNetwork:
         self._network = network
         self._compiled = compile_call(network, "The network", "Leave --compile out.")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave compiled code out of copies and pickles; it is made again."""
+        return type(self), (self._network,)
+
     def __call__(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
         """Return the network's output."""
         return self._compiled(x, index, **conditioning)
@@ -361,6 +374,11 @@ def executor_for(device: torch.device, compiled: bool) -> Executor:
     if device.type != "cuda":
         return CompiledNetwork if compiled else eager
     return (lambda network: GraphedNetwork(CompiledNetwork(network))) if compiled else GraphedNetwork
+
+
+def is_compiled(run: Call | None) -> bool:
+    """Return whether a network, as an executor made it, is compiled."""
+    return isinstance(run.network if isinstance(run, GraphedNetwork) else run, CompiledNetwork)
 
 
 def eager(network: Call) -> Call:

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from ddim_edit.models.layers import GroupNormAct
+from ddim_edit.models.layers import FusedNorm, GroupNormAct, share_norm
 
 _TILE = 4096
 """Elements of a map that one program holds at a time."""
@@ -156,7 +156,7 @@ def _normalize_tiles(
     tl.store(y + place, made.to(y.dtype.element_ty), mask=inside)
 
 
-class FusedGroupNorm(nn.Module):
+class FusedGroupNorm(FusedNorm):
     """A `GroupNormAct` or `torch.nn.GroupNorm` that runs in the kernels of this module; for inference only.
 
     Activations other than SiLU run after the kernels. Maps may be contiguous or channels_last, and the result is laid
@@ -174,6 +174,11 @@ class FusedGroupNorm(nn.Module):
         self.silu = isinstance(activation, nn.SiLU)
         self.activation = nn.Identity() if self.silu else activation
         self.scale_shift = isinstance(norm, GroupNormAct) and norm.scale_shift
+
+    def unfused(self) -> GroupNormAct:
+        """Return the same layer by operations of torch; its parameters are shared."""
+        activation = nn.SiLU() if self.silu else self.activation
+        return share_norm(self.weight, self.bias, self.groups, self.eps, activation, self.scale_shift)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Return the normalized and activated features; see `GroupNormAct`.

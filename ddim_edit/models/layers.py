@@ -110,3 +110,20 @@ class GroupNormAct(nn.GroupNorm):
             h = self.normalize(x.add_(emb[:, :, None, None]))
         activated: Tensor = self.activation(h)
         return activated
+
+
+class FusedNorm(nn.Module):
+    """The base of norms in kernels of their own, by which `blocks.restore_blocks` finds them without importing any."""
+
+    def unfused(self) -> GroupNormAct:
+        """Return the same layer by operations of torch; its parameters are shared."""
+        raise NotImplementedError
+
+
+def share_norm(
+    weight: nn.Parameter, bias: nn.Parameter, groups: int, eps: float, activation: nn.Module, scale_shift: bool
+) -> GroupNormAct:
+    """Return a norm with these parameters themselves."""
+    norm = GroupNormAct(groups, len(weight), eps, activation, scale_shift)
+    norm.weight, norm.bias = weight, bias
+    return norm

@@ -4,32 +4,19 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
 from ddim_edit.images.opening import PIXEL_LIMIT
 from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
-from ddim_edit.models.blocks import prepare_blocks, require_blocks
+from ddim_edit.models.blocks import require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, Size
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
-from ddim_edit.models.devices import (
-    PRECISIONS,
-    DeviceNetwork,
-    Precision,
-    dtype_name,
-    find_device,
-    is_native,
-    state_device,
-    suited_memory_format,
-)
+from ddim_edit.models.devices import PRECISIONS, Precision, dtype_name, find_device, is_native, state_device
 from ddim_edit.models.digest_cache import cached_digest
-from ddim_edit.models.executors import executor_for
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 from ddim_edit.models.families.registry import family_of_state
 from ddim_edit.models.folder import load_folder
@@ -37,8 +24,8 @@ from ddim_edit.models.hub import fetch
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.model import Model
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
+from ddim_edit.models.placing import place_network
 from ddim_edit.models.typicality import find_typicality
-from ddim_edit.models.unet.base import UNetBase
 
 
 def load_model(
@@ -190,26 +177,6 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
         conditioner=conditioner,
         follows="nothing" if encoder is None else encoder.follows,
     )
-
-
-def place_network(network: nn.Module, precision: Precision, options: LoadOptions) -> DeviceNetwork:
-    """Return a network on its device, prepared to run there as fast as we know how to.
-
-    Args:
-        network: a module that is not used elsewhere; it is moved, cast, laid out and rewritten in place.
-        precision: of its weights and activations.
-        options: device, memory format, and how it is compiled.
-    """
-    memory_format = options.memory_format or suited_memory_format(options.device)
-    module = network.to(options.device, precision.dtype)
-    if not isinstance(module, UNetBase):
-        module = module.to(memory_format=memory_format)
-    else:
-        module = module.to_memory_format(memory_format)
-        # We know the layers of these. A compiler packs weights for itself, and packed layers are channels_last ones.
-        if not options.compiled and (options.blocks != "eager" or memory_format == torch.channels_last):
-            module = prepare_blocks(module, options.blocks)
-    return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
 
 
 def _latent_size(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:

@@ -1,7 +1,8 @@
 """Models: a denoiser and a codec, the schedule they were trained with, and what identifies them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,8 +13,11 @@ from ddim_edit.errors import ArgumentError
 from ddim_edit.images.face_templates import FaceTemplate
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.condition import NOTHING, Condition
+from ddim_edit.models.devices import PRECISIONS, find_device, is_native, state_device
 from ddim_edit.models.identity import Components
+from ddim_edit.models.placing import Mover
 from ddim_edit.models.typicality import Typicality
+from ddim_edit.tables import html_summary
 from ddim_edit.transfer import to_device
 
 
@@ -55,6 +59,25 @@ class Model:
     face_template: FaceTemplate | None = None
     typicality: Typicality | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """Return what it is, by what names it, as JSON types."""
+        return {
+            "name": self.name,
+            "images": f"{self.size[1]}x{self.size[0]}",
+            "x_0": list(self.shape),
+            "prediction": self.prediction,
+            "schedule": f"{self.schedule.T} levels",
+            "follows": self.follows,
+            "dtype": self.dtype,
+            "device": str(self.device),
+        }
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(f'{name}={value!r}' for name, value in self.summary().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_summary("Model", self.summary())
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of its images, in pixels."""
@@ -67,6 +90,27 @@ class Model:
             return 64
         # A CPU has no allocator that fails in time, so large images go through in smaller batches.
         return max(min(8, 2**19 // (self.shape[1] * self.shape[2])), 1)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Return the same model on another device, "auto", "cuda", "mps" or "cpu"; itself if it is there already.
+
+        Raises:
+            ArgumentError: this machine has no such device.
+        """
+        found = find_device(str(device))
+        if found == self.device:
+            return self
+        move = Mover(found)
+        precision = PRECISIONS.get(self.dtype)
+        return replace(
+            self,
+            denoiser=move(self.denoiser),
+            codec=move(self.codec),
+            conditioner=move(self.conditioner),
+            device=found,
+            native=precision is None or is_native(found, precision.low or precision.dtype),
+            state_device=state_device(found),
+        )
 
     def to_state_device(self, x: Tensor) -> Tensor:
         """Return a tensor on the state device, copied there while the device goes on with its work."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.families.family import TextPipeline
 from ddim_edit.models.identity import Components, digest_config, digest_tensors, without_irrelevant
 from ddim_edit.models.pretrained import (
     explain_errors,
@@ -123,20 +125,53 @@ class VisitingEncoders:
 
     def visiting(self, encode: EncodeText) -> EncodeText:
         """Return the same encoding, with the encoders on the device meanwhile."""
+        return _VisitingEncoding(self, encode, self._device)
 
-        def encode_there(text: str) -> Conditioning:
-            with self._lock:
-                # `.data` is replaced, so that tied weights stay tied and pipelines keep their modules.
-                at_rest = [tensor.data for tensor in self._tensors]
-                try:
-                    for tensor in self._tensors:
-                        tensor.data = tensor.data.to(self._device)
-                    return encode(text)
-                finally:
-                    for tensor, data in zip(self._tensors, at_rest, strict=True):
-                        tensor.data = data
+    @contextmanager
+    def visit(self, device: torch.device) -> Iterator[None]:
+        """Have the encoders on a device inside the block."""
+        with self._lock:
+            # `.data` is replaced, so that tied weights stay tied and pipelines keep their modules.
+            at_rest = [tensor.data for tensor in self._tensors]
+            try:
+                for tensor in self._tensors:
+                    tensor.data = tensor.data.to(device)
+                yield
+            finally:
+                for tensor, data in zip(self._tensors, at_rest, strict=True):
+                    tensor.data = data
 
-        return encode_there
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the lock, which belongs to this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+@dataclass(frozen=True)
+class _VisitingEncoding:
+    encoders: VisitingEncoders
+    encode: EncodeText
+    device: torch.device
+
+    def __call__(self, text: str) -> Conditioning:
+        with self.encoders.visit(self.device):
+            return self.encode(text)
+
+
+@dataclass(frozen=True)
+class PipelineEncoding:
+    """Encodes texts by a pipeline of diffusers, on a device and for images of a size (H, W)."""
+
+    family: TextPipeline
+    pipeline: Any
+    device: torch.device
+    size: Size
+
+    def __call__(self, text: str) -> Conditioning:
+        """Return what the network gets for a text."""
+        return self.family.encode(self.pipeline, text, self.device, self.size)
 
 
 def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: torch.device, size: Size) -> PromptEncoder:
@@ -182,7 +217,7 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
         settings = _config_beyond_defaults(encoder, read_config(folder / each / "config.json"))
         identity[each] = digest_config({**settings, "zeroed": zeroed}, tensors)
     visiting = VisitingEncoders(encoders.values(), device)
-    encode = visiting.visiting(lambda text: text_pipeline.encode(pipeline, text, device, size))
+    encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
     return PromptEncoder(name, encode, zeroed, distilled, identity, tokenizers)
 
 

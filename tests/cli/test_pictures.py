@@ -168,7 +168,7 @@ def test_crops_equal_editor_crops(
     path = tiny.save_picture(tmp_path / "wide.png", height=24, width=40)
     outcome = done("invert", path, "-o", tmp_path, *options)
     latent = Latent.load(tmp_path / "wide.latent.safetensors")
-    (wanted,) = Editor.from_pretrained(model).invert(path, **({"crop": crop} if crop else {}))
+    wanted = Editor.from_pretrained(model).invert(path, **({"crop": crop} if crop else {}))
     assert_alike(latent.x, wanted.x)
     assert latent.recipe.origin == wanted.recipe.origin
     assert outcome.err.splitlines()[1].startswith("wide.png: ")

@@ -55,7 +55,7 @@ def test_reports_are_json_and_tell_the_health_of_the_code(editor: Editor, files:
 
 def test_a_code_stands_at_the_end_of_its_grid(editor: Editor, files: list[Path]) -> None:
     for name in ("karras:7", "leading", "quad"):
-        (latent,) = editor.invert(files[0], InversionConfig("ddim", name, 5))
+        latent = editor.invert(files[0], InversionConfig("ddim", name, 5))
         grid = make_grid(name, editor.model.schedule, 5)
         assert latent.recipe.times == grid.times
         assert latent.t == grid.times[-1]
@@ -63,7 +63,7 @@ def test_a_code_stands_at_the_end_of_its_grid(editor: Editor, files: list[Path])
 
 
 def test_the_recipe_names_the_model(editor: Editor, files: list[Path]) -> None:
-    (latent,) = editor.invert(files[0], QUICK)
+    latent = editor.invert(files[0], QUICK)
     model, recipe = editor.model, latent.recipe
     assert (recipe.model, recipe.components, recipe.dtype) == (model.name, model.components, model.dtype)
     assert (recipe.prediction, recipe.schedule) == (model.prediction, model.schedule.description)

@@ -165,8 +165,8 @@ def test_edits_of_codes_and_of_pictures_differ_by_what_the_round_trip_loses(
     assert max_error(of_codes, trip.decoded) > 1e-2
 
 
-def test_one_latent_is_edited_as_a_row_of_one(editor: Editor, latents: Latents, a: Direction) -> None:
-    assert torch.equal(editor.edit(latents[0], {a: 2.0}), editor.edit(latents[:1], {a: 2.0}))
+def test_one_latent_is_edited_to_one_image(editor: Editor, latents: Latents, a: Direction) -> None:
+    assert torch.equal(editor.edit(latents[0], {a: 2.0}), editor.edit(latents[:1], {a: 2.0})[0])
 
 
 def test_an_edited_code_says_what_was_done_to_it(latents: Latents, a: Direction, c: Direction) -> None:

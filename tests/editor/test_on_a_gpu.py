@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ddim_edit.diffusion.solvers.registry import SOLVERS
 from ddim_edit.models.checkpoint import Classes
 from ddim_edit.models.codec.autoencoder import Autoencoder, AutoencoderCodec
 from ddim_edit.models.conditioning import ClassLabels, Conditioner
+from ddim_edit.models.executors import eager
 
 from .. import tiny
 from ..models.codec.closed_forms import Linear, randn
@@ -57,6 +59,26 @@ def test_images_are_inverted_and_decoded(model: Model, images: Tensor, solver: s
 
     found, expected, _ = on_both(model, there_and_back)
     assert max_error(found, expected) < 1e-4
+
+
+def test_an_editor_is_moved_there_and_back(model: Model, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor, other = Editor(model), Editor(model)
+    network = model.denoiser.network.network
+    wanted = other.decode(other.invert(images, QUICK))
+    monkeypatch.setattr("ddim_edit.models.model.find_device", torch.device)
+    with pretend_gpu() as gpu:
+        # The pretend GPU runs no network of its own.
+        run = {"cuda": lambda moved: partial(gpu.run, network), "cpu": eager}
+        monkeypatch.setattr("ddim_edit.models.placing.executor_for", lambda device, compiled: run[device.type])
+        assert editor.to("cuda:0") is editor
+        assert editor.model.device == editor.model.state_device == torch.device("cuda:0")
+        assert editor.batch_size == 64
+        assert {each.device.type for each in editor.model.denoiser.network.network.parameters()} == {"cuda"}
+        assert max_error(editor.decode(editor.invert(images, QUICK)), wanted) < 1e-4
+        editor.to("cpu")
+    assert editor.model.device == torch.device("cpu")
+    assert max_error(editor.decode(editor.invert(images, QUICK)), wanted) < 1e-4
+    assert torch.equal(other.decode(other.invert(images, QUICK)), wanted)
 
 
 def test_images_are_reconstructed_and_measured(model: Model, images: Tensor) -> None:

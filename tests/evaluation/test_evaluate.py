@@ -61,7 +61,9 @@ def test_no_more_pictures_than_a_batch_are_walked_at_once_and_files_are_opened_o
     sizes, opened = [], []
     reconstruct, read = Editor.reconstruct, images.read
     monkeypatch.setattr(Editor, "reconstruct", lambda self, x, m: sizes.append(len(x)) or reconstruct(self, x, m))
-    monkeypatch.setattr("ddim_edit.images.prepare.read", lambda file, *how: opened.append(file) or read(file, *how))
+    monkeypatch.setattr(
+        "ddim_edit.evaluation.evaluator.read", lambda file, *how: opened.append(file) or read(file, *how)
+    )
     evaluate(editor, files, ("dpm2m", "ddim"), steps=(2, 3))
     assert sizes == [2] * 4 + [2] * 4 + [1] * 4
     assert sorted(opened) == sorted(files)

@@ -1,5 +1,7 @@
 """The ways to run residual blocks, against the network as it is."""
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from ddim_edit import load_model
 from ddim_edit.errors import ArgumentError, ModelError
-from ddim_edit.models.blocks import BLOCKS, compile_blocks, fusion_obstacle, prepare_blocks
+from ddim_edit.models.blocks import BLOCKS, compile_blocks, fusion_obstacle, prepare_blocks, restore_blocks
 from ddim_edit.models.layers import GroupNormAct, ResidualBlock
 from ddim_edit.models.unet.config import UNetConfig
 from ddim_edit.models.unet.network import UNet
@@ -105,6 +107,25 @@ def test_equal_blocks_share_compiled_code(graphs: list[torch.fx.GraphModule]) ->
     assert len(graphs) == 4
     network(x, TIMES)
     assert len(graphs) == 4
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+@torch.inference_mode()
+def test_copies_of_compiled_blocks_are_compiled_and_have_their_own_weights(
+    graphs: list[torch.fx.GraphModule], duplicate: Callable[[nn.Module], nn.Module]
+) -> None:
+    network = unet()
+    compile_blocks(network)
+    x = noise(2, 3, 8, 8)
+    wanted, made = network(x, TIMES), duplicate(network)
+    for parameter in network.parameters():
+        parameter.fill_(0.0)
+    before = len(graphs)
+    torch.testing.assert_close(made(x, TIMES), wanted)
+    assert len(graphs) >= before > 0
+    restored = restore_blocks(made)
+    torch.testing.assert_close(restored(x, TIMES), wanted)
+    assert not any("forward" in vars(module) for module in restored.modules())
 
 
 @torch.inference_mode()

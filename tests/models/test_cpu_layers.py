@@ -1,5 +1,8 @@
 """Packed networks against what they were before, and against diffusers."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,9 @@ from ddim_edit.models.cpu_layers import (
     WinogradConv2d,
     WinogradTransform,
     optimize_for_cpu,
+    restore_layers,
 )
+from ddim_edit.models.layers import GroupNormAct
 from ddim_edit.models.unet.network import load_unet
 
 from .twins import LAYERS, SMALL, TIMES, Config, Diffusers, images, twins
@@ -136,6 +141,46 @@ def test_doubling_and_convolution_become_one() -> None:
     exact = on_doubled(wide()).double()(x.double())
     assert_near(optimize_for_cpu(whole)(x), exact, 1e-5)
     assert isinstance(whole[0], nn.Identity)
+
+
+def some_layers(dtype: torch.dtype) -> nn.Sequential:
+    """A layer of every kind that is replaced, two of them by Winograd's algorithm in float32."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 128, 3, 2, 1),
+        nn.GroupNorm(8, 128),
+        nn.SiLU(),
+        wide(),
+        nn.Conv2d(136, 128, 1, bias=False, groups=8),
+    )
+    for each in on_doubled(wide()):
+        layers.append(each)
+    return layers.to(dtype).to(memory_format=torch.channels_last).requires_grad_(False)
+
+
+@needs_onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layers: pickle.loads(pickle.dumps(layers))])
+@torch.inference_mode()
+def test_copies_of_packed_layers_answer_alike(dtype: torch.dtype, duplicate: Callable[[nn.Module], nn.Module]) -> None:
+    packed, x = optimize_for_cpu(some_layers(dtype)), maps(2, 3, 32, 32).to(dtype)
+    before, wanted = duplicate(packed), packed(x)
+    assert torch.equal(before(x), wanted)
+    assert torch.equal(duplicate(packed)(x), wanted)
+
+
+@needs_onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_packed_layers_are_restored_with_their_weights(dtype: torch.dtype) -> None:
+    plain, x = some_layers(dtype), maps(2, 3, 32, 32).to(dtype)
+    restored = restore_layers(optimize_for_cpu(copy.deepcopy(plain)))
+    assert {type(module) for module in restored.modules()} <= {type(module) for module in plain.modules()} | {
+        GroupNormAct,
+        nn.Identity,
+    }
+    assert torch.equal(restored(x), plain(x))
+    assert_near(optimize_for_cpu(restored)(x), plain(x).double(), 1e-5 if dtype == torch.float32 else 2e-2)
 
 
 @pytest.mark.skipif(not cpu_layers._can_convolve(torch.bfloat16), reason="needs bfloat16 convolutions")

@@ -1,5 +1,7 @@
 """Graphs are tested here with a stand-in for CUDA's; `test_graphs.py` tests how CUDA's are made."""
 
+import copy
+import pickle
 import threading
 import time
 import warnings
@@ -141,6 +143,18 @@ def test_an_answer_outlives_the_next_replay() -> None:
     kept = first.clone()
     graphed(images(1, 3, 2, 2, seed=1), INDEX)
     assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_capture_for_themselves(duplicate: Callable[[GraphedNetwork], GraphedNetwork]) -> None:
+    graphed = GraphedNetwork(network, Recorder(), limit=3)
+    wanted = graphed(images(2), torch.ones(2))
+    made = duplicate(graphed)
+    assert made.network is network
+    assert not made.release()
+    assert torch.equal(made(images(2), torch.ones(2)), wanted)
+    assert made.release()
+    assert graphed.release()
 
 
 def test_the_shapes_used_last_are_kept() -> None:

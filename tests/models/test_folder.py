@@ -151,7 +151,7 @@ def test_non_square_model_round_trips(tmp_path: Path) -> None:
     assert editor.model.size == (16, 24)
     path = tiny.save_picture(tmp_path / "wide.png", 0, 16, 24)
     trip = editor.reconstruct(path, InversionConfig(exact=True))
-    assert trip.scores[0]["identical_pixels"] == 1
+    assert trip.scores["identical_pixels"] == 1
 
 
 @pytest.mark.parametrize(

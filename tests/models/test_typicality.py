@@ -166,7 +166,7 @@ def test_other_things_are_strange_to_faces64(editor: Editor, tmp_path: Path, kin
     path = tmp_path / f"{Path(kind).stem}.png"
     strange(kind).save(path)
     with pytest.warns(InputWarning, match=rf"^{path.stem}: does not look like the images that faces64 was trained on"):
-        (latent,) = editor.invert(path, steps=2, crop=CentreSquare())
+        latent = editor.invert(path, steps=2, crop=CentreSquare())
     assert latent.report["atypicality"] > 1
 
 

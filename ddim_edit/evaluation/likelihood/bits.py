@@ -13,7 +13,8 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.evaluation.likelihood.density import Density, RungeKuttaGrid, log_density
 from ddim_edit.evaluation.likelihood.traces import FiniteDifferences, Hutchinson, TraceEstimator, exact_trace
 from ddim_edit.images import Crop, default_crop
-from ddim_edit.images.prepare import Images, PreparedImage, prepare_images
+from ddim_edit.images.inputs import Images, is_single
+from ddim_edit.images.prepare import PreparedImage, prepare_images
 from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.condition import NOTHING, Condition
@@ -105,7 +106,8 @@ def log_likelihood(
 
     Args:
         model: of pixels, with a float32 network.
-        images: as for `Editor.invert`; tensors should hold 8-bit pixels as `images.to_float` makes them.
+        images: as for `Editor.invert`; tensors should hold 8-bit pixels as `images.to_float` makes them. The likelihood
+            of a single image has no dimension B.
         config: steps, probes and so on.
         crop: the part of a file to keep, as for `Editor.invert`.
         batch_size: images per forward pass, at least 1; None is the default of the device. It changes no result beyond
@@ -140,6 +142,7 @@ def log_likelihood(
     grid = RungeKuttaGrid.make(model.schedule, config.steps, config.start)
     linearization = FiniteDifferences(model.schedule.level(1).sigma)
 
+    @torch.no_grad()
     def measure(batch: Sequence[PreparedImage]) -> Density:
         names = [image.origin["source"] for image in batch]
         pixels = torch.stack([image.pixels for image in batch])
@@ -164,8 +167,10 @@ def log_likelihood(
     batcher = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
     found = list(batcher(measure, prepare_images(images, model.size, crop or default_crop(model.face_template))))
     if not found:
-        raise ArgumentError("There are no images. Pass a file, a folder or a tensor.")
+        raise ArgumentError("There are no images. Pass at least one.")
     nats = torch.cat([each.nats for each in found]).cpu()
     variance = torch.cat([each.variance for each in found]).cpu()
+    if is_single(images):
+        nats, variance = nats[0], variance[0]
     dim = math.prod(model.shape)
     return Likelihood(nats, variance.sqrt(), dim, config.probes or dim, found[0].nfe)

@@ -130,6 +130,11 @@ def no_classes(config: Config) -> Classes | None:
     return None
 
 
+def accept_any(config: Config) -> bool:
+    """Return True."""
+    return True
+
+
 def shape_of(config: Any) -> NetworkShape:
     """Return the channels and the size in the config of a loaded network of diffusers."""
     return NetworkShape(config.in_channels, config.out_channels or config.in_channels, config.sample_size)
@@ -175,7 +180,7 @@ class DiffusersFamily:
     help: str
     order: int
     network: str
-    accepts: Callable[[Config], bool] = lambda config: True
+    accepts: Callable[[Config], bool] = accept_any
     classes: Callable[[Config], Classes | None] = no_classes
     call: Callable[[Any, Tensor, Tensor, Conditioning], Tensor] = call_network
     shape: Callable[[Any], NetworkShape] = shape_of

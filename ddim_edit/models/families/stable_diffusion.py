@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.models.checkpoint import Size
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline
+from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +23,17 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
     return {"encoder_hidden_states": states}
 
 
+def _adds_nothing(config: Config) -> bool:
+    return config.get("addition_embed_type") is None
+
+
 FAMILY = DiffusersFamily(
     name="stable-diffusion",
     title="Stable Diffusion 1 and 2",
     help="Prediction, autoencoder and text encoder are read from the folder. h-space works without guidance.",
     order=20,
     network="UNet2DConditionModel",
-    accepts=lambda config: config.get("addition_embed_type") is None,
+    accepts=_adds_nothing,
     sized=False,
     bottleneck=True,
     pipeline=TextPipeline(

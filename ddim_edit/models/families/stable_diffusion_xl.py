@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.models.checkpoint import Size
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, call_network
+from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline, call_network
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,17 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
     return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": sizes}
 
 
+def _adds_text_and_time(config: Config) -> bool:
+    return config.get("addition_embed_type") == "text_time"
+
+
 FAMILY = DiffusersFamily(
     name="stable-diffusion-xl",
     title="Stable Diffusion XL",
     help="Both text encoders are read from the folder. The network is told the size of the images as uncropped.",
     order=21,
     network="UNet2DConditionModel",
-    accepts=lambda config: config.get("addition_embed_type") == "text_time",
+    accepts=_adds_text_and_time,
     call=_call,
     sized=False,
     bottleneck=True,

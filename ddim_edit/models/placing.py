@@ -1,0 +1,81 @@
+"""Place networks on devices, and move models from one device to another."""
+
+from copy import deepcopy
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddim_edit.models.blocks import prepare_blocks, restore_blocks
+from ddim_edit.models.checkpoint import LoadOptions
+from ddim_edit.models.devices import DeviceNetwork, Precision, suited_memory_format
+from ddim_edit.models.executors import executor_for, is_compiled
+from ddim_edit.models.unet.base import UNetBase
+
+
+def place_network(network: nn.Module, precision: Precision, options: LoadOptions) -> DeviceNetwork:
+    """Return a network on its device, prepared to run there as fast as we know how to.
+
+    Args:
+        network: a module that is not used elsewhere; it is moved, cast, laid out and rewritten in place.
+        precision: of its weights and activations.
+        options: device, memory format, and how it is compiled.
+    """
+    memory_format = options.memory_format or suited_memory_format(options.device)
+    module = network.to(options.device, precision.dtype)
+    if not isinstance(module, UNetBase):
+        module = module.to(memory_format=memory_format)
+    else:
+        module = module.to_memory_format(memory_format)
+        # We know the layers of these. A compiler packs weights for itself, and packed layers are channels_last ones.
+        if not options.compiled and (options.blocks != "eager" or memory_format == torch.channels_last):
+            module = prepare_blocks(module, options.blocks)
+    return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
+
+
+class Mover:
+    """Copies the parts of a model to a device; what two parts share is moved once, and shared by the copies.
+
+    Networks, tensors and what dataclasses and mappings hold of them are moved. The blocks of a network run as "eager"
+    afterwards, whatever they were loaded with.
+
+    Args:
+        device: where to.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._moved: dict[int, Any] = {}
+
+    def __call__(self, part: Any) -> Any:
+        """Return a copy of a part on the device, or the part itself where nothing of it has a device."""
+        if id(part) not in self._moved:
+            self._moved[id(part)] = self._move(part)
+        return self._moved[id(part)]
+
+    def _move(self, part: Any) -> Any:
+        if isinstance(part, torch.device):
+            return self._device
+        if isinstance(part, Tensor):
+            return part.to(self._device)
+        if isinstance(part, nn.Module):
+            return restore_blocks(deepcopy(part)).to(self._device)
+        if isinstance(part, DeviceNetwork) and isinstance(part.network, nn.Module):
+            return self._move_network(part, self(part.network))
+        if isinstance(part, dict):
+            return {name: self(value) for name, value in part.items()}
+        if is_dataclass(part) and not isinstance(part, type):
+            moved = {each.name: self(getattr(part, each.name)) for each in fields(part) if each.init}
+            # What has no device keeps its identity, as the entries of registries should.
+            is_same = all(getattr(part, name) is value for name, value in moved.items())
+            return part if is_same else replace(part, **moved)
+        return part
+
+    def _move_network(self, part: DeviceNetwork, module: nn.Module) -> DeviceNetwork:
+        """Return a network with a module that was moved; networks of one module share what runs it."""
+        if id(module) not in self._moved:
+            options = LoadOptions(self._device, "", compiled=is_compiled(part.run))
+            self._moved[id(module)] = place_network(module, part.precision, options)
+        placed: DeviceNetwork = self._moved[id(module)]
+        return replace(placed, conditioning=self(part.conditioning))
