@@ -15,7 +15,7 @@ from ddim_edit.errors import DirectionError, DirectionMismatchError, LatentError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.latent import draw_latents
-from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe
+from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe, are_same_times
 from ddim_edit.latents.spaces import parse_level
 from ddim_edit.models.identity import find_difference
 from ddim_edit.tables import html_summary
@@ -175,7 +175,7 @@ class Direction:
                 f"{recipe.model}. Fit it again, or load the model that it was fitted to."
             )
         for name in COMPATIBLE[1:]:
-            if _compared(name, self.recipe) != _compared(name, recipe):
+            if not _agree(name, self.recipe, recipe):
                 raise DirectionMismatchError(
                     f"The direction {self.name} was fitted to latents of {_describe(name, self.recipe)}, not of "
                     f"{_describe(name, recipe)}. Invert the image there, or fit the direction again."
@@ -248,9 +248,10 @@ def _level(recipe: Recipe, times: Sequence[float]) -> str:
     return "h" if times else f"{recipe.times[-1]:g}"
 
 
-def _compared(name: str, recipe: Recipe) -> Any:
-    value = getattr(recipe, name)
-    return tuple(t for t in value if t) if name == "times" else value
+def _agree(name: str, a: Recipe, b: Recipe) -> bool:
+    if name == "times":
+        return are_same_times([t for t in a.times if t], [t for t in b.times if t])
+    return bool(getattr(a, name) == getattr(b, name))
 
 
 def _describe(name: str, recipe: Recipe) -> str:

@@ -16,7 +16,7 @@ from ddim_edit.directions.direction import Direction, to_unit
 from ddim_edit.directions.geometry import complement, rotate
 from ddim_edit.errors import ArgumentError, DirectionMismatchError, InputWarning
 from ddim_edit.latents.latent import Latent, Latents
-from ddim_edit.latents.provenance import EditOrigin
+from ddim_edit.latents.provenance import EditOrigin, are_same_times, is_same_time
 
 SOLVERS_REACHED: Mapping[str, Sequence[str]] = {
     "asymmetric": tuple(name for name, entry in SOLVER_ENTRIES.items() if entry.uses_x0),
@@ -107,11 +107,13 @@ class BottleneckEdit:
                     f"{' or '.join(suitable)}."
                 )
         shifts: dict[float, Tensor] = {}
-        for t in sorted(set().union(*(each.times for each in self.strengths))):
+        # By the times of the latents, which are those of the steps; a direction's may differ in the last bits.
+        for t in sorted(set().union(*(latent.recipe.times for latent in latents))):
             parts = []
             for direction, strength in self.strengths.items():
-                if t in direction.times:
-                    parts.append(strength * direction.sd * direction.vector[direction.times.index(t)])
+                for own_time, vector in zip(direction.times, direction.vector, strict=True):
+                    if is_same_time(own_time, t):
+                        parts.append(strength * direction.sd * vector)
             # Without a shift the network runs unchanged, so that the image is the same bit by bit.
             if any(part.any() for part in parts):
                 shifts[t] = torch.stack(parts).sum(0)
@@ -196,7 +198,7 @@ def _require_one_space(directions: Sequence[Direction]) -> None:
     first, *rest = directions
     for other in rest:
         first.require_fits(other.recipe)
-        if other.times != first.times:
+        if not are_same_times(other.times, first.times):
             raise DirectionMismatchError(
                 f"{first.name} has bottlenecks at times {first.times}, but {other.name} at {other.times}. Fit both at "
                 "the same level."

@@ -20,6 +20,7 @@ from ddim_edit.latents.provenance import (
     InversionOrigin,
     Origin,
     Recipe,
+    are_same_times,
 )
 from ddim_edit.models.identity import find_difference
 from ddim_edit.tables import html_summary
@@ -320,7 +321,7 @@ def require_compatible(latents: Sequence[Latent]) -> None:
                         f"These latents are of two models: {b.recipe.model} has {made_with} than {a.recipe.model}. "
                         "Invert the images with one model."
                     )
-            elif mine != theirs:
+            elif mine != theirs and not (name == "times" and are_same_times(mine, theirs)):
                 here, there = schema.shorten(str(mine), 40), schema.shorten(str(theirs), 40)
                 raise LatentMismatchError(
                     f"These latents differ in {name}: {here} and {there}. Invert the images with the same settings."

@@ -9,7 +9,8 @@ No other module composes such records. None of them holds a path or a time stamp
 on any machine. A new kind of record is one class: its fields are the entries of its JSON.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -32,6 +33,16 @@ _MOST_NOISES = 4096
 """How many noises may be mixed; each mixture of two latents adds theirs."""
 COMPATIBILITY = ("components", "schedule", "dtype", "condition", "solver", "times")
 """What the recipes of two latents must share for them to be decoded together or mixed."""
+
+
+def is_same_time(a: float, b: float) -> bool:
+    """Return whether two times of a grid are the same up to rounding: versions of NumPy differ in the last bits."""
+    return math.isclose(a, b, rel_tol=1e-9)
+
+
+def are_same_times(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Return whether the times of two grids are the same up to rounding."""
+    return len(a) == len(b) and all(map(is_same_time, a, b))
 
 
 def entry(

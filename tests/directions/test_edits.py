@@ -3,6 +3,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from ddim_edit import ArgumentError, DirectionMismatchError, Latent, Latents, MixtureDenoiser, orthogonalize
 from ddim_edit.directions import BottleneckEdit, Direction, ShellEdit, complement, edits, make_edit, rotate
 from ddim_edit.errors import InputWarning, ModelError
-from ddim_edit.latents.provenance import UnknownOrigin
+from ddim_edit.latents.provenance import Recipe, UnknownOrigin
 
 from .homes import H_HOME, SHAPE, X_HOME, of_h, of_x, randn
 
@@ -63,6 +64,31 @@ def test_bottleneck_edit_shifts_each_time_by_its_own_part(seed: int, strength: f
         expected = 2 * strength * a.vector[index] + 0.25 * b.vector[index]
         torch.testing.assert_close(shifts[t], expected, rtol=1e-12, atol=1e-12)
     assert shifts_of({a: 0.0, b: -0.0}) == {}
+
+
+def rounded_otherwise(recipe: Recipe) -> Recipe:
+    """The recipe with times that another version of NumPy computes."""
+    return replace(recipe, times=tuple(float(np.nextafter(t, 0)) if t else t for t in recipe.times))
+
+
+@pytest.mark.parametrize("make", [of_x, of_h], ids=["x", "h"])
+def test_last_bits_of_times_make_no_other_grid(make: Any) -> None:
+    direction = make("a", 0)
+    direction.require_fits(rounded_otherwise(direction.recipe))
+    other = replace(make("b", 1), recipe=rounded_otherwise(direction.recipe))
+    orthogonalize(direction, [replace(other, times=tuple(np.nextafter(t, 0) for t in other.times))])
+
+
+def test_bottleneck_edit_shifts_at_the_times_of_the_latents() -> None:
+    direction, latent = of_h("a", 0), Latent(randn(*SHAPE), 1000.0, H_HOME)
+    recipe = rounded_otherwise(H_HOME)
+    moved = replace(latent, t=recipe.times[-1], recipe=recipe)
+    with mock.patch.object(edits, "ShiftedDenoiser") as shifted:
+        BottleneckEdit({direction: 1.0})(Latents([moved]), NOBODY)
+    shifts = shifted.call_args.args[1]
+    assert len(shifts) == len(direction.times)
+    assert shifts.keys() <= set(recipe.times)
+    assert not shifts.keys() & set(direction.times)
 
 
 @given(SEEDS, st.integers(1, 5))

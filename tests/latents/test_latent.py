@@ -374,6 +374,13 @@ def test_compatibility_ignores_what_decoding_ignores(changes: dict[str, Any]) ->
     require_compatible([latent(), latent(1, **changes)])
 
 
+def test_last_bits_of_times_make_no_other_grid() -> None:
+    times = tuple(float(np.nextafter(t, 0)) if t else t for t in RECIPE.times)
+    a, b = latent(), latent(1, times=times)
+    assert times != RECIPE.times
+    require_compatible([a, replace(b, t=times[-1])])
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_latents_are_always_compatible(count: int) -> None:
     require_compatible([latent()] * count)
