@@ -45,7 +45,8 @@ class Option(click.Option):
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Return the text of DDIM_EDIT_COMMAND_OPTION or, after it, of DDIM_EDIT_OPTION if the option is shared."""
         own = super().resolve_envvar_value(ctx)
-        return os.environ.get(self._shared_variable) if own is None and self.shared else own
+        # click takes an empty variable for one that is not set.
+        return (os.environ.get(self._shared_variable) or None) if own is None and self.shared else own
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert and check a value; an error says where the value stands if nobody typed it."""

@@ -120,6 +120,12 @@ def test_variables_set_flags_lists_and_shared_options(
     assert parse("edit", "a.png", "-o", "out")["scale"] == 5
 
 
+@pytest.mark.parametrize("name", ["DDIM_EDIT_DEVICE", "DDIM_EDIT_INVERT_DEVICE"])
+def test_empty_variables_count_as_unset(parse: Parse, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "")
+    assert parse(*INVERT)["device"] == "auto"
+
+
 def test_dtype_in_file_equals_typed_dtype(config: Config, run: Run, tmp_path: Path, model: Path) -> None:
     text = f'model = "{model}"\n[sample]\noutput = "{tmp_path / "out"}"\nsteps = 2\njson = true\ndtype = "fp32"'
     outcome = run(*config(text), "sample")
