@@ -9,6 +9,10 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
 
 from .models.twins import CELEBAHQ, CIFAR10
 
@@ -204,9 +208,13 @@ def flux(tokens: Path, distilled: bool = True) -> Any:
 
 
 def t5_tokenizer() -> Any:
+    """A tokenizer of a few words, of the class that checkpoints have: only the slow one needs SentencePiece."""
     pieces = ["<pad>", "</s>", "<unk>", "\u2581", *(f"\u2581{word}" for word in dict.fromkeys(WORDS))]
     vocabulary = [(piece, -float(rank)) for rank, piece in enumerate(pieces)]
-    return Transformers.T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
+    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=2))
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return Transformers.T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0, model_max_length=512)
 
 
 def t5_encoder() -> Any:

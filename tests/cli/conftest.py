@@ -184,7 +184,9 @@ def moving(path: Path) -> list[Tensor]:
     """The frames of an animation or a video as uint8 [H, W, 3], without our own reader."""
     if path.suffix in (".mp4", ".webm"):
         with av.open(str(path)) as video:
-            return [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in video.decode(video=0)]
+            # PyAV before 17 converts by BT.709, which the file is tagged with, only if it is given two spaces.
+            spaces = {"src_colorspace": "itu709", "dst_colorspace": "itu601"}
+            return [torch.from_numpy(frame.to_ndarray(format="rgb24", **spaces)) for frame in video.decode(video=0)]
     with Image.open(path) as animation:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
         return [torch.from_numpy(np.array(frame)) for frame in frames]

@@ -28,7 +28,9 @@ def frames() -> Tensor:
 
 def decoded(path: Path) -> np.ndarray:
     with av.open(str(path)) as video:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+        # PyAV before 17 converts by BT.709, which the file is tagged with, only if it is given two colour spaces.
+        spaces = {"src_colorspace": "itu709", "dst_colorspace": "itu601"}
+        return np.stack([frame.to_ndarray(format="rgb24", **spaces) for frame in video.decode(video=0)])
 
 
 def psnr(a: np.ndarray, b: Tensor) -> float:

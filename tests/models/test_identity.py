@@ -101,9 +101,18 @@ def with_more_files(folder: Path) -> None:
 
 def tokenizer(change: Callable[[dict[str, Any]], object]) -> Change:
     def rewrite(folder: Path) -> None:
-        record = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
-        change(record["model"])
-        (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(record))
+        file = folder / "tokenizer" / "tokenizer.json"
+        if file.is_file():
+            record = json.loads(file.read_text())
+            change(record["model"])
+            file.write_text(json.dumps(record))
+            return
+        # Before transformers 5, CLIP's tokenizer was saved in two files.
+        vocabulary, merges = file.with_name("vocab.json"), file.with_name("merges.txt")
+        model = {"vocab": json.loads(vocabulary.read_text()), "merges": merges.read_text().splitlines()}
+        change(model)
+        vocabulary.write_text(json.dumps(model["vocab"]))
+        merges.write_text("\n".join(model["merges"]))
 
     return rewrite
 

@@ -93,6 +93,14 @@ def garbled(file: str) -> Change:
     return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:100])
 
 
+def with_a_garbled_vocabulary(folder: Path) -> None:
+    # transformers 5 saves CLIP's tokenizer as the first of these, older versions as the second one and merges.
+    files = [
+        f"tokenizer/{name}" for name in ("tokenizer.json", "vocab.json") if (folder / "tokenizer" / name).is_file()
+    ]
+    garbled(files[0])(folder)
+
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "a pickled UNet": ("stable diffusion 1", pickled(f"unet/{WEIGHTS}"), ("unet", "pickle", "save_pretrained")),
@@ -152,7 +160,7 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
         garbled("text_encoder/model.safetensors"),
         ("text_encoder/model.safetensors: the file is", "Download it again"),
     ),
-    "a truncated tokenizer": ("stable diffusion 1", garbled("tokenizer/tokenizer.json"), ("broken",)),
+    "a truncated tokenizer": ("stable diffusion 1", with_a_garbled_vocabulary, ("broken",)),
     "another width than the weights'": (
         "stable diffusion 1",
         configured("unet/config.json", cross_attention_dim=24),
