@@ -125,7 +125,9 @@ def compile_blocks(network: nn.Module) -> None:
     import torch._dynamo
 
     config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, _GRAPHS)
+    # PyTorch 2.6 calls it cache_size_limit.
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, limit, max(getattr(config, limit), _GRAPHS))
     for child in network.children():
         if isinstance(child, ResidualBlock | nn.GroupNorm):
             child.forward = _CompiledForward(child)  # type: ignore[method-assign]

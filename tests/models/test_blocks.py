@@ -92,7 +92,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.GraphModul
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=8):
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # in PyTorch 2.6
+    with config.patch({limit: 8}):
         yield made
 
 
