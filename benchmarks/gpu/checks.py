@@ -169,7 +169,7 @@ def _certificate(setting: Setting, name: str) -> Iterator[Row]:
     files = images.find([IMAGES_FOLDER])[: 2 if setting.tiny else None]
     editor = Editor.from_pretrained(device=setting.device, dtype=dtype)
     start = monotonic()
-    latents = editor.invert(files, method)
+    latents = editor.invert(files, method, crop=images.CentreSquare())  # as `images.read` reads the originals
     spent = monotonic() - start
     folder = setting.folder("certificates") / dtype
     folder.mkdir(exist_ok=True)

@@ -56,6 +56,10 @@ class ImageTensor(Tensor):
         copy: Self = memo[id(self)]
         return copy
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A file of torch.save holds a plain tensor, which torch.load opens by its default, weights_only, anywhere.
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
     def _repr_png_(self) -> bytes | None:
         """Return the first images beside one another as a PNG, which notebooks show."""
         if self.ndim < 3 or not self.numel() or not self.isfinite().all():
