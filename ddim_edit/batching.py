@@ -24,12 +24,13 @@ from ddim_edit.errors import ArgumentError, InputWarning, LatentError, LatentMis
 from ddim_edit.images import Crop, default_crop
 from ddim_edit.images.inputs import Images
 from ddim_edit.images.prepare import READ_AHEAD, PreparedImage, prepare_images
-from ddim_edit.io.prefetch import prefetch_map
+from ddim_edit.io.prefetch import draw_ahead, prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import NONFINITE, Latent, Latents, find_contradiction
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
 from ddim_edit.latents.spaces import Space, Trajectory, find_space
 from ddim_edit.memory import AdaptiveBatcher
+from ddim_edit.metrics.latent_health import health
 from ddim_edit.metrics.reconstruction import InversionBatch
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.refinement import REFINERS
@@ -47,6 +48,7 @@ from ddim_edit.models.finite import (
 from ddim_edit.models.identity import find_difference
 from ddim_edit.models.model import Model
 from ddim_edit.models.typicality import LEVELS, typicality_features
+from ddim_edit.transfer import begin_copy_to_cpu
 
 ENCODING, REFINING, INVERTING, SAMPLING, DECODING = "encoding", "refining", "inverting", "sampling", "decoding"
 STAGES = (ENCODING, REFINING, INVERTING, SAMPLING, DECODING)
@@ -75,6 +77,20 @@ class PreparedBatch(NamedTuple):
         """Return some of its images."""
         noise = None if self.noise is None else self.noise[start:end]
         return PreparedBatch(self.images[start:end], self.originals[start:end], self.mixes[start:end], noise)
+
+
+class QueuedInversion(NamedTuple):
+    """A batch that a device works through.
+
+    Attributes:
+        batch: the images.
+        x0: what the network takes of them, on the device.
+        results: waits for the inversion on the CPU, and for what `Typicality` compares of the images, if it does.
+    """
+
+    batch: PreparedBatch
+    x0: Tensor
+    results: Callable[[], tuple[InversionBatch, Tensor | None]]
 
 
 class BatchRunner:
@@ -125,8 +141,11 @@ class BatchRunner:
     ) -> Iterator[InvertedBatches]:
         """Invert one chunk of images after another; while one is in the network, a thread prepares the next one.
 
+        On a GPU a chunk is handed out when the next one has been queued, so that the device need not wait for whoever
+        takes it.
+
         Args:
-            chunks: of images; drawn one ahead.
+            chunks: of images; drawn one ahead, on a GPU two.
             read: returns the images of a chunk, called in that thread.
             config: how to invert.
             check_typicality: whether to report how typical the images are for the model, if that was measured.
@@ -143,7 +162,7 @@ class BatchRunner:
         denoiser = self._guard(model.conditioned_on(config.condition))
 
         @torch.no_grad()
-        def invert_rows(chunk: PreparedBatch, rows: Sequence[int]) -> tuple[InversionBatch, list[Latent]]:
+        def queue(chunk: PreparedBatch, rows: Sequence[int]) -> QueuedInversion:
             batch = chunk.rows(rows[0], rows[-1] + 1)
             x0 = self._encode(batch, config)
             self._begin(INVERTING)
@@ -152,30 +171,49 @@ class BatchRunner:
             coded = None
             if found.check is not None:
                 # What a lossy codec alone makes of the images is measured too, to tell its loss from the solver's.
-                decoded = self._run_codec(DECODING, model.codec.decode, found.check.decoded).cpu()
-                coded = self._run_codec(DECODING, model.codec.decode, x0).cpu() if model.codec.lossy else None
-            recipes = []
-            for image, mix in zip(batch.images, batch.mixes, strict=True):
-                origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
-                recipes.append(replace(recipe, dequantise=mix, origin=origin))
-            atypicality = None
-            if typicality is not None:
-                atypicality = typicality.score(typicality_features(model, x0, typicality.levels))
-                for image, score in zip(batch.images, atypicality.tolist(), strict=True):
-                    if problem := typicality.describe(score, model.name):
-                        warnings.warn(f"{image.name}: {problem}", InputWarning, stacklevel=2)
-            inverted = InversionBatch(batch.originals, found, decoded, coded, atypicality)
-            latents = inverted.latents(recipes)
-            for row, problem in find_failures(model, x0, [latent.x for latent in latents], (decoded, coded)).items():
-                latents[row] = replace(latents[row], report={**latents[row].report, NONFINITE: problem})
-            return inverted, latents
+                decoded = self._run_codec(DECODING, model.codec.decode, found.check.decoded)
+                coded = self._run_codec(DECODING, model.codec.decode, x0) if model.codec.lossy else None
+            features = None if typicality is None else typicality_features(model, x0, typicality.levels)
+            inverted = InversionBatch(batch.originals, found, decoded, coded, health(found.state[0]))
+            return QueuedInversion(batch, x0, begin_copy_to_cpu((inverted, features)))
 
         def prepare(chunk: Chunk) -> PreparedBatch:
             return self._prepare(read(chunk), config)
 
-        for _, prepared in prefetch_map(prepare, chunks, depth=1, threads=1):
-            chunk = prepared()
-            yield self.batches(partial(invert_rows, chunk), range(len(chunk.images)))
+        def queue_chunks() -> Iterator[Iterator[QueuedInversion]]:
+            for _, prepared in prefetch_map(prepare, chunks, depth=1, threads=1):
+                chunk = prepared()
+                yield self.batches(partial(queue, chunk), range(len(chunk.images)))
+
+        if model.state_device.type == "cuda":
+            # The device works through one chunk while the results of the one before are read and handed out.
+            queued_chunks: Iterator[Iterable[QueuedInversion]] = draw_ahead(map(list, queue_chunks()))
+        else:
+            queued_chunks = queue_chunks()
+        for queued in queued_chunks:
+            yield (self._finish_inversion(each, config, recipe) for each in queued)
+
+    def _finish_inversion(
+        self, queued: QueuedInversion, config: InversionConfig, recipe: Recipe
+    ) -> tuple[InversionBatch, list[Latent]]:
+        """Wait for a batch, and return it with the latents of its images."""
+        inverted, features = queued.results()
+        typicality = self.model.typicality
+        if typicality is not None and features is not None:
+            scores = typicality.score(features)
+            inverted = inverted._replace(atypicality=scores)
+            for image, score in zip(queued.batch.images, scores.tolist(), strict=True):
+                if problem := typicality.describe(score, self.model.name):
+                    warnings.warn(f"{image.name}: {problem}", InputWarning, stacklevel=2)
+        recipes = []
+        for image, mix in zip(queued.batch.images, queued.batch.mixes, strict=True):
+            origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
+            recipes.append(replace(recipe, dequantise=mix, origin=origin))
+        latents = inverted.latents(recipes)
+        images = (inverted.decoded, inverted.coded)
+        for row, problem in find_failures(self.model, queued.x0, [latent.x for latent in latents], images).items():
+            latents[row] = replace(latents[row], report={**latents[row].report, NONFINITE: problem})
+        return inverted, latents
 
     def typicality_features(self, images: Images, crop: Crop | None, levels: Sequence[float] = LEVELS) -> Tensor:
         """Return what `Typicality` compares of images [N, K + D], from denoising them at noise-to-signal ratios."""
@@ -184,7 +222,7 @@ class BatchRunner:
         @torch.no_grad()
         def denoise(some: Sequence[PreparedImage]) -> Tensor:
             x0 = self._encode(self._prepare(some, InversionConfig(dequantise=None)), InversionConfig())
-            return typicality_features(model, x0, levels)
+            return typicality_features(model, x0, levels).cpu()
 
         rows = list(self.batches(denoise, self.prepare(images, crop)))
         if not rows:

@@ -1,7 +1,12 @@
 """Copy tensors to where they are needed."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
@@ -19,3 +24,47 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
+
+
+def begin_copy_to_cpu(value: T) -> Callable[[], T]:
+    """Begin to copy tensors to the CPU, and return a function that waits for the copies and returns them.
+
+    What is queued on a CUDA device in between runs while the caller works on the copies: a plain copy would wait for
+    it too. From other devices the copies are made at once.
+
+    Args:
+        value: a tensor, or a tuple of tensors, such tuples and other values, which stay as they are.
+    """
+    devices = set[torch.device]()
+
+    def begin(x: Tensor) -> Tensor:
+        if x.device.type != "cuda":
+            return x.cpu()
+        devices.add(x.device)
+        return x.to("cpu", non_blocking=True)
+
+    copies = _map_tensors(begin, value)
+    events = []
+    for device in devices:
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        events.append(event)
+
+    def finish() -> T:
+        for event in events:
+            event.synchronize()
+        # Copies that do not block are in pinned memory, which is short: what the caller keeps must not stay there.
+        kept: T = _map_tensors(Tensor.clone, copies) if events else copies
+        return kept
+
+    return finish
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to the tensors in nested tuples."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if not isinstance(value, tuple):
+        return value
+    parts = [_map_tensors(function, part) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -7,8 +7,9 @@ computes what is asked of it, so results are the CPU's, but
 - so do an index on the GPU into a tensor of the CPU, and a generator of the CPU that is asked for numbers on the GPU;
 - `gpu.launches` counts the operations that a GPU would be given: all but views and allocations;
 - `gpu.waits` counts, by reason and line of code, what would make the host wait for a GPU: numbers read out of tensors,
-  results whose shape depends on the data (such as a mask used as an index), and copies between host and device, except
-  those from pinned memory with `non_blocking=True`.
+  results whose shape depends on the data (such as a mask used as an index), events that are waited for, and copies
+  between host and device, except those with `non_blocking=True`, to the device from pinned memory;
+- a copy to the CPU that does not block holds garbage until an event that was recorded behind it is waited for.
 
 It knows nothing of speed, memory, streams and graphs, and does not differentiate.
 """
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -110,6 +112,8 @@ class PretendGPU:
         self._lock = Lock()
         self._pinned: dict[int, Tensor] = {}
         """Pinned tensors by their address, kept so that it is not given to others."""
+        self._arriving: list[tuple[Tensor, Tensor]] = []
+        """Copies that are under way to the CPU, and what they will hold."""
 
     def reset(self) -> None:
         """Count from 0 again."""
@@ -141,6 +145,20 @@ class PretendGPU:
     def is_pinned(self, x: Tensor) -> bool:
         """Return whether a tensor is one, or a view of one, that `pin` made."""
         return not isinstance(x, PretendTensor) and x.untyped_storage().data_ptr() in self._pinned
+
+    def send(self, x: Tensor) -> Tensor:
+        """Return a tensor of the CPU that holds a copy of x once an event is waited for."""
+        target = torch.empty_like(x)
+        target.fill_(float("nan") if x.is_floating_point() else 1)
+        self._arriving.append((target, x.clone()))
+        return target
+
+    def wait_for_event(self) -> None:
+        """Let all copies arrive."""
+        self.wait("an event")
+        for target, contents in self._arriving:
+            target.copy_(contents)
+        self._arriving.clear()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the CPU, such as a network, with tensors of the GPU, as one launch that waits for nothing.
@@ -179,10 +197,27 @@ def pretend_gpu() -> Iterator[PretendGPU]:
         # Or modules that are moved would keep their parameters, which are no pretend tensors.
         patch.object(torch.__future__, "get_swap_module_params_on_conversion", lambda: True),
         patch.object(Thread, "run", run_with_gpu),
+        patch.object(torch.cuda, "current_stream", lambda device=None: None),
+        patch.object(torch.cuda, "Event", partial(_Event, gpu)),
         _Factories(),
         _Dispatcher(gpu),
     ):
         yield gpu
+
+
+class _Event:
+    """An event of the pretend GPU."""
+
+    def __init__(self, gpu: PretendGPU) -> None:
+        self._gpu = gpu
+
+    def record(self, stream: object) -> None:
+        """Do nothing: whatever is under way arrives with any event."""
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        with _disable_current_modes():
+            self._gpu.wait_for_event()
 
 
 class _Factories(TorchFunctionMode):
@@ -223,6 +258,12 @@ class _Dispatcher(TorchDispatchMode):
             return decomposed
         if func in (aten._to_copy.default, aten.copy_.default):
             self._count_copy(func, args, kwargs)
+            if (
+                func is aten._to_copy.default
+                and kwargs.get("non_blocking")
+                and not _is_gpu(kwargs.get("device", DEVICE))
+            ):
+                return self._gpu.send(_run(func, args, kwargs))
         elif func in _INDEXING:
             _check_indexing(*args[:3])
             self._count_indexing(*args[:3])
@@ -249,7 +290,8 @@ class _Dispatcher(TorchDispatchMode):
             to_gpu = isinstance(source, PretendTensor) if device is None else _is_gpu(device)
             non_blocking = kwargs.get("non_blocking", False)
         if isinstance(source, PretendTensor) and not to_gpu:
-            self._gpu.wait("a copy to the CPU")
+            if not non_blocking:
+                self._gpu.wait("a copy to the CPU")
         elif not isinstance(source, PretendTensor) and not (non_blocking and self._gpu.is_pinned(source)):
             # From memory that is not pinned the driver copies first, and may wait before.
             self._gpu.wait("a blocking copy to the GPU")

@@ -1,8 +1,11 @@
 """Copies to a device that the host need not wait for."""
 
-import torch
+from typing import NamedTuple
 
-from ddim_edit.transfer import to_device
+import torch
+from torch import Tensor
+
+from ddim_edit.transfer import begin_copy_to_cpu, to_device
 
 from .pretend_gpu import DEVICE, PretendTensor, pretend_gpu
 
@@ -31,3 +34,21 @@ def test_copy_to_cpu_is_synchronous() -> None:
         x = to_device(X, DEVICE)
         assert torch.equal(to_device(x, torch.device("cpu")), X)
         assert sum(gpu.waits.values()) == 1
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    rest: tuple[Tensor, None]
+
+
+def test_a_copy_to_the_cpu_that_was_begun_is_waited_for_where_it_is_needed() -> None:
+    with pretend_gpu() as gpu:
+        x = to_device(X, DEVICE)
+        finish = begin_copy_to_cpu(Pair(x, (X, None)))
+        assert not gpu.waits
+        x += 1  # queued behind the copy
+        copied = finish()
+        assert sum(gpu.waits.values()) == 1
+    assert isinstance(copied, Pair)
+    assert torch.equal(copied.x, X)
+    assert torch.equal(copied.rest[0], X)

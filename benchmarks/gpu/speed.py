@@ -33,7 +33,7 @@ MOST = 7
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 REPLAY = "cudaGraphLaunch"
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-PROFILED = (PLAIN, HALF, "ours, bfloat16, no graphs", "ours, bfloat16", "ours, bfloat16, fused", "ours, float32")
+PROFILED = (PLAIN, HALF, "ours, bfloat16", "ours, bfloat16, eager", "ours, bfloat16, no graphs", "ours, float32")
 
 
 @dataclass

@@ -89,7 +89,7 @@ def _measure_store(setting: Setting, dtype: str, count: int) -> Iterator[Row]:
     with _utilization(setting) as busy:
         worker, samples, wall = _fill_store(setting, dtype, f"{dtype}-store", count)
     assert worker.network is not None
-    calls, steps = worker.network.seconds(), setting.scale.steps
+    calls = worker.network.seconds()
     last, rate = samples[-1], _rate(samples)
     # How much more the process and the device hold at the end than after a quarter.
     quarter = samples[len(samples) // 4]
@@ -99,8 +99,9 @@ def _measure_store(setting: Setting, dtype: str, count: int) -> Iterator[Row]:
         "device MiB": last.reserved / 2**20,
         "memory grew %": 100 * (more - held) / held,
     }
-    later = calls[steps:]  # in the first batch graphs are captured
-    own = setting.scale.folder_batch * len(later) / steps / sum(later)
+    # In the first batch graphs are captured. There are more evaluations than steps: images are checked, too.
+    each = len(calls) * setting.scale.folder_batch // count
+    own = (count - setting.scale.folder_batch) / sum(calls[each:])
     yield {
         "what": f"a store, {worker.editor.model.dtype}",
         "images": last.images,

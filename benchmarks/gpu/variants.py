@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from inspect import getmodule, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,11 @@ from timing.round_trips import load_their_network, make_their_loop
 from timing.share import watched
 from torch import Tensor
 
-from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser, load_model
+from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser
+from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import DeviceNetwork
+from ddim_edit.models.layers import FusedNorm
+from ddim_edit.models.loading import load_with_options
 from gpu.plan import Setting, Skipped
 from gpu.targets import COMPILED, HALF, PLAIN
 
@@ -32,7 +34,7 @@ class Variant:
         channels_last: of theirs, whether it is laid out so.
         compiled: whether TorchInductor compiles the whole network; of theirs with mode="max-autotune".
         graphs: of ours, whether it may be replayed from CUDA graphs.
-        options: of ours, what else is asked for when the model is loaded.
+        options: of ours, further fields of `LoadOptions`.
         batches: the only ones to measure, or None for all.
     """
 
@@ -51,31 +53,29 @@ class Variant:
         return self.compiled or self.options.get("blocks") == "compiled"
 
 
+EAGER: Mapping[str, Any] = {"blocks": "eager"}
 NCHW: Mapping[str, Any] = {"memory_format": torch.contiguous_format}
-FUSED: Mapping[str, Any] = {"blocks": "fused"}
 # ----------------------------------------------------------------------------------------------------------------------
-# The table of variants. One whose options this checkout does not know is skipped, and the page says so.
-# What the targets are about comes first.
+# The table of variants; what the targets are about comes first.
 # ----------------------------------------------------------------------------------------------------------------------
 VARIANTS = (
     Variant(PLAIN, "float32", theirs=True),
     Variant(HALF, "bfloat16", theirs=True, channels_last=True),
     Variant("ours, bfloat16", "bfloat16"),
-    Variant("ours, bfloat16, fused", "bfloat16", options=FUSED),
-    Variant("ours, float16", "float16"),
-    Variant("ours, float16, fused", "float16", options=FUSED),
-    Variant("ours, tf32", "tf32"),
     Variant("ours, float32", "float32"),
-    Variant("ours, bfloat16, NCHW", "bfloat16", options=NCHW),
-    Variant("ours, bfloat16, fused, NCHW", "bfloat16", options={**FUSED, **NCHW}),
-    Variant("ours, tf32, fused", "tf32", options=FUSED),
-    Variant("ours, mixed", "mixed"),
+    Variant("ours, tf32", "tf32"),
+    Variant("ours, mixed", "mixed", batches=FEW),
+    Variant("ours, float16", "float16"),
+    Variant("ours, bfloat16, eager", "bfloat16", options=EAGER, batches=FEW),
+    Variant("ours, float32, eager", "float32", options=EAGER, batches=FEW),
+    Variant("ours, tf32, eager", "tf32", options=EAGER, batches=FEW),
+    Variant("ours, bfloat16, NCHW", "bfloat16", options=NCHW, batches=FEW),
+    Variant("ours, float32, NCHW", "float32", options=NCHW, batches=FEW),
+    Variant("ours, tf32, NCHW", "tf32", options=NCHW, batches=FEW),
     Variant("ours, bfloat16, no graphs", "bfloat16", graphs=False, batches=(64, 1, 8)),
     Variant("ours, float16, no graphs", "float16", graphs=False, batches=FEW),
     Variant("ours, tf32, no graphs", "tf32", graphs=False, batches=FEW),
     Variant("ours, float32, no graphs", "float32", graphs=False, batches=FEW),
-    Variant("ours, tf32, NCHW", "tf32", options=NCHW, batches=FEW),
-    Variant("ours, float32, fused", "float32", options=FUSED, batches=FEW),
     Variant(COMPILED, "bfloat16", theirs=True, channels_last=True, compiled=True),
     Variant("ours, bfloat16, compiled blocks", "bfloat16", options={"blocks": "compiled"}),
     Variant("ours, bfloat16, compiled", "bfloat16", compiled=True),
@@ -100,7 +100,7 @@ def load(variant: Variant, setting: Setting) -> LoadedVariant:
     """Load the network of a variant.
 
     Raises:
-        Skipped: without diffusers, or where `load_model` knows no such option.
+        Skipped: without diffusers, or where the device cannot do as asked.
     """
     place = Place(setting.device)
     if variant.theirs:
@@ -123,27 +123,18 @@ def load_ours(variant: Variant, setting: Setting) -> Model:
     """Load the model of one of our variants.
 
     Raises:
-        Skipped: this checkout knows no such option, or the device cannot do as asked.
+        Skipped: the device cannot do as asked.
     """
-    loading: Any = getmodule(load_model)
-    keywords, known = signature(load_model).parameters, getattr(getattr(loading, "LoadOptions", None), "_fields", ())
-    if all(name in keywords for name in variant.options):
-        options = {"compiled": variant.compiled, **variant.options}
-        model = load_model(setting.model, setting.device, variant.dtype, **options)
-    elif hasattr(loading, "load_with_options") and all(name in known for name in variant.options):
-        load_options = loading.LoadOptions(
-            torch.device(setting.device), variant.dtype, compiled=variant.compiled, **variant.options
-        )
-        model = loading.load_with_options(setting.model, load_options)
-    else:
-        raise Skipped(f"this checkout cannot load a model with {', '.join(variant.options)}")
+    device = torch.device(setting.device)
+    options = LoadOptions(device, variant.dtype, compiled=variant.compiled, **variant.options)
+    model = load_with_options(setting.model, options)
     assert isinstance(model.denoiser, NetworkDenoiser)
     device_network = model.denoiser.network
     assert isinstance(device_network, DeviceNetwork)
     assert isinstance(device_network.network, torch.nn.Module)
     # Norms fall back to torch's where the kernels do not run.
-    fused = any("Fused" in type(module).__name__ for module in device_network.network.modules())
-    if variant.options.get("blocks") == "fused" and not fused:
+    fused = any(isinstance(module, FusedNorm) for module in device_network.network.modules())
+    if device.type == "cuda" and options.blocks == "fused" and not (fused or variant.compiled):
         raise Skipped("the kernels for fused norms do not run here")
     if variant.graphs:
         return model

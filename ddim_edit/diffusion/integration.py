@@ -11,10 +11,10 @@ from ddim_edit.errors import ArgumentError
 
 
 class RoundTripCheck(NamedTuple):
-    """What the latents of an inversion decode to.
+    """What the latents of an inversion decode to; all on the device of the images.
 
     Attributes:
-        decoded: images [B, ...], on the device of the inverted ones.
+        decoded: images [B, ...].
         nfe: evaluations for them [B].
         error: largest deviation from the inverted images [B].
         rounds: inversions made until then [B].
@@ -27,9 +27,7 @@ class RoundTripCheck(NamedTuple):
 
 
 class Inversion(NamedTuple):
-    """The latents of a batch of images, and how well they were found.
-
-    Latents are on the device of the images, statistics on the CPU.
+    """The latents of a batch of images, and how well they were found; all on the device of the images.
 
     Attributes:
         state: x_T [B, ...] and, of two-state solvers, delta [B, ...].
@@ -95,10 +93,10 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     if own_check is not None:
         decoded = own_check.decoded / start.alpha - offset
         error = (decoded - x0).flatten(1).abs().amax(1)
-        check = RoundTripCheck(decoded, own_check.nfe.cpu(), error.cpu(), own_check.rounds.cpu())
+        check = RoundTripCheck(decoded, own_check.nfe, error, own_check.rounds)
     # A network in 16 bits may overflow where no equation is solved that could notice.
     converged = tracked.converged & state[0].flatten(1).isfinite().all(1)
-    return Inversion(state, tracked.nfe.cpu(), tracked.residual.cpu(), converged.cpu(), check)
+    return Inversion(state, tracked.nfe, tracked.residual, converged, check)
 
 
 def sample(denoiser: Denoiser, state: State, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:

@@ -52,3 +52,20 @@ def prefetch_map(
         except BaseException:  # the caller stopped iterating, or the items failed: nobody waits for the rest
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def draw_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items in order, each when the next one has been drawn; what was drawn before an error comes before it."""
+    source = iter(items)
+    waiting = deque[Item]()
+    while True:
+        try:
+            waiting.append(next(source))
+        except StopIteration:
+            yield from waiting
+            return
+        except Exception:
+            yield from waiting
+            raise
+        if len(waiting) > 1:
+            yield waiting.popleft()

@@ -1,6 +1,6 @@
 """Health of latents: how close they are to white Gaussian noise."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,8 +8,7 @@ from torch import Tensor
 from ddim_edit.errors import ArgumentError
 
 
-@dataclass(frozen=True, eq=False)
-class Health:
+class Health(NamedTuple):
     """How close each latent of a batch is to white noise; float64 [B] each, with the value of noise.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from ddim_edit.images.image_tensor import SHOWN, ImageTensor, PilImages
 from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.latents.provenance import Recipe
 from ddim_edit.metrics.image_metrics.peak_signal_to_noise import psnr
-from ddim_edit.metrics.latent_health import health
+from ddim_edit.metrics.latent_health import Health
 from ddim_edit.metrics.registry import ImageScorer
 
 
@@ -98,6 +98,7 @@ class InversionBatch(NamedTuple):
         found: the inversion.
         decoded: what its latents decode to, where the solver checked itself.
         coded: what a lossy codec alone makes of the images, likewise.
+        health: how close the latents are to white noise, where that was measured.
         atypicality: how far each image is from typical ones of the model [B], where that was checked.
     """
 
@@ -105,11 +106,12 @@ class InversionBatch(NamedTuple):
     found: Inversion
     decoded: Tensor | None
     coded: Tensor | None = None
+    health: Health | None = None
     atypicality: Tensor | None = None
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
-        """Return the latents, one recipe each, with what the inversion reports of them."""
-        state = [each.cpu() for each in self.found.state]
+        """Return the latents, one recipe each, with what the inversion reports of them; all of it is on the CPU."""
+        state = self.found.state
         reports = self._reports()
         latents = []
         for index, recipe in enumerate(recipes):
@@ -124,8 +126,8 @@ class InversionBatch(NamedTuple):
             columns["rounds"] = self.found.check.rounds
         if self.coded is not None:
             columns["codec_error"] = (self.coded - self.originals).flatten(1).abs().amax(1)
-        for name, value in asdict(health(self.found.state[0])).items():
-            columns[f"xt_{name}"] = value
+        if self.health is not None:
+            columns |= {f"xt_{name}": value for name, value in self.health._asdict().items()}
         if self.atypicality is not None:
             columns["atypicality"] = self.atypicality
         return _to_json_rows(columns)

@@ -83,5 +83,5 @@ class LoadOptions(NamedTuple):
     dtype: str
     size: Size | None = None
     compiled: bool = False
-    blocks: str = "eager"
+    blocks: str = "fused"
     memory_format: torch.memory_format | None = None

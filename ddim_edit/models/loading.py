@@ -35,7 +35,7 @@ def load_model(
     size: int | tuple[int, int] | None = None,
     offline: bool = False,
     compiled: bool = False,
-    blocks: str = "eager",
+    blocks: str = "fused",
 ) -> Model:
     """Load a checkpoint of any family in docs/models.md; what it is is read from its files.
 
@@ -48,9 +48,9 @@ def load_model(
         size: height and width of the images in pixels, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 has the same effect.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
-        blocks: how the blocks of a pixel-space UNet run: "eager"; "fused", with Triton kernels for group norm,
-            embedding and SiLU on CUDA devices where these work, and as "eager" elsewhere; or "compiled" one by one by
-            TorchInductor. Networks of diffusers run as they are.
+        blocks: how the blocks of a pixel-space UNet run: "fused", with Triton kernels for group norm, embedding and
+            SiLU on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one by
+            TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
 
     Raises:
         MissingExtraError: diffusers or huggingface_hub is needed and not installed.

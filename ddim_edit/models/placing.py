@@ -28,8 +28,9 @@ def place_network(network: nn.Module, precision: Precision, options: LoadOptions
         module = module.to(memory_format=memory_format)
     else:
         module = module.to_memory_format(memory_format)
-        # We know the layers of these. A compiler packs weights for itself, and packed layers are channels_last ones.
-        if not options.compiled and (options.blocks != "eager" or memory_format == torch.channels_last):
+        # We know the layers of these. A compiler packs weights for itself, and those packed for CPUs are channels_last.
+        is_suited = options.device.type != "cpu" or memory_format == torch.channels_last
+        if not options.compiled and (is_suited or options.blocks == "compiled"):
             module = prepare_blocks(module, options.blocks)
     return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
 
@@ -37,8 +38,8 @@ def place_network(network: nn.Module, precision: Precision, options: LoadOptions
 class Mover:
     """Copies the parts of a model to a device; what two parts share is moved once, and shared by the copies.
 
-    Networks, tensors and what dataclasses and mappings hold of them are moved. The blocks of a network run as "eager"
-    afterwards, whatever they were loaded with.
+    Networks, tensors and what dataclasses and mappings hold of them are moved. The blocks of a network run as by
+    default afterwards, whatever they were loaded with.
 
     Args:
         device: where to.

@@ -197,7 +197,7 @@ def find_typicality(path: Path, network: str, shape: tuple[int, int, int]) -> Ty
 
 
 def typicality_features(model: Model, x0: Tensor, levels: Sequence[float] = LEVELS) -> Tensor:
-    """Return what `Typicality` compares of images: logarithms of denoising errors and of detail, [B, K + D].
+    """Return what `Typicality` compares of images: logarithms of denoising errors and of detail, [B, K + D] beside x0.
 
     An error is the mean square of that of eps. The noise is the same for all images, so that those of one
     depends neither on its batch nor on the device. The detail is the mean square of the differences of neighbours in
@@ -219,4 +219,4 @@ def typicality_features(model: Model, x0: Tensor, levels: Sequence[float] = LEVE
         across = shrunk.diff(dim=3).square().mean(dim=(1, 2, 3))
         columns.append(across + shrunk.diff(dim=2).square().mean(dim=(1, 2, 3)) + FAINT)
     columns.append(x0.var(dim=(1, 2, 3), correction=0) + FAINT)
-    return torch.stack(columns, dim=1).log().cpu()
+    return torch.stack(columns, dim=1).log()

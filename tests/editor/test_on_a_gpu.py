@@ -61,6 +61,17 @@ def test_images_are_inverted_and_decoded(model: Model, images: Tensor, solver: s
     assert max_error(found, expected) < 1e-4
 
 
+def test_a_batch_is_handed_out_when_the_next_one_is_queued(model: Model, images: Tensor) -> None:
+    done: list[int] = []
+    with pretend_gpu() as gpu:
+        editor = Editor(model_on(gpu, model), batch_size=1, on_evaluation=done.append)
+        gpu.reset()
+        counts = [(len(done), sum(gpu.waits.values())) for _ in editor.invert_batches(images[:, None], QUICK)]
+    steps = QUICK.steps
+    # An event is waited for when a batch is handed out, and nothing else but the first evaluation.
+    assert counts == [(2 * steps, 1 + FIRST_LOOK), (3 * steps, 2 + FIRST_LOOK), (3 * steps, 3 + FIRST_LOOK)]
+
+
 def test_an_editor_is_moved_there_and_back(model: Model, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     editor, other = Editor(model), Editor(model)
     network = model.denoiser.network.network
@@ -92,7 +103,7 @@ def test_latents_are_read_at_levels(model: Model, images: Tensor, level: str) ->
         model, lambda editor: editor.latents_at(images, [level], InversionConfig(steps=8))[0].values
     )
     assert max_error(found, expected) < 1e-4
-    assert sum(gpu.waits.values()) == 4 * BATCHES + FIRST_LOOK  # three statistics, and the latents
+    assert sum(gpu.waits.values()) == BATCHES + FIRST_LOOK  # the latents
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -114,8 +125,9 @@ def test_edits_do_not_synchronise_per_step(model: Model, images: Tensor, level: 
     direction = made(Editor(model), "a", 1, level, InversionConfig(steps=8))
     found, expected, gpu = on_both(model, lambda editor: editor.edit(images, {direction: 2.0}))
     assert max_error(found, expected) < 1e-4
-    copies = [count for wait, count in gpu.waits.items() if wait.startswith("a copy to the CPU")]
-    assert sum(gpu.waits.values()) == sum(copies) + FIRST_LOOK
+    results = [count for wait, count in gpu.waits.items() if wait.startswith(("a copy to the CPU", "an event"))]
+    assert sum(results) == 3 * BATCHES  # of the inversion, and the images with the evaluations that they took
+    assert sum(gpu.waits.values()) == sum(results) + FIRST_LOOK
 
 
 @pytest.mark.parametrize("condition", [Condition(label=1), Condition(label=1, guidance_scale=3.0)], ids=str)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ddim_edit.io.prefetch import prefetch_map
+from ddim_edit.io.prefetch import draw_ahead, prefetch_map
 
 from ..waiting import HANG
 
@@ -94,3 +94,21 @@ def test_threads_of_forked_processes_find_the_pool_of_torch() -> None:
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_items_are_handed_out_when_the_next_one_was_drawn() -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(3):
+            drawn.append(item)
+            yield item
+
+    assert [(item, len(drawn)) for item in draw_ahead(items())] == [(0, 2), (1, 3), (2, 3)]
+
+
+def test_an_item_that_fails_takes_no_other_with_it() -> None:
+    handed: list[float] = []
+    with pytest.raises(ZeroDivisionError):
+        handed.extend(draw_ahead(1 / item for item in (1, 2, 0)))
+    assert handed == [1.0, 0.5]

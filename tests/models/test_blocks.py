@@ -57,7 +57,7 @@ def test_failing_kernels_are_reported_as_obstacle() -> None:
     assert obstacle.startswith("the kernels fail with ")
 
 
-@pytest.mark.parametrize("options", [{"blocks": "melted"}, {"blocks": "fused", "compiled": True}])
+@pytest.mark.parametrize("options", [{"blocks": "melted"}, {"blocks": "compiled", "compiled": True}])
 def test_unknown_blocks_are_refused_before_loading(options: dict[str, object]) -> None:
     with pytest.raises(ArgumentError, match="blocks"):
         load_model("no such model", **options)

@@ -92,24 +92,21 @@ KINDS: dict[str, Callable[[Solver], Solver]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SOLVERS)
-def test_statistics_are_kept_where_the_state_is_and_handed_over_on_the_cpu(
-    gpu: PretendGPU, name: str, kind: str
-) -> None:
+def test_statistics_are_kept_where_the_state_is(gpu: PretendGPU, name: str, kind: str) -> None:
     solver, walk, x = KINDS[kind](SOLVERS[name]), spans(steps=6), images()
     found = invert(denoiser_on(gpu), x.to("cuda"), walk, solver)
     expected = invert(NetworkDenoiser(network, DDPMParametrization("v_prediction")), x, walk, solver)
     assert all(part.is_cuda for part in found.state)
-    assert not any(each.is_cuda for each in (found.nfe, found.residual, found.converged))
+    assert all(each.is_cuda for each in (found.nfe, found.residual, found.converged))
     for part, other in zip(found.state, expected.state, strict=True):
         assert max_error(part.cpu(), other) < 1e-5
-    assert torch.equal(found.converged, expected.converged)
-    assert max_error(found.residual, expected.residual) < 1e-5
+    assert torch.equal(found.converged.cpu(), expected.converged)
+    assert max_error(found.residual.cpu(), expected.residual) < 1e-5
     if kind == "plain" and name != "midpoint":
-        assert torch.equal(found.nfe, expected.nfe)
+        assert torch.equal(found.nfe.cpu(), expected.nfe)
     assert (found.check is None) == (kind == "plain")
     if found.check is not None:
-        assert found.check.decoded.is_cuda
-        assert not any(each.is_cuda for each in (found.check.nfe, found.check.error, found.check.rounds))
+        assert all(each.is_cuda for each in found.check)
     sampled = sample(denoiser_on(gpu), found.state, walk, solver)
     assert sampled.x0.is_cuda
     assert not sampled.nfe.is_cuda
@@ -123,11 +120,10 @@ def test_statistics_are_kept_where_the_state_is_and_handed_over_on_the_cpu(
 
 
 @pytest.mark.parametrize("name", ["dpm2m", "ddim"])
-def test_an_inversion_waits_no_more_for_more_steps_and_launches_little_for_each(gpu: PretendGPU, name: str) -> None:
+def test_an_inversion_never_waits_and_launches_little_for_each_step(gpu: PretendGPU, name: str) -> None:
     x, launches = images().to("cuda"), []
     for steps in (10, 20):
-        found = waits(gpu, lambda steps=steps: invert(denoiser_on(gpu), x, spans(steps=steps), SOLVERS[name]))
-        assert found == 3  # its three statistics
+        assert not waits(gpu, lambda steps=steps: invert(denoiser_on(gpu), x, spans(steps=steps), SOLVERS[name]))
         launches.append(gpu.launches)
     assert launches[1] - launches[0] < 10 * 40
 
@@ -137,7 +133,7 @@ def test_rows_that_converged_are_not_evaluated_any_more(gpu: PretendGPU, name: s
     denoiser = Counting(denoiser_on(gpu))
     solver = ExactSolver(SOLVERS[name], 1e-6) if name == "ddim" else SOLVERS[name]
     found = invert(denoiser, images().to("cuda"), spans(steps=8), solver)
-    assert denoiser.rows == int(found.nfe.sum())
+    assert denoiser.rows == int(found.nfe.cpu().sum())
     assert denoiser.rows < BATCH * len(denoiser.levels)
 
 
