@@ -58,7 +58,8 @@ class ImageTensor(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A file of torch.save holds a plain tensor, which torch.load opens by its default, weights_only, anywhere.
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+        plain: Any = self.as_subclass(Tensor)
+        return plain.__reduce_ex__(protocol)
 
     def _repr_png_(self) -> bytes | None:
         """Return the first images beside one another as a PNG, which notebooks show."""
