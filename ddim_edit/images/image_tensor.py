@@ -49,6 +49,10 @@ class ImageTensor(Tensor):
     def __iter__(self) -> Iterator[Tensor]:
         return iter([self[index] for index in range(len(self))])
 
+    def __copy__(self) -> Self:
+        # copy.copy would go through __reduce_ex__, which gives a plain tensor.
+        return self.as_subclass(type(self))
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # Tensor's own takes the copy of a subclass for a mistake where operations return plain tensors.
         if id(self) not in memo:
