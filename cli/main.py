@@ -48,7 +48,7 @@ def commands() -> None:
     \b
     Examples:
       ddim-edit reconstruct portrait.jpg -o out/
-      ddim-edit interpolate a.png b.png -o out/a-to-b.webp --frames 25
+      ddim-edit interpolate a.png b.png -o out/a-to-b.webp --frames 13
       ddim-edit edit portrait.jpg --set old=+6 -o out/
     """
 

@@ -211,7 +211,7 @@ class BatchRunner:
             recipes.append(replace(recipe, dequantise=mix, origin=origin))
         latents = inverted.latents(recipes)
         images = (inverted.decoded, inverted.coded)
-        for row, problem in find_failures(self.model, queued.x0, [latent.x for latent in latents], images).items():
+        for row, problem in find_failures(self.model, queued.x0, inverted.found.state[0], images).items():
             latents[row] = replace(latents[row], report={**latents[row].report, NONFINITE: problem})
         return inverted, latents
 

@@ -69,12 +69,12 @@ for n in (20, 100, 1000):
 # On faces
 # --------
 #
-# The same x_T in 12 steps with all of DDPM's noise, with less, and with none; below, DDIM. With nine tenths of the
+# The same x_T in 8 steps with all of DDPM's noise, with less, and with none; below, DDIM. With nine tenths of the
 # noise, faces are smooth and pale; with three quarters they drift towards one colour. Without noise the states have
 # a far too small variance for their time, which the network never saw in training, and only a colour remains.
 
 model, seeds = load_model(), [14, 18, 57]
-spans = model.schedule.spans(make_grid("uniform", model.schedule, 12))
+spans = model.schedule.spans(make_grid("uniform", model.schedule, 8))
 
 
 def sampled(eta: float, kept: float) -> torch.Tensor:

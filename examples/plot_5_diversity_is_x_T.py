@@ -23,13 +23,13 @@ grids = ["uniform", "quad", "karras:14", "logsnr", "trailing"]
 # One x_T, five grids
 # -------------------
 
-one_latent = torch.cat([editor.decode(editor.noise([28], InversionConfig("ddim", grid, 12))) for grid in grids])
+one_latent = torch.cat([editor.decode(editor.noise([28], InversionConfig("ddim", grid, 8))) for grid in grids])
 
 # %%
 # One grid, five x_T
 # ------------------
 
-one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], InversionConfig("ddim", "uniform", 12)))
+one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], InversionConfig("ddim", "uniform", 8)))
 
 # %%
 # One x_T, five times DDPM
@@ -39,7 +39,7 @@ one_grid = editor.decode(editor.noise([28, 10, 14, 18, 56], InversionConfig("ddi
 
 model = editor.model
 start = SeededNoise([28]).draw(model.shape).expand(5, -1, -1, -1)
-spans = model.schedule.spans(make_grid("uniform", model.schedule, 12))
+spans = model.schedule.spans(make_grid("uniform", model.schedule, 8))
 with torch.inference_mode():
     ddpm = sample(model.denoiser, (start,), spans, SamplingOnlySolver(AncestralStep(1.0, SeededNoise(range(5))))).x0
 

@@ -28,7 +28,7 @@ photo, boy, young, old, other = (
 # A photograph that the network has never seen, its x_T, and the image that x_T decodes to. The face is not visible in
 # x_T, and its statistics are those of noise; yet it decodes to the face.
 
-result = editor.reconstruct([photo, other])
+result = editor.reconstruct([photo, other], steps=12)
 latents = result.latents
 faces(
     [torch.stack([a, x / 3, b]) for a, x, b in zip(result.originals, latents.x, result.decoded, strict=True)],
@@ -48,7 +48,7 @@ for scores in result.scores:
 # that of a linear one (lerp) is smaller by three tenths. The network has never seen a state with so little variance at
 # T, and decodes it to a colour, as on page 4. Interpolated pixels show two faces at once, slerp shows one.
 
-frames = 6
+frames = 5
 rows = {name: editor.decode(editor.interpolate(latents, frames, name)[1:-1]) for name in ("slerp", "lerp")}
 ends = result.decoded
 weights = torch.linspace(0, 1, frames).double()[:, None, None, None]
@@ -74,7 +74,7 @@ faces(list(editor.edits([photo], settings)), columns=names)
 # What is to the boy as the old man is to the young woman? c + (a - b), for latents at 0.4 T. It needs no labels and no
 # direction, but with single images it includes all their other differences.
 
-answer = editor.analogy(old, young, [boy], weight=0.6)
+answer = editor.analogy(old, young, [boy], weight=0.6, steps=10)
 three = torch.stack([images.read(name, (64, 64)).tensor for name in (old, young, boy)])
 faces([torch.cat([three, answer])], columns=["a", "b", "c", "c + (a - b)"])
 
@@ -82,11 +82,11 @@ faces([torch.cat([three, answer])], columns=["a", "b", "c", "c + (a - b)"])
 # Linear probes
 # -------------
 #
-# What does x_T tell a linear probe about the image? For 48 sampled faces with known x_T, the brightness of the
+# What does x_T tell a linear probe about the image? For 40 sampled faces with known x_T, the brightness of the
 # image, its warmth and the side of the light are predicted from the means of x_T over its four quarters, 12
 # numbers in all. Every point was predicted by a ridge regression that was not trained on it.
 
-noise = editor.noise(range(100, 148), InversionConfig(steps=4))
+noise = editor.noise(range(100, 140), InversionConfig(steps=3))
 decoded = editor.decode(noise).clamp(-1, 1)
 quarters = F.avg_pool2d(noise.x, 32).flatten(1).numpy()
 attributes = {

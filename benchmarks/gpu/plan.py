@@ -192,7 +192,7 @@ SECTIONS = (
         "compile",
         "Networks compiled ahead",
         "So that the compiled variants below start from the compiler's cache. This runs beside the checks above, so "
-        "that kernels which `max-autotune` chooses by their time were timed on a device that others used now and then.",
+        "that kernels which TorchInductor chooses by their time were timed on a device that others used now and then.",
         "gpu.speed:compile_ahead",
         100,
         alone=False,

@@ -9,7 +9,7 @@ Rows = Mapping[str, Sequence[Row]]
 """The rows of each section by its name."""
 PLAIN = "diffusers, float32, default flags"
 HALF = "diffusers, bfloat16, channels_last"
-COMPILED = "diffusers, bfloat16, compiled with max-autotune"
+COMPILED = "diffusers, bfloat16, compiled"
 PEERS = (PLAIN, HALF, COMPILED)
 WRONG = 0.02
 """Relative error of an evaluation above which a variant does not count, however fast: bfloat16 has 0.004."""

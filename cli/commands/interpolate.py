@@ -102,7 +102,7 @@ def option_groups() -> list[OptionGroup]:
     "Edit and create",
     1,
     option_groups,
-    "ddim-edit interpolate a.png b.png -o a-to-b.webp --frames 25",
+    "ddim-edit interpolate a.png b.png -o a-to-b.webp --frames 13",
     "ddim-edit interpolate a.png b.png c.png d.png -o sheet.png --sheet 7x7",
 )
 def interpolate(

@@ -38,8 +38,10 @@ class SeededNoise:
     def draw(self, shape: Sequence[int]) -> Tensor:
         """Return the next noise of every row: [B, *shape] in float64 on the CPU."""
         # Always drawn on the CPU: generators of devices give other numbers for the same seed.
-        rows = [torch.randn(*shape, generator=each, dtype=torch.float64) for each in self._generators]
-        return torch.stack(rows)
+        noise = torch.empty(len(self._generators), *shape, dtype=torch.float64)
+        for row, generator in zip(noise, self._generators, strict=True):
+            torch.randn(*shape, generator=generator, dtype=torch.float64, out=row)
+        return noise
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the next noise, in the shape, dtype and on the device of x [B, ...]."""
@@ -52,9 +54,9 @@ def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
 
     def add(row: Tensor, mix: NoiseMix) -> None:
         for seed, weight in mix:
-            row += weight * SeededNoise([seed]).draw(shape)[0]
+            row.add_(SeededNoise([seed]).draw(shape)[0], alpha=weight)
 
-    # One image's takes 0.3 ms for 64x64 pixels, most of it without Python's lock.
+    # One image's takes 0.4 ms for 64x64 pixels, most of it without Python's lock.
     with ThreadPoolExecutor(DRAWING_THREADS) as pool:
         list(pool.map(add, total, mixes))
     return total

@@ -49,6 +49,10 @@ class ImageTensor(Tensor):
     def __iter__(self) -> Iterator[Tensor]:
         return iter([self[index] for index in range(len(self))])
 
+    def __copy__(self) -> Self:
+        # copy.copy would go through __reduce_ex__, which gives a plain tensor.
+        return self.as_subclass(type(self))
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # Tensor's own takes the copy of a subclass for a mistake where operations return plain tensors.
         if id(self) not in memo:
@@ -58,7 +62,8 @@ class ImageTensor(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A file of torch.save holds a plain tensor, which torch.load opens by its default, weights_only, anywhere.
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+        plain: Any = self.as_subclass(Tensor)
+        return plain.__reduce_ex__(protocol)
 
     def _repr_png_(self) -> bytes | None:
         """Return the first images beside one another as a PNG, which notebooks show."""

@@ -107,22 +107,25 @@ def require_finite(model: Model, part: str, values: Tensor) -> None:
         raise NonFiniteError(describe_nonfinite(model, part, bad, len(good)))
 
 
-def find_failures(
-    model: Model, encoded: Tensor, inverted: Sequence[Tensor], decoded: Sequence[Tensor | None]
-) -> dict[int, str]:
+def find_failures(model: Model, encoded: Tensor, inverted: Tensor, decoded: Sequence[Tensor | None]) -> dict[int, str]:
     """Return what was not finite of images that were inverted, by their index; the host waits only if anything was not.
 
     Args:
         model: the model.
         encoded: x_0 [B, ...].
-        inverted: the latent of each image, on the CPU.
+        inverted: the latents [B, ...], on the CPU.
         decoded: images that were made of both on the way [B, ...], on the CPU, if any.
     """
     failures: dict[int, str] = {}
     for images in decoded:
         if images is not None:
-            failures |= dict.fromkeys((~finite_rows(images)).nonzero().flatten().tolist(), DECODER)
-    failures |= {row: NETWORK for row, x in enumerate(inverted) if not x.isfinite().all()}
+            failures |= dict.fromkeys(_failed_rows(images), DECODER)
+    failures |= dict.fromkeys(_failed_rows(inverted), NETWORK)
     if failures and isinstance(model.codec, AutoencoderCodec):
-        failures |= dict.fromkeys((~finite_rows(encoded)).nonzero().flatten().tolist(), ENCODER)
+        failures |= dict.fromkeys(_failed_rows(encoded), ENCODER)
     return {row: describe_nonfinite(model, part) for row, part in failures.items()}
+
+
+def _failed_rows(x: Tensor) -> list[int]:
+    rows: list[int] = (~finite_rows(x)).nonzero().flatten().tolist()
+    return rows

@@ -98,7 +98,7 @@ def test_a_face_model_aligns_faces(done: Run, face_model: Path, tmp_path: Path) 
     template = FaceTemplate.load(face_model / "face_template.json")
     image = read(PORTRAIT, 16, FaceCrop(template))
     assert latent.recipe.origin.preprocessing == image.preprocessing
-    (same,) = Editor.from_pretrained(face_model).invert(PORTRAIT, steps=2)
+    same = Editor.from_pretrained(face_model).invert(PORTRAIT, steps=2)
     assert same.recipe.origin.preprocessing == image.preprocessing
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,8 +146,8 @@ def test_interruption_loses_at_most_one_batch(
     inverted: list[int] = []
     invert = Editor.invert_batches
 
-    def counted(editor: Editor, batches: Iterable[list[InputImage]], *rest: object) -> Iterator[Latents]:
-        for latents in invert(editor, batches, *rest):  # type: ignore[arg-type]
+    def counted(editor: Editor, batches: Iterable[list[InputImage]], *rest: Any, **options: Any) -> Iterator[Latents]:
+        for latents in invert(editor, batches, *rest, **options):
             inverted.extend([len(latents)] * bool(latents))
             yield latents
 

@@ -1,14 +1,17 @@
 """Two processes that torchrun starts fill one store together, held against one process."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ddim_edit.cli import main
 
 from .. import tiny
 from ..waiting import HANG
@@ -31,20 +34,32 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+LINE = ["invert", "pictures", "--model", "tiny", "--device", "cpu", "--json", "--steps", "8", "--shard-size", "4"]
+LINE += ["--batch-size", "2"]
+
+
 @pytest.fixture(scope="module")
 def alone(here: Path) -> list[dict[str, Any]]:
     """The rows of one process, which fills alone.latents."""
-    run = invert(here, "alone.latents")
-    assert run.returncode == 1, run.stderr
-    return [json.loads(row) for row in run.stdout.splitlines()]
+    status, printed = invert(here, "-o", "alone.latents")
+    assert status == 1
+    return [json.loads(row) for row in printed.splitlines()]
 
 
-def invert(here: Path, store: str, *options: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    line = ["ddim_edit", "invert", "pictures", "-o", store, "--model", "tiny", "--device", "cpu", "--json"]
-    line += ["--steps", "8", "--shard-size", "4", "--batch-size", "2", *options]
+def invert(here: Path, *options: str) -> tuple[int, str]:
+    """Run the command in this process; its status and standard output."""
+    out = io.TextIOWrapper(io.BytesIO())
+    with contextlib.chdir(here), contextlib.redirect_stdout(out), pytest.raises(SystemExit) as left:
+        main([*LINE, *options])
+    out.seek(0)
+    return int(str(left.value.code)), out.read()
+
+
+def run_torchrun(here: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in two processes."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
     return subprocess.run(
-        [sys.executable, *launcher, "-m", *line],
+        [sys.executable, *TORCHRUN, "-m", "ddim_edit", *LINE, *options],
         cwd=here,
         env=env | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -56,7 +71,7 @@ def invert(here: Path, store: str, *options: str, launcher: Sequence[str] = ()) 
 
 def test_two_torchrun_processes_write_same_bytes_as_one(here: Path, alone: list[dict[str, Any]]) -> None:
     """Also where one has less to do and an image that fails: torchrun ends all as soon as one leaves with 1."""
-    together = invert(here, "together.latents", launcher=TORCHRUN)
+    together = run_torchrun(here, "-o", "together.latents")
     assert together.returncode == 0, together.stderr
     assert bytes_of(here / "together.latents") == bytes_of(here / "alone.latents")
     rows = [json.loads(row) for row in together.stdout.splitlines()]
@@ -66,6 +81,6 @@ def test_two_torchrun_processes_write_same_bytes_as_one(here: Path, alone: list[
 
 @pytest.mark.usefixtures("alone")
 def test_consecutive_shares_write_same_bytes_as_one(here: Path) -> None:
-    left = [invert(here, "shares.latents", "--shard", f"{index}/2").returncode for index in (1, 0)]
+    left = [invert(here, "-o", "shares.latents", "--shard", f"{index}/2")[0] for index in (1, 0)]
     assert left == [1, 0]  # the image that fails is in shard 1
     assert bytes_of(here / "shares.latents") == bytes_of(here / "alone.latents")

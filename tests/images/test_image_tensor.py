@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,11 +49,19 @@ def test_it_is_a_plain_tensor_in_everything_else() -> None:
     assert RESULT.numpy().shape == (3, 3, 16, 16)
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 def test_copies_keep_their_kind(duplicate) -> None:
     made = duplicate(RESULT)
     assert type(made) is ImageTensor
     assert torch.equal(made, RESULT)
+
+
+def test_files_hold_plain_tensors(tmp_path: Path) -> None:
+    """Which torch.load and programs without this package open."""
+    torch.save(RESULT, tmp_path / "a.pt")
+    for loaded in (torch.load(tmp_path / "a.pt", weights_only=True), pickle.loads(pickle.dumps(RESULT))):
+        assert type(loaded) is torch.Tensor
+        assert torch.equal(loaded, RESULT)
 
 
 def test_notebooks_show_the_first_images() -> None:

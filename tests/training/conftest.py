@@ -58,22 +58,23 @@ def discs(tmp_path: Path) -> Path:
 Train = Callable[..., Trainer]
 
 
+def make_trainer(images: Path, folder: Path, **settings: Any) -> Trainer:
+    """Make a short training of the minute network, with some of its settings replaced."""
+    usual = {
+        "origin": FreshNetwork("minute"),
+        "steps": 6,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "save_every": 2,
+        "samples": 0,
+    }
+    return Trainer(images, folder, Settings(**{**usual, **settings}), "cpu")
+
+
 @pytest.fixture
 def trainer(discs: Path, tmp_path: Path) -> Train:
-    """A training of the minute network on those pictures, with some of its settings replaced."""
-
-    def make(name: str = "model", **settings: Any) -> Trainer:
-        usual = {
-            "origin": FreshNetwork("minute"),
-            "steps": 6,
-            "batch_size": 4,
-            "lr": 1e-3,
-            "save_every": 2,
-            "samples": 0,
-        }
-        return Trainer(discs, tmp_path / name, Settings(**{**usual, **settings}), "cpu")
-
-    return make
+    """Such a training on those pictures, in a folder of this name."""
+    return lambda name="model", **settings: make_trainer(discs, tmp_path / name, **settings)
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:

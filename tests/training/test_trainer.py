@@ -16,7 +16,7 @@ from ddim_edit import ArgumentError, ModelError, load_model
 from ddim_edit.training import NETWORKS, Checkpoint, FineTuning, FreshNetwork, LossRow, Settings, Trainer
 
 from .. import tiny
-from .conftest import MINUTE, Train, everything_in, generator_state
+from .conftest import MINUTE, Train, everything_in, generator_state, make_trainer, save_discs
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 LOSSES, CHECKPOINT = "training/losses.csv", "training/checkpoint.safetensors"
@@ -38,6 +38,16 @@ def at(trainer: Trainer, step: int, act: Callable[[], object]) -> Callable[[], N
 
 def die() -> None:
     raise KilledError
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a training that is never stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "minute", MINUTE)
+        make_trainer(save_discs(folder / "discs", 12), folder / "model").run()
+    return everything_in(folder / "model")
 
 
 def test_the_same_seed_makes_the_same_files(trainer: Train) -> None:
@@ -64,10 +74,9 @@ def test_global_generators_are_untouched(trainer: Train) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 5])
-def test_killed_runs_resume_to_the_same_files(trainer: Train, tmp_path: Path, step: int) -> None:
-    trainer("model").run()
-    undisturbed = everything_in(tmp_path / "model")
-    (tmp_path / "model").rename(tmp_path / "undisturbed")
+def test_killed_runs_resume_to_the_same_files(
+    trainer: Train, tmp_path: Path, undisturbed: dict[str, bytes], step: int
+) -> None:
     killed = trainer("model")
     with pytest.raises(KilledError):
         killed.run(on_step=at(killed, step, die))
@@ -79,10 +88,9 @@ def test_killed_runs_resume_to_the_same_files(trainer: Train, tmp_path: Path, st
 
 
 @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGINT), (4, signal.SIGTERM)])
-def test_interrupted_runs_lose_no_step(trainer: Train, tmp_path: Path, step: int, number: signal.Signals) -> None:
-    trainer("model").run()
-    undisturbed = everything_in(tmp_path / "model")
-    (tmp_path / "model").rename(tmp_path / "undisturbed")
+def test_interrupted_runs_lose_no_step(
+    trainer: Train, tmp_path: Path, undisturbed: dict[str, bytes], step: int, number: signal.Signals
+) -> None:
     before = signal.getsignal(number)
     stopped = trainer("model")
     with pytest.raises(KeyboardInterrupt):
