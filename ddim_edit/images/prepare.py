@@ -168,7 +168,7 @@ def _prepare_tensor(x: Tensor) -> PreparedImage:
     if not x.isfinite().all():
         raise ArgumentError("Images must be finite, but this tensor has NaN or infinite values. Leave that image out.")
     # Hashed as little-endian float64, so that equal images have equal fingerprints on every machine.
-    digest = hashlib.sha256(memoryview(x.numpy().astype("<f8", copy=False))).hexdigest()
+    digest = hashlib.sha256(x.numpy().astype("<f8", copy=False).data).hexdigest()
     return PreparedImage(x, {"source": digest, "preprocessing": None})
 
 
