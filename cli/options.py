@@ -115,8 +115,8 @@ def session_options(*without: str) -> OptionGroup:
             "--dtype",
             type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16", "mixed"]),
             default="auto",
-            help="Precision of the network; the state is always float64. auto is fp32, but mixed (bf16 at low noise) "
-            "on CPUs that have bf16, unless --exact.",
+            help="Precision of the network; the state is always float64. auto is fp32, but tf32 on CUDA and mixed "
+            "(bf16 at low noise) on CPUs that have bf16, unless --exact.",
         ),
         SharedOption(
             "--size",

@@ -61,3 +61,8 @@ def test_it_is_suited_where_a_cpu_multiplies_bfloat16(monkeypatch: pytest.Monkey
     for native, dtype in ((True, "mixed"), (False, "float32")):
         monkeypatch.setattr(devices, "is_native", lambda device, dtype, native=native: native)
         assert suited_dtype("cpu") == dtype
+
+
+def test_tf32_is_suited_to_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "find_device", torch.device)
+    assert suited_dtype("cuda") == "tf32"
