@@ -1,6 +1,7 @@
 """Copy tensors to where they are needed."""
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -33,7 +34,7 @@ def begin_copy_to_cpu(value: T) -> Callable[[], T]:
     it too. From other devices the copies are made at once.
 
     Args:
-        value: a tensor, or a tuple of tensors, such tuples and other values, which stay as they are.
+        value: a tensor, or a tuple or dataclass of tensors, of further ones, and of other values, which are kept.
     """
     devices = set[torch.device]()
 
@@ -61,9 +62,13 @@ def begin_copy_to_cpu(value: T) -> Callable[[], T]:
 
 
 def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a function to the tensors in nested tuples."""
+    """Apply a function to the tensors in nested tuples and dataclasses."""
     if isinstance(value, Tensor):
         return function(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{each.name: _map_tensors(function, getattr(value, each.name)) for each in fields(value)}
+        )
     if not isinstance(value, tuple):
         return value
     parts = [_map_tensors(function, part) for part in value]

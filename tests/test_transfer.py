@@ -1,5 +1,6 @@
 """Copies to a device that the host need not wait for."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,15 +37,20 @@ def test_copy_to_cpu_is_synchronous() -> None:
         assert sum(gpu.waits.values()) == 1
 
 
+@dataclass(frozen=True)
+class Inner:
+    x: Tensor
+
+
 class Pair(NamedTuple):
     x: Tensor
-    rest: tuple[Tensor, None]
+    rest: tuple[Tensor, None, Inner]
 
 
 def test_a_copy_to_the_cpu_that_was_begun_is_waited_for_where_it_is_needed() -> None:
     with pretend_gpu() as gpu:
         x = to_device(X, DEVICE)
-        finish = begin_copy_to_cpu(Pair(x, (X, None)))
+        finish = begin_copy_to_cpu(Pair(x, (X, None, Inner(x))))
         assert not gpu.waits
         x += 1  # queued behind the copy
         copied = finish()
@@ -52,3 +58,4 @@ def test_a_copy_to_the_cpu_that_was_begun_is_waited_for_where_it_is_needed() -> 
     assert isinstance(copied, Pair)
     assert torch.equal(copied.x, X)
     assert torch.equal(copied.rest[0], X)
+    assert torch.equal(copied.rest[2].x, X)

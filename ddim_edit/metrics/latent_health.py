@@ -1,6 +1,6 @@
 """Health of latents: how close they are to white Gaussian noise."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,7 +8,8 @@ from torch import Tensor
 from ddim_edit.errors import ArgumentError
 
 
-class Health(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Health:
     """How close each latent of a batch is to white noise; float64 [B] each, with the value of noise.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -127,7 +127,7 @@ class InversionBatch(NamedTuple):
         if self.coded is not None:
             columns["codec_error"] = (self.coded - self.originals).flatten(1).abs().amax(1)
         if self.health is not None:
-            columns |= {f"xt_{name}": value for name, value in self.health._asdict().items()}
+            columns |= {f"xt_{name}": value for name, value in asdict(self.health).items()}
         if self.atypicality is not None:
             columns["atypicality"] = self.atypicality
         return _to_json_rows(columns)

@@ -61,14 +61,15 @@ def test_one_state_leaves_no_delta_and_no_check_no_error() -> None:
 def test_reports_hold_the_health_of_x() -> None:
     x = randn(2)
     health = metrics.health(x)
-    for index, latent in enumerate(InversionBatch(x, inversion(x), None).latents([recipe(0)] * 2)):
+    for index, latent in enumerate(InversionBatch(x, inversion(x), None, None, health).latents([recipe(0)] * 2)):
         for name in ("mean", "std", "corr", "kurtosis", "norm"):
             assert latent.report[f"xt_{name}"] == float(getattr(health, name)[index])
 
 
 def test_what_is_not_finite_is_none_so_that_json_can_say_it() -> None:
     x = torch.stack([torch.full(SHAPE, torch.nan, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)])
-    reports = [latent.report for latent in InversionBatch(x, inversion(x), None).latents([recipe(0)] * 2)]
+    inverted = InversionBatch(x, inversion(x), None, None, metrics.health(x))
+    reports = [latent.report for latent in inverted.latents([recipe(0)] * 2)]
     assert [report["xt_mean"] for report in reports] == [None, 0]
     assert [report["xt_corr"] for report in reports] == [None, None]
     json.dumps([dict(report) for report in reports], allow_nan=False)
