@@ -41,8 +41,7 @@ class ResultOptions:
         """Return whether the result of an image is its whole photograph."""
         if self.output_size is not None or self.upscale is not None:
             return self.output_size == PHOTO
-        width, height = image.preprocessing["original_width"], image.preprocessing["original_height"]
-        return bool(width > image.pixels.shape[2] or height > image.pixels.shape[1])
+        return image.is_reduced
 
 
 def result_group() -> OptionGroup:

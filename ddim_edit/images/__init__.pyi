@@ -1,7 +1,7 @@
 from .alignment import Similarity
 from .compositing import FrameChange
 from .crop import AutoCrop, Box, CentreSquare, Crop, FaceCrop, Fit, default_crop
-from .face_preview import draw_faces
+from .face_preview import draw_choice, draw_faces
 from .face_templates import FaceTemplate
 from .faces import Face, can_find_faces, require_face_detector
 from .finding import find, list_folder, readable_suffixes
@@ -48,6 +48,7 @@ __all__ = [
     "comparison",
     "default_crop",
     "detect_faces",
+    "draw_choice",
     "draw_faces",
     "enlarge",
     "find",

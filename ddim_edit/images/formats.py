@@ -6,6 +6,7 @@ line builds its help from it. Neither torch nor Pillow is imported before a file
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -64,6 +65,11 @@ class AnimationFormat:
     is_video: bool = False
     package: str | None = None
     extra: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package that it needs is there; it is not imported."""
+        return self.package is None or find_spec(self.package) is not None
 
 
 def _save_png(image: "Image.Image", path: Path, text: str | None) -> None:

@@ -25,6 +25,7 @@ from ddim_edit.images.opening import (
     reporting_bad_files,
 )
 from ddim_edit.images.photograph_files import find_photograph_format
+from ddim_edit.images.pixels import from_image
 from ddim_edit.images.recipe import KEYWORD, recipe_to_text
 from ddim_edit.images.sources import UNNAMED, ImageSource, copy_image, open_source, require_pixels
 from ddim_edit.images.writing import replacing
@@ -123,6 +124,29 @@ class Photograph:
             return self
         region = enlarge_change(change, frame.alignment, self.image.size)
         return self if region is None else replace(self, image=self._changed(region))
+
+    def preview(self, longest: int, box: tuple[int, int, int, int] | None = None) -> Tensor:
+        """Return the photograph in sRGB, uint8 [3, h, w], reduced to at most `longest` pixels a side.
+
+        Args:
+            longest: pixels of the longer side, at most.
+            box: the part to show: left, top, right and bottom, inside the photograph; all of it if left out.
+
+        Examples:
+            >>> from PIL import Image
+            >>> list(Photograph(Image.new("RGB", (400, 300))).preview(100).shape)
+            [3, 75, 100]
+        """
+        left, top, right, bottom = box or (0, 0, *self.image.size)
+        scale = min(1.0, longest / max(right - left, bottom - top))
+        size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+        if self.image.mode == "I;16":  # which Pillow cannot resize well
+            levels = np.asarray(self.image)[top:bottom, left:right] / np.float32(257)
+            part = Image.fromarray(np.rint(levels).astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+        else:
+            # Reducing by whole pixels first is as good and much faster for a photograph of many megapixels.
+            part = self.image.resize(size, Image.Resampling.LANCZOS, (left, top, right, bottom), reducing_gap=2.0)
+        return from_image(to_srgb(part, [], [] if self.profile is None else [self.profile]))
 
     def to_pil(self) -> Image.Image:
         """Return a copy as a Pillow image, with its colour profile in `info`."""

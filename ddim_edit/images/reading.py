@@ -74,6 +74,12 @@ class InputImage:
         return to_png(self.tensor)
 
     @property
+    def is_reduced(self) -> bool:
+        """Whether the image is larger than the network's, so that a result belongs in it by `Photograph.paste`."""
+        width, height = self.preprocessing["original_width"], self.preprocessing["original_height"]
+        return bool(width > self.pixels.shape[2] or height > self.pixels.shape[1])
+
+    @property
     def caution(self) -> str | None:
         """What to warn of: a face that was not found, or pixels of which next to nothing is the image's own."""
         texts = []

@@ -316,6 +316,22 @@ def config_options(config: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def crop_text(crop: Crop) -> str:
+    """Return a crop as --crop takes it, and as it may stand behind the name of an input and an @.
+
+    Examples:
+        >>> crop_text(Box(120, 80, 512)), crop_text(CentreSquare())
+        ('120,80,512', 'centre')
+    """
+    if isinstance(crop, Box):
+        return f"{crop.x},{crop.y},{crop.size}"
+    if isinstance(crop, FaceCrop):
+        return "face" if crop.which == "largest" else f"face:{crop.which}"
+    if isinstance(crop, CentreSquare):
+        return "centre"
+    return "fit" if isinstance(crop, Fit) else "auto"
+
+
 def command_line(
     recipe: ImageRecipe,
     inputs: Iterable[str],
@@ -351,14 +367,10 @@ def command_line(
     # A name that begins with a dash would be taken for an option.
     words += [f"./{name}" if name.startswith("-") else name for name in inputs]
     words += recipe.options()
-    if isinstance(crop, Box):
-        words += ["--crop", f"{crop.x},{crop.y},{crop.size}"]
-    elif isinstance(crop, CentreSquare | Fit):
-        words += ["--crop", "fit" if isinstance(crop, Fit) else "centre"]
-    elif isinstance(crop, FaceCrop):
-        words += ["--crop", "face"]
-        if crop.which != "largest":
-            words += ["--face", str(crop.which)]
+    if isinstance(crop, FaceCrop) and crop.which != "largest":
+        words += ["--crop", "face", "--face", str(crop.which)]
+    elif crop is not None:
+        words += ["--crop", crop_text(crop)]
     if scale is not None:
         words += ["--scale", str(scale)]
     if fps is not None:

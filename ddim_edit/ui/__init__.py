@@ -63,9 +63,10 @@ def serve(
         os.environ["GRADIO_RUN_HISTORY"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
         from ddim_edit.ui.controller import PageController
+        from ddim_edit.ui.model_queue import ModelQueue
         from ddim_edit.ui.page import make_page
         from ddim_edit.ui.serving import serve_page
-        from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
+        from ddim_edit.ui.session import Session, directions_by_level
 
         def ready(address: str) -> None:
             on_ready(address)
@@ -78,7 +79,7 @@ def serve(
                 redirect.write_text(f'{refresh}<a href="{target}">Open the page</a>')
                 webbrowser.open(redirect.as_uri())
 
-        progress = ProgressCounter()
-        editor = load(progress)
-        session = Session(editor, directions_by_level(editor.model.name, directions), progress)
+        queue = ModelQueue()
+        editor = load(queue)
+        session = Session(editor, directions_by_level(editor.model.name, directions), queue)
         serve_page(make_page(PageController(session, folder / "made", flags)), port, folder, ready)

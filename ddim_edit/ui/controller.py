@@ -1,15 +1,28 @@
 """The logic of the page: files and texts to show after each action of the user; independent of widgets."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images import Similarity, enlarge, sheet, write, write_animation
+from ddim_edit.images import (
+    ANIMATION_FORMATS,
+    STILL_FORMATS,
+    CentreSquare,
+    Crop,
+    draw_choice,
+    enlarge,
+    photograph_suffix,
+    read,
+    sheet,
+    write,
+    write_animation,
+)
 from ddim_edit.io.digest import digest_file
 from ddim_edit.latents.image_recipes import (
     EditRecipe,
@@ -17,72 +30,49 @@ from ddim_edit.latents.image_recipes import (
     SampleRecipe,
     SampleSheetRecipe,
     command_line,
+    crop_text,
 )
-from ddim_edit.ui.crop_choice import CropChoice, preview, preview_scale, read_shape
+from ddim_edit.ui.crop_choice import BOX, CENTRE, FIT, CropChoice
 from ddim_edit.ui.inversion_summary import summarize_inversion
-from ddim_edit.ui.session import CONFIG, EditSettings, Photo, ProgressCallback, Session, ignore_progress
+from ddim_edit.ui.model_queue import ProgressCallback, ignore_progress
+from ddim_edit.ui.records import (
+    EditedPhoto,
+    InterpolationFiles,
+    LoadedPhoto,
+    OpenedPhoto,
+    SampledImages,
+    SampleSource,
+    SavedFiles,
+    UploadedImage,
+)
+from ddim_edit.ui.session import CONFIG, CroppedPhoto, EditedPixels, EditSettings, Photo, Session, SourcePhoto
 
+VIEW = 720
+"""Pixels of the longer side of the view on which a part of a photo is chosen."""
 SHOWN = 512
-"""Pixels an image on the page is at least wide, or the next whole multiple of its size."""
+"""Pixels an image of the model's size is shown at, at least: the next whole multiple of its size."""
+SHOWN_PHOTO = 1600
+"""Pixels of the longer side of a photo before and after, at most."""
+MARGIN = 0.15
+"""What a close-up shows around the part that the model sees, in shares of its side."""
 THUMBNAIL = 192
+MOST_SAMPLES = 100
 MOST_IMAGES = 4
 """Images that can be interpolated between."""
 SEEDS = 2**32
+SHUFFLED_SEEDS = 1_000_000
+"""Random first seeds are below this, so that they can be read and remembered."""
+GOOD_SEEDS = {"faces64": 0}
+"""First of a dozen seeds in a row whose images are good, by model."""
 FPS = 12
-SCALE = 4
-"""Frames per second and size of a pixel in the strips and animations of the page."""
+SHORTEST = 2.0
+"""Frames per second of an animation, but so many fewer that it takes this many seconds at least."""
+ANIMATED = 256
+"""Pixels that strips and animations are wide and high at least."""
 SAMPLES = "faces"
 """Folder that the command line of sampled images writes to."""
-
-
-class UploadedImage(NamedTuple):
-    """An image file as it was uploaded, and the name it has on the user's machine."""
-
-    path: Path
-    name: str
-
-
-class OpenedPhoto(NamedTuple):
-    """A photo that was opened: a summary of its inversion, how to show it, and its latent to save."""
-
-    photo: Photo
-    upload: UploadedImage
-    summary: str
-    before: Path
-    latent: Path
-
-
-class EditedPhoto(NamedTuple):
-    """A photo after an edit: how to show it, its files to save, and the command line that makes it."""
-
-    after: Path
-    image: Path
-    recipe: Path
-    command: str
-
-
-class InterpolationFiles(NamedTuple):
-    """A strip, an animation, and the command lines that make them."""
-
-    strip: Path
-    animation: Path
-    command: str
-
-
-class SampledImages(NamedTuple):
-    """New images: thumbnails, files, all on a sheet, and the command line that makes the files."""
-
-    thumbnails: list[Path]
-    files: list[Path]
-    sheet: Path
-    command: str
-
-
-class SampleSource(NamedTuple):
-    """The command line that makes a sampled image, and the file that it writes."""
-
-    command: str
-    file: str
+REMEMBERED = 6
+"""Photos that a page which is loaded again finds."""
 
 
 class PageController:
@@ -101,92 +91,183 @@ class PageController:
         self._folders = (folder / str(number) for number in count())
         # Sampled images may come back as uploads; then their command line comes first.
         self._samples: dict[str, SampleSource] = {}
+        self._remembered: dict[str, LoadedPhoto] = {}
 
-    def show_crop(self, upload: UploadedImage, crop: CropChoice) -> Path:
-        """Return a view of the whole photo with the part that the model will see; ImageError as `images.read`."""
-        return self._write("view.png", preview(upload.path, read_shape(upload.path), crop, self.session.size))
+    def load(self, upload: UploadedImage) -> LoadedPhoto:
+        """Read a photo and find its faces; ImageError as `images.read`."""
+        loaded = LoadedPhoto(self.session.load(upload.path), upload, secrets.token_urlsafe(16))
+        self._remembered[loaded.token] = loaded
+        if len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return loaded
 
-    def centre_crop(self, upload: UploadedImage, crop: CropChoice, x: float, y: float) -> CropChoice:
-        """Return the crop with its middle at (x, y) of the view, in pixels."""
-        shape = read_shape(upload.path)
-        scale = preview_scale(shape)
-        return crop.centred(shape, self.session.size, x / scale, y / scale)
+    def recall(self, token: str) -> LoadedPhoto | None:
+        """Return the photo of a token, if this page still has it."""
+        return self._remembered.get(token)
+
+    def crop_choices(self, loaded: LoadedPhoto) -> list[tuple[str, str]]:
+        """Return the parts of a photo that can be chosen: what they are called, and the `kind` of each choice."""
+        count_of_faces = len(loaded.source.faces)
+        choices = []
+        for number in range(1, count_of_faces + 1):
+            name = "Face" if count_of_faces == 1 else f"Face {number}{', the largest' if number == 1 else ''}"
+            choices.append((name, CropChoice.of_face(number).kind))
+        return [*choices, ("Centre square", CENTRE), ("Whole photo", FIT), ("Own box", BOX)]
+
+    def show_choice(self, loaded: LoadedPhoto, choice: CropChoice) -> Path:
+        """Return a view of a photo with its faces and the part that the model sees."""
+        source = loaded.source
+        corners = self._corners(source, choice)
+        preview = source.photograph.preview(VIEW)
+        scale = preview.shape[2] / source.shape[1]
+        return self._write("view.jpg", draw_choice(preview, scale, corners, source.faces))
+
+    def choose_at(self, loaded: LoadedPhoto, choice: CropChoice, x: float, y: float) -> CropChoice:
+        """Return the choice after a click on the view, in its pixels: the face there, or a box around the place."""
+        source = loaded.source
+        scale = min(1.0, VIEW / max(source.shape))
+        x, y = x / scale, y / scale
+        if choice.kind == BOX:
+            return choice.centred(source.shape, self.session.size, x, y)
+        for number, face in enumerate(source.faces, 1):
+            left, top, width, height = face.box
+            if left <= x <= left + width and top <= y <= top + height:
+                return CropChoice.of_face(number)
+        return choice
+
+    def start_box(self, loaded: LoadedPhoto, before: CropChoice) -> CropChoice:
+        """Return a box around the part that was chosen before."""
+        source = loaded.source
+        return CropChoice().around(source.shape, self.session.size, self._corners(source, before))
 
     def open(
         self,
-        upload: UploadedImage,
-        crop: CropChoice | None = None,
+        loaded: LoadedPhoto,
+        choice: CropChoice | None = None,
         on_progress: ProgressCallback = ignore_progress,
     ) -> OpenedPhoto:
-        """Invert a photo and decode it again; ImageError as `images.read`."""
-        region = (crop or CropChoice()).crop(read_shape(upload.path), self.session.size)
-        photo = self.session.open(upload.path, region, on_progress)
-        latent = self._new_path(f"{Path(upload.name).stem}.latent.safetensors")
+        """Invert a part of a photo and decode it again; ImageError for a crop that does not fit."""
+        photo = self.session.open(loaded.source, choice, on_progress)
+        latent = self._new_path(f"{Path(loaded.upload.name).stem}.latent.safetensors")
         latent.parent.mkdir(parents=True)
         photo.reconstruction.latents[0].save(latent)
-        before = self._write("before.png", _enlarge_to(photo.image.pixels, SHOWN))
         model = self.session.editor.model
         score = photo.scores.get("atypicality")
-        problem = None if model.typicality is None else model.typicality.describe(score, model.name)
-        summary = summarize_inversion(photo.scores, photo.image.notes, problem)
-        return OpenedPhoto(photo, upload, summary, before, latent)
+        problems = [photo.image.caution or ""]
+        if model.typicality is not None and (found := model.typicality.describe(score, model.name)):
+            problems.append(f"This image {found}")
+        notes = [*photo.image.notes, *photo.source.photograph.notes]
+        summary = summarize_inversion(photo.scores, notes, [problem for problem in problems if problem])
+        return OpenedPhoto(photo, loaded.upload, summary, latent)
 
     def edit(
         self, opened: OpenedPhoto, settings: EditSettings, on_progress: ProgressCallback = ignore_progress
     ) -> EditedPhoto:
         """Edit a photo; errors as `Session.edit`."""
-        pixels = self.session.edit(opened.photo, settings, on_progress)
-        # A command line must name some direction, also where nothing is moved.
-        first = list(self.session.directions.get(settings.level, ()))[:1]
-        strengths = settings.moved or dict.fromkeys(first, 0.0)
-        model = self.session.editor.model.name
-        source = opened.photo.image.source
-        edit = EditRecipe(strengths, tuple(settings.kept), False, (1.0,), model, source)
-        image = self._write(f"{Path(opened.upload.name).stem}-edited.png", pixels, edit.to_json())
-        recipe = image.with_suffix(".json")
-        recipe.write_text(json.dumps(edit.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        after = self._write("after.png", _enlarge_to(pixels, SHOWN))
+        photo = opened.photo
+        edited = self.session.edit(photo, settings, on_progress)
         commands, names = self._sources([opened.upload])
-        if strengths:
-            # Of images of the model's size nothing is cropped, and of others the command would write the whole photo.
-            is_cropped = opened.photo.image.alignment != Similarity()
-            crop = opened.photo.crop if is_cropped else None
-            options = [*(["--output-size", "model"] if is_cropped else []), *self._flags]
-            commands.append(command_line(edit, names, "edited", crop=crop, options=options))
-        return EditedPhoto(after, image, recipe, "\n".join(commands))
+        if not settings.moved:
+            return EditedPhoto(edited, settings, None, "\n".join(commands))
+        frames = None if edited.photograph is None else (photo.image.preprocessing,)
+        model = self.session.editor.model.name
+        recipe = EditRecipe(settings.moved, tuple(settings.kept), False, (1.0,), model, photo.image.source, frames)
+        options = [*self._format_options(opened, edited), *self._flags]
+        crop = self._named_crop(photo)
+        commands.append(command_line(recipe, names, "edited", crop=crop, options=options))
+        return EditedPhoto(edited, settings, recipe, "\n".join(commands))
+
+    def compare(self, opened: OpenedPhoto, edit: EditedPhoto, close_up: bool = False) -> tuple[Path, Path]:
+        """Return what to show of a photo before and after an edit.
+
+        Args:
+            opened: the photo.
+            edit: what became of it.
+            close_up: show the part that the model sees, with its surroundings, and not the whole photo.
+        """
+        before, after = opened.photo.source.photograph, edit.edited.photograph
+        if after is None:
+            factor = _factor(edit.edited.pixels.shape[-1], SHOWN)
+            shown = [enlarge(pixels, factor) for pixels in (opened.photo.image.pixels, edit.edited.pixels)]
+            suffix = ".png"
+        else:
+            box = _close_up(opened.photo) if close_up else None
+            shown = [photograph.preview(SHOWN_PHOTO, box) for photograph in (before, after)]
+            suffix = ".jpg"
+        return self._write(f"before{suffix}", shown[0]), self._write(f"after{suffix}", shown[1])
+
+    def save(self, opened: OpenedPhoto, edit: EditedPhoto) -> SavedFiles:
+        """Write the files of an edit; where nothing is moved, the photo is the very file that was uploaded."""
+        if edit.recipe is None:
+            return SavedFiles(opened.upload.path, None)
+        stem = Path(opened.upload.name).stem
+        suffix = photograph_suffix(opened.upload.name)
+        record = edit.recipe.to_json()
+        if edit.edited.photograph is not None:
+            image = self._new_path(f"{stem}-edited{suffix}")
+            edit.edited.photograph.save(image, record)
+        else:
+            image = self._write(
+                f"{stem}-edited{suffix if suffix in STILL_FORMATS else '.png'}", edit.edited.pixels, record
+            )
+        recipe = image.with_suffix(".json")
+        recipe.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return SavedFiles(image, recipe)
+
+    def animation_choices(self) -> list[tuple[str, str]]:
+        """Return the formats of animations that can be written here: their names and suffixes."""
+        return [(each.name, suffix) for suffix, each in ANIMATION_FORMATS.items() if each.installed]
 
     def interpolate(
         self,
-        uploads: Sequence[UploadedImage],
+        photos: Sequence[tuple[LoadedPhoto, CropChoice]],
         frames: int,
         loop: bool,
         suffix: str,
         on_progress: ProgressCallback = ignore_progress,
     ) -> InterpolationFiles:
-        """Interpolate between two to four images; the suffix of the animation is .webp or .gif.
+        """Interpolate between two to four images; the suffix is of an animation, such as .webp.
 
         Raises:
-            ArgumentError: too few or too many images; ImageError as `images.read`.
+            ArgumentError: too few or too many images or frames; ImageError for a crop that does not fit.
         """
-        if not 2 <= len(uploads) <= MOST_IMAGES:
-            raise ArgumentError(f"Choose 2 to {MOST_IMAGES} images, not {len(uploads)}, from the left.")
-        made = self.session.interpolate([upload.path for upload in uploads], frames, loop, on_progress)
-        still = enlarge(made.one_way, SCALE)
+        if not 2 <= len(photos) <= MOST_IMAGES:
+            raise ArgumentError(f"Choose 2 to {MOST_IMAGES} images, not {len(photos)}.")
+        cropped = []
+        for loaded, choice in photos:
+            cropped.append(CroppedPhoto(loaded.source, self.session.crop(loaded.source, choice)))
+        made = self.session.interpolate(cropped, frames, loop, on_progress)
+        scale = _factor(made.images.shape[-1], ANIMATED)
+        still = enlarge(made.one_way, scale)
+        fps = round(min(FPS, len(made.images) / SHORTEST), 2)
         ends = tuple(latent.recipe for latent in made.latents)
         strip_recipe = InterpolationRecipe("slerp", frames, False, ends)
         animation_recipe = InterpolationRecipe("slerp", frames, loop, ends)
         strip = self._write("between.png", sheet([still], gap=still.shape[-1] // 32), strip_recipe.to_json())
         animation = strip.with_suffix(suffix)
-        write_animation(animation, enlarge(made.images, SCALE), FPS, animation_recipe.to_json())
-        commands, names = self._sources(uploads)
-        commands.append(command_line(strip_recipe, names, strip.name, scale=SCALE, options=self._flags))
-        commands.append(
-            command_line(animation_recipe, names, animation.name, scale=SCALE, fps=FPS, options=self._flags)
-        )
+        write_animation(animation, enlarge(made.images, scale), fps, animation_recipe.to_json())
+        commands, names = self._sources([loaded.upload for loaded, _ in photos])
+        for place, photo in enumerate(cropped):
+            if photo.crop != self.session.default_crop:
+                names[place] += f"@{crop_text(photo.crop)}"
+        options = self._flags
+        commands.append(command_line(strip_recipe, names, strip.name, scale=scale, options=options))
+        commands.append(command_line(animation_recipe, names, animation.name, scale=scale, fps=fps, options=options))
         return InterpolationFiles(strip, animation, "\n".join(commands))
 
+    @property
+    def first_seed(self) -> int:
+        """The seed to begin with."""
+        return GOOD_SEEDS.get(self.session.editor.model.name, 0)
+
+    def shuffle_seed(self) -> int:
+        """Return a random first seed."""
+        return secrets.randbelow(SHUFFLED_SEEDS)
+
     def sample(self, number: int, seed: int, on_progress: ProgressCallback = ignore_progress) -> SampledImages:
-        """Sample new images from the seeds from this one on; ArgumentError for a seed outside its range."""
+        """Sample new images from the seeds from this one on; ArgumentError for a seed or number outside its range."""
+        if not 1 <= number <= MOST_SAMPLES:
+            raise ArgumentError(f"Choose 1 to {MOST_SAMPLES} images, not {number}.")
         if not 0 <= seed <= SEEDS - number:
             raise ArgumentError(f"The seed must be from 0 to {SEEDS - number}, not {seed}. Choose another one.")
         images = self.session.sample(number, seed, on_progress)
@@ -206,6 +287,22 @@ class PageController:
             thumbnails.append(self._write(file.name, thumbnail))
         rows = [small[start : start + 6] for start in range(0, number, 6)]
         return SampledImages(thumbnails, files, self._write("faces.png", sheet(rows, gap=8)), command)
+
+    def _corners(self, source: SourcePhoto, choice: CropChoice) -> Sequence[tuple[float, float]]:
+        """Return the corners of the part that the model sees, in pixels of a photo."""
+        image = read(source.file, self.session.size, self.session.crop(source, choice))
+        height, width = self.session.size
+        return image.alignment.corners(width, height)
+
+    def _named_crop(self, photo: Photo) -> Crop | None:
+        """Return the crop that a command line for an edit must name; None where it makes the same choice by itself."""
+        if photo.image.face_missing:
+            return CentreSquare()  # commands refuse to edit an image without a face, unless a crop is named
+        return None if photo.crop == self.session.default_crop else photo.crop
+
+    def _format_options(self, opened: OpenedPhoto, edited: EditedPixels) -> list[str]:
+        has_own_format = edited.photograph is not None or photograph_suffix(opened.upload.name) in STILL_FORMATS
+        return [] if has_own_format else ["--format", "png"]
 
     def _sources(self, uploads: Sequence[UploadedImage]) -> tuple[list[str], list[str]]:
         """Return the commands that make those of the images that were sampled here, and the names of all files."""
@@ -227,8 +324,16 @@ class PageController:
         return path
 
 
-def _enlarge_to(pixels: Tensor, width: int) -> Tensor:
-    return enlarge(pixels, _factor(pixels.shape[-1], width))
+def _close_up(photo: Photo) -> tuple[int, int, int, int]:
+    """Return the part of a photo around what the model sees: left, top, right and bottom."""
+    height, width = photo.image.pixels.shape[-2:]
+    corners = photo.image.alignment.corners(width, height)
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    margin = MARGIN * max(max(xs) - min(xs), max(ys) - min(ys))
+    photo_height, photo_width = photo.source.shape
+    left, top = max(0, int(min(xs) - margin)), max(0, int(min(ys) - margin))
+    right, bottom = min(photo_width, int(max(xs) + margin) + 1), min(photo_height, int(max(ys) + margin) + 1)
+    return left, top, right, bottom
 
 
 def _factor(width: int, wanted: int) -> int:

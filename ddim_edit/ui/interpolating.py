@@ -1,70 +1,112 @@
-"""The tab `Between`: a strip and an animation interpolated between two to four images."""
+"""The tab `Between`: a strip and an animation interpolated between two to four photos."""
+
+from typing import Any
 
 import gradio as gr
 
 from ddim_edit.images import ANIMATION_FORMATS
 from ddim_edit.ui.controller import MOST_IMAGES, PageController
+from ddim_edit.ui.photo_picker import PhotoPicker
 from ddim_edit.ui.widgets import (
+    StoppedError,
+    Stops,
     Values,
     command_box,
     download_button,
     enabled_download,
-    image_upload,
+    on_event,
     on_event_run_model,
-    progress_callback,
+    on_upload,
+    stop_button,
 )
 
 PROGRESS = gr.Progress()
-# Videos cannot be shown in the place of an image.
-FORMATS = [(each.name, suffix) for suffix, each in ANIMATION_FORMATS.items() if not each.is_video]
 LEAD = (
-    "Two to four images. Each becomes its noise x_T; the path between them leads over the sphere on which noise lies."
+    "Two to four photos, of each the part that you choose, by default its largest face. Each becomes its noise x_T; "
+    "the path between them leads over the sphere on which noise lies."
 )
+FRAMES = 13
+"""There and back between two photos they take two seconds."""
+NO_VIDEO = "Videos need `pip install 'ddim-edit[video]'`."
 
 
 class InterpolationTab:
-    """The widgets of the tab and their handler, which calls the controller."""
+    """The widgets of the tab and their handlers, which call the controller."""
 
     def __init__(self, controller: PageController) -> None:
         self._controller = controller
+        self._stops = Stops()
+        formats = controller.animation_choices()
         gr.Markdown(LEAD, elem_classes="hint")
+        self.pickers = []
+        with gr.Row(elem_classes="places"):
+            for place in range(MOST_IMAGES):
+                with gr.Column(min_width=150):
+                    self.pickers.append(PhotoPicker(controller, "ABCD"[place], "ABCD"[place], f"place-{place}", 200))
         with gr.Row():
-            self.photos = [image_upload("ABCD"[place], 190, f"place-{place}") for place in range(MOST_IMAGES)]
-        with gr.Row():
-            self._frames = gr.Slider(
-                3, 25, 9, step=1, label="Frames from each to the next", buttons=[], elem_id="frames"
-            )
-            self._suffix = gr.Radio(FORMATS, value=".webp", label="Animation")
+            self._frames = gr.Number(FRAMES, precision=0, label="Frames from each to the next", elem_id="frames")
+            hint = None if any(ANIMATION_FORMATS[suffix].is_video for _, suffix in formats) else NO_VIDEO
+            self._suffix = gr.Radio(formats, value=".webp", label="Animation", info=hint, elem_id="format")
             self._loop = gr.Checkbox(True, label="And back again")
             self._button = gr.Button("Interpolate", variant="primary", scale=0, min_width=160, elem_id="interpolate")
-        self._strip = gr.Image(show_label=False, interactive=False, buttons=[], elem_id="strip", elem_classes="crisp")
-        with gr.Row():
-            with gr.Column(scale=1):
-                self._animation = gr.Image(
-                    label="Animation", interactive=False, buttons=[], height=320, elem_id="moving", elem_classes="crisp"
-                )
-            with gr.Column(scale=2):
-                with gr.Row():
-                    self._strip_file = download_button("Save strip", "strip-file")
-                    self._animation_file = download_button("Save animation", "animation-file")
-                self._command = command_box()
-        inputs = {*self.photos, self._frames, self._suffix, self._loop}
-        outputs = [self._strip, self._animation, self._strip_file, self._animation_file, self._command]
-        on_event_run_model(
-            self._button.click, self._interpolate, inputs, outputs, progress_on=[self._strip, self._animation]
-        )
+        with gr.Column(elem_classes="result"):
+            stop = stop_button("stop-between")
+            self._strip = gr.Image(
+                show_label=False, interactive=False, buttons=[], elem_id="strip", elem_classes="crisp"
+            )
+            with gr.Row():
+                with gr.Column(scale=1):
+                    self._animation = gr.Image(
+                        label="Animation", interactive=False, buttons=[], height=320, elem_id="moving"
+                    )
+                    self._video = gr.Video(
+                        label="Animation",
+                        interactive=False,
+                        buttons=[],
+                        height=320,
+                        autoplay=True,
+                        loop=True,
+                        visible=False,
+                        elem_id="video",
+                    )
+                with gr.Column(scale=2):
+                    with gr.Row(elem_classes="files"):
+                        self._strip_file = download_button("Save strip", "strip-file")
+                        self._animation_file = download_button("Save animation", "animation-file")
+                    self._command = command_box()
+        for picker in self.pickers:
+            on_upload(picker.photo, picker.load, picker.outputs)
+            on_event(picker.photo.clear, picker.clear, None, picker.outputs)
+            picker.events()
+        inputs: set[Any] = {self._frames, self._suffix, self._loop}
+        for picker in self.pickers:
+            inputs |= set(picker.inputs)
+        outputs = [
+            *(self._strip, self._animation, self._video),
+            *(self._strip_file, self._animation_file, self._command),
+        ]
+        on_event_run_model(self._button.click, self._interpolate, inputs, outputs, progress_on=self._strip)
+        on_event(stop.click, self._stops.stop, None, [])
 
-    def _interpolate(self, values: Values, progress: gr.Progress = PROGRESS) -> Values:
-        made = self._controller.interpolate(
-            [values[photo] for photo in self.photos if values[photo] is not None],
-            int(values[self._frames]),
-            values[self._loop],
-            values[self._suffix],
-            progress_callback(progress, "Interpolating"),
-        )
+    def _interpolate(self, values: Values, request: gr.Request, progress: gr.Progress = PROGRESS) -> Values:
+        photos = []
+        for picker in self.pickers:
+            if values[picker.loaded] is not None:
+                photos.append((values[picker.loaded], picker.choice(values)))
+        suffix = values[self._suffix]
+        on_progress = self._stops.progress_callback(request, progress, "Interpolating")
+        try:
+            made = self._controller.interpolate(
+                photos, int(values[self._frames] or 0), values[self._loop], suffix, on_progress
+            )
+        except StoppedError:
+            return {self._command: gr.skip()}
+        is_video = ANIMATION_FORMATS[suffix].is_video
+        animation = str(made.animation)
         return {
             self._strip: str(made.strip),
-            self._animation: str(made.animation),
+            self._animation: gr.Image(None if is_video else animation, visible=not is_video),
+            self._video: gr.Video(animation if is_video else None, visible=is_video),
             self._strip_file: enabled_download(made.strip),
             self._animation_file: enabled_download(made.animation),
             self._command: made.command,

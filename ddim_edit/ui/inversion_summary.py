@@ -9,16 +9,16 @@ GOOD, FAIR = 0.05, 0.15
 """How far std, correlation and mean of x_T may be from a Gaussian's, and how far before edits suffer."""
 
 
-def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = (), problem: str | None = None) -> str:
+def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = (), problems: Sequence[str] = ()) -> str:
     """Return a summary of round trip and latent, and of what was done to the file, as Markdown.
 
     Args:
         scores: as `Reconstruction` has them. What is not finite is None: the PSNR of equal images, the correlation of
             constant ones.
         notes: on the file, as `InputImage` has them.
-        problem: that the image is not typical for the model, as `Typicality.describe` says it, or None.
+        problems: what to warn of, as sentences, such as that the image is not typical for the model.
     """
-    parts = [f"**Warning.** This image {problem}"] if problem else []
+    parts = [f"**Warning.** {problem[:1].upper()}{problem[1:]}" for problem in problems]
     parts += [
         f"**There and back.** {_summarize_round_trip(scores)}",
         f"**The latent x_T.** {_summarize_latent(scores)}",

@@ -1,5 +1,7 @@
 """The page: three tabs around one controller, and how it looks."""
 
+from pathlib import Path
+
 import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 
@@ -14,38 +16,9 @@ LEAD = (
     "Nothing leaves this machine."
 )
 
-HEAD = """
-<script>
-// gradio fires a slider's release for pointers only; keys that move one count here too.
-const MOVING = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
-document.addEventListener("keyup", (event) => {
-  if (event.target.type === "range" && MOVING.includes(event.key))
-    event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
-});
-</script>
-"""
-
-CSS = """
-.gradio-container { max-width: 1400px !important; width: 100% !important; margin: 0 auto !important; }
-.gradio-container > main, .gradio-container .wrap.fillable { width: 100%; max-width: none !important; }
-.prose h1 { margin: 0.2rem 0 0 !important; font-size: 1.7rem; letter-spacing: -0.01em; }
-#lead p { color: var(--body-text-color-subdued); margin: 0; }
-.hint p { color: var(--body-text-color-subdued); margin: 0; line-height: 1.45; }
-.line textarea { font-family: var(--font-mono); font-size: 13px; line-height: 1.6; }
-#verdict p { margin: 0 0 0.5rem; line-height: 1.45; }
-/* Pixels as they are, and both images of the comparison in one square. */
-.crisp img { image-rendering: pixelated; }
-#compare .content { aspect-ratio: 1; width: 100%; }
-#compare .content img { position: absolute; inset: 0; width: 100%; height: 100%; max-height: none !important; }
-#compare .content img { object-fit: contain; }
-/* A slider of strengths fills from its middle, where nothing is moved. */
-.signed input[type=range]::-webkit-slider-runnable-track {
-  background: linear-gradient(to right,
-    var(--neutral-200) min(50%, var(--range_progress)), var(--slider-color) min(50%, var(--range_progress)),
-    var(--slider-color) max(50%, var(--range_progress)), var(--neutral-200) max(50%, var(--range_progress))) !important;
-}
-.signed input[type=range]::-moz-range-progress { background: var(--neutral-200) !important; }
-"""
+FOLDER = Path(__file__).parent
+HEAD = f"<script>\n{(FOLDER / 'page.js').read_text(encoding='utf-8')}\n</script>"
+CSS = (FOLDER / "page.css").read_text(encoding="utf-8")
 
 
 def theme() -> gr.themes.Base:
@@ -93,4 +66,5 @@ def make_page(controller: PageController) -> gr.Blocks:
                 InterpolationTab(controller)
             with gr.Tab("New faces", id="faces"):
                 SamplingTab(controller, tabs, editing)
+        editing.restore_after(page.load)
     return page

@@ -1,10 +1,10 @@
 """One model at work for the page: it opens photos, edits them, interpolates between images and samples new ones."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,43 +12,26 @@ from torch import Tensor
 from ddim_edit.config import InversionConfig
 from ddim_edit.directions import Direction, directions_in, packaged_directions
 from ddim_edit.editor import Editor
-from ddim_edit.images import CentreSquare, Crop, InputImage, read, read_all, to_uint8
+from ddim_edit.images import (
+    Crop,
+    Face,
+    InputImage,
+    Photograph,
+    can_find_faces,
+    default_crop,
+    detect_faces,
+    read,
+    to_uint8,
+)
 from ddim_edit.latents.interpolation import plan_path
 from ddim_edit.latents.latent import Latents
 from ddim_edit.metrics.reconstruction import Reconstruction
+from ddim_edit.ui.crop_choice import CENTRE, CropChoice
+from ddim_edit.ui.model_queue import ModelQueue, ProgressCallback, ignore_progress
 
-ProgressCallback = Callable[[float], object]
-"""Called with how much of a long call is done, from 0 to 1."""
 CONFIG = InversionConfig()
-
-
-def ignore_progress(share: float) -> None:
-    """Do nothing."""
-
-
-class ProgressCounter:
-    """Turns network evaluations into progress, for one callback at a time."""
-
-    def __init__(self) -> None:
-        self._callback: ProgressCallback = ignore_progress
-        self._expected = 1
-        self._done = 0
-
-    def __call__(self, images: int) -> None:
-        """Count an evaluation of the network on this many images."""
-        self._done += images
-        self._callback(min(self._done / self._expected, 1.0))
-
-    @contextmanager
-    def expect(self, evaluations: int, callback: ProgressCallback) -> Iterator[None]:
-        """Report the share of the expected evaluations, at most 1, to a callback."""
-        self._callback = callback
-        self._expected = max(evaluations, 1)
-        self._done = 0
-        try:
-            yield
-        finally:
-            self._callback = ignore_progress
+KEPT = 8
+"""Parts of one photo whose latents are kept."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +71,17 @@ class LevelInversion:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo that was opened: as the model sees it, through x_T and back, and its latents at the levels of edits."""
+    """The part of a photo that was opened: as the model sees it, through x_T and back.
 
+    Attributes:
+        source: the photo.
+        image: what the model sees of it.
+        crop: that part.
+        reconstruction: of the image, through x_T.
+        inversions: its latents at the levels of edits, as far as they were needed.
+    """
+
+    source: "SourcePhoto"
     image: InputImage
     crop: Crop
     reconstruction: Reconstruction
@@ -99,6 +91,48 @@ class Photo:
     def scores(self) -> Mapping[str, Any]:
         """Scores of the round trip through x_T."""
         return self.reconstruction.scores[0]
+
+
+@dataclass(frozen=True, eq=False)
+class SourcePhoto:
+    """A photo as it was uploaded.
+
+    Attributes:
+        file: where it lies.
+        photograph: all of its pixels.
+        faces: in it, the largest first; empty where the model is none of faces, or OpenCV is not installed.
+        opened: the parts that were opened.
+    """
+
+    file: Path
+    photograph: Photograph
+    faces: Sequence[Face] = ()
+    opened: dict[Crop, Photo] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Height, width) in pixels."""
+        width, height = self.photograph.image.size
+        return height, width
+
+
+class CroppedPhoto(NamedTuple):
+    """A photo to interpolate from, and the part of it that the model sees."""
+
+    source: SourcePhoto
+    crop: Crop
+
+
+class EditedPixels(NamedTuple):
+    """What became of a photo.
+
+    Attributes:
+        pixels: the part that the model sees, uint8 [3, H, W].
+        photograph: the whole photo; None where that part is all of it.
+    """
+
+    pixels: Tensor
+    photograph: Photograph | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,71 +154,107 @@ class Session:
     """Does for the page what commands do, with the same images, and keeps latents in between.
 
     Args:
-        editor: with `progress` as its `on_evaluation`.
+        editor: with `queue` as its `on_evaluation`.
         directions: as `directions_by_level` finds them; empty where a model has none.
-        progress: counts the evaluations.
+        queue: shares the model among tabs.
     """
 
-    def __init__(
-        self, editor: Editor, directions: Mapping[str, Mapping[str, Direction]], progress: ProgressCounter
-    ) -> None:
+    def __init__(self, editor: Editor, directions: Mapping[str, Mapping[str, Direction]], queue: ModelQueue) -> None:
         self.editor = editor
         self.directions = directions
-        self._progress = progress
+        self._queue = queue
         # Of the last interpolation alone: after a change of its options the same images come again.
-        self._inverted: dict[tuple[Path, ...], Latents] = {}
+        self._inverted: dict[tuple[CroppedPhoto, ...], Latents] = {}
 
     @property
     def size(self) -> tuple[int, int]:
         """(Height, width) of the model's images."""
         return self.editor.model.size
 
-    def open(self, file: Path, crop: Crop | None = None, on_progress: ProgressCallback = ignore_progress) -> Photo:
-        """Invert a photo and decode it again; ImageError as `images.read`."""
-        crop = crop or CentreSquare()
-        image = read(file, self.size, crop)
-        with self._progress.expect(2 * CONFIG.steps, on_progress):
-            return Photo(image, crop, self.editor.reconstruct([image], CONFIG))
+    @cached_property
+    def default_crop(self) -> Crop:
+        """The crop of commands that are told nothing of it."""
+        return default_crop(self.editor.model.face_template)
 
-    def edit(self, photo: Photo, settings: EditSettings, on_progress: ProgressCallback = ignore_progress) -> Tensor:
-        """Return the edited photo, uint8 [3, H, W], as `Editor.edit` makes it; the photo itself if nothing is moved.
+    def load(self, file: Path) -> SourcePhoto:
+        """Read a photo and find its faces; ImageError as `images.read`."""
+        looks_for_faces = self.editor.model.face_template is not None and can_find_faces()
+        photograph = Photograph.open(file)
+        return SourcePhoto(file, photograph, detect_faces(file) if looks_for_faces else ())
+
+    def usual_choice(self, source: SourcePhoto) -> CropChoice:
+        """Return the choice that is the default of commands: the largest face, or the centre.
+
+        Images of the model's own size stay as they are.
+        """
+        has_face = bool(source.faces) and source.shape != self.size
+        return CropChoice.of_face(1) if has_face else CropChoice(CENTRE)
+
+    def crop(self, source: SourcePhoto, choice: CropChoice) -> Crop:
+        """Return what a choice keeps of a photo: the default of commands wherever that is the same."""
+        if not choice.kind or choice.kind == self.usual_choice(source).kind:
+            return self.default_crop
+        return choice.crop(source.shape, self.size, self.editor.model.face_template)
+
+    def open(
+        self, source: SourcePhoto, choice: CropChoice | None = None, on_progress: ProgressCallback = ignore_progress
+    ) -> Photo:
+        """Invert a part of a photo and decode it again, the first time; ImageError for a crop that does not fit."""
+        crop = self.crop(source, choice or CropChoice())
+        if crop not in source.opened:
+            image = read(source.file, self.size, crop)
+            with self._queue.job(2 * CONFIG.steps, on_progress):
+                source.opened[crop] = Photo(source, image, crop, self.editor.reconstruct([image], CONFIG))
+            if len(source.opened) > KEPT:
+                del source.opened[next(iter(source.opened))]
+        return source.opened[crop]
+
+    def edit(
+        self, photo: Photo, settings: EditSettings, on_progress: ProgressCallback = ignore_progress
+    ) -> EditedPixels:
+        """Return the edited photo, as `Editor.edit` and `Photograph.paste` make it; the photo itself if nothing moves.
 
         Raises:
             DirectionMismatchError: directions of another model; ArgumentError: ones that leave no freedom.
         """
+        whole = photo.source.photograph if photo.image.is_reduced else None
         if not settings.moved:
-            return photo.image.pixels
+            return EditedPixels(photo.image.pixels, whole)
         directions = self.directions[settings.level]
         config = next(directions[name].config for name in settings.moved)
         steps = len(directions[next(iter(settings.moved))].recipe.times) - 1
         # Inverting and decoding once, to see what is lost, is done only the first time at a level.
         runs = 1 if config in photo.inversions else 3
-        with self._progress.expect(runs * steps, on_progress):
+        with self._queue.job(runs * steps, on_progress):
             if config not in photo.inversions:
                 made = self.editor.reconstruct([photo.image], config)
                 photo.inversions[config] = LevelInversion(made.latents, made.originals - made.decoded)
             inversion = photo.inversions[config]
             strengths = {directions[name]: strength for name, strength in settings.moved.items()}
             keep = [directions[name] for name in settings.kept]
-            edited = self.editor.edit(inversion.latents, strengths, keep=keep)
-        return to_uint8(edited + inversion.residual)[0]
+            edited = self.editor.edit(inversion.latents, strengths, keep=keep) + inversion.residual
+        return EditedPixels(to_uint8(edited[0]), whole and whole.paste(photo.image, edited[0]))
 
     def interpolate(
-        self, files: Sequence[Path], frames: int, loop: bool, on_progress: ProgressCallback = ignore_progress
+        self,
+        photos: Sequence[CroppedPhoto],
+        frames: int,
+        loop: bool,
+        on_progress: ProgressCallback = ignore_progress,
     ) -> InterpolatedFrames:
         """Interpolate from each image to the next, and back to the first in a loop.
 
         Raises:
-            ArgumentError: fewer than two images or frames; ImageError as `images.read`.
+            ArgumentError: fewer than two images or frames; ImageError for a crop that does not fit.
         """
-        key = tuple(files)
-        inversions = 0 if key in self._inverted else len(set(files))
-        decodings = len(set(plan_path(len(files), frames, loop)))
-        with self._progress.expect(CONFIG.steps * (inversions + decodings), on_progress):
-            if inversions:
-                images = {file: image for file, image in read_all(dict.fromkeys(key), self.size) if image is not None}
-                found = dict(zip(images, self.editor.invert(list(images.values()), CONFIG), strict=True))
-                self._inverted = {key: Latents(found[file] for file in key)}
+        key = tuple(photos)
+        path_length = len(set(plan_path(len(photos), frames, loop)))
+        missing = [] if key in self._inverted else list(dict.fromkeys(key))
+        images = [read(photo.source.file, self.size, photo.crop) for photo in missing]
+        with self._queue.job(CONFIG.steps * (len(images) + path_length), on_progress):
+            if images:
+                found = dict(zip(missing, self.editor.invert(images, CONFIG), strict=True))
+                self._inverted = {key: Latents(found[photo] for photo in key)}
             latents = self._inverted[key]
             path = self.editor.interpolate(latents, frames, loop=loop)
             # On the way back between two images every latent comes again.
@@ -194,7 +264,7 @@ class Session:
 
     def sample(self, count: int, seed: int, on_progress: ProgressCallback = ignore_progress) -> Tensor:
         """Return new images of the seeds from this one on, uint8 [count, 3, H, W]."""
-        with self._progress.expect(CONFIG.steps * count, on_progress):
+        with self._queue.job(CONFIG.steps * count, on_progress):
             return to_uint8(self.editor.sample(count, seed, CONFIG))
 
 

@@ -2,52 +2,67 @@
 
 import functools
 import html
-from collections.abc import Callable, Sequence
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from threading import Event
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import gradio as gr
-from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 
 from ddim_edit.errors import DDIMEditError
-from ddim_edit.ui.controller import UploadedImage
-from ddim_edit.ui.session import ProgressCallback
+from ddim_edit.ui.model_queue import ProgressCallback
+from ddim_edit.ui.records import LoadedPhoto, OpenedPhoto, UploadedImage
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
 Values = dict[Any, Any]
 """Values of widgets by widget."""
+TOAST = 12
+"""Seconds that an error is shown."""
+MOST_JOBS = 8
+"""Handlers of one kind that may run at once, such as those that share the model; more of them wait."""
 Inputs = Any
 """One widget, a list of them, or a set, for a handler that takes values by widget."""
 
 
 def image_upload(label: str, height: int, elem_id: str) -> gr.Image:
-    """Return a place to upload or paste an image, whose handlers get the file itself as an `UploadedImage`."""
-    widget = gr.Image(
+    """Return a place to upload or paste an image; see `on_upload`."""
+    return gr.Image(
         label=label, height=height, elem_id=elem_id, sources=["upload", "clipboard"], type="filepath", buttons=[]
     )
-    # gradio itself would decode the file and save it anew. The method is replaced on the object, because of a subclass
-    # gradio would write a stub file beside this source.
-    widget.preprocess = _to_uploaded_image  # type: ignore[method-assign, assignment]
-    return widget
 
 
-def _to_uploaded_image(payload: ImageData | None) -> UploadedImage | None:
-    if payload is None or payload.path is None:
+def on_upload(photo: gr.Image, handler: Callable[[UploadedImage | None], Any], outputs: Sequence[Any]) -> Any:
+    """Answer an upload by a handler, which gets the file itself; gradio would decode it and save it anew."""
+
+    @functools.wraps(handler)
+    def handle(payload: dict[str, Any] | None) -> Any:
+        return errors_as_toasts(handler)(_to_uploaded_image(payload))
+
+    return photo.upload(
+        handle, photo, list(outputs), show_progress="hidden", preprocess=False, concurrency_limit=MOST_JOBS
+    )
+
+
+def _to_uploaded_image(payload: dict[str, Any] | None) -> UploadedImage | None:
+    if payload is None or payload.get("path") is None:
         return None
     # `PageGuard` has checked it already, but a page may be served without.
-    path = Path(payload.path).resolve()
+    path = Path(payload["path"]).resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()):
         raise gr.Error("Only files that were uploaded to this page can be read.", print_exception=False)
-    return UploadedImage(path, payload.orig_name or path.name)
+    return UploadedImage(path, payload.get("orig_name") or path.name)
 
 
-def command_box() -> gr.Textbox:
+def command_box(placeholder: str | None = None) -> gr.Textbox:
     """Return a box that shows a command line, with a button that copies it."""
     return gr.Textbox(
         label="Copy as command line",
         info="Makes the same image from a terminal in the folder of the photo.",
+        placeholder=placeholder,
         lines=2,
         max_lines=5,
         interactive=False,
@@ -71,9 +86,14 @@ def disabled_download() -> gr.DownloadButton:
     return gr.DownloadButton(value=None, interactive=False)
 
 
+def stop_button(elem_id: str) -> gr.Button:
+    """Return a button that stops what the model does for its tab."""
+    return gr.Button("Stop", size="md", min_width=80, variant="stop", elem_id=elem_id, elem_classes="stop-button")
+
+
 def on_event(event: Callable[..., Any], handler: Callable[..., Any], inputs: Inputs, outputs: Sequence[Any]) -> Any:
     """Answer an event by a handler that takes no time."""
-    return event(errors_as_toasts(handler), inputs, list(outputs), show_progress="hidden")
+    return event(errors_as_toasts(handler), inputs, list(outputs), show_progress="hidden", concurrency_limit=MOST_JOBS)
 
 
 def on_event_run_model(
@@ -84,7 +104,10 @@ def on_event_run_model(
     progress_on: Any,
     progress: Literal["full", "minimal"] = "full",
 ) -> Any:
-    """Answer an event by a handler that runs the model, one at a time; of waiting events the last one counts."""
+    """Answer an event by a handler that runs the model; of waiting events the last one counts.
+
+    Several may run at once: they share the model by its `ModelQueue`.
+    """
     return event(
         errors_as_toasts(handler),
         inputs,
@@ -93,21 +116,95 @@ def on_event_run_model(
         show_progress_on=progress_on,
         trigger_mode="always_last",
         concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=MOST_JOBS,
     )
 
 
+def take_typed_number(slider: gr.Slider, may_widen: bool) -> Callable[..., Any]:
+    """Return what answers the release of a slider, also with a number beyond its reach, which can be typed.
+
+    Args:
+        slider: the slider.
+        may_widen: whether its reach then widens, to both sides; if not, the number becomes the nearest one inside.
+    """
+
+    def take(number: float | None) -> Any:
+        if number is None:
+            return slider.value
+        if not may_widen:
+            return min(max(number, slider.minimum), slider.maximum)
+        reach = max(abs(slider.minimum), abs(slider.maximum))
+        # Its own value too: the browser has cut it off at the end of the slider.
+        return gr.skip() if abs(number) <= reach else gr.Slider(-widest(number), widest(number), number)
+
+    # Without preprocessing, in which gradio refuses such numbers.
+    released = slider.release(
+        take, slider, slider, show_progress="hidden", preprocess=False, concurrency_limit=MOST_JOBS
+    )
+    then: Callable[..., Any] = released.then
+    return then
+
+
+def widest(number: float) -> int:
+    """Return the reach of a slider that shows a number: the next multiple of 3."""
+    return 3 * math.ceil(abs(number) / 3)
+
+
+class StoppedError(Exception):
+    """The user has stopped a job."""
+
+
+class Stops:
+    """Tells the jobs of one kind to stop, for each page that is open in a browser."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, Event] = {}
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop the job of this page in the browser, if there is one."""
+        self._event(request).set()
+
+    def progress_callback(self, request: gr.Request, progress: gr.Progress, description: str) -> ProgressCallback:
+        """Return a callback for a new job that shows progress, and raises `StoppedError` once the job is stopped."""
+        event = self._event(request)
+        event.clear()
+
+        def report(share: float) -> None:
+            if event.is_set():
+                raise StoppedError
+            progress(share, desc=description)
+
+        return report
+
+    def _event(self, request: gr.Request) -> Event:
+        return self._events.setdefault(request.session_hash or "", Event())
+
+
 def errors_as_toasts(handler: Callable[P, Result]) -> Callable[P, Result]:
-    """Return the handler with its errors shown on the page."""
+    """Return the handler, which may be a generator, with its errors shown on the page."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def generator(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+            try:
+                yield from handler(*args, **kwargs)
+            except (DDIMEditError, OSError) as error:
+                raise _toast(error, args) from None
+
+        return cast(Callable[P, Result], generator)
 
     @functools.wraps(handler)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Result:
         try:
             return handler(*args, **kwargs)
         except (DDIMEditError, OSError) as error:
-            raise gr.Error(error_text(error, args), duration=None, print_exception=False) from None
+            raise _toast(error, args) from None
 
     return wrapper
+
+
+def _toast(error: Exception, values: Sequence[object]) -> gr.Error:
+    return gr.Error(error_text(error, values), duration=TOAST, print_exception=False)
 
 
 def error_text(error: Exception, values: Sequence[object]) -> str:
@@ -115,11 +212,8 @@ def error_text(error: Exception, values: Sequence[object]) -> str:
     text = str(error)
     for value in values:
         for upload in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(upload, LoadedPhoto | OpenedPhoto):
+                upload = upload.upload
             if isinstance(upload, UploadedImage):
                 text = text.replace(str(upload.path), upload.name)
     return html.escape(text)
-
-
-def progress_callback(progress: gr.Progress, description: str) -> ProgressCallback:
-    """Return a callback that shows progress on the page."""
-    return lambda share: progress(share, desc=description)

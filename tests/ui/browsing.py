@@ -76,24 +76,27 @@ class Visit:
         self.page.set_input_files(f"#{place} input[type=file]", path)
 
     def open(self, path: Path) -> None:
-        """Upload a photo and wait for its verdict."""
+        """Upload a photo, and wait until it can be edited."""
         self.upload("photo", path)
-        expect(self.page.locator("#verdict")).to_contain_text("There and back", timeout=PATIENCE)
-        expect(self.line).to_have_value(
-            "ddim-edit edit astronaut_face.png --set age=0 --crop centre --output-size model -o edited",
-            timeout=PATIENCE,
-        )
+        self.wait_for_result()
 
-    def frame(self, size: str, across: float, down: float) -> None:
-        """Choose a part of the photo: its size in percent, and by a click where its middle is."""
-        view = self.page.locator("#view img")
-        before = str(view.get_attribute("src"))
-        self.type_in("size", size)
-        expect(view).not_to_have_attribute("src", before, timeout=PATIENCE)
-        box = view.bounding_box()
+    def wait_for_result(self) -> None:
+        """Wait until a photo is opened and nothing is computed."""
+        expect(self.page.locator("#verdict")).to_contain_text("There and back", timeout=PATIENCE)
+        expect(self.page.locator("#compare img")).to_have_count(2, timeout=PATIENCE)
+        expect(self.page.locator("#image")).to_be_enabled(timeout=PATIENCE)
+
+    def click_at(self, place: str, across: float, down: float) -> None:
+        """Click a photo at shares of its width and height."""
+        photo = self.page.locator(f"#{place} img")
+        box = photo.bounding_box()
         assert box is not None
-        view.click(position={"x": box["width"] * across, "y": box["height"] * down})
-        expect(self.page.locator("#across input[type=number]")).not_to_have_value("50", timeout=PATIENCE)
+        photo.click(position={"x": box["width"] * across, "y": box["height"] * down})
+
+    def choose(self, place: str, part: str) -> None:
+        """Choose a part of a photo by name."""
+        self.page.locator(f"#crop-{place} input").click()
+        self.page.get_by_role("option", name=part).click()
 
     def type_in(self, name: str, value: str) -> None:
         """Type a number beside a slider and leave it."""
@@ -105,10 +108,25 @@ class Visit:
     def line(self):  # type: ignore[no-untyped-def]  # a Locator
         return self.page.locator(".line textarea:visible")
 
+    def watch_busy(self) -> None:
+        """Keep in `window.seenBusy` whether a result is busy, and whether its files are disabled, at every change."""
+        self.page.evaluate("""() => {
+            window.seenBusy = [];
+            const result = document.querySelector(".result");
+            const note = () => window.seenBusy.push([result.classList.contains("busy"),
+                                                     result.querySelector(".files").inert]);
+            new MutationObserver(note).observe(result, { attributes: true, subtree: true });
+        }""")
+
+    @property
+    def shown(self) -> list[str]:
+        """The addresses of the pictures before and after."""
+        return [str(each.get_attribute("src")) for each in self.page.locator("#compare img").all()]
+
     def seen(self) -> tuple[bytes, bytes]:
         """The pictures before and after, as files."""
-        before, after = (each.get_attribute("src") for each in self.page.locator("#compare img").all())
-        return self.bytes_of(str(before)), self.bytes_of(str(after))
+        before, after = self.shown
+        return self.bytes_of(before), self.bytes_of(after)
 
     def bytes_of(self, url: str) -> bytes:
         return self.page.request.get(url, timeout=PATIENCE).body()

@@ -11,8 +11,10 @@ import torch
 from ddim_edit import Direction, Editor, InversionConfig, load_model
 from ddim_edit.cli import main
 from ddim_edit.latents.provenance import LatentArrayOrigin
-from ddim_edit.ui.controller import PageController, UploadedImage
-from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
+from ddim_edit.ui.controller import PageController
+from ddim_edit.ui.model_queue import ModelQueue
+from ddim_edit.ui.records import UploadedImage
+from ddim_edit.ui.session import Session, directions_by_level
 
 from .. import tiny
 
@@ -45,16 +47,16 @@ def flags(model: Path) -> list[str]:
 
 @pytest.fixture
 def session(model: Path, fitted: Path) -> Session:
-    progress = ProgressCounter()
-    editor = Editor(load_model(model), on_evaluation=progress)
-    return Session(editor, directions_by_level(editor.model.name, fitted), progress)
+    queue = ModelQueue()
+    editor = Editor(load_model(model), on_evaluation=queue)
+    return Session(editor, directions_by_level(editor.model.name, fitted), queue)
 
 
 @pytest.fixture
 def bare(model: Path) -> Session:
     """A session whose model has no directions."""
-    progress = ProgressCounter()
-    return Session(Editor(load_model(model), on_evaluation=progress), {}, progress)
+    queue = ModelQueue()
+    return Session(Editor(load_model(model), on_evaluation=queue), {}, queue)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ddim_edit.images import CentreSquare
-from ddim_edit.ui.controller import UploadedImage
-from ddim_edit.ui.session import EditSettings, ProgressCounter, Session, directions_by_level
+from ddim_edit.ui.records import UploadedImage
+from ddim_edit.ui.session import CroppedPhoto, EditSettings, Session, directions_by_level
 
 from .. import tiny
 
@@ -24,7 +24,7 @@ def change(session: Session, name: str, strength: float) -> EditSettings:
 
 def test_levels_are_inverted_once(session: Session, photo: UploadedImage) -> None:
     heard: list[float] = []
-    opened = session.open(photo.path)
+    opened = session.open(session.load(photo.path))
     session.edit(opened, change(session, "old", 1), heard.append)
     first = len(heard)
     heard.clear()
@@ -40,24 +40,26 @@ def test_levels_are_inverted_once(session: Session, photo: UploadedImage) -> Non
 
 def test_repeated_interpolations_reuse_latents(session: Session, at_home: Path) -> None:
     paths = [tiny.save_picture(at_home / f"{seed}.png", seed) for seed in range(2)]
+    photos = [CroppedPhoto(session.load(path), CentreSquare()) for path in paths]
     heard: list[float] = []
-    session.interpolate(paths, 3, False, heard.append)
+    session.interpolate(photos, 3, False, heard.append)
     first = len(heard)
     heard.clear()
-    session.interpolate(paths, 3, True, heard.append)
+    session.interpolate(photos, 3, True, heard.append)
     assert len(heard) * 2 == first
 
 
 @pytest.mark.parametrize("work", ["open", "edit", "interpolate", "sample"])
 def test_progress_rises_to_one(session: Session, photo: UploadedImage, work: str) -> None:
     heard: list[float] = []
-    opened = session.open(photo.path, CentreSquare())
+    opened = session.open(session.load(photo.path))
     other = photo.path.with_name("other.png")
     tiny.save_picture(other, 9)
+    one, two = (CroppedPhoto(session.load(path), CentreSquare()) for path in (photo.path, other))
     {
-        "open": lambda: session.open(photo.path, None, heard.append),
+        "open": lambda: session.open(session.load(photo.path), None, heard.append),
         "edit": lambda: session.edit(opened, change(session, "old", 1), heard.append),
-        "interpolate": lambda: session.interpolate([photo.path, other, photo.path], 3, True, heard.append),
+        "interpolate": lambda: session.interpolate([one, two, one], 3, True, heard.append),
         "sample": lambda: session.sample(2, 0, heard.append),
     }[work]()
     assert heard == sorted(heard)
@@ -65,14 +67,9 @@ def test_progress_rises_to_one(session: Session, photo: UploadedImage, work: str
     assert heard[-1] == pytest.approx(1, abs=0.1)
 
 
-def test_progress_counter_reports_shares_inside_its_context_only() -> None:
-    progress, heard = ProgressCounter(), []
-    progress(5)
-    with progress.expect(4, heard.append):
-        for _ in range(5):
-            progress(1)
-    progress(1)
-    assert heard == [0.25, 0.5, 0.75, 1, 1]
+def test_parts_of_a_photo_are_opened_once(session: Session, photo: UploadedImage) -> None:
+    source = session.load(photo.path)
+    assert session.open(source) is session.open(source)
 
 
 def test_moved_directions_are_not_kept_and_strengths_are_rounded() -> None:

@@ -1,17 +1,12 @@
 """Summaries of inversions, and the part of a photo that is chosen."""
 
-from pathlib import Path
-
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddim_edit.images import CentreSquare, read
-from ddim_edit.ui.crop_choice import CropChoice, preview, preview_scale, read_shape
+from ddim_edit.images import Box, CentreSquare, FaceCrop, FaceTemplate, Fit
+from ddim_edit.ui.crop_choice import BOX, CropChoice
 from ddim_edit.ui.inversion_summary import summarize_inversion
-
-from .. import tiny
 
 SIDES = st.integers(1, 3000)
 PERCENT = st.floats(0, 100)
@@ -31,28 +26,35 @@ def test_regions_lie_inside_the_image(
     height: int, width: int, high: int, wide: int, size: float, across: float, down: float
 ) -> None:
     shape, target = (height, width), (high, wide)
-    left, top, w, h = CropChoice(size, across, down).box(shape, target)
+    left, top, w, h = CropChoice(BOX, size, across, down).box(shape, target)
     assert left >= 0
     assert top >= 0
     assert 1 <= w <= width - left
     assert 1 <= h <= height - top
-    crop = CropChoice(size, across, down).crop((height, width), (64, 64))
+    crop = CropChoice(BOX, size, across, down).crop((height, width), (64, 64), None)
+    assert isinstance(crop, Box)
     crop.place(width, height, (64, 64))  # complains of a region that reaches outside
 
 
-@given(SIDES, SIDES)
-def test_the_middle_is_the_default_of_the_command_line(height: int, width: int) -> None:
-    assert CropChoice().crop((height, width), (64, 64)) == CentreSquare()
-    region, _ = CentreSquare().place(width, height, (64, 64))
-    left, top, wide, high = CropChoice().box((height, width), (64, 64))
-    assert (wide, high) == (region[2] - region[0], region[3] - region[1])
-    assert abs(left - region[0]) <= 1
-    assert abs(top - region[1]) <= 1
+def test_choices_are_crops() -> None:
+    shape, target = (240, 480), (64, 64)
+    template = FaceTemplate.named("faces64")
+    assert CropChoice("centre").crop(shape, target, template) == CentreSquare()
+    assert CropChoice("fit").crop(shape, target, template) == Fit()
+    assert CropChoice.of_face(1).crop(shape, target, template) == FaceCrop(template)
+    assert CropChoice.of_face(3).crop(shape, target, template) == FaceCrop(template, 3)
+    assert CropChoice(BOX, 50, 100, 0).crop(shape, target, template) == Box(360, 0, 120)
+
+
+def test_a_box_around_a_part_has_its_size_and_middle() -> None:
+    corners = [(110.0, 60.0), (170.0, 60.0), (170.0, 120.0), (110.0, 120.0)]
+    around = CropChoice("face:2").around((240, 480), (64, 64), corners)
+    assert around.box((240, 480), (64, 64)) == (110, 60, 60, 60)
 
 
 @given(st.integers(50, 3000), st.integers(50, 3000), st.floats(10, 60), PERCENT, PERCENT)
 def test_centred_moves_the_middle_there(height: int, width: int, size: float, x: float, y: float) -> None:
-    before = CropChoice(size)
+    before = CropChoice(BOX, size)
     _, _, wide, high = before.box((height, width), (64, 64))
     # A place so far inside that the region fits around it.
     at = wide / 2 + x / 100 * (width - wide), high / 2 + y / 100 * (height - high)
@@ -60,18 +62,6 @@ def test_centred_moves_the_middle_there(height: int, width: int, size: float, x:
     assert (w, h) == (wide, high)
     assert abs(left + w / 2 - at[0]) <= 1 + width / 1000
     assert abs(top + h / 2 - at[1]) <= 1 + height / 1000
-
-
-def test_previews_dim_all_but_the_region(tmp_path: Path) -> None:
-    path = tiny.save_picture(tmp_path / "a.png", 0, 240, 480)
-    assert read_shape(path) == (240, 480)
-    assert preview_scale((240, 480)) == 1
-    seen, whole = preview(path, (240, 480), CropChoice(50, 100, 0), (64, 64)), read(path, (240, 480)).pixels
-    assert seen.shape == (3, 240, 480)
-    region = slice(3, 117), slice(363, 477)
-    assert torch.equal(seen[:, region[0], region[1]], whole[:, region[0], region[1]])
-    assert int(seen[:, 0, 360:].min()) == 255
-    assert torch.equal(seen[:, 120:], (whole[:, 120:].float() * 0.35).to(torch.uint8))
 
 
 @pytest.mark.parametrize(
@@ -102,5 +92,6 @@ def test_summaries_note_what_was_done_to_the_file() -> None:
 
 
 def test_summaries_begin_with_what_is_wrong_with_the_image() -> None:
-    problem = "does not look like the images that faces64 was trained on (score 9.1, typical up to 1)."
-    assert summarize_inversion(SCORES, problem=problem).startswith(f"**Warning.** This image {problem}\n\n**There")
+    problems = ["no face was found.", "This image does not look like faces."]
+    wanted = "**Warning.** No face was found.\n\n**Warning.** This image does not look like faces.\n\n**There"
+    assert summarize_inversion(SCORES, problems=problems).startswith(wanted)

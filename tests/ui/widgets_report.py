@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit import DDIMEditError, Editor, ImageError, load_model
-from ddim_edit.ui.controller import PageController, UploadedImage
+from ddim_edit.ui.controller import PageController
+from ddim_edit.ui.model_queue import ModelQueue
 from ddim_edit.ui.page import make_page
+from ddim_edit.ui.records import UploadedImage
 from ddim_edit.ui.serving import listen
-from ddim_edit.ui.session import ProgressCounter, Session, directions_by_level
+from ddim_edit.ui.session import Session, directions_by_level
 from ddim_edit.ui.widgets import error_text
 
 
@@ -38,9 +40,9 @@ if __name__ == "__main__":
     error = ImageError("/tmp/x/1.png: the file is <empty>. Save it again.")
     report = {
         "fitted": visible_widgets(
-            PageController(Session(editor, directions_by_level("tiny", directions), ProgressCounter()), folder)
+            PageController(Session(editor, directions_by_level("tiny", directions), ModelQueue()), folder)
         ),
-        "bare": visible_widgets(PageController(Session(editor, {}, ProgressCounter()), folder)),
+        "bare": visible_widgets(PageController(Session(editor, {}, ModelQueue()), folder)),
         "sentence": error_text(error, [None, {"photo": UploadedImage(Path("/tmp/x/1.png"), "my <b>.png")}]),
         "port": taken_port(),
     }
