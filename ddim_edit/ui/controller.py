@@ -62,7 +62,7 @@ MOST_IMAGES = 4
 SEEDS = 2**32
 SHUFFLED_SEEDS = 1_000_000
 """Random first seeds are below this, so that they can be read and remembered."""
-GOOD_SEEDS = {"faces64": 0}
+GOOD_SEEDS = {"faces64": 9}
 """First of a dozen seeds in a row whose images are good, by model."""
 FPS = 12
 SHORTEST = 2.0

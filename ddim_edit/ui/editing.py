@@ -163,7 +163,7 @@ class EditingTab:
     def _connect_sliders(self) -> None:
         self._edit_after(self._keep.input)
         for slider in self._sliders:
-            self._edit_after(take_typed_number(slider, may_widen=True))
+            self._edit_after(take_typed_number(slider, self._range))
         resettable = [*self._sliders, self._keep]
         self._edit_after(on_event(self._reset.click, self._reset_sliders, self._level, resettable).then)
         self._edit_after(on_event(self._level.input, self._reset_sliders, self._level, resettable).then)

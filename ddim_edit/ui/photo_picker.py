@@ -53,7 +53,7 @@ class PhotoPicker:
         chosen = on_event(self._kind.input, self._choose, inputs, self.outputs)
         followed = [clicked.success, chosen.success]
         for slider in self._box:
-            moved = on_event(take_typed_number(slider, may_widen=False), self._show_box, inputs, self.outputs)
+            moved = on_event(take_typed_number(slider), self._show_box, inputs, self.outputs)
             followed.append(moved.success)
         return followed
 

@@ -120,26 +120,31 @@ def on_event_run_model(
     )
 
 
-def take_typed_number(slider: gr.Slider, may_widen: bool) -> Callable[..., Any]:
+def take_typed_number(slider: gr.Slider, reach: gr.Radio | None = None) -> Callable[..., Any]:
     """Return what answers the release of a slider, also with a number beyond its reach, which can be typed.
 
     Args:
         slider: the slider.
-        may_widen: whether its reach then widens, to both sides; if not, the number becomes the nearest one inside.
+        reach: where its reach is chosen, which then widens; without it the number becomes the nearest one inside.
     """
 
-    def take(number: float | None) -> Any:
-        if number is None:
-            return slider.value
-        if not may_widen:
-            return min(max(number, slider.minimum), slider.maximum)
-        reach = max(abs(slider.minimum), abs(slider.maximum))
-        # Its own value too: the browser has cut it off at the end of the slider.
-        return gr.skip() if abs(number) <= reach else gr.Slider(-widest(number), widest(number), number)
+    def clip(number: float | None) -> float | None:
+        return slider.value if number is None else min(max(number, slider.minimum), slider.maximum)
+
+    def widen(number: float | None, chosen: float) -> Any:
+        # With its value: the browser has cut it off at the end of the slider.
+        if number is None or abs(number) <= chosen:
+            return gr.skip()
+        return gr.Slider(-widest(number), widest(number), number)
 
     # Without preprocessing, in which gradio refuses such numbers.
     released = slider.release(
-        take, slider, slider, show_progress="hidden", preprocess=False, concurrency_limit=MOST_JOBS
+        clip if reach is None else widen,
+        slider if reach is None else [slider, reach],
+        slider,
+        show_progress="hidden",
+        preprocess=False,
+        concurrency_limit=MOST_JOBS,
     )
     then: Callable[..., Any] = released.then
     return then

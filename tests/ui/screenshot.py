@@ -17,6 +17,7 @@ def take(visit: Visit, target: Path) -> None:
     visit.page.locator("#keep").get_by_label("female").check()
     visit.type_in("slide-old", "6")
     expect(visit.line).to_have_value(re.compile(r"old=\+6 --keep"), timeout=PATIENCE)
+    visit.page.locator("#close-up input").check()
     visit.page.mouse.move(0, 0)
     visit.page.evaluate("window.scrollTo(0, 0)")
     visit.page.wait_for_timeout(1500)
