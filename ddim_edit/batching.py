@@ -22,7 +22,7 @@ from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
 from ddim_edit.errors import ArgumentError, InputWarning, LatentError, LatentMismatchError, ModelError
 from ddim_edit.images import Crop, default_crop
-from ddim_edit.images.inputs import Images
+from ddim_edit.images.inputs import NO_IMAGES, Images
 from ddim_edit.images.prepare import READ_AHEAD, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import draw_ahead, prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
@@ -226,7 +226,7 @@ class BatchRunner:
 
         rows = list(self.batches(denoise, self.prepare(images, crop)))
         if not rows:
-            raise ArgumentError("There are no images. Pass at least one.")
+            raise ArgumentError(NO_IMAGES)
         return torch.cat(rows)
 
     def latents_at(
@@ -262,7 +262,7 @@ class BatchRunner:
 
         rows = list(chain.from_iterable(self.batches(read_batch, digested())))
         if not rows:
-            raise ArgumentError("There are no images. Pass at least one.")
+            raise ArgumentError(NO_IMAGES)
         arrays = []
         for index, (level, space) in enumerate(zip(levels, spaces, strict=True)):
             values = torch.stack([row[index] for row in rows])

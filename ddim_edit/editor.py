@@ -24,7 +24,7 @@ from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
 from ddim_edit.directions import Direction, find_direction, make_edit
 from ddim_edit.errors import ArgumentError, LatentMismatchError, NonFiniteError
 from ddim_edit.images import Crop, FaceCrop, ImageTensor, Photograph, default_crop, read, read_faces
-from ddim_edit.images.inputs import ImageItem, Images, SeveralImages, is_single
+from ddim_edit.images.inputs import NO_IMAGES, ImageItem, Images, SeveralImages, is_single
 from ddim_edit.images.prepare import PreparedImage
 from ddim_edit.images.sources import ImageSource, reread
 from ddim_edit.io.prefetch import prefetch_map
@@ -45,8 +45,6 @@ DirectionLike = str | Path | Direction
 Editable = Images | Latent | Latents
 Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[DirectionLike, float]
 """How far to move along each direction, in standard deviations of its training projections."""
-
-_NO_IMAGES = "There are no images. Pass at least one."
 
 
 class Editor:
@@ -183,7 +181,7 @@ class Editor:
         """
         latents = _finite(chain.from_iterable(latents for _, latents in self._runner.invert(images, config, crop)))
         if not latents:
-            raise ArgumentError(_NO_IMAGES)
+            raise ArgumentError(NO_IMAGES)
         return latents
 
     def invert_batches(
@@ -273,7 +271,7 @@ class Editor:
             )
         )
         if not scored:
-            raise ArgumentError(_NO_IMAGES)
+            raise ArgumentError(NO_IMAGES)
         batches = [batch for batch, _ in scored]
         latents = _finite(chain.from_iterable(latents for _, latents in batches))
         scores = chain.from_iterable(score() for _, score in scored)
@@ -596,7 +594,7 @@ class Editor:
             if batches:
                 lost = torch.cat([batch.originals - batch.decoded for batch, _ in batches if batch.decoded is not None])
         if not latents:
-            raise ArgumentError(_NO_IMAGES)
+            raise ArgumentError(NO_IMAGES)
 
         results = []
         for edit in edits:

@@ -34,7 +34,7 @@ def begin_copy_to_cpu(value: T) -> Callable[[], T]:
     it too. From other devices the copies are made at once.
 
     Args:
-        value: a tensor, or a tuple or dataclass of tensors, of further ones, and of other values, which are kept.
+        value: a tensor, or nested tuples and dataclasses that hold tensors; other values in them are kept.
     """
     devices = set[torch.device]()
 

@@ -27,6 +27,8 @@ Images: TypeAlias = ImageItem | SeveralImages
 LoadableImage: TypeAlias = Path | EncodedImage | Image.Image | NDArray[Any] | InputImage | Tensor
 """One image, to be read if it is not a tensor [3, H, W] or an `InputImage`."""
 
+NO_IMAGES = "There are no images. Pass at least one."
+"""The error of whatever needs images and got none."""
 _KINDS = "a path, the bytes of a file, a binary file, a Pillow image, an array, a tensor or an `InputImage`"
 
 

@@ -21,6 +21,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,7 +212,7 @@ def typicality_features(model: Model, x0: Tensor, levels: Sequence[float] = LEVE
     columns = []
     for seed, s in enumerate(levels):
         level = model.schedule.level(model.schedule.time(s))
-        noise = model.to_state_device(SeededNoise([seed]).draw(model.shape))
+        noise = model.to_state_device(_draw_noise(seed, model.shape))
         eps = model.denoiser(level.alpha * x0 + level.sigma * noise, level).eps
         columns.append((eps - noise).square().mean(dim=(1, 2, 3)))
     for scale in SCALES:
@@ -220,3 +221,9 @@ def typicality_features(model: Model, x0: Tensor, levels: Sequence[float] = LEVE
         columns.append(across + shrunk.diff(dim=2).square().mean(dim=(1, 2, 3)) + FAINT)
     columns.append(x0.var(dim=(1, 2, 3), correction=0) + FAINT)
     return torch.stack(columns, dim=1).log()
+
+
+@lru_cache(maxsize=len(LEVELS))
+def _draw_noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
+    """Return the noise of a level, [1, C, H, W]; it is drawn once, as every batch needs the same."""
+    return SeededNoise([seed]).draw(shape)

@@ -13,7 +13,7 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.evaluation.likelihood.density import Density, RungeKuttaGrid, log_density
 from ddim_edit.evaluation.likelihood.traces import FiniteDifferences, Hutchinson, TraceEstimator, exact_trace
 from ddim_edit.images import Crop, default_crop
-from ddim_edit.images.inputs import Images, is_single
+from ddim_edit.images.inputs import NO_IMAGES, Images, is_single
 from ddim_edit.images.prepare import PreparedImage, prepare_images
 from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
@@ -167,7 +167,7 @@ def log_likelihood(
     batcher = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
     found = list(batcher(measure, prepare_images(images, model.size, crop or default_crop(model.face_template))))
     if not found:
-        raise ArgumentError("There are no images. Pass at least one.")
+        raise ArgumentError(NO_IMAGES)
     nats = torch.cat([each.nats for each in found]).cpu()
     variance = torch.cat([each.variance for each in found]).cpu()
     if is_single(images):
