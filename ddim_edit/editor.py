@@ -36,6 +36,7 @@ from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction,
 from ddim_edit.metrics.registry import ImageScorer
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
+from ddim_edit.models.pipelines import model_from_pipeline
 from ddim_edit.models.typicality import LEVELS
 from ddim_edit.tables import html_summary
 
@@ -109,6 +110,38 @@ class Editor:
         """
         model = load_model(name_or_path, device, dtype, size, offline, compiled)
         return cls(model, batch_size, on_evaluation, on_stage)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipeline: Any,
+        size: int | tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        on_evaluation: Callable[[int], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
+    ) -> "Editor":
+        """Return an editor on a pipeline of diffusers that is in memory, whatever was done to it there.
+
+        The editor calls the pipeline's own network, autoencoder and text encoders, on its device, in its dtype, with
+        its adapters, hooks of offloading and tiling. No weight is copied, and the pipeline goes on working. The noise
+        schedule and the prediction type are those of its scheduler; solver and grid are ours.
+
+        Latents are tied to the weights as they are now, LoRAs included, each with its scale. After adapters of the
+        pipeline were loaded, scaled, fused or removed, make another editor.
+
+        Args:
+            pipeline: a `DiffusionPipeline` whose unet or transformer is of one of the `FAMILIES`.
+            size: height and width of the images in pixels, or one number for both; as trained when left out.
+            batch_size: as for `Editor`.
+            on_evaluation: as for `Editor`.
+            on_stage: as for `Editor`.
+
+        Raises:
+            MissingExtraError: diffusers or transformers is not installed.
+            ArgumentError: something that is no pipeline, or a size that cannot be had.
+            ModelError: a pipeline whose network, scheduler or autoencoder is not supported.
+        """
+        return cls(model_from_pipeline(pipeline, size), batch_size, on_evaluation, on_stage)
 
     @overload
     def invert(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """Version of the JSON of a `Recipe`. Versions 1 and 2 had the hash of a file instead of the model's components."""
-DTYPES = ("float32", "tf32", "bfloat16", "float16", "mixed")
-"""What networks compute in, by name; the keys of `devices.PRECISIONS`, which imports torch."""
+DTYPES = ("float32", "tf32", "bfloat16", "float16", "mixed", "float64")
+"""What networks compute in, by name: the keys of `devices.PRECISIONS`, which imports torch, and what others' have."""
 _MOST_NOISES = 4096
 """How many noises may be mixed; each mixture of two latents adds theirs."""
 COMPATIBILITY = ("components", "schedule", "dtype", "condition", "solver", "times")

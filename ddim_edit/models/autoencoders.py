@@ -1,16 +1,18 @@
 """Load diffusers-format autoencoders as codecs; the networks themselves are diffusers'."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
-from ddim_edit.models.codec.autoencoder import Affine, AutoencoderCodec
+from ddim_edit.models.codec.autoencoder import Affine, Autoencoder, AutoencoderCodec
+from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.identity import config_beyond_defaults, digest_config, digest_tensors
 from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_component_weights, read_config
@@ -46,6 +48,68 @@ class WholeAutoencoder:
         with float32_precision():
             images: Tensor = self.network.decode(z.to(self.device)).sample
         return images.to(z.device)
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineAutoencoder:
+    """The autoencoder of a pipeline in memory, in the pipeline's dtype and with its own tiling, slicing and offloading.
+
+    Autoencoders with `force_upcast`, which overflow in float16, run in float32, as in diffusers' pipelines. Gradients
+    flow where the input requires them.
+
+    Args:
+        network: has `encode` and `decode`.
+        pipeline: knows the device on which it runs.
+        latents: takes the latents out of the output of `encode`.
+    """
+
+    network: Any
+    pipeline: Any
+    latents: Callable[[Any], Tensor]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents of images, on the device of the images."""
+        with self._running() as dtype:
+            found = self.latents(self.network.encode(images.to(self.pipeline._execution_device, dtype)))
+        return found.to(images.device)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images of latents, on the device of the latents."""
+        with self._running() as dtype:
+            images: Tensor = self.network.decode(z.to(self.pipeline._execution_device, dtype)).sample
+        return images.to(z.device)
+
+    @contextmanager
+    def _running(self) -> Iterator[torch.dtype]:
+        """Have the network ready inside the block; yield the dtype that it takes."""
+        network = self.network
+        with evaluation_mode(network), without_parameter_gradients(network), float32_precision():
+            if network.dtype != torch.float16 or not network.config.get("force_upcast"):
+                yield network.dtype
+                return
+            # The tensors are replaced and put back, so that the pipeline finds the very ones that it had.
+            parameters = list(network.parameters())
+            before = [parameter.data for parameter in parameters]
+            try:
+                for parameter in parameters:
+                    parameter.data = parameter.data.float()
+                yield torch.float32
+            finally:
+                for parameter, data in zip(parameters, before, strict=True):
+                    parameter.data = data
+
+
+@contextmanager
+def without_parameter_gradients(network: nn.Module) -> Iterator[None]:
+    """Have no parameter of a network track gradients inside the block."""
+    tracking = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in tracking:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in tracking:
+            parameter.requires_grad = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,17 +196,8 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
         CVPR 2022, arXiv:2112.10752.
     """
     config = read_config(folder / "config.json")
-    name: Any = config.get("_class_name")
-    if not isinstance(name, str) or name not in _CLASSES:  # a list cannot be looked up
-        raise ModelError(
-            f"{folder.name}: autoencoders of the class {name!r:.60} are not supported. Known: {', '.join(_CLASSES)}."
-        )
-    for side in ("in_channels", "out_channels"):
-        if (channels := config.get(side, 3)) != 3:
-            raise ModelError(
-                f"{folder.name}: the autoencoder must be of RGB images, but its {side} is {channels!r:.60}."
-            )
-    kind = _CLASSES[name]
+    kind = _find_class(config, folder.name)
+    name = config["_class_name"]
     network_class = getattr(import_diffusers(f"Running an {name}"), name)
     weights = read_component_weights(folder, config)
 
@@ -153,17 +208,53 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
     network = fill(build, weights.tensors, weights.source)
     tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
     network = network.to(device)
-    factor = 2 ** (len(network.config[kind.widths]) - 1)
     autoencoder = WholeAutoencoder(network, device, kind.latents)
+    codec = _make_codec(autoencoder, network, config, kind, tensors)
+    if not kind.tiles:
+        return codec
+    largest_untiled = max(largest_untiled, (network.tile_latent_min_size * codec.factor) ** 2)
+    return replace(codec, autoencoder=TiledAutoencoder(autoencoder, largest_untiled, codec.factor))
+
+
+def codec_of_autoencoder(network: Any, config: Config, pipeline: Any, tensors: str, source: str) -> AutoencoderCodec:
+    """Return the codec of the autoencoder of a pipeline in memory, which runs there as its pipeline runs it.
+
+    Args:
+        network: the autoencoder, which is not changed.
+        config: its config, with its class as `_class_name`.
+        pipeline: the pipeline.
+        tensors: the digest of its tensors.
+        source: what to call it in errors.
+
+    Raises:
+        ModelError: it is another kind of autoencoder.
+    """
+    kind = _find_class(config, source)
+    return _make_codec(PipelineAutoencoder(network, pipeline, kind.latents), network, config, kind, tensors)
+
+
+def _find_class(config: Config, source: str) -> _AutoencoderClass:
+    name: Any = config.get("_class_name")
+    if not isinstance(name, str) or name not in _CLASSES:  # a list cannot be looked up
+        raise ModelError(
+            f"{source}: autoencoders of the class {name!r:.60} are not supported. Known: {', '.join(_CLASSES)}."
+        )
+    for side in ("in_channels", "out_channels"):
+        if (channels := config.get(side, 3)) != 3:
+            raise ModelError(f"{source}: the autoencoder must be of RGB images, but its {side} is {channels!r:.60}.")
+    return _CLASSES[name]
+
+
+def _make_codec(
+    autoencoder: Autoencoder, network: Any, config: Config, kind: _AutoencoderClass, tensors: str
+) -> AutoencoderCodec:
+    factor = 2 ** (len(network.config[kind.widths]) - 1)
     shift, scale = _shift_and_scale(config, kind)
-    settings = config_beyond_defaults(network_class, network.config)
+    settings = config_beyond_defaults(type(network), network.config)
     settings = {name: value for name, value in settings.items() if name not in _NUMBERS}
     # As used, since a missing scaling_factor does not mean the same for all classes.
     component = digest_config({**settings, "scale": scale, "shift": shift}, tensors)
-    if not kind.tiles:
-        return AutoencoderCodec(autoencoder, scale, shift, factor, component)
-    largest_untiled = max(largest_untiled, (network.tile_latent_min_size * factor) ** 2)
-    return AutoencoderCodec(TiledAutoencoder(autoencoder, largest_untiled, factor), scale, shift, factor, component)
+    return AutoencoderCodec(autoencoder, scale, shift, factor, component)
 
 
 _NUMBERS = {

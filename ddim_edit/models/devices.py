@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_edit.diffusion.bottleneck import Bottleneck, require_bottleneck
 from ddim_edit.errors import ArgumentError
@@ -110,6 +110,24 @@ def state_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+@contextmanager
+def evaluation_mode(*modules: object) -> Iterator[None]:
+    """Have modules in eval mode inside the block, and afterwards each of their parts in the mode that it was in.
+
+    Args:
+        *modules: what is no module is left alone.
+    """
+    parts = [part for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+    training = [part for part in parts if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 @dataclass(frozen=True)
 class DeviceNetwork:
     """A network on its device in its precision, called with tensors of any device; never tracks gradients.
@@ -121,6 +139,7 @@ class DeviceNetwork:
         precision: what they are.
         conditioning: further inputs [n, ...] by keyword; each row is for an equal share of the batch, in order.
         run: a faster way to the network's output, if there is one; where it is a `Bottleneck`, to that as well.
+        shared: whether the network belongs to somebody else, as to a pipeline in memory. It is left as it was found.
     """
 
     network: Call
@@ -128,6 +147,7 @@ class DeviceNetwork:
     precision: Precision
     conditioning: Mapping[str, Tensor] = field(default_factory=dict)
     run: Call | None = None
+    shared: bool = False
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """Return the network's output, on the device of x."""
@@ -183,7 +203,12 @@ class DeviceNetwork:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with torch.inference_mode(), float32_precision(self.precision.tf32):
+        if not self.shared:
+            with torch.inference_mode(), float32_precision(self.precision.tf32):
+                yield
+            return
+        # What a module caches in inference mode could not be trained with later, so others' networks run without it.
+        with torch.no_grad(), evaluation_mode(self.network), float32_precision(self.precision.tf32):
             yield
 
 

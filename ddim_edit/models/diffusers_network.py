@@ -77,5 +77,9 @@ def load_diffusers_network(folder: Path, family: DiffusersFamily) -> DiffusersNe
         ModelError: the folder does not hold the network that its config describes.
     """
     kind = getattr(import_diffusers(f"Running a {family.network}"), family.network)
-    adapter = DiffusersUNet if family.bottleneck else DiffusersNetwork
-    return adapter(load_pretrained_network(kind, folder), family)
+    return adapt_network(load_pretrained_network(kind, folder), family)
+
+
+def adapt_network(network: Any, family: DiffusersFamily) -> DiffusersNetwork:
+    """Return a network of diffusers behind our own call; its weights are shared."""
+    return (DiffusersUNet if family.bottleneck else DiffusersNetwork)(network, family)

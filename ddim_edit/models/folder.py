@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.autoencoders import load_autoencoder
-from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Size
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, Size
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.effective_weights import unwrapped
 from ddim_edit.models.families.family import COUNT
 from ddim_edit.models.families.registry import family_of_config
 from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder
@@ -26,7 +27,7 @@ from ddim_edit.models.identity import (
 )
 from ddim_edit.models.pretrained import component_folder, read_config, weights_files
 from ddim_edit.models.prompts import load_prompts
-from ddim_edit.models.scheduler_config import read_scheduler_config
+from ddim_edit.models.scheduler_config import DiffusionProcess, read_scheduler_config
 
 if TYPE_CHECKING:
     import torch
@@ -60,38 +61,15 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
         network = load_diffusers_network(network_folder, family)
-    shape = network.config
-    if shape.out_channels not in (shape.in_channels, 2 * shape.in_channels):
-        raise ModelError(
-            f"{name}: the network has {shape.in_channels} channels in and {shape.out_channels} out, but it should have "
-            "as many out as in, or twice as many with learned variances. Networks for inpainting and upsampling see "
-            "more than x and are not supported."
-        )
-    checkpoint = Checkpoint(
-        network=network,
-        schedule=process.schedule,
-        parametrization=process.parametrization,
-        channels=shape.in_channels,
-        size=_sample_size(shape.sample_size),
-        classes=classes,
-    )
+    checkpoint = make_checkpoint(name, network, process, classes)
     if isinstance(network, DiffusersNetwork):
-        inner = network.inner
-        tensors = _digest(network_folder, inner)
-        settings = config_beyond_defaults(type(inner), inner.config)
-        if not family.sized:
-            settings.pop("sample_size", None)
-        component = digest_config(settings, tensors)
+        component = diffusers_component(network, _digest(network_folder, network.inner))
     else:
         component = network_component(network, _digest(network_folder, network))
     components = {"network": component, "process": process_component(checkpoint)}
     autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
     if autoencoder_folder is None:
-        if checkpoint.channels not in (1, 3):
-            raise ModelError(
-                f"{name}: the network has {checkpoint.channels} channels, as those of latents have, but there is no "
-                "autoencoder: the folder vae is missing. Download it too."
-            )
+        require_pixels(checkpoint, name, "the folder vae is missing. Download it too.")
         codec = codec_for(checkpoint.channels)
     else:
         codec = load_autoencoder(autoencoder_folder, device)
@@ -100,6 +78,55 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
         encode_prompts = partial(load_prompts, folder, name, network, device)
     return CheckpointBundle(checkpoint, codec, components, encode_prompts)
+
+
+def make_checkpoint(name: str, network: Any, process: DiffusionProcess, classes: Classes | None) -> Checkpoint:
+    """Return the checkpoint of a network of diffusers, or of our own that takes the place of one.
+
+    Raises:
+        ModelError: a network that sees more than x, or that answers with something else.
+    """
+    shape = network.config
+    if shape.out_channels not in (shape.in_channels, 2 * shape.in_channels):
+        raise ModelError(
+            f"{name}: the network has {shape.in_channels} channels in and {shape.out_channels} out, but it should have "
+            "as many out as in, or twice as many with learned variances. Networks for inpainting and upsampling see "
+            "more than x and are not supported."
+        )
+    return Checkpoint(
+        network=network,
+        schedule=process.schedule,
+        parametrization=process.parametrization,
+        channels=shape.in_channels,
+        size=_sample_size(shape.sample_size),
+        classes=classes,
+    )
+
+
+def diffusers_component(network: DiffusersNetwork, tensors: str) -> str:
+    """Return the digest of a network of diffusers, given that of its tensors."""
+    settings = config_beyond_defaults(type(unwrapped(network.inner)), network.inner.config)
+    if not network.family.sized:
+        settings.pop("sample_size", None)
+    return digest_config(settings, tensors)
+
+
+def require_pixels(checkpoint: Checkpoint, name: str, problem: str) -> None:
+    """Refuse a network of latents without an autoencoder.
+
+    Args:
+        checkpoint: one without an autoencoder.
+        name: what to call it.
+        problem: what is missing, and what to do.
+
+    Raises:
+        ModelError: it is one of latents.
+    """
+    if checkpoint.channels not in (1, 3):
+        raise ModelError(
+            f"{name}: the network has {checkpoint.channels} channels, as those of latents have, but there is no "
+            f"autoencoder: {problem}"
+        )
 
 
 def _require_checkpoint(folder: Path, index: Mapping[str, Any], config: Mapping[str, Any]) -> None:

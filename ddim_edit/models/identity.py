@@ -162,15 +162,16 @@ def digest_tensors(tensors: Mapping[str, Tensor], source: str) -> str:
     """
     names = sorted(tensors)
 
-    def digest(name: str) -> tuple[str, str]:
-        return _digest_tensor(tensors[name], f"{source}: the tensor {name}")
+    def digest(name: str) -> tuple[list[int], tuple[str, str]]:
+        tensor = tensors[name]  # once, as mappings may compute it
+        return list(tensor.shape), _digest_tensor(tensor, f"{source}: the tensor {name}")
 
     # In threads, as rounding and hashing release Python's lock.
     threads = min(8, os.cpu_count() or 1)
     rows = [result() for _, result in prefetch_map(digest, names, len(names), threads)]
     halves = []
     for half in range(2):
-        lines = [f"{name} {list(tensors[name].shape)} {row[half]}" for name, row in zip(names, rows, strict=True)]
+        lines = [f"{name} {shape} {row[half]}" for name, (shape, row) in zip(names, rows, strict=True)]
         halves.append(hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_LENGTH])
     return "-".join(halves)
 

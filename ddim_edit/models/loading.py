@@ -1,8 +1,13 @@
 """`load_model`: load a checkpoint of any family by a packaged name, a path or a hub id."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
 
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.errors import ArgumentError, ModelError
@@ -15,7 +20,15 @@ from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOption
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
-from ddim_edit.models.devices import PRECISIONS, Precision, dtype_name, find_device, is_native, state_device
+from ddim_edit.models.devices import (
+    PRECISIONS,
+    DeviceNetwork,
+    Precision,
+    dtype_name,
+    find_device,
+    is_native,
+    state_device,
+)
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 from ddim_edit.models.families.registry import family_of_state
@@ -145,22 +158,58 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
         ModelError: a checkpoint without a size of its own, and none in the options.
         ArgumentError: a size that cannot be had.
     """
+    precision = PRECISIONS[options.dtype]
+
+    def place(network: nn.Module) -> PlacedNetworks:
+        if options.device.type != "cpu":
+            announce(f"moving the network to {options.device}")
+        low = None
+        if precision.low is not None:
+            low = place_network(deepcopy(network), Precision(precision.low), options)
+        return PlacedNetworks(place_network(network, precision, options), low)
+
+    return assemble_model(name, bundle, place, options.dtype, options.size)
+
+
+class PlacedNetworks(NamedTuple):
+    """A network where it runs, and a coarser copy of it for low noise, if there is one."""
+
+    network: DeviceNetwork
+    low: DeviceNetwork | None = None
+
+
+def assemble_model(
+    name: str,
+    bundle: CheckpointBundle,
+    place: Callable[[nn.Module], PlacedNetworks],
+    dtype: str,
+    size: Size | None,
+) -> Model:
+    """Assemble a model of a checkpoint's parts: conditions tied to its network, size settled.
+
+    Args:
+        name: what to call it.
+        bundle: the parts.
+        place: puts the network where it runs.
+        dtype: what the network computes in, by name.
+        size: of its images (height, width); None for the model's own.
+
+    Raises:
+        ModelError: a checkpoint without a size of its own, and none given.
+        ArgumentError: a size that cannot be had.
+    """
     checkpoint = bundle.checkpoint
     codec = bundle.codec
-    precision = PRECISIONS[options.dtype]
-    height, width = _latent_size(checkpoint, codec, options.size)
+    height, width = _latent_size(checkpoint, codec, size)
     encoder: ConditionEncoder | None = None
     if bundle.encode_prompts is not None:
         encoder = bundle.encode_prompts((height * codec.factor, width * codec.factor))
     elif checkpoint.classes is not None:
         encoder = ClassLabels(name, checkpoint.classes)
-    if options.device.type != "cpu":
-        announce(f"moving the network to {options.device}")
-    low = None
-    if precision.low is not None:
-        low = place_network(deepcopy(checkpoint.network), Precision(precision.low), options)
-    network = place_network(checkpoint.network, precision, options)
-    denoiser = NetworkDenoiser(network, checkpoint.parametrization, low=low)
+    network, low = place(checkpoint.network)
+    # A network in float64 takes x as it is; all others take float32, and round it themselves.
+    kind = torch.float64 if network.precision.dtype == torch.float64 else torch.float32
+    denoiser = NetworkDenoiser(network, checkpoint.parametrization, kind, low)
     conditioner = None if encoder is None else Conditioner(denoiser, network, encoder, low)
     return Model(
         denoiser=denoiser if conditioner is None else conditioner.unconditional(),
@@ -170,10 +219,10 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
         name=name,
         components={**bundle.components, **({} if encoder is None else encoder.components)},
         prediction=checkpoint.parametrization.name,
-        dtype=options.dtype,
-        device=options.device,
-        native=is_native(options.device, precision.low or precision.dtype),
-        state_device=state_device(options.device),
+        dtype=dtype,
+        device=network.device,
+        native=is_native(network.device, (low or network).precision.dtype),
+        state_device=state_device(network.device),
         conditioner=conditioner,
         follows="nothing" if encoder is None else encoder.follows,
     )

@@ -7,14 +7,27 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser
+from ddim_edit.diffusion.denoisers import Denoiser, NetworkDenoiser
+from ddim_edit.diffusion.parametrization import Parametrization
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images.face_templates import FaceTemplate
+from ddim_edit.models.checkpoint import Checkpoint
 from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.condition import NOTHING, Condition
-from ddim_edit.models.devices import PRECISIONS, find_device, is_native, state_device
-from ddim_edit.models.identity import Components
+from ddim_edit.models.devices import PRECISIONS, DeviceNetwork, Precision, find_device, is_native, state_device
+from ddim_edit.models.identity import Components, process_component
+from ddim_edit.models.own_network import (
+    OwnNetwork,
+    Weights,
+    codec_digest,
+    find_codec,
+    find_parametrization,
+    name_of,
+    network_digest,
+    place_of,
+    weights_of,
+)
 from ddim_edit.models.placing import Mover
 from ddim_edit.models.typicality import Typicality
 from ddim_edit.tables import html_summary
@@ -58,6 +71,78 @@ class Model:
     follows: str = "nothing"
     face_template: FaceTemplate | None = None
     typicality: Typicality | None = None
+
+    @classmethod
+    def from_network(
+        cls,
+        network: Callable[..., Any],
+        schedule: NoiseSchedule,
+        prediction_type: str | Parametrization = "epsilon",
+        shape: tuple[int, int, int] = (3, 64, 64),
+        codec: Codec | None = None,
+        *,
+        name: str | None = None,
+        weights: Weights | None = None,
+    ) -> Self:
+        """Return the model of a network of your own.
+
+        The network is called with x [B, C, H, W] in the dtype of its weights, and with time conditions [B] in float32:
+        of discrete levels t - 1, from 0 to T - 1, which solvers may ask for between whole numbers. It runs where it is,
+        in eval mode and without gradients, and is left as it was found. Latents are tied to its weights by their
+        content.
+
+        Args:
+            network: a module or a function that returns a tensor of the shape of x, or an object that has it as
+                `sample`. As many channels again may follow, which are learned variances.
+            schedule: the noise schedule of its training.
+            prediction_type: "epsilon", "sample", "v_prediction", "flow_prediction", "edm", or a `Parametrization`,
+                which decides what the network sees and gets as time.
+            shape: of x_0, (C, H, W).
+            codec: between images and x_0; None for networks of 3 or 1 channels, which diffuse images themselves. What
+                identifies it is its `component`, a text, or else its class and the weights of its modules.
+            name: what to call the model; by default the class of the network.
+            weights: what a function computes with, to tie latents to: a module, several, or tensors by name.
+
+        Raises:
+            ArgumentError: a function without weights, an unknown prediction type, a shape that is none, or a codec
+                that is none.
+            ModelError: weights that are not finite, or a network of latents without a codec.
+
+        Examples:
+            >>> from torch import nn
+            >>> class Zero(nn.Module):
+            ...     def forward(self, x, t):
+            ...         return 0 * x
+            >>> model = Model.from_network(Zero(), NoiseSchedule.linear(), shape=(3, 8, 8))
+            >>> model.name, model.size, sorted(model.components)
+            ('Zero', (8, 8), ['network', 'process'])
+        """
+        if len(shape) != 3 or any(not isinstance(side, int) or side < 1 for side in shape):
+            raise ArgumentError(f"shape must be three positive numbers, channels, height and width, not {shape!r:.60}.")
+        parametrization = find_parametrization(prediction_type, schedule.T)
+        found_codec = find_codec(codec, shape[0])
+        tensors = weights_of(network, weights)
+        device, dtype = place_of(tensors)
+        own = OwnNetwork(network)
+        checkpoint = Checkpoint(own, schedule, parametrization, shape[0], shape[1:])
+        components = {"network": network_digest(network, tensors), "process": process_component(checkpoint)}
+        if codec is not None:
+            components["autoencoder"] = codec_digest(codec)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        placed = DeviceNetwork(own, device, Precision(dtype), shared=True)
+        return cls(
+            denoiser=NetworkDenoiser(placed, parametrization, wide),
+            codec=found_codec,
+            schedule=schedule,
+            shape=shape,
+            name=name or name_of(network),
+            components=components,
+            prediction=parametrization.name,
+            dtype=str(dtype).removeprefix("torch."),
+            device=device,
+            native=is_native(device, dtype),
+            state_device=state_device(device),
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return what it is, by what names it, as JSON types."""

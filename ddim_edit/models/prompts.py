@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from ddim_edit.models.announcements import announce
 from ddim_edit.models.checkpoint import Size
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
+from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.families.family import TextPipeline
@@ -162,16 +163,52 @@ class _VisitingEncoding:
 
 @dataclass(frozen=True)
 class PipelineEncoding:
-    """Encodes texts by a pipeline of diffusers, on a device and for images of a size (H, W)."""
+    """Encodes texts by a pipeline of diffusers for images of a size (H, W), on a device; None is the pipeline's own."""
 
     family: TextPipeline
     pipeline: Any
-    device: torch.device
+    device: torch.device | None
     size: Size
 
     def __call__(self, text: str) -> Conditioning:
         """Return what the network gets for a text."""
-        return self.family.encode(self.pipeline, text, self.device, self.size)
+        device = self.device or self.pipeline._execution_device  # which knows of offloading, as `device` does not
+        with evaluation_mode(*self.pipeline.components.values()):
+            return self.family.encode(self.pipeline, text, device, self.size)
+
+
+class TextEncoder(NamedTuple):
+    """A text encoder of a checkpoint: the module, the entries of its config, and the digest of its tensors."""
+
+    module: Any
+    config: Mapping[str, Any]
+    tensors: str
+
+
+def make_prompt_encoder(
+    name: str, pipeline: Any, network: DiffusersNetwork, encoders: Mapping[str, TextEncoder], encode: EncodeText
+) -> PromptEncoder:
+    """Return the encoder of the prompts of a network.
+
+    Args:
+        name: the model's.
+        pipeline: has the text encoders and their tokenizers.
+        network: the network.
+        encoders: the text encoders by their names in the pipeline.
+        encode: encodes one text by them.
+    """
+    # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
+    zeroed = ("encoder_hidden_states", "text_embeds") if pipeline.config.get("force_zeros_for_empty_prompt") else ()
+    distilled = bool(network.inner.config.get("guidance_embeds"))
+    identity = {}
+    tokenizers = {}
+    for each, encoder in encoders.items():
+        tokenizer = each.replace("text_encoder", "tokenizer")
+        tokenizers[each] = getattr(pipeline, tokenizer)
+        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
+        settings = _config_beyond_defaults(encoder.module, encoder.config)
+        identity[each] = digest_config({**settings, "zeroed": zeroed}, encoder.tensors)
+    return PromptEncoder(name, encode, zeroed, distilled, identity, tokenizers)
 
 
 def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: torch.device, size: Size) -> PromptEncoder:
@@ -201,24 +238,16 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
         if each not in absent:
             encoders[each] = _load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
-    identity = {}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
-    # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
-    zeroed = ("encoder_hidden_states", "text_embeds") if pipeline.config.get("force_zeros_for_empty_prompt") else ()
-    distilled = bool(network.inner.config.get("guidance_embeds"))
-    tokenizers = {}
+    parts = {}
     for each, encoder in encoders.items():
-        tokenizer = each.replace("text_encoder", "tokenizer")
-        tokenizers[each] = getattr(pipeline, tokenizer)
-        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
         files = weights_files(folder / each)
         tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
-        settings = _config_beyond_defaults(encoder, read_config(folder / each / "config.json"))
-        identity[each] = digest_config({**settings, "zeroed": zeroed}, tensors)
+        parts[each] = TextEncoder(encoder, read_config(folder / each / "config.json"), tensors)
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
-    return PromptEncoder(name, encode, zeroed, distilled, identity, tokenizers)
+    return make_prompt_encoder(name, pipeline, network, parts, encode)
 
 
 def _count_tokens(tokenizer: Any, text: str) -> int:

@@ -36,7 +36,15 @@ def read_scheduler_config(folder: Path) -> DiffusionProcess:
     Raises:
         ModelError: no scheduler_config.json, or one of a process that is not supported.
     """
-    config = read_config(component_folder(folder, "scheduler") / SCHEDULER_CONFIG)
+    return read_process(read_config(component_folder(folder, "scheduler") / SCHEDULER_CONFIG))
+
+
+def read_process(config: Config) -> DiffusionProcess:
+    """Return the diffusion process of the config of a scheduler, as `read_scheduler_config` does.
+
+    Raises:
+        ModelError: a process that is not supported.
+    """
     kind = _entry(config, "_class_name", schema.text, "DDPMScheduler")
     if kind not in _PROCESSES:
         raise ModelError(

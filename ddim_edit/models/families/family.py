@@ -172,6 +172,7 @@ class DiffusersFamily:
         sized: whether the sample_size of its config changes what the network computes, as with learned positions.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
+        own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
         load: loads a network of our own instead, or returns None where diffusers' shall be used.
     """
 
@@ -187,6 +188,7 @@ class DiffusersFamily:
     sized: bool = True
     bottleneck: bool = False
     pipeline: TextPipeline | None = None
+    own: Callable[[Config], nn.Module | None] | None = None
     load: Callable[[Path, Config], nn.Module | None] | None = None
 
     @property

@@ -61,8 +61,12 @@ def family_of_state(state: StateDict, source: str) -> SingleFileFamily:
     )
 
 
-def family_of_config(config: Config) -> DiffusersFamily:
+def family_of_config(config: Config, source: str = "config.json") -> DiffusersFamily:
     """Return the family of the config of a network of diffusers.
+
+    Args:
+        config: the config, with its class as `_class_name`.
+        source: where it is from, for the error.
 
     Raises:
         ModelError: it is of no known family.
@@ -75,10 +79,8 @@ def family_of_config(config: Config) -> DiffusersFamily:
             return family
     if any(family.network == name for family in known):
         added = config.get("addition_embed_type")
-        raise ModelError(f"config.json: {name}s with addition_embed_type {added!r} are not supported.")
+        raise ModelError(f"{source}: {name}s with addition_embed_type {added!r} are not supported.")
     if kind := describe_class(name):
-        raise ModelError(f"config.json: its class is {name!r:.60}: {kind}")
+        raise ModelError(f"{source}: its class is {name!r:.60}: {kind}")
     networks = dict.fromkeys(family.network for family in known)
-    raise ModelError(
-        f"config.json: networks of the class {name!r:.60} are not supported. Known: {', '.join(networks)}."
-    )
+    raise ModelError(f"{source}: networks of the class {name!r:.60} are not supported. Known: {', '.join(networks)}.")

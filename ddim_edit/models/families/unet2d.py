@@ -29,13 +29,25 @@ def _classes(config: Config) -> Classes | None:
     return None if count is None else Classes(count)
 
 
-def _load(folder: Path, config: Config) -> nn.Module | None:
-    """Load our own network if it has all the blocks: it is faster, and needs no diffusers."""
+def _has_own_blocks(config: Config) -> bool:
     blocks: list[str] = []
     for name in ("down_block_types", "up_block_types"):
         texts = schema.list_of(schema.text)
         blocks += schema.read_entry(config, name, texts, (), source="config.json", error=ModelError)
-    if not _OWN_BLOCKS.issuperset(blocks):
+    return _OWN_BLOCKS.issuperset(blocks)
+
+
+def _own(config: Config) -> nn.Module | None:
+    if not _has_own_blocks(config):
+        return None
+    from ddim_edit.models.unet.network import UNet, UNetConfig
+
+    return UNet(UNetConfig.from_dict(config))
+
+
+def _load(folder: Path, config: Config) -> nn.Module | None:
+    """Load our own network if it has all the blocks: it is faster, and needs no diffusers."""
+    if not _has_own_blocks(config):
         return None
     from ddim_edit.models.unet.network import load_unet
 
@@ -52,5 +64,6 @@ FAMILY = DiffusersFamily(
     call=call_with_class,
     sized=False,
     bottleneck=True,
+    own=_own,
     load=_load,
 )
