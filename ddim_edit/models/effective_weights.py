@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ddim_edit.errors import ModelError
 
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"}
 
@@ -43,8 +44,8 @@ class EffectiveWeights(Mapping[str, Tensor]):
         if name in self._computed:
             return self._computed[name]
         owner, attribute = self._owners[name]
-        with torch.no_grad(), _fetched(owner, attribute):
-            tensor: Tensor = getattr(owner, attribute)
+        with torch.no_grad():
+            tensor = _stored(owner, attribute)
             layer, adapters = self._deltas.get(name, (None, []))
             for adapter in adapters:
                 tensor = tensor + layer.get_delta_weight(adapter).to(tensor.dtype)
@@ -94,13 +95,17 @@ class EffectiveWeights(Mapping[str, Tensor]):
                     self._computed[f"{prefix}adapter_{number}.{name}"] = part
 
 
-@contextmanager
-def _fetched(owner: nn.Module, name: str) -> Iterator[None]:
-    """Have a tensor of a module in memory inside the block, wherever accelerate keeps it."""
-    if not getattr(owner, name).is_meta:
-        yield
-        return
-    from accelerate.utils import align_module_device
-
-    with align_module_device(owner, torch.device("cpu")):
-        yield
+def _stored(owner: nn.Module, name: str) -> Tensor:
+    """Return a tensor of a module, from where the module's hook of accelerate keeps it if it is not in the module."""
+    tensor: Tensor = getattr(owner, name)
+    if not tensor.is_meta:
+        return tensor
+    hook = getattr(owner, "_hf_hook", None)
+    for each in getattr(hook, "hooks", (hook,)):
+        if getattr(each, "weights_map", None) is not None:
+            stored: Tensor = each.weights_map[name]
+            return stored
+    raise ModelError(
+        f"The tensor {name} of a {type(owner).__name__} is on the device meta, where it has no values. Load the weights "
+        "first."
+    )

@@ -15,6 +15,7 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.announcements import announce
 from ddim_edit.models.autoencoders import codec_of_autoencoder
 from ddim_edit.models.checkpoint import CheckpointBundle, Size
+from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.devices import DeviceNetwork, Precision
 from ddim_edit.models.diffusers_network import DiffusersNetwork, adapt_network
@@ -68,14 +69,13 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
     checkpoint = make_checkpoint(name, adapted, process, classes)
     announce("hashing the weights of the pipeline")
     components = {"network": _network_component(adapted, family, config), "process": process_component(checkpoint)}
-    codec: Codec
     vae = next((each for each in _AUTOENCODERS if pipeline.components.get(each) is not None), None)
     if vae is None:
         require_pixels(checkpoint, name, "the pipeline has no vae. Give it one.")
-        codec = codec_for(checkpoint.channels)
+        codec: Codec = codec_for(checkpoint.channels)
     else:
-        codec = _codec(pipeline, vae)
-        components["autoencoder"] = codec.component
+        codec = autoencoder = _codec(pipeline, vae)
+        components["autoencoder"] = autoencoder.component
     encode_prompts = None
     if family.pipeline is not None:
         encode_prompts = partial(_prompts, pipeline, name, adapted)
@@ -147,7 +147,7 @@ def _network_component(network: DiffusersNetwork, family: DiffusersFamily, confi
     return diffusers_component(network, tensors)
 
 
-def _codec(pipeline: Any, component: str) -> Any:
+def _codec(pipeline: Any, component: str) -> AutoencoderCodec:
     autoencoder = pipeline.components[component]
     tensors = digest_tensors(EffectiveWeights(autoencoder), component)
     source = f"{type(pipeline).__name__}.{component}"

@@ -40,7 +40,8 @@ def _has_own_blocks(config: Config) -> bool:
 def _own(config: Config) -> nn.Module | None:
     if not _has_own_blocks(config):
         return None
-    from ddim_edit.models.unet.network import UNet, UNetConfig
+    from ddim_edit.models.unet.config import UNetConfig
+    from ddim_edit.models.unet.network import UNet
 
     return UNet(UNetConfig.from_dict(config))
 
