@@ -106,6 +106,6 @@ def _stored(owner: nn.Module, name: str) -> Tensor:
             stored: Tensor = each.weights_map[name]
             return stored
     raise ModelError(
-        f"The tensor {name} of a {type(owner).__name__} is on the device meta, where it has no values. Load the weights "
-        "first."
+        f"The tensor {name} of a {type(owner).__name__} is on the device meta, where it has no values. Load its "
+        "weights first."
     )
