@@ -100,7 +100,7 @@ def _stored(owner: nn.Module, name: str) -> Tensor:
     tensor: Tensor = getattr(owner, name)
     if not tensor.is_meta:
         return tensor
-    hook = getattr(owner, "_hf_hook", None)
+    hook: Any = getattr(owner, "_hf_hook", None)
     for each in getattr(hook, "hooks", (hook,)):
         if getattr(each, "weights_map", None) is not None:
             stored: Tensor = each.weights_map[name]

@@ -64,7 +64,7 @@ def test_images_return() -> None:
     editor = Editor(Model.from_network(Tiny(), LINEAR, shape=SHAPE))
     image = noise(*SHAPE).clamp(-1, 1)
     latent = editor.invert(image, steps=20, solver="ddim", exact=True, tol=1e-6)
-    assert torch.allclose(editor.decode(latent).double(), image, atol=1e-5)
+    assert torch.allclose(editor.decode(latent).double(), image, atol=1e-4)
 
 
 def test_the_network_is_left_as_it_was() -> None:
