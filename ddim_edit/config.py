@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ddim_edit.diffusion.grids import Grid, make_grid
-from ddim_edit.diffusion.solvers.registry import find_solver
+from ddim_edit.diffusion.grids import Grid, GridMaker, make_grid
+from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.spaces import parse_level
 from ddim_edit.models.condition import NOTHING, Condition
@@ -31,8 +31,8 @@ class InversionConfig:
 
     Args:
         solver: name in `SOLVERS`, or a `Solver` object.
-        grid: name of a grid, as `make_grid` takes it, or a `Grid`.
-        steps: number of steps of a grid given by name.
+        grid: a `Grid`, or the name or the maker of one, as `make_grid` takes them.
+        steps: number of steps, unless the grid is a `Grid`.
         exact: iterate until the solver's own decode returns the image to `tol`.
         tol: largest error of x_0 that `exact` accepts; the default returns every 8-bit pixel of a pixel-space model.
         check: decode the latent once and report the error, without iterating.
@@ -51,7 +51,7 @@ class InversionConfig:
     """
 
     solver: str | Solver = field(default="dpm2m", metadata={"help": "Solver of the diffusion ODE."})
-    grid: str | Grid = field(default="karras:14", metadata={"help": "Grid of timesteps."})
+    grid: str | Grid | GridMaker = field(default="karras:14", metadata={"help": "Grid of timesteps."})
     steps: int = field(default=20, metadata={"help": "Number of steps."})
     exact: bool = field(
         default=False, metadata={"help": "Iterate until the decoded image is the same, and certify that it is."}
@@ -97,9 +97,16 @@ class InversionConfig:
         """Return the solver itself, which neither checks nor iterates.
 
         Raises:
-            ArgumentError: an unknown name.
+            ArgumentError: an unknown name, or an object without the methods of a solver.
         """
-        return find_solver(self.solver) if isinstance(self.solver, str) else self.solver
+        if isinstance(self.solver, str):
+            return find_solver(self.solver)
+        if not callable(getattr(self.solver, "invert", None)) or not callable(getattr(self.solver, "decode", None)):
+            raise ArgumentError(
+                f"A solver is a name, or an object with the methods invert and decode, not {self.solver!r:.60}. The "
+                f"names are {', '.join(SOLVER_ENTRIES)}."
+            )
+        return self.solver
 
     def make_solver(self) -> Solver:
         """Return the solver, wrapped to check or to iterate as the config asks.
@@ -153,7 +160,7 @@ class SolverOptions(TypedDict, total=False):
     """Fields of `InversionConfig` but the level, as keywords."""
 
     solver: str | Solver
-    grid: str | Grid
+    grid: str | Grid | GridMaker
     steps: int
     exact: bool
     tol: float

@@ -255,23 +255,29 @@ def find_grid(name: str) -> GridMaker:
     return entry.with_parameter(number)
 
 
-def make_grid(name: str, schedule: NoiseSchedule, steps: int) -> Grid:
-    """Return the grid of a name in `GRIDS`, or of "karras:RHO" or "flow:SHIFT".
+def make_grid(grid: str | GridMaker, schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the grid of a name in `GRIDS`, of "karras:RHO" or "flow:SHIFT", or of a maker.
 
     Args:
-        name: as for `find_grid`.
+        grid: a name as for `find_grid`, or a maker: `Karras(5.0)`, or a function of a schedule and a number of steps.
         schedule: whose times the grid visits.
         steps: number of steps, from 1 to 10,000.
 
     Raises:
-        ArgumentError: an unknown name, a rho or shift below 1, or another number of steps.
+        ArgumentError: an unknown name, a rho or shift below 1, another number of steps, or something that is neither a
+            name nor a maker.
 
     Examples:
         >>> from ddim_edit import NoiseSchedule
         >>> make_grid("uniform", NoiseSchedule.linear(), 4).times
         (0.0, 250.0, 500.0, 750.0, 1000.0)
     """
-    maker = find_grid(name)
+    maker = find_grid(grid) if isinstance(grid, str) else grid
+    if not callable(maker):
+        raise ArgumentError(
+            f"A grid is a name, a Grid, or a function of a schedule and a number of steps, not {grid!r:.60}. The names "
+            f"are {', '.join(GRID_ENTRIES)}."
+        )
     if not 1 <= steps <= 10_000:
         raise ArgumentError(f"The number of steps must be from 1 to 10000, not {steps}. 20 is a good start.")
     return maker(schedule, steps)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ddim_edit.config import InversionConfig
+from ddim_edit.diffusion.grids import Grid
 from ddim_edit.images import CentreSquare, Crop, find
 
 DEFAULT_CONFIG = InversionConfig()
@@ -45,8 +46,11 @@ class FillJob:
     def settings(self) -> dict[str, Any]:
         """What the bytes of the store depend on, except for the model, as JSON types."""
         grid = self.config.grid
+        # A maker is known by its repr. That of a function ends with its process, so that only Karras(5.0) and the like
+        # let a later process go on with the store.
+        named = {"name": grid.name, "times": list(grid.times)} if isinstance(grid, Grid) else str(grid)
         config = asdict(self.config) | {
-            "grid": grid if isinstance(grid, str) else {"name": grid.name, "times": list(grid.times)},
+            "grid": named,
             "condition": self.config.condition.as_dict(),
         }
         settings = {"batch_size": self.batch_size, "crop": self.crop.as_dict(), "method": config}

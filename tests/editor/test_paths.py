@@ -102,6 +102,8 @@ Refused = Callable[[Editor, Latents], object]
         lambda editor, latents: editor.interpolate(latents, 3, "spline"),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig("rk45")),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(grid="zigzag")),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), grid=[3, 2, 1]),
+        lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), solver=dict),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(steps=0)),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig("bdia", steps=1)),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(tol=0.0)),

@@ -160,6 +160,12 @@ def test_wrong_grids_are_refused(name: str, steps: int) -> None:
     assert str(caught.value) == WRONG[name, steps]
 
 
+def test_makers_stand_for_names() -> None:
+    assert make_grid(Karras(5.0), LINEAR, 20) == make_grid("karras:5", LINEAR, 20)
+    with pytest.raises(ArgumentError, match=r"a function of a schedule and a number of steps, not 3\. The names are"):
+        make_grid(3, LINEAR, 20)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [7, 28])
 def test_the_flow_grid_is_that_of_diffusers(shift: float, steps: int) -> None:
