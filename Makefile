@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
 	$(BIN)/ddim-edit invert $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite -q
 	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/strip.png --frames 7 --overwrite -q
-	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/walk.webp --frames 13 --loop --scale 4 --overwrite -q
+	$(BIN)/ddim-edit interpolate out/astronaut_face.latent.safetensors out/seed-0028.latent.safetensors -o out/walk.webp --frames 13 --loop --overwrite -q
 	$(BIN)/ddim-edit edit $(FACES)/astronaut.png --set old=+6 -o out/older --overwrite -q
 	@echo
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other), out/walk.webp (the same, moving)"

@@ -326,10 +326,14 @@ def level_option(help_text: str, default: str | None = None) -> Option:
 
 def fps_option(help_text: str) -> Option:
     """Return --fps."""
-    return Option("--fps", type=FiniteRange(1, 50), default=12, metavar="F", help=help_text)
+    return Option(
+        "--fps",
+        type=FiniteRange(1, 50),
+        metavar="F",
+        help=f"{help_text} [default: 12, but at least two seconds in all]",
+    )
 
 
-def scale_option(default: int | None, explanation: str = "") -> Option:
-    """Return --scale; the explanation follows its help."""
-    help_text = f"Upscaling factor (nearest neighbour).{explanation}"
-    return Option("--scale", type=click.IntRange(1, 16), default=default, metavar="N", help=help_text)
+def upscale_option(help_text: str) -> Option:
+    """Return --upscale."""
+    return SharedOption("--upscale", type=click.IntRange(1, 16), metavar="N", help=help_text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .command import OptionGroup, SharedOption
-from .options import Suffix, metadata_option
+from .options import Suffix, metadata_option, upscale_option
 from .session import Session
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ def result_group() -> OptionGroup:
             help="Write the whole photograph, in which only the part that the model sees changes, or the model's own "
             "image. [default: photo for images larger than the model's]",
         ),
-        SharedOption(
-            "--upscale", type=click.IntRange(1, 16), metavar="N", help="Enlarge images of the model's size (Lanczos)."
-        ),
+        upscale_option("Enlarge images of the model's size (Lanczos)."),
         SharedOption(
             "--format",
             argument="suffix",

@@ -17,7 +17,6 @@ from ..options import (
     output_option,
     overwrite_option,
     recursive_group,
-    scale_option,
     session_options,
 )
 from ..results import PHOTO, ResultOptions, ResultWriter, result_group
@@ -101,7 +100,6 @@ def option_groups() -> list[OptionGroup]:
                     help="Write the --strip as an animation, there and back.",
                 ),
                 fps_option("Frames per second of --animate."),
-                scale_option(None, " [default: 1, in a strip 2]"),
             ],
         ),
         result_group(),
@@ -130,8 +128,7 @@ def edit(
     result: ResultOptions,
     strip: Strip | None,
     animate: str | None,
-    fps: float,
-    scale: int | None,
+    fps: float | None,
     crop: CropOptions,
     session: Session,
 ) -> None:
@@ -141,14 +138,14 @@ def edit(
     nothing. A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp, both of the
     model's size.
     """
-    _require_consistent(strip, animate, scale, result, crop)
+    _require_consistent(strip, animate, result, crop)
     settings = dict(strengths)
     for name in [*settings, *keep]:
         _require_direction(name, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
     from ddim_edit import Grid
-    from ddim_edit.images import enlarge, to_uint8
+    from ddim_edit.images import display_factor, to_uint8, upscale
     from ddim_edit.latents.image_recipes import EditRecipe
 
     session.metadata = result.metadata
@@ -179,17 +176,14 @@ def edit(
         for (job, faces), edited in session.run_batch(batch, edit_batch):
             recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, faces[0].source)
             with session.continue_on_error(job.source):
-                if strip is None and scale is not None:
-                    writer.write_model_size(job.target, enlarge(to_uint8(edited[0]), scale)[0], recipe)
-                elif strip is None:
+                if strip is None:
                     if result.is_photo(faces[0]):
                         recipe = replace(recipe, frames=tuple(face.preprocessing for face in faces))
                     writer.write(job.source, job.target, faces, [edits[0] for edits in edited], recipe)
                 else:
                     frames, signature = to_uint8(edited[0]), session.recipe_json(recipe)
-                    for note in _write_sweep(
-                        job.target, frames, scale or 2, recipe, fps if animate else None, signature
-                    ):
+                    frames = upscale(frames, result.upscale or display_factor(frames.shape[-1]))
+                    for note in _write_sweep(job.target, frames, recipe, animate is not None, fps, signature):
                         session.note(f"{job.target.name}: {note}")
                 row = {**job.to_json(), **recipe.to_json()}
                 del row["source"]
@@ -197,16 +191,12 @@ def edit(
     session.finish()
 
 
-def _require_consistent(
-    strip: Strip | None, animate: str | None, scale: int | None, result: ResultOptions, crop: CropOptions
-) -> None:
+def _require_consistent(strip: Strip | None, animate: str | None, result: ResultOptions, crop: CropOptions) -> None:
     """Refuse options that do not go together."""
     if animate and not strip:
         raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
-    if scale and not strip and result.output_size == PHOTO:
-        raise click.UsageError("--scale is for images of the model's size. Leave it or --output-size photo out.")
-    if strip and (result.output_size == PHOTO or result.upscale or crop.all_faces):
-        raise click.UsageError("A --strip shows one face in the model's size. Enlarge it with --scale.")
+    if strip and (result.output_size == PHOTO or crop.all_faces):
+        raise click.UsageError("A --strip shows one face in the model's size. Enlarge it with --upscale.")
 
 
 def _require_direction(name: str, model: str | None) -> None:
@@ -231,21 +221,21 @@ def _open_destination(
 def _write_sweep(
     target: Path,
     frames: "Tensor",
-    scale: int,
     recipe: "EditRecipe",
+    animated: bool,
     fps: float | None,
     signature: Mapping[str, Any] | None,
 ) -> Sequence[str]:
-    """Write the frames of a --strip as an image or, with frames per second, as an animation; return notes."""
+    """Write the frames of a --strip as an image or as an animation; return notes."""
     import torch
 
-    from ddim_edit.images import enlarge, labelled, write, write_animation
+    from ddim_edit.images import labelled, write, write_animation
 
-    if fps is not None:
+    if animated:
         # There and back, so that the animation may loop.
         both_ways = torch.cat([frames, frames[1:-1].flip(0)])
-        return write_animation(target, enlarge(both_ways, scale), fps, signature)
+        return write_animation(target, both_ways, fps, signature)
     labels = [f"{factor:+.3g}" if factor else "0" for factor in recipe.factors]
     title = ", ".join(Path(name).name.removesuffix(DIRECTION) for name in recipe.strengths)
-    write(target, labelled([enlarge(frames, scale)], labels, [title]), signature)
+    write(target, labelled([frames], labels, [title]), signature)
     return ()

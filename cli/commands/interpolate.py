@@ -26,8 +26,8 @@ from ..options import (
     inversion_groups,
     make_config,
     overwrite_option,
-    scale_option,
     session_options,
+    upscale_option,
 )
 from ..session import Session
 from ..streams import STANDARD
@@ -64,7 +64,7 @@ def option_groups() -> list[OptionGroup]:
                 *image_options(),
                 overwrite_option(),
                 fps_option("Frames per second of an animation."),
-                scale_option(2),
+                upscale_option("Enlarge images (Lanczos). [default: to at least 256 pixels]"),
             ],
         ),
         OptionGroup(
@@ -111,8 +111,8 @@ def interpolate(
     suffix: str,
     metadata: bool,
     overwrite: bool,
-    fps: float,
-    scale: int,
+    fps: float | None,
+    upscale: int | None,
     frames: int,
     interpolation: str,
     loop: bool,
@@ -136,9 +136,10 @@ def interpolate(
     # This imports torch, and so only once the arguments are known to be right.
     import torch
 
+    from ddim_edit.images import labelled, write, write_animation
     from ddim_edit.images import sheet as draw_sheet
-    from ddim_edit.images import write, write_animation
     from ddim_edit.latents.image_recipes import InterpolationRecipe
+    from ddim_edit.latents.interpolation import plan_path
 
     session.metadata = metadata
     if config["exact"]:
@@ -152,7 +153,7 @@ def interpolate(
         columns, lines = sheet
         rows = session.editor.sheet(ends, lines, columns, interpolation)
     recipe = InterpolationRecipe(interpolation, frames, loop, tuple(latent.recipe for latent in ends))
-    frames_of = [_decode(session, row, scale) for row in rows]
+    frames_of = [_decode(session, row, upscale) for row in rows]
     signature = session.recipe_json(recipe)
     if animated or still:
         session.finish()  # nothing is written with frames missing
@@ -161,7 +162,12 @@ def interpolate(
         for note in write_animation(target, images[0], fps, signature):
             session.note(f"{target.name}: {note}")
     elif still:
-        write(target, draw_sheet(images, gap=images[0].shape[-1] // 32), signature)
+        if sheet is None:
+            names = [_label(str(session.streams.name_of(path)), number) for number, path in enumerate(inputs, 1)]
+            labels = [point.label(names) for point in plan_path(len(ends), frames, loop)]
+            write(target, labelled(images, labels), signature)
+        else:
+            write(target, draw_sheet(images, gap=images[0].shape[-1] // 32), signature)
     else:
         for number, frame in frames_of[0].items():
             write(target / f"frame-{number:04}{suffix}", frame, signature)
@@ -223,6 +229,17 @@ def _load_or_invert(
     return [latents[end] for end in ends]
 
 
+def _label(path: str, number: int) -> str:
+    """Return what a strip calls an input: its name without a suffix, or its number."""
+    from ddim_edit.images import short_label
+
+    otherwise = f"image {number}"
+    if path == str(STANDARD):
+        return otherwise
+    file, _ = split_crop(Path(path))
+    return short_label(Path(file.name.removesuffix(LATENT)).stem, otherwise)
+
+
 def _is_latent(session: Session, path: Path) -> bool:
     """Return whether standard input, which has no name, holds a latent."""
     from ddim_edit.io.content import SAFETENSORS, describe_file
@@ -230,15 +247,16 @@ def _is_latent(session: Session, path: Path) -> bool:
     return path == session.streams.input and describe_file(path) == SAFETENSORS
 
 
-def _decode(session: Session, latents: "Latents", scale: int) -> "dict[int, Tensor]":
+def _decode(session: Session, latents: "Latents", factor: int | None) -> "dict[int, Tensor]":
     """Return frames, uint8 [3, H, W], enlarged, by their numbers; those that cannot be decoded fail.
 
     A latent that comes twice, as on a loop, is decoded once.
     """
-    from ddim_edit.images import enlarge, to_uint8
+    from ddim_edit.images import display_factor, to_uint8, upscale
 
     def decode(batch: "Sequence[tuple[str, Latent]]") -> "Iterable[Tensor]":
-        return enlarge(to_uint8(session.editor.decode([latent for _, latent in batch])), scale)
+        frames = to_uint8(session.editor.decode([latent for _, latent in batch]))
+        return upscale(frames, factor or display_factor(frames.shape[-1]))
 
     decoded: dict[Latent, Tensor] = {}
     different: dict[Latent, str] = {}

@@ -1,6 +1,5 @@
 """`ddim-edit sample`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -151,11 +150,11 @@ def sample(
 def _write_sheet(session: Session, target: Path, shown: "Sequence[tuple[Tensor, SampleRecipe]]") -> None:
     import torch
 
-    from ddim_edit.images import captioned, enlarge
+    from ddim_edit.images import captioned, display_factor, upscale
     from ddim_edit.latents.image_recipes import SampleSheetRecipe
 
     images = torch.stack([image for image, _ in shown])
-    images = enlarge(images, math.ceil(CELL / images.shape[-1]))
+    images = upscale(images, display_factor(images.shape[-1], CELL))
     seeds = [recipe.seed for _, recipe in shown]
     first = shown[0][1]
     recipe = SampleSheetRecipe(first.model, tuple(seeds), first.eta, first.posterior_mean, first.config)

@@ -18,10 +18,10 @@ from .formats import (
 from .image_tensor import ImageTensor, to_pil
 from .photograph_files import photograph_suffix
 from .photographs import Photograph
-from .pixels import to_float, to_uint8, upscale
+from .pixels import display_factor, to_float, to_uint8, upscale
 from .prepare import prepare_images, read_all
 from .reading import InputImage, detect_faces, read, read_faces, read_recipe, read_recorded
-from .sheets import captioned, comparison, enlarge, labelled, sheet, strip
+from .sheets import captioned, comparison, enlarge, labelled, sheet, short_label, strip
 from .writing import write, write_animation
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "comparison",
     "default_crop",
     "detect_faces",
+    "display_factor",
     "draw_choice",
     "draw_faces",
     "enlarge",
@@ -66,6 +67,7 @@ __all__ = [
     "readable_suffixes",
     "require_face_detector",
     "sheet",
+    "short_label",
     "still_suffixes",
     "strip",
     "to_float",

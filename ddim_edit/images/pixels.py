@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,9 @@ from ddim_edit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor  # torch takes a second to import, and `ddim-edit show` does without it
+
+SHOWN_WIDTH = 256
+"""Pixels that images are wide at least in strips, sheets and animations."""
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -60,8 +64,13 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
+def display_factor(width: int, wanted: int = SHOWN_WIDTH) -> int:
+    """Return the smallest whole factor that makes images of this width as wide as wanted."""
+    return math.ceil(wanted / width)
+
+
 def upscale(pixels: Tensor, factor: int) -> Tensor:
-    """Return uint8 [3, H, W] enlarged by a whole factor with a Lanczos filter.
+    """Return images uint8 [..., 3, H, W] enlarged by a whole factor with a Lanczos filter.
 
     Examples:
         >>> import torch
@@ -70,5 +79,10 @@ def upscale(pixels: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return pixels
-    height, width = pixels.shape[1:]
-    return from_image(to_image(pixels).resize((factor * width, factor * height), Image.Resampling.LANCZOS))
+    import torch
+
+    height, width = pixels.shape[-2:]
+    size = (factor * width, factor * height)
+    images = pixels.reshape(-1, 3, height, width)
+    enlarged = [from_image(to_image(image).resize(size, Image.Resampling.LANCZOS)) for image in images]
+    return torch.stack(enlarged).reshape(*pixels.shape[:-2], *size[::-1])

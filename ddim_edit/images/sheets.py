@@ -124,6 +124,20 @@ def labelled(rows: Sequence[Tensor], labels: Sequence[str], row_labels: Sequence
     return torch.cat([from_image(side), whole], dim=2)
 
 
+def short_label(name: str, otherwise: str) -> str:
+    """Return a label for something with a name: its first 24 letters, or `otherwise` if the font has not all of them.
+
+    Examples:
+        >>> short_label("portrait", "image 1"), short_label("портрет", "image 1")
+        ('portrait', 'image 1')
+    """
+    try:
+        name.encode("latin-1")
+    except UnicodeEncodeError:
+        return otherwise
+    return name if len(name) <= 24 else f"{name[:21]}..."
+
+
 def captioned(images: Tensor, captions: Sequence[str], columns: int = 8) -> Tensor:
     """Return images uint8 [N, 3, H, W] in rows of even length, each above its own caption.
 

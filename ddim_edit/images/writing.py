@@ -47,7 +47,11 @@ def write(path: str | PathLike[str], pixels: Tensor, recipe: Mapping[str, Any] |
 
 
 def write_animation(
-    path: str | PathLike[str], frames: Tensor, fps: float, recipe: Mapping[str, Any] | None = None, loop: bool = True
+    path: str | PathLike[str],
+    frames: Tensor,
+    fps: float | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    loop: bool = True,
 ) -> tuple[str, ...]:
     """Write an animation with its recipe inside; only .webp keeps every pixel.
 
@@ -57,8 +61,8 @@ def write_animation(
     Args:
         path: the file to write or to replace; missing folders are created.
         frames: uint8 [N, 3, H, W].
-        fps: frames per second, above 0 and at most 50. Frames end on ticks of the format, 1 ms or in a GIF 10 ms, at
-            most half a tick from their time.
+        fps: frames per second, above 0 and at most 50; None is 12, but at least two seconds in all. Frames end on ticks
+            of the format, 1 ms or in a GIF 10 ms, at most half a tick from their time.
         recipe: what `read_recipe` will return, of JSON types.
         loop: whether to repeat without end. Players of videos decide that themselves.
 
@@ -72,6 +76,8 @@ def write_animation(
     """
     path = Path(path)
     animation = find_animation_format(path)
+    if fps is None:
+        fps = min(12, len(frames) / 2)
     if not 0 < fps <= FASTEST:
         raise ArgumentError(f"fps must be above 0 and at most {FASTEST}, not {fps:g}.")
     if frames.ndim != 4 or not len(frames):

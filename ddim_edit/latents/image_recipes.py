@@ -338,8 +338,6 @@ def command_line(
     output: str,
     *,
     crop: Crop | None = None,
-    scale: int | None = None,
-    fps: float | None = None,
     options: Sequence[str] = (),
 ) -> str:
     """Return the command line that makes an image again, quoted for a POSIX shell.
@@ -349,8 +347,6 @@ def command_line(
         inputs: names of the files that it was made from, which a recipe does not hold.
         output: where to write to.
         crop: what was kept of the inputs.
-        scale: how many times every pixel is repeated; None is the command's default.
-        fps: frames per second of an animation; None is the command's default.
         options: more options, such as those that name the model.
 
     Raises:
@@ -371,8 +367,4 @@ def command_line(
         words += ["--crop", "face", "--face", str(crop.which)]
     elif crop is not None:
         words += ["--crop", crop_text(crop)]
-    if scale is not None:
-        words += ["--scale", str(scale)]
-    if fps is not None:
-        words += ["--fps", f"{fps:g}"]
     return shlex.join([*words, *options, "-o", output])

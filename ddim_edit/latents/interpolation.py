@@ -6,7 +6,7 @@ write its function and its entry here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -136,6 +136,17 @@ class PathPoint(NamedTuple):
     start: int
     end: int
     w: float
+
+    def label(self, names: Sequence[str]) -> str:
+        """Return the name of the end that it is, by its index, or the fraction.
+
+        Examples:
+            >>> [point.label(["a", "b"]) for point in plan_path(2, 3)]
+            ['a', '0.50', 'b']
+        """
+        if self.w in (0, 1):
+            return names[self.end if self.w else self.start]
+        return f"{self.w:.2f}"
 
 
 def plan_path(ends: int, frames: int, loop: bool = False) -> list[PathPoint]:

@@ -15,11 +15,14 @@ from ddim_edit.images import (
     STILL_FORMATS,
     CentreSquare,
     Crop,
+    display_factor,
     draw_choice,
-    enlarge,
+    labelled,
     photograph_suffix,
     read,
     sheet,
+    short_label,
+    upscale,
     write,
     write_animation,
 )
@@ -32,6 +35,7 @@ from ddim_edit.latents.image_recipes import (
     command_line,
     crop_text,
 )
+from ddim_edit.latents.interpolation import plan_path
 from ddim_edit.ui.crop_choice import BOX, CENTRE, FIT, CropChoice
 from ddim_edit.ui.inversion_summary import summarize_inversion
 from ddim_edit.ui.model_queue import ProgressCallback, ignore_progress
@@ -64,11 +68,6 @@ SHUFFLED_SEEDS = 1_000_000
 """Random first seeds are below this, so that they can be read and remembered."""
 GOOD_SEEDS = {"faces64": 9}
 """First of a dozen seeds in a row whose images are good, by model."""
-FPS = 12
-SHORTEST = 2.0
-"""Frames per second of an animation, but so many fewer that it takes this many seconds at least."""
-ANIMATED = 256
-"""Pixels that strips and animations are wide and high at least."""
 SAMPLES = "faces"
 """Folder that the command line of sampled images writes to."""
 REMEMBERED = 6
@@ -187,8 +186,8 @@ class PageController:
         """
         before, after = opened.photo.source.photograph, edit.edited.photograph
         if after is None:
-            factor = _factor(edit.edited.pixels.shape[-1], SHOWN)
-            shown = [enlarge(pixels, factor) for pixels in (opened.photo.image.pixels, edit.edited.pixels)]
+            factor = display_factor(edit.edited.pixels.shape[-1], SHOWN)
+            shown = [upscale(pixels, factor) for pixels in (opened.photo.image.pixels, edit.edited.pixels)]
             suffix = ".png"
         else:
             box = _close_up(opened.photo) if close_up else None
@@ -237,22 +236,26 @@ class PageController:
         for loaded, choice in photos:
             cropped.append(CroppedPhoto(loaded.source, self.session.crop(loaded.source, choice)))
         made = self.session.interpolate(cropped, frames, loop, on_progress)
-        scale = _factor(made.images.shape[-1], ANIMATED)
-        still = enlarge(made.one_way, scale)
-        fps = round(min(FPS, len(made.images) / SHORTEST), 2)
+        factor = display_factor(made.images.shape[-1])
+        still = upscale(made.one_way, factor)
         ends = tuple(latent.recipe for latent in made.latents)
         strip_recipe = InterpolationRecipe("slerp", frames, False, ends)
         animation_recipe = InterpolationRecipe("slerp", frames, loop, ends)
-        strip = self._write("between.png", sheet([still], gap=still.shape[-1] // 32), strip_recipe.to_json())
+        names = [
+            short_label(Path(loaded.upload.name).stem, f"image {number}")
+            for number, (loaded, _) in enumerate(photos, 1)
+        ]
+        labels = [point.label(names) for point in plan_path(len(photos), frames)]
+        strip = self._write("between.png", labelled([still], labels), strip_recipe.to_json())
         animation = strip.with_suffix(suffix)
-        write_animation(animation, enlarge(made.images, scale), fps, animation_recipe.to_json())
+        write_animation(animation, upscale(made.images, factor), recipe=animation_recipe.to_json())
         commands, names = self._sources([loaded.upload for loaded, _ in photos])
         for place, photo in enumerate(cropped):
             if photo.crop != self.session.default_crop:
                 names[place] += f"@{crop_text(photo.crop)}"
         options = self._flags
-        commands.append(command_line(strip_recipe, names, strip.name, scale=scale, options=options))
-        commands.append(command_line(animation_recipe, names, animation.name, scale=scale, fps=fps, options=options))
+        commands.append(command_line(strip_recipe, names, strip.name, options=options))
+        commands.append(command_line(animation_recipe, names, animation.name, options=options))
         return InterpolationFiles(strip, animation, "\n".join(commands))
 
     @property
@@ -276,7 +279,7 @@ class PageController:
         config: dict[str, Any] = {"solver": CONFIG.solver, "grid": CONFIG.grid, "steps": CONFIG.steps, "condition": {}}
         all_seeds = SampleSheetRecipe(model, tuple(seeds), 0.0, False, config)
         command = command_line(all_seeds, [], SAMPLES, options=self._flags)
-        small = enlarge(images, _factor(images.shape[-1], THUMBNAIL))
+        small = upscale(images, display_factor(images.shape[-1], THUMBNAIL))
         folder = next(self._folders)
         files, thumbnails = [], []
         for own_seed, image, thumbnail in zip(seeds, images, small, strict=True):
@@ -334,7 +337,3 @@ def _close_up(photo: Photo) -> tuple[int, int, int, int]:
     left, top = max(0, int(min(xs) - margin)), max(0, int(min(ys) - margin))
     right, bottom = min(photo_width, int(max(xs) + margin) + 1), min(photo_height, int(max(ys) + margin) + 1)
     return left, top, right, bottom
-
-
-def _factor(width: int, wanted: int) -> int:
-    return max(1, -(-wanted // width))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Direction, Editor, load_model
-from ddim_edit.images import enlarge, to_uint8
+from ddim_edit.images import to_uint8, upscale
 
 from .. import tiny
 from ..rounding import assert_shown_alike
@@ -27,9 +27,10 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def columns(sheet: Tensor, count: int, size: int) -> list[Tensor]:
-    """The pictures of a strip with a heading above and a name before it, two pixels apart."""
-    left = sheet.shape[2] - count * (size + 2) + 2
-    return [sheet[:, -size:, left + k * (size + 2) :][..., :size] for k in range(count)]
+    """The pictures of a strip with a heading above and a name before it."""
+    step = size + max(2, size // 32)
+    left = sheet.shape[2] - count * step + step - size
+    return [sheet[:, -size:, left + k * step :][..., :size] for k in range(count)]
 
 
 @pytest.mark.parametrize("name", ["old", "high", "deep"])
@@ -49,14 +50,14 @@ def test_middle_of_strip_is_identical_image(
 ) -> None:
     """And in its other columns what the library makes."""
     file = f"{fitted / name}{SUFFIX}"
-    flags = [] if scale is None else ["--scale", scale]
+    flags = [] if scale is None else ["--upscale", scale]
     done("edit", *pictures[:2], "--set", f"{file}=+1.5", "--strip", "-2:2:3", "-o", tmp_path / "out", *flags)
     made = Editor(load_model(model)).edits(pictures[:2], [{file: s} for s in (-3.0, 0.0, 3.0)])
     for path, row in zip(pictures[:2], made, strict=True):
-        shown = columns(own(tmp_path / "out" / f"{path.stem}-strip.png"), 3, 16 * (scale or 2))
-        assert torch.equal(shown[1], enlarge(own(path), scale or 2))
+        shown = columns(own(tmp_path / "out" / f"{path.stem}-strip.png"), 3, 16 * (scale or 16))
+        assert torch.equal(shown[1], upscale(own(path), scale or 16))
         for column, picture in zip(shown, row, strict=True):
-            assert_shown_alike(column, enlarge(to_uint8(picture), scale or 2))
+            assert_shown_alike(column, upscale(to_uint8(picture), scale or 16))
         assert not torch.equal(shown[0], shown[2])
 
 
@@ -65,7 +66,7 @@ def test_strip_contains_strength_0(done: Run, fitted: Path, pictures: list[Path]
     line = ["--set", f"{fitted / 'old'}{SUFFIX}", "--strip", "-0.1:0.2:4", "-o", tmp_path / "out", "--json"]
     (row,) = done("edit", pictures[0], *line).rows
     assert row["factors"] == [-0.1, 0, 0.1, 0.2]
-    assert torch.equal(columns(own(tmp_path / "out" / "a-strip.png"), 4, 32)[1], enlarge(own(pictures[0]), 2))
+    assert torch.equal(columns(own(tmp_path / "out" / "a-strip.png"), 4, 256)[1], upscale(own(pictures[0]), 16))
 
 
 def test_edit_equals_editor_edit(done: Run, fitted: Path, model: Path, pictures: list[Path], tmp_path: Path) -> None:
@@ -92,22 +93,24 @@ def test_edit_equals_editor_edit(done: Run, fitted: Path, model: Path, pictures:
     assert_shown_alike(seen[0], seen[-1])
 
 
-def test_images_are_scaled_without_smoothing(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+def test_images_are_upscaled(done: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=2"]
     done(*line, "-o", tmp_path / "small")
-    done(*line, "-o", tmp_path / "large", "--scale", 4)
-    assert_shown_alike(own(tmp_path / "large" / "a-edited.png"), enlarge(own(tmp_path / "small" / "a-edited.png"), 4))
+    done(*line, "-o", tmp_path / "large", "--upscale", 4)
+    assert_shown_alike(own(tmp_path / "large" / "a-edited.png"), upscale(own(tmp_path / "small" / "a-edited.png"), 4))
 
 
 @pytest.mark.parametrize("form", ["webp", "gif", "mp4", "webm"])
 def test_animation_runs_through_strip_and_back(
     done: Run, fitted: Path, pictures: list[Path], tmp_path: Path, form: str
 ) -> None:
-    line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=3", "--strip", "-2:2:4", "--scale", 4]
+    # A GIF has 256 colours, as many as an image of 16x16 pixels; videos halve the resolution of colours.
+    size = {"webp": 4, "gif": 1, "mp4": 16, "webm": 16}[form]
+    line = ["edit", pictures[0], "--set", f"{fitted / 'old'}{SUFFIX}=3", "--strip", "-2:2:4", "--upscale", size]
     done(*line, "-o", tmp_path / "strip")
     outcome = done(*line, "-o", tmp_path / "out", "--animate", form, "--fps", 10, "--json")
     assert outcome.rows[0]["output"] == str(tmp_path / "out" / f"a-animated.{form}")
-    strip = [column.permute(1, 2, 0) for column in columns(own(tmp_path / "strip" / "a-strip.png"), 4, 64)]
+    strip = [column.permute(1, 2, 0) for column in columns(own(tmp_path / "strip" / "a-strip.png"), 4, 16 * size)]
     frames = moving(tmp_path / "out" / f"a-animated.{form}")
     assert len(frames) == 6
     for frame, wanted in zip(frames, [*strip, strip[2], strip[1]], strict=True):

@@ -72,7 +72,7 @@ def test_no_metadata_writes_no_recipe(done: Run, line: Line, tmp_path: Path) -> 
 def test_no_metadata_holds_for_every_interpolation_format(
     done: Run, run: Run, latents: list[Path], tmp_path: Path, name: str
 ) -> None:
-    line = ["interpolate", *latents[:2], "--frames", "3", "--scale", "1"]
+    line = ["interpolate", *latents[:2], "--frames", "3", "--upscale", "1"]
     done(*line, "-o", tmp_path / name)
     done(*line, "-o", tmp_path / "bare" / name, "--no-metadata")
     told, bare = moving(tmp_path / name), moving(tmp_path / "bare" / name)
@@ -86,12 +86,12 @@ def test_no_metadata_holds_for_every_interpolation_format(
 
 
 def test_sheet_of_samples_is_labelled_with_seeds(done: Run, tmp_path: Path) -> None:
-    from ddim_edit.images import captioned, enlarge
+    from ddim_edit.images import captioned, upscale
 
     rows = done("sample", "-n", "9", "--seed", "5", "--sheet", *STEPS, "-o", tmp_path / "out", "--json").rows
     assert rows[-1] == {"output": str(tmp_path / "out" / "samples.png"), "seeds": list(range(5, 14))}
     samples = torch.stack([pixels_of(tmp_path / "out" / f"seed-{seed:04}.png") for seed in range(5, 14)])
-    wanted = captioned(enlarge(samples, 8), [f"seed {seed}" for seed in range(5, 14)])
+    wanted = captioned(upscale(samples, 8), [f"seed {seed}" for seed in range(5, 14)])
     assert torch.equal(pixels_of(tmp_path / "out" / "samples.png"), wanted)
     recipe = read_recipe(tmp_path / "out" / "samples.png")
     assert recipe is not None

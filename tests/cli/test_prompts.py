@@ -47,7 +47,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_interpolation_with_prompt(done: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "strip.png"
-    line = ["interpolate", *portraits, "--model", painter, *PROMPT, *FEW, "--frames", "3", "--scale", "1", "-o", out]
+    line = ["interpolate", *portraits, "--model", painter, *PROMPT, *FEW, "--frames", "3", "--upscale", "1", "-o", out]
     done(*line)
     assert pixels_of(out).shape == (3, 32, 3 * 32 + 2)
 

@@ -221,7 +221,6 @@ def test_command_lines_quote_names_and_end_with_the_options_of_the_caller() -> N
     )
     assert "--crop fit" in command_line(recipe, ["a.png"], "out", crop=Fit())
     assert "--crop centre" in command_line(recipe, ["a.png"], "out", crop=CentreSquare())
-    assert command_line(recipe, ["a.png"], "out", scale=4, fps=12).endswith("--scale 4 --fps 12 -o out")
 
 
 def test_defaults_of_command_lines_are_those_of_the_config() -> None:
