@@ -12,6 +12,7 @@ framings alike. A flip is a change of its verdict; LPIPS is between the faces cu
 
 import argparse
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from photographs import TEMPLATE, sample_image
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from ddim_edit import Editor, ImageError, hardware, images, metrics
+from ddim_edit import Editor, ImageError, InputWarning, hardware, images, metrics
 from ddim_edit.images import CentreSquare, Crop, FaceCrop, InputImage, Photograph, Similarity
 
 CROPS: dict[str, Crop] = {"aligned": FaceCrop(TEMPLATE), "centre square": CentreSquare()}
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--strengths", nargs="+", type=float, default=[4.0, 6.0, 8.0, 10.0])
     parser.add_argument("--dtype", default="auto")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore", InputWarning)  # the tables count what is atypical
     editor = Editor.from_pretrained(dtype=arguments.dtype)
     random = np.random.default_rng(0)
     backgrounds = [sample_image(name).resize(SIZE) for name in ("china.jpg", "flower.jpg", "rocket.jpg")]

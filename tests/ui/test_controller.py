@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from ddim_edit import ArgumentError, Editor, ImageError, InputWarning, Latent, Typicality
-from ddim_edit.images import Face, enlarge, photograph_suffix, read, read_recipe
+from ddim_edit.images import Face, photograph_suffix, read, read_recipe, upscale
 from ddim_edit.ui.controller import REMEMBERED, PageController
 from ddim_edit.ui.crop_choice import BOX, CropChoice
 from ddim_edit.ui.model_queue import ModelQueue
@@ -105,8 +105,8 @@ def test_images_of_the_models_size_are_written_in_a_format_that_can_be(
     assert files.image.read_bytes() == Path("edited", files.image.name).read_bytes()
     # What is shown is the very image, enlarged.
     before, after = controller.compare(opened, made)
-    assert torch.equal(read(after, 512).pixels, enlarge(made.edited.pixels, 32))
-    assert torch.equal(read(before, 512).pixels, enlarge(opened.photo.image.pixels, 32))
+    assert torch.equal(read(after, 512).pixels, upscale(made.edited.pixels, 32))
+    assert torch.equal(read(before, 512).pixels, upscale(opened.photo.image.pixels, 32))
     assert json.loads(files.recipe.read_text()) == read_recipe(files.image)
 
 
