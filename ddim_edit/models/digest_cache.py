@@ -1,8 +1,8 @@
 """Digests of tensors, kept on disk by the path, size and time of the files that the tensors were read from.
 
 Hashing the network of Stable Diffusion takes seconds, and its files hardly ever change. Small networks, such as the
-packaged one, are hashed each time and leave no file behind. Nothing here is ever fatal: what cannot be read or written
-is computed anew.
+packaged one, are hashed once by each process and leave no file behind. Nothing here is ever fatal: what cannot be read
+or written is computed anew.
 """
 
 import hashlib
@@ -21,9 +21,12 @@ from ddim_edit.models.announcements import announce
 _VERSION = 1
 _DIGEST = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 _SMALLEST = 256 << 20
-"""Bytes of files from which on their digest is kept; less takes well under a second."""
+"""Bytes of files from which on their digest is kept on disk; less takes well under a second."""
 _SETTLED = 100_000_000
 """Nanoseconds after which a file has settled: one that changes again within a tick of its clock looks the same."""
+
+_small: dict[str, str] = {}
+"""Digests of small files that this process has hashed, by what `_describe` says of them."""
 
 
 def cache_folder() -> Path | None:
@@ -41,13 +44,21 @@ def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
     """Return the digest of what some files hold, from the cache if none of them has changed since.
 
     Args:
-        files: all files that it depends on; with none of them, or small ones, nothing is cached.
+        files: all files that it depends on; without any, nothing is cached.
         compute: returns the digest.
     """
     before = _describe(files)
-    folder = cache_folder()
-    if not before or folder is None or sum(record[1] for record in before) < _SMALLEST:
+    if not before:
         return compute()
+    folder = cache_folder()
+    if folder is None or sum(record[1] for record in before) < _SMALLEST:
+        described = json.dumps(before)
+        if described not in _small:
+            digest = compute()
+            if not _has_settled(before, files):
+                return digest
+            _small[described] = digest
+        return _small[described]
     paths = json.dumps([_VERSION, *(record[0] for record in before)])
     file = folder / f"{hashlib.sha256(paths.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError, LookupError, RecursionError):
@@ -57,13 +68,18 @@ def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
             return digest
     announce("hashing the weights, which is done once")
     digest = compute()
-    newest = max(max(record[2:]) for record in before)
-    if time.time_ns() - newest > _SETTLED and _describe(files) == before:
+    if _has_settled(before, files):
         with suppress(OSError, ValueError):
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic(file) as temporary:
                 temporary.write_text(json.dumps({"files": before, "digest": digest}), encoding="utf-8")
     return digest
+
+
+def _has_settled(before: list[list[Any]], files: Iterable[Path]) -> bool:
+    """Return whether files are as they were described before, and cannot have changed unseen since."""
+    newest = max(max(record[2:]) for record in before)
+    return time.time_ns() - newest > _SETTLED and _describe(files) == before
 
 
 def _describe(files: Iterable[Path]) -> list[list[Any]]:

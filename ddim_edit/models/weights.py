@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ddim_edit.errors import ModelError
 
@@ -13,6 +14,30 @@ Net = TypeVar("Net", bound=nn.Module)
 _HARMLESS_WIDTH = 1_000_000
 _HARMLESS_LAYERS = 100
 """Numbers in a config that cost nothing, however few weights there are."""
+
+
+class NoInitialization(TorchFunctionMode):
+    """A context in which networks of other libraries are built without the random weights that are read afterwards.
+
+    `torch.nn.utils.skip_init` does the same for single layers, and the "meta" device for networks that hold nothing
+    else.
+
+    Args:
+        smallest: tensors of fewer elements get their values all the same.
+    """
+
+    def __init__(self, smallest: int = 0) -> None:
+        super().__init__()
+        self.smallest = smallest
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the tensor that an initializer is to fill; call every other function."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if tensor.numel() >= self.smallest:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) -> Net:

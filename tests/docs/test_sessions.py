@@ -32,7 +32,7 @@ def runs(page: Path) -> bool:
     return any(block.language in ("sh", "bash", "python") and block.mark != "not run" for block in pages.blocks(page))
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("remembered")]
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ SHORTEST_SIDE = 64
 # The convolutions of torchvision's AlexNet (index within `features`), and the slice of lpips' network that holds each.
 _SLICE_OF_CONVOLUTION = {0: 1, 3: 2, 6: 3, 8: 4, 10: 5}
 
+_LARGE = 1 << 16
+"""Elements of a tensor from which on it is not filled at random before its weights are read; heads have up to 384."""
+
 
 class LPIPS:
     """Learned perceptual distance with AlexNet features; 0 for equal images.
@@ -102,9 +105,12 @@ def _load_network() -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    # lpips fills the features at random first, which must not move the global generator; torchvision warns about the
-    # way in which lpips makes them.
-    with ignored_warnings, torch.random.fork_rng(devices=[]):
+    from ddim_edit.models.weights import NoInitialization
+
+    # lpips builds all of AlexNet with random weights first, among them the 58 million of its classifier, which take
+    # half a second. Small tensors are drawn all the same, as random heads are known by their values; that must not move
+    # the global generator. torchvision warns about the way in which lpips makes it.
+    with ignored_warnings, torch.random.fork_rng(devices=[]), NoInitialization(_LARGE):
         import lpips
 
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
