@@ -26,7 +26,7 @@ _SETTLED = 100_000_000
 """Nanoseconds after which a file has settled: one that changes again within a tick of its clock looks the same."""
 
 _small: dict[str, str] = {}
-"""Digests of small files that this process has hashed, by what `_describe` says of them."""
+"""Digests of small files, or of all without a home, that this process has hashed, by what `_describe` says of them."""
 
 
 def cache_folder() -> Path | None:

@@ -304,8 +304,16 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sources
 
 
-def test_digests_of_small_files_are_not_cached(own_cache: Path) -> None:
-    load_model()
+def test_digests_of_small_files_are_kept_by_the_process_alone(
+    tmp_path: Path, hashed: list[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest_cache, "_SMALLEST", 1 << 30)
+    folder = tiny.save_model(tmp_path / "model")
+    first = load_model(folder).components
+    assert load_model(folder).components == first
+    assert len(hashed) == 1
+    weights(f"unet/{WEIGHTS}", nudge("conv_in.weight"))(folder)
+    assert find_difference(load_model(folder).components, first) == "another network (other weights)"
     assert not own_cache.exists()
 
 
