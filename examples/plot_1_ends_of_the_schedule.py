@@ -75,7 +75,7 @@ for axes, label in zip(grid[:, 0], ["x_T of a\nphotograph", "its coarse\nmeans"]
 # images keep the noise of that level.
 
 model = load_model()
-whole = make_grid("uniform", model.schedule, 10).to_clean()
+whole = make_grid("uniform", model.schedule, 8).to_clean()
 kept = {
     "from T to 0": whole,
     f"from t = 400\n(alpha = {model.schedule.level(400).alpha:.2f})": whole.until(400),

@@ -28,7 +28,7 @@ photo, boy, young, old, other = (
 # A photograph that the network has never seen, its x_T, and the image that x_T decodes to. The face is not visible in
 # x_T, and its statistics are those of noise; yet it decodes to the face.
 
-result = editor.reconstruct([photo, other], steps=12)
+result = editor.reconstruct([photo, other], steps=10)
 latents = result.latents
 faces(
     [torch.stack([a, x / 3, b]) for a, x, b in zip(result.originals, latents.x, result.decoded, strict=True)],
@@ -63,9 +63,10 @@ faces([*paths, mixed], ["slerp", "lerp", "pixels"])
 # A direction is a unit vector in the latent space, fitted to labelled images. Strengths are in standard deviations.
 # Edits invert only to 0.4 T, where a plane separates attributes better than at x_T (see :doc:`/directions`).
 
-settings = [{"old": -7}, {"old": 0}, {"old": 7}, {"female": -7}, {"light": 1.0}, {"warm": 1.5}]
-names = ["old -7", "image", "old +7", "female -7", "light +1", "warm +1.5"]
-faces(list(editor.edits([photo], settings)), columns=names)
+settings = [{"old": -7}, {"old": 7}, {"female": -7}, {"light": 1.0}, {"warm": 1.5}]
+names = ["image", "old -7", "old +7", "female -7", "light +1", "warm +1.5"]
+(edited,) = editor.edits([photo], settings)
+faces([torch.cat([result.originals[:1], edited])], columns=names)
 
 # %%
 # Analogy

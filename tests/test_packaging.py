@@ -171,7 +171,7 @@ def newcomer(installed: Path, tmp_path: Path) -> Newcomer:
 
 
 def test_clean_environment_inverts_offline(newcomer: Newcomer) -> None:
-    row = newcomer.types("invert", newcomer.images / "astronaut.png", "-o", "out", "--json")
+    row = newcomer.types("invert", newcomer.images / "astronaut.png", "-o", "out", "--steps", "8", "--json")
     assert row["converged"]
     assert abs(row["xt_std"] - 1) < 0.05
     assert files_in(newcomer.folder / "here") == {"out", "out/astronaut.latent.safetensors"}
