@@ -144,13 +144,14 @@ class _AutoencoderClass(NamedTuple):
     """What must be known of an autoencoder of diffusers.
 
     Fields: latents takes the latents out of the output of its `encode`; widths is the config entry with one number for
-    every size that images pass through; scaling_factor is what it is where the config has none; tiles says whether it
-    can cut images into tiles.
+    every size that images pass through, default_widths what it is where it is missing; scaling_factor is what that is
+    where the config has none; tiles says whether it can cut images into tiles.
     """
 
     latents: Callable[[Any], Tensor]
     widths: str
     scaling_factor: float
+    default_widths: tuple[int, ...]
     tiles: bool
 
 
@@ -165,11 +166,11 @@ def _plain_latents(output: Any) -> Tensor:
 
 
 _CLASSES: Mapping[str, _AutoencoderClass] = {
-    "AutoencoderKL": _AutoencoderClass(_posterior_mode, "block_out_channels", 0.18215, tiles=True),
+    "AutoencoderKL": _AutoencoderClass(_posterior_mode, "block_out_channels", 0.18215, (64,), tiles=True),
     # Diffusers' default is that of Stable Diffusion, but the released LDMs (celebahq-256) never scaled VQ latents.
-    "VQModel": _AutoencoderClass(_plain_latents, "block_out_channels", 1.0, tiles=False),
+    "VQModel": _AutoencoderClass(_plain_latents, "block_out_channels", 1.0, (64,), tiles=False),
     # Its tiling assumes 4 latent channels, which those for Stable Diffusion 3 and Flux do not have.
-    "AutoencoderTiny": _AutoencoderClass(_plain_latents, "encoder_block_out_channels", 1.0, tiles=False),
+    "AutoencoderTiny": _AutoencoderClass(_plain_latents, "encoder_block_out_channels", 1.0, (64,) * 4, tiles=False),
 }
 
 
@@ -231,6 +232,21 @@ def codec_of_autoencoder(network: Any, config: Config, pipeline: Any, tensors: s
     """
     kind = _find_class(config, source)
     return _make_codec(PipelineAutoencoder(network, pipeline, kind.latents), network, config, kind, tensors)
+
+
+def autoencoder_factor(folder: Path) -> int:
+    """Return how many pixels a side of one cell of the latents of an autoencoder has, from its config alone.
+
+    Raises:
+        ModelError: no config, or of another kind of autoencoder.
+    """
+    config = read_config(folder / "config.json")
+    kind = _find_class(config, folder.name)
+    widths = schema.read_entry(
+        config, kind.widths, schema.list_of(schema.number), kind.default_widths, source="config.json", error=ModelError
+    )
+    factor: int = 2 ** (len(widths) - 1)
+    return factor
 
 
 def _find_class(config: Config, source: str) -> _AutoencoderClass:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ddim_edit.models.sizes import ANY_SIZE, Size, SizeRule
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
 
     StateDict = Mapping[str, Tensor]
     """Tensors by parameter name."""
-
-Size = tuple[int, int]
-"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Checkpoint:
         channels: C.
         size: (H, W) of its training images, or latents; None where it is in no file.
         classes: its classes, or None.
+        sizes: the heights and widths of x_0 that the network takes.
     """
 
     network: nn.Module
@@ -56,6 +56,7 @@ class Checkpoint:
     channels: int
     size: Size | None
     classes: Classes | None = None
+    sizes: SizeRule = ANY_SIZE
 
 
 class CheckpointBundle(NamedTuple):

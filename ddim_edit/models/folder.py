@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
-from ddim_edit.models.autoencoders import load_autoencoder
-from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, Size
+from ddim_edit.models.autoencoders import autoencoder_factor, load_autoencoder
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.models.digest_cache import cached_digest
@@ -28,13 +28,14 @@ from ddim_edit.models.identity import (
 from ddim_edit.models.pretrained import component_folder, read_config, weights_files
 from ddim_edit.models.prompts import load_prompts
 from ddim_edit.models.scheduler_config import DiffusionProcess, read_scheduler_config
+from ddim_edit.models.sizes import Size, SizeRule, require_size
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBundle:
+def load_folder(folder: Path, name: str, device: torch.device, size: Size | None = None) -> CheckpointBundle:
     """Load the checkpoint in a diffusers folder, of any `DiffusersFamily` of the registry.
 
     Pixel-space UNets run on our own network; all else needs the extra `ddim-edit[diffusers]`.
@@ -43,10 +44,12 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
         folder: with a model_index.json and its components, or flat, as google/ddpm-* are.
         name: what to call the model.
         device: where autoencoders and text encoders run.
+        size: of the images (height, width), which is checked before anything large is read.
 
     Raises:
         MissingExtraError: diffusers or transformers is needed and not installed.
         ModelError: files that are missing or broken, or a network or process that cannot be run.
+        ArgumentError: a size that the network does not take.
     """
     network_folder = component_folder(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
     index = read_config(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
@@ -58,16 +61,19 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     # What cannot be run is found out before anything large is read.
     process = read_scheduler_config(folder)
     classes = family.classes(config)
+    sizes = family.sizes(config)
+    autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
+    if size is not None:
+        require_size(size, sizes, 1 if autoencoder_folder is None else autoencoder_factor(autoencoder_folder))
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
         network = load_diffusers_network(network_folder, family)
-    checkpoint = make_checkpoint(name, network, process, classes)
+    checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
         component = diffusers_component(network, _digest(network_folder, network.inner))
     else:
         component = network_component(network, _digest(network_folder, network))
     components = {"network": component, "process": process_component(checkpoint)}
-    autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
     if autoencoder_folder is None:
         require_pixels(checkpoint, name, "the folder vae is missing. Download it too.")
         codec = codec_for(checkpoint.channels)
@@ -80,7 +86,9 @@ def load_folder(folder: Path, name: str, device: torch.device) -> CheckpointBund
     return CheckpointBundle(checkpoint, codec, components, encode_prompts)
 
 
-def make_checkpoint(name: str, network: Any, process: DiffusionProcess, classes: Classes | None) -> Checkpoint:
+def make_checkpoint(
+    name: str, network: Any, process: DiffusionProcess, classes: Classes | None, sizes: SizeRule
+) -> Checkpoint:
     """Return the checkpoint of a network of diffusers, or of our own that takes the place of one.
 
     Raises:
@@ -100,6 +108,7 @@ def make_checkpoint(name: str, network: Any, process: DiffusionProcess, classes:
         channels=shape.in_channels,
         size=_sample_size(shape.sample_size),
         classes=classes,
+        sizes=sizes,
     )
 
 

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
-from ddim_edit.errors import ArgumentError, ModelError
+from ddim_edit.errors import ModelError
 from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
-from ddim_edit.images.opening import PIXEL_LIMIT
 from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.blocks import require_blocks
-from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, Size
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
@@ -38,6 +37,7 @@ from ddim_edit.models.identity import digest_tensors, network_component, process
 from ddim_edit.models.model import Model
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
 from ddim_edit.models.placing import place_network
+from ddim_edit.models.sizes import Size, require_size
 from ddim_edit.models.typicality import find_typicality
 
 
@@ -90,7 +90,7 @@ def load_with_options(name: str, options: LoadOptions, offline: bool = False) ->
     else:
         # A folder is called by the last part of its path; hub ids and packaged models keep their names.
         title = path.resolve().name if Path(name).is_dir() else name
-        model = build_model(title, load_folder(path, title, options.device), options)
+        model = build_model(title, load_folder(path, title, options.device, options.size), options)
     typicality = find_typicality(path, model.components["network"], model.shape)
     return replace(model, face_template=template, typicality=typicality)
 
@@ -225,6 +225,7 @@ def assemble_model(
         state_device=state_device(network.device),
         conditioner=conditioner,
         follows="nothing" if encoder is None else encoder.follows,
+        sizes=checkpoint.sizes.scaled(codec.factor),
     )
 
 
@@ -234,17 +235,5 @@ def _latent_size(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Siz
         if checkpoint.size is None:
             raise ModelError("This model does not tell the size of its images. Give --size.")
         height, width = checkpoint.size
-    else:
-        if min(size) < 1 or any(side % codec.factor for side in size):
-            raise ArgumentError(
-                f"The size must be in multiples of {codec.factor} pixels, not {size[1]}x{size[0]}. "
-                "Choose the nearest one."
-            )
-        height, width = size[0] // codec.factor, size[1] // codec.factor
-    # Larger images could never be read.
-    if height * width * codec.factor**2 > PIXEL_LIMIT:
-        raise ArgumentError(
-            f"Images of {width * codec.factor}x{height * codec.factor} pixels are too large: the limit is "
-            f"{PIXEL_LIMIT:,} pixels. Give a smaller --size."
-        )
-    return height, width
+        size = height * codec.factor, width * codec.factor
+    return require_size(size, checkpoint.sizes, codec.factor)

@@ -29,6 +29,7 @@ from ddim_edit.models.own_network import (
     weights_of,
 )
 from ddim_edit.models.placing import Mover
+from ddim_edit.models.sizes import ANY_SIZE, SizeRule
 from ddim_edit.models.typicality import Typicality
 from ddim_edit.tables import html_summary
 from ddim_edit.transfer import to_device
@@ -53,6 +54,7 @@ class Model:
         conditioner: makes the denoiser of a condition; None for a model that follows none.
         follows: what kind of condition that is, in words.
         face_template: where a face model expects the landmarks of a face; None for other models.
+        sizes: the heights and widths in pixels that the model takes; this one has the `size` that it was loaded with.
         typicality: tells images that look like those of its training from others; None where nobody measured that.
     """
 
@@ -70,6 +72,7 @@ class Model:
     conditioner: Callable[[Condition], Denoiser] | None = None
     follows: str = "nothing"
     face_template: FaceTemplate | None = None
+    sizes: SizeRule = ANY_SIZE
     typicality: Typicality | None = None
 
     @classmethod

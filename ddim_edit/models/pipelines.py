@@ -14,7 +14,7 @@ from torch import nn
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.announcements import announce
 from ddim_edit.models.autoencoders import codec_of_autoencoder
-from ddim_edit.models.checkpoint import CheckpointBundle, Size
+from ddim_edit.models.checkpoint import CheckpointBundle
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.devices import DeviceNetwork, Precision
@@ -29,6 +29,7 @@ from ddim_edit.models.model import Model
 from ddim_edit.models.pretrained import import_diffusers
 from ddim_edit.models.prompts import PipelineEncoding, PromptEncoder, TextEncoder, make_prompt_encoder
 from ddim_edit.models.scheduler_config import read_process
+from ddim_edit.models.sizes import Size
 
 _NETWORKS = ("transformer", "unet")
 _AUTOENCODERS = ("vae", "vqvae")
@@ -66,7 +67,7 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
     process = read_process(_config(scheduler))
     classes = family.classes(config)
     adapted = adapt_network(network, family)
-    checkpoint = make_checkpoint(name, adapted, process, classes)
+    checkpoint = make_checkpoint(name, adapted, process, classes, family.sizes(config))
     announce("hashing the weights of the pipeline")
     components = {"network": _network_component(adapted, family, config), "process": process_component(checkpoint)}
     vae = next((each for each in _AUTOENCODERS if pipeline.components.get(each) is not None), None)

@@ -18,7 +18,6 @@ from torch import nn
 from ddim_edit.errors import ArgumentError, InputWarning, ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.announcements import announce
-from ddim_edit.models.checkpoint import Size
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.devices import evaluation_mode
@@ -35,6 +34,7 @@ from ddim_edit.models.pretrained import (
     read_config,
     weights_files,
 )
+from ddim_edit.models.sizes import Size
 from ddim_edit.precision import float32_precision
 
 EncodeText = Callable[[str], Conditioning]

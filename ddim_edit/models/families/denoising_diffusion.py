@@ -29,6 +29,7 @@ from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint
 from ddim_edit.models.families.family import COUNT, Settings, SingleFileFamily, scaled_linear_betas
+from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +128,7 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
     size = settings.get("image_size")
     if size is not None:
         size = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    return Checkpoint(network, schedule, parametrization, config.channels, size)
+    return Checkpoint(network, schedule, parametrization, config.channels, size, sizes=SizeRule(config.stride))
 
 
 def _process(file: _File, settings: Settings, network: DenoisingUNet) -> tuple[NoiseSchedule, Parametrization]:

@@ -21,6 +21,7 @@ from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint, Classes
 from ddim_edit.models.families.family import Settings, SingleFileFamily
+from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,6 +142,7 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
         channels=config.channels,
         size=(config.sizes[0], config.sizes[0]),
         classes=classes,
+        sizes=SizeRule(config.stride),
     )
 
 

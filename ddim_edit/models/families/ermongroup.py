@@ -18,6 +18,7 @@ from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint
 from ddim_edit.models.families.family import COUNT, Settings, SingleFileFamily
+from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +95,7 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
         parametrization=DDPMParametrization("epsilon"),
         channels=config.in_channels,
         size=(size, size) if size else None,
+        sizes=SizeRule(config.stride),
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
-from ddim_edit.models.checkpoint import Classes, Size
+from ddim_edit.models.checkpoint import Classes
+from ddim_edit.models.sizes import ANY_SIZE, Size, SizeRule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +131,11 @@ def no_classes(config: Config) -> Classes | None:
     return None
 
 
+def any_size(config: Config) -> SizeRule:
+    """Return the rule of networks that take every size."""
+    return ANY_SIZE
+
+
 def accept_any(config: Config) -> bool:
     """Return True."""
     return True
@@ -169,6 +175,7 @@ class DiffusersFamily:
         classes: reads the classes that the network was trained on; refuses those that it cannot be called with.
         call: calls the network of diffusers.
         shape: reads channels and size from the config of the loaded network.
+        sizes: reads from the config which sizes of x_0 the network takes.
         sized: whether the sample_size of its config changes what the network computes, as with learned positions.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
@@ -185,6 +192,7 @@ class DiffusersFamily:
     classes: Callable[[Config], Classes | None] = no_classes
     call: Callable[[Any, Tensor, Tensor, Conditioning], Tensor] = call_network
     shape: Callable[[Any], NetworkShape] = shape_of
+    sizes: Callable[[Config], SizeRule] = any_size
     sized: bool = True
     bottleneck: bool = False
     pipeline: TextPipeline | None = None

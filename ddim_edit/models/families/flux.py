@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.checkpoint import Size
-from ddim_edit.models.families.family import DiffusersFamily, NetworkShape, TextPipeline
+from ddim_edit.models.families.family import Config, DiffusersFamily, NetworkShape, TextPipeline
+from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,10 @@ def _shape(config: Any) -> NetworkShape:
     return NetworkShape(config.in_channels // 4, out_channels // 4, 128)
 
 
+def _sizes(config: Config) -> SizeRule:
+    return SizeRule(2)
+
+
 def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Conditioning:
     states, pooled, _ = pipeline.encode_prompt(text, None, device)
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
@@ -58,5 +62,6 @@ FAMILY = DiffusersFamily(
     network="FluxTransformer2DModel",
     call=_call,
     shape=_shape,
+    sizes=_sizes,
     pipeline=TextPipeline("FluxPipeline", "transformer", ("text_encoder", "text_encoder_2"), _encode),
 )

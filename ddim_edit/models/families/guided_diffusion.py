@@ -20,6 +20,7 @@ from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint, Classes
 from ddim_edit.models.families.family import COUNT, Settings, SingleFileFamily, scaled_linear_betas
+from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
@@ -176,6 +177,7 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
         channels=config.in_channels,
         size=None if size is None else (size, size),
         classes=Classes(config.num_classes) if config.num_classes else None,
+        sizes=SizeRule(config.stride),
     )
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.checkpoint import Size
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline
+from ddim_edit.errors import ModelError
+from ddim_edit.io import schema
+from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, TextPipeline
+from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +25,20 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
+def _sizes(config: Config) -> SizeRule:
+    # A token is a patch, and there are positions for so many along each side.
+    patch = schema.read_entry(config, "patch_size", COUNT, 2, source="config.json", error=ModelError)
+    positions = schema.read_entry(config, "pos_embed_max_size", COUNT, 96, source="config.json", error=ModelError)
+    return SizeRule(patch, largest=positions * patch)
+
+
 FAMILY = DiffusersFamily(
     name="stable-diffusion-3",
     title="Stable Diffusion 3",
     help="A rectified flow with two or three text encoders. Its sampler's shift is a grid, such as flow:3.",
     order=30,
     network="SD3Transformer2DModel",
+    sizes=_sizes,
     pipeline=TextPipeline(
         "StableDiffusion3Pipeline",
         "transformer",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.checkpoint import Size
 from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline, call_network
+from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
     import torch

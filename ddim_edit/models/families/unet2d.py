@@ -8,12 +8,15 @@ from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Classes
 from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, call_with_class
+from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
+_DEFAULT_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
+"""The blocks on the way down of a config without them."""
 _OWN_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
 
 
@@ -55,6 +58,15 @@ def _load(folder: Path, config: Config) -> nn.Module | None:
     return load_unet(folder)
 
 
+def _sizes(config: Config) -> SizeRule:
+    # Every block on the way down but the last halves its input.
+    names = schema.list_of(schema.text)
+    blocks = schema.read_entry(
+        config, "down_block_types", names, _DEFAULT_BLOCKS, source="config.json", error=ModelError
+    )
+    return SizeRule(2 ** max(0, len(blocks) - 1))
+
+
 FAMILY = DiffusersFamily(
     name="unet2d",
     title="Unconditional and class-conditional UNets (google/ddpm-*, CompVis/ldm-celebahq-256)",
@@ -63,6 +75,7 @@ FAMILY = DiffusersFamily(
     network="UNet2DModel",
     classes=_classes,
     call=call_with_class,
+    sizes=_sizes,
     sized=False,
     bottleneck=True,
     own=_own,

@@ -5,6 +5,7 @@ network is then asked at index 999.76 instead of 1000, and zero terminal SNR. Th
 bound, and the path also compared from diffusers' own second state on, where no such excuse is left.
 """
 
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -152,9 +153,43 @@ def test_other_sizes_equal_the_pipeline(
     assert relative(original.said(found, level), step.output) < 1e-5
 
 
-def test_a_size_in_half_cells_is_refused(folders: Callable[[str], Path]) -> None:
-    with pytest.raises(ArgumentError, match=r"^The size must be in multiples of 2 pixels, not 33x32\."):
-        load_model(folders("stable diffusion 1"), size=(32, 33))
+@pytest.mark.parametrize("family", ORIGINALS)
+def test_networks_take_the_sizes_that_they_say_and_no_others(models: Callable[[str], Model], family: str) -> None:
+    model = models(family)
+    denoiser = model.conditioned_on(ORIGINALS[family].conditions[-1])
+    factor, level = model.codec.factor, model.schedule.level(500)
+    most = model.sizes.largest or 0
+    for cells in [(8, 8), (9, 9), (10, 10), (12, 12), (12, 16), (most // factor, 8), (most // factor + 2, 8)]:
+        if min(cells) < 8:
+            continue  # a network without a largest size
+        x = noise(1, model.shape[0], *cells).double()
+        try:
+            taken = denoiser(x, level).x0.shape == x.shape
+        except (ArgumentError, RuntimeError, ValueError):
+            taken = False
+        assert taken == model.sizes.allows((cells[0] * factor, cells[1] * factor)), cells
+
+
+WRONG_SIZES = {
+    ("stable diffusion 1", (32, 33)): "in multiples of 2 pixels, not 33x32. The nearest are 32x32 and 34x32.",
+    ("stable diffusion 3", (36, 38)): "in multiples of 4 pixels and at most 96 pixels high and wide, not 38x36. "
+    "The nearest are 36x36 and 40x36.",
+    ("stable diffusion 3", (32, 104)): "in multiples of 4 pixels and at most 96 pixels high and wide, not 104x32. "
+    "The nearest is 96x32.",
+    ("dit", (32, 40)): "square and in multiples of 4 pixels, not 40x32. The nearest are 32x32 and 40x40.",
+    ("dit", (34, 34)): "square and in multiples of 4 pixels, not 34x34. The nearest are 32x32 and 36x36.",
+    ("cifar10", (0, 16)): "in multiples of 8 pixels, not 16x0. The nearest is 16x8.",
+}
+
+
+@pytest.mark.parametrize(("family", "size"), WRONG_SIZES)
+def test_wrong_sizes_are_refused_before_weights_are_read(
+    folders: Callable[[str], Path], tmp_path: Path, family: str, size: tuple[int, int]
+) -> None:
+    folder = shutil.copytree(folders(family), tmp_path / "folder", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(ArgumentError) as caught:
+        load_model(folder, size=size)
+    assert str(caught.value) == f"The size must be {WRONG_SIZES[family, size]}"
 
 
 @pytest.mark.parametrize("family", ["stable diffusion 3 with t5", "ldm vq"])
