@@ -16,7 +16,8 @@ demo: $(VENV)/.installed
 	@echo "Open out/sheet.png (there and back), out/strip.png (from one face to the other), out/walk.webp (the same, moving)"
 	@echo "and out/older/astronaut-edited.png (the whole portrait, in which only the face is older)."
 
-# A process for each processor, with a thread each: on tensors as small as a test's, more would wait for one another.
+# A process for each processor and one more, as some tests wait, with a thread each: on tensors as small as a test's, more
+# would wait for one another.
 SUITE := $(BIN)/pytest --numprocesses auto --dist loadfile
 test: $(VENV)/.installed-test lint browser
 	OMP_NUM_THREADS=1 $(SUITE)

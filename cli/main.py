@@ -1,5 +1,7 @@
 """The program `ddim-edit`: the group of its commands, and how each of them ends."""
 
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -19,6 +21,10 @@ from .session import error_text
 
 FAILED = 1
 INTERRUPTED = 130
+
+# As it ends, the interpreter looks for garbage among all that PyTorch has made, which takes it most of a second.
+# What is frozen is left to the operating system.
+atexit.register(gc.freeze)
 
 
 @click.group(

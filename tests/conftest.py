@@ -47,6 +47,12 @@ SLOWEST = (
 """Files that take longest, in that order. They come first, so that no process is left with one of them at the end."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: some tests wait for Ray, a browser or other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # pytest-xdist would begin with the files of the most tests, which are not those that take longest.
     config.option.loadscopereorder = False

@@ -8,6 +8,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
@@ -38,6 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
     shutil.copytree(ROOT, folder / "source", ignore=ASIDE)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, folder / "source")
+    shutil.rmtree(folder / "source")
     (built,) = folder.glob("*.whl")
     return built
 
@@ -103,7 +105,7 @@ def requirements(wheel: Path) -> list[Distribution]:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The programs of a clean environment that has the wheel and what it asks for, and no more.
 
     What it asks for is linked from the environment of these tests, which takes no download and no minute.
@@ -118,7 +120,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "bin" / "python"]
     run(*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel)
     run(*pip, "check")
-    return folder / "bin"
+    yield folder / "bin"
+    shutil.rmtree(folder)
 
 
 def offline(command: list[str], folder: Path) -> tuple[list[str], dict[str, str]]:

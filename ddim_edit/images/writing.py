@@ -34,9 +34,9 @@ def write(path: str | PathLike[str], pixels: Tensor, recipe: Mapping[str, Any] |
     Examples:
         >>> import tempfile, torch
         >>> from ddim_edit.images import read_recipe, write
-        >>> path = tempfile.mkdtemp() + "/grey.png"
-        >>> write(path, torch.full((3, 64, 64), 128, dtype=torch.uint8), {"kind": "grey"})
-        >>> read_recipe(path)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(f"{folder}/grey.png", torch.full((3, 64, 64), 128, dtype=torch.uint8), {"kind": "grey"})
+        ...     read_recipe(f"{folder}/grey.png")
         {'kind': 'grey'}
     """
     path = Path(path)

@@ -243,7 +243,7 @@ def test_nonconverged_latents_are_counted(done: Run, many: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_interrupted_run_is_reported_and_resumable(done: Run, many: Path, model: Path, tmp_path: Path) -> None:
-    line = ["invert", str(many), "--model", str(model), "--steps", "200", "--batch-size", "1", "--shard-size", "5"]
+    line = ["invert", str(many), "--model", str(model), "--steps", "100", "--batch-size", "1", "--shard-size", "5"]
     line += ["--dtype", "fp32"]
     program = [sys.executable, "-m", "ddim_edit", *line, "-o", str(tmp_path / "s.latents")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -1,7 +1,6 @@
-"""Run command lines on spoiled inputs in one process, under limits: `python -m tests.fuzz.hostile FOLDER I N`.
+"""Run command lines on spoiled inputs in one process, under limits: `python -m tests.fuzz.hostile FOLDER`.
 
-FOLDER holds good files; every N-th of the inputs that are made of them is tried, from the I-th on. Prints as JSON how
-many were tried, and what went wrong.
+FOLDER holds good files. Prints as JSON how many inputs that are made of them were tried, and what went wrong.
 """
 
 import io
@@ -161,8 +160,9 @@ def refused_outputs(out: Path) -> Iterator[str]:
             yield f"left {path.name}"
 
 
-def run(good: Path, index: int, count: int) -> tuple[int, list[str]]:
-    """Try every `count`-th input from `index` on; return how many these were, and what went wrong."""
+def run(good: Path) -> tuple[int, list[str]]:
+    """Try all inputs; return how many these were, and what went wrong."""
+    import diffusers.models.unets  # noqa: F401  # what one of them would take seconds to import
     import torch
 
     torch.set_num_threads(1)
@@ -170,8 +170,6 @@ def run(good: Path, index: int, count: int) -> tuple[int, list[str]]:
     wrong = []
     tried = 0
     for position, (name, number, content) in enumerate(cases(good)):
-        if position % count != index:
-            continue
         tried += 1
         work = good.parent / f"work-{position}"
         work.mkdir()
@@ -186,4 +184,4 @@ def run(good: Path, index: int, count: int) -> tuple[int, list[str]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(run(Path(sys.argv[1]))))

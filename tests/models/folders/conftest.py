@@ -51,7 +51,7 @@ def editors(models: Models) -> Editors:
     return cache(tame)
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def pipe_of(folders: Folders) -> Callable[[str], Any]:
     """A family's pipeline as diffusers loads it, afresh."""
 

@@ -8,6 +8,7 @@ bound, and the path also compared from diffusers' own second state on, where no 
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ FAINT = 2**-8
 cases = pytest.mark.parametrize(("family", "condition"), CASES, ids=str)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def runs(pipe_of: Callable[[str], Any]) -> Runs:
-    return lambda family, condition: (ORIGINALS[family], ORIGINALS[family].run(pipe_of(family), condition))
+    """Each pipeline is run once for all tests."""
+    return cache(lambda family, condition: (ORIGINALS[family], ORIGINALS[family].run(pipe_of(family), condition)))
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
