@@ -58,9 +58,13 @@ def results(editor: Editor) -> Tensor:
     return editor.reconstruct([photo], QUICK).decoded
 
 
+@pytest.fixture(scope="module")
+def wanted(any_editor: Editor) -> Tensor:
+    return results(any_editor)
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda editor: pickle.loads(pickle.dumps(editor))])
-def test_copies_give_the_same_results(any_editor: Editor, duplicate: Any) -> None:
-    wanted = results(any_editor)
+def test_copies_give_the_same_results(any_editor: Editor, wanted: Tensor, duplicate: Any) -> None:
     made = duplicate(any_editor)
     assert repr(made.model) == repr(any_editor.model)
     assert made.batch_size == any_editor.batch_size
@@ -150,7 +154,7 @@ def test_editors_invert_in_workers_of_a_data_loader() -> None:
     rounding.assert_alike(found, torch.stack([dataset[0], dataset[1]]))
 
 
-def test_a_model_is_moved_with_all_that_it_shares(any_editor: Editor) -> None:
+def test_a_model_is_moved_with_all_that_it_shares(any_editor: Editor, wanted: Tensor) -> None:
     """To the CPU again, as there may be no other device: its layers are rewritten for a device where it arrives."""
     model, move = any_editor.model, Mover(torch.device("cpu"))
     denoiser = move(model.denoiser)
@@ -166,7 +170,7 @@ def test_a_model_is_moved_with_all_that_it_shares(any_editor: Editor) -> None:
         ][:9]
     other = Editor(copy.copy(model))
     object.__setattr__(other.model, "denoiser", denoiser)
-    rounding.assert_alike(results(other), results(any_editor))
+    rounding.assert_alike(results(other), wanted)
 
 
 def test_moving_to_the_same_device_changes_nothing(editor: Editor) -> None:

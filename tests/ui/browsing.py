@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from ddim_edit.ui.workspace import PREFIX
+
 from ..waiting import HANG
 
 IMAGES = Path(__file__).parents[2] / "assets" / "images"
@@ -34,6 +36,7 @@ def serving(folder: Path) -> Iterator[str]:
     with subprocess.Popen(
         [sys.executable, "-m", "ddim_edit", "ui", "--port", "0", "--no-browser"],
         cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,6 +46,7 @@ def serving(folder: Path) -> Iterator[str]:
         server.terminate()
         _, said = server.communicate(timeout=HANG)
     assert "Traceback" not in said, said
+    assert not list(folder.glob(f"{PREFIX}*"))
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 import re
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from playwright.sync_api import expect
 
@@ -25,5 +25,5 @@ def take(visit: Visit, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    with serving(Path(tempfile.mkdtemp())) as address, visiting(address) as visit:
+    with TemporaryDirectory() as folder, serving(Path(folder)) as address, visiting(address) as visit:
         take(visit(), Path(sys.argv[1]))

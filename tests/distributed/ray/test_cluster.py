@@ -87,16 +87,6 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_two_workers_write_same_bytes_as_one_process(here: Path, alone: dict[str, bytes]) -> None:
-    job = job_in(here, "two.latents")
-    found = fill_shards(job, prepare_store(job, NAMES, SHARD), RayEngine(workers=2))
-    done = sorted(found, key=lambda filled: filled.index)
-    assert bytes_of(job.store) == alone
-    assert [filled.rows for filled in done] == [8, 7, 4]
-    assert [list(filled.failures) for filled in done] == [[], [BROKEN], []]
-
-
-@pytest.mark.usefixtures("cluster")
 def test_errors_are_those_of_one_process(here: Path) -> None:
     job = job_in(here, "none.latents", model=str(here / "nothing"))
     indices = prepare_store(job, NAMES, SHARD)
@@ -110,7 +100,7 @@ def test_errors_are_those_of_one_process(here: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_killed_worker_is_replaced(
+def test_two_workers_one_of_them_killed_and_replaced_write_same_bytes_as_one_process(
     here: Path, alone: dict[str, bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     killed = tmp_path / "killed"
@@ -126,9 +116,12 @@ def test_killed_worker_is_replaced(
             return super().place(width, height, target)
 
     job = job_in(here, "killed.latents", crop=DeadlyOnce())
-    done = list(fill_shards(job, prepare_store(job, NAMES, SHARD), RayEngine(workers=2)))
+    found = fill_shards(job, prepare_store(job, NAMES, SHARD), RayEngine(workers=2))
+    done = sorted(found, key=lambda filled: filled.index)
     assert bytes_of(job.store) == alone
-    assert sorted(filled.index for filled in done) == list(range(3))
+    assert [filled.index for filled in done] == list(range(3))
+    assert [filled.rows for filled in done] == [8, 7, 4]
+    assert [list(filled.failures) for filled in done] == [[], [BROKEN], []]
     out, err = capfd.readouterr()
     assert f"Worker PID: {killed.read_text()}" in err
     assert not out  # which is kept for data
