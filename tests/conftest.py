@@ -21,8 +21,8 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 SLOWEST = (
-    "docs/test_sessions.py",
     "docs/test_site.py",
+    "docs/test_sessions.py",
     "distributed/ray/test_cluster.py",
     "fuzz/test_hostile.py",
     "ui/test_browser.py",
