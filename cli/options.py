@@ -110,6 +110,12 @@ def session_options(*without: str) -> OptionGroup:
             metavar="NAME|DIR|FILE|HUB-ID",
             help="Packaged model, diffusers folder, checkpoint file or hub id. [default: faces64]",
         ),
+        SharedOption(
+            "--scheduler",
+            metavar="DIR|FILE|NAME",
+            help="Read the noise schedule of a diffusers folder from this scheduler_config.json, or take linear, "
+            "scaled_linear or cosine betas.",
+        ),
         SharedOption("--device", default="auto", metavar="auto|cuda|mps|cpu", help="Device to compute on."),
         SharedOption(
             "--dtype",

@@ -28,7 +28,7 @@ from .streams import StandardStreams
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim_edit import Editor, Model, NoiseSchedule, Recipe, Workload
+    from ddim_edit import Editor, Model, ModelParts, NoiseSchedule, Recipe, Workload
     from ddim_edit.images import FaceTemplate
     from ddim_edit.latents.image_recipes import ImageRecipe
 
@@ -52,7 +52,7 @@ class Session:
     """One run of a command; nothing heavy is loaded before `editor` is asked for.
 
     Attributes:
-        model, device, dtype, offline, compile, batch_size: as the options of their names.
+        model, device, dtype, offline, scheduler, compile, batch_size: as the options of their names.
         size: height and width in pixels, or None for the model's own.
         as_json: whether results are printed as JSON.
         quiet: whether notes are left out.
@@ -68,6 +68,7 @@ class Session:
     dtype: str = "auto"
     size: tuple[int, int] | None = None
     offline: bool = False
+    scheduler: str | None = None
     compile: str = "auto"
     batch_size: int | None = None
     as_json: bool = False
@@ -85,7 +86,7 @@ class Session:
     @cached_property
     def editor(self) -> "Editor":
         """The editor on the session's model, loaded when it is first asked for."""
-        editor = self.load(self.model, compiled=self.compiled)
+        editor = self.load(self.model, compiled=self.compiled, **self.parts)
         self.describe(editor.model)
         return editor
 
@@ -120,12 +121,19 @@ class Session:
                 model, self.device, self.settled_dtype, self.size, self.offline, batch_size=self.batch_size, **options
             )
 
+    @property
+    def parts(self) -> "ModelParts":
+        """What was asked to take the place of parts of the model."""
+        return {} if self.scheduler is None else {"scheduler": self.scheduler}
+
     def describe(self, model: "Model") -> None:
         """Note what runs where, and what about that may surprise."""
         chosen = ", chosen by --device auto" if self.device == "auto" else ""
         self.note(f"{model.name} in {model.dtype} on {model.device}{chosen}")
         if self.compiled:
             self.note("compiling the network first, about a minute for each batch size; --compile off does without")
+        for note in model.notes:
+            self.note(note)
         if not model.native:
             self.warn(f"{model.dtype} is emulated on this {model.device}, slower than --dtype fp32")
 

@@ -163,6 +163,7 @@ def fill_store(
         threads=size.threads,
         config=config,
         crop=crop,
+        parts=session.parts,
     )
     shards = prepare_store(job, found.names, size.shard, rank)
     if reopened := reopen_shards(job, shards, options.verify):

@@ -57,6 +57,7 @@ from .latents.provenance import Recipe
 from .latents.store.store import LatentStore, StoreRows
 from .machine import hardware
 from .metrics.reconstruction import ReconstructedImage, Reconstruction
+from .models.checkpoint import ModelParts
 from .models.codec.autoencoder import Autoencoder, AutoencoderCodec
 from .models.codec.pixels import Codec
 from .models.codec.refinement import REFINERS
@@ -118,6 +119,7 @@ __all__ = [
     "MixtureDenoiser",
     "Model",
     "ModelError",
+    "ModelParts",
     "NetworkDenoiser",
     "NoiseSchedule",
     "NonFiniteError",

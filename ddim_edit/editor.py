@@ -34,6 +34,7 @@ from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compa
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction, score_batch
 from ddim_edit.metrics.registry import ImageScorer
+from ddim_edit.models.checkpoint import ModelParts
 from ddim_edit.models.loading import load_model
 from ddim_edit.models.model import Model
 from ddim_edit.models.pipelines import model_from_pipeline
@@ -103,12 +104,13 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        **parts: Unpack[ModelParts],
     ) -> "Editor":
         """Return an editor on a packaged model, a diffusers folder, a checkpoint file or a hub id.
 
         Arguments as `load_model` and `Editor`.
         """
-        model = load_model(name_or_path, device, dtype, size, offline, compiled)
+        model = load_model(name_or_path, device, dtype, size, offline, compiled, **parts)
         return cls(model, batch_size, on_evaluation, on_stage)
 
     @classmethod

@@ -121,14 +121,16 @@ def conditional_unet(**options: Any) -> Any:
     )
 
 
-def stable_diffusion(tokens: Path, prediction: str = "epsilon", **scheduler: Any) -> Any:
-    """Stable Diffusion 1.x, or with prediction "v_prediction" 2.x."""
+def stable_diffusion(
+    tokens: Path, prediction: str = "epsilon", guidance_width: int | None = None, **scheduler: Any
+) -> Any:
+    """Stable Diffusion 1.x, or with prediction "v_prediction" 2.x; with a guidance_width a latent consistency model."""
     tokenizer = clip_tokenizer(tokens)
     return Diffusers.StableDiffusionPipeline(
         vae=kl(),
         text_encoder=Transformers.CLIPTextModel(clip_config(tokenizer)),
         tokenizer=tokenizer,
-        unet=conditional_unet(use_linear_projection=prediction == "v_prediction"),
+        unet=conditional_unet(use_linear_projection=prediction == "v_prediction", time_cond_proj_dim=guidance_width),
         scheduler=Diffusers.DDIMScheduler(**{**SD_SCHEDULE, "prediction_type": prediction, **scheduler}),
         safety_checker=None,
         feature_extractor=None,
@@ -308,6 +310,7 @@ LATENTS: Mapping[str, Callable[[Path], Any]] = {
     "zero snr": partial(
         stable_diffusion, prediction="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     ),
+    "latent consistency": partial(stable_diffusion, guidance_width=8),
     "stable diffusion xl": stable_diffusion_xl,
     "stable diffusion 3": stable_diffusion_3,
     "stable diffusion 3 with t5": partial(stable_diffusion_3, t5=True),

@@ -56,7 +56,8 @@ def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -
         session.note("the page is open until Ctrl-C")
 
     def load(on_evaluation: "Callable[[int], object]") -> "Editor":
-        editor = session.load(session.model, on_evaluation=on_evaluation, compiled=session.compiled)
+        options = {"on_evaluation": on_evaluation, "compiled": session.compiled, **session.parts}
+        editor = session.load(session.model, **options)
         session.describe(editor.model)
         return editor
 
@@ -68,6 +69,8 @@ def session_flags(session: Session) -> list[str]:
     words: list[str] = []
     if session.model:
         words += ["--model", session.model]
+    if session.scheduler:
+        words += ["--scheduler", session.scheduler]
     if session.device != "auto":
         words += ["--device", session.device]
     if session.dtype != "auto":

@@ -183,6 +183,31 @@ class NoiseSchedule:
         return cls.from_betas(betas, {"kind": "cosine", "max_beta": max_beta, "T": T})
 
     @classmethod
+    def sigmoid(cls, start: float = 1e-4, end: float = 0.02, T: int = 1000) -> Self:
+        """Return the schedule of betas from start to end along a sigmoid from -6 to 6.
+
+        References:
+            Xu, Yu, Song, Shi, Ermon, Tang, "GeoDiff: a Geometric Diffusion Model for Molecular Conformation
+            Generation", ICLR 2022, arXiv:2203.02923.
+        """
+        betas = (end - start) / (1 + np.exp(-np.linspace(-6, 6, T))) + start
+        return cls.from_betas(betas, {"kind": "sigmoid", "start": start, "end": end, "T": T})
+
+    @classmethod
+    def laplace(cls, T: int = 1000, max_beta: float = 0.999) -> Self:
+        """Return the schedule of a log SNR that is distributed as Laplace has it, with capped betas, as in diffusers.
+
+        References:
+            Hang, Gu, Bao, Wei, Chen, Geng, Guo, "Improved Noise Schedule for Diffusion Training", 2024,
+            arXiv:2407.03297.
+        """
+        offset = 0.5 - np.arange(T + 1) / T
+        log_snr = -0.5 * np.where(offset < 0, -1, 1) * np.log(1 - 2 * np.abs(offset) + 1e-6)
+        alpha_bar = np.sqrt(1 / (1 + np.exp(-log_snr)))
+        betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
+        return cls.from_betas(betas, {"kind": "laplace", "max_beta": max_beta, "T": T})
+
+    @classmethod
     def continuous(cls, low: float, high: float, T: int = 1000) -> Self:
         """Return T levels evenly spaced in log s, for networks that take any level, as those of EDM do.
 

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid
 from ddim_edit.images import CentreSquare, Crop, find
+from ddim_edit.models.checkpoint import ModelParts
 
 DEFAULT_CONFIG = InversionConfig()
 CENTRE = CentreSquare()
@@ -26,6 +27,7 @@ class FillJob:
         batch_size: how many images go through the network at once.
         config: how to invert.
         crop: what to keep of an image whose shape is not the model's.
+        parts: as for `load_model`.
         threads: of the network on a CPU, which decide the last bits there; None for as many as the process has.
     """
 
@@ -41,6 +43,7 @@ class FillJob:
     config: InversionConfig = DEFAULT_CONFIG
     crop: Crop = CENTRE
     threads: int | None = None
+    parts: ModelParts = field(default_factory=ModelParts)
 
     @property
     def settings(self) -> dict[str, Any]:

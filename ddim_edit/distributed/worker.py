@@ -96,6 +96,7 @@ class Worker:
             batch_size=job.batch_size,
             on_evaluation=self._on_evaluation,
             on_stage=self._on_stage,
+            **job.parts,
         )
         with FolderLock(job.store):
             ensure_settings(self._layout.model, _describe_model(editor.model, self._layout))

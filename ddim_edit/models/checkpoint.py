@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ddim_edit.models.sizes import ANY_SIZE, Size, SizeRule
 
@@ -63,13 +64,21 @@ class CheckpointBundle(NamedTuple):
     """A checkpoint with what belongs to it.
 
     Fields: checkpoint; codec between images and x_0; components, the digest of each; encode_prompts, which makes the
-    encoder of prompts for images of a size, or None for networks that follow no prompts.
+    encoder of prompts for images of a size, or None for networks that follow no prompts; notes, sentences on what may
+    surprise about it.
     """
 
     checkpoint: Checkpoint
     codec: Codec
     components: Components
     encode_prompts: Callable[[Size], ConditionEncoder] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class ModelParts(TypedDict, total=False):
+    """What takes the place of parts of a checkpoint, as keywords of `load_model`."""
+
+    scheduler: str | Path | None
 
 
 class LoadOptions(NamedTuple):
@@ -77,7 +86,7 @@ class LoadOptions(NamedTuple):
 
     Fields: device; dtype by name; size of the images (height, width), None for the model's own; compiled, whether
     TorchInductor compiles the network; blocks, how residual blocks run, one of `blocks.BLOCKS`; memory_format of the
-    feature maps, None for the one that suits the device.
+    feature maps, None for the one that suits the device; parts that take the place of the checkpoint's own.
     """
 
     device: torch.device
@@ -86,3 +95,4 @@ class LoadOptions(NamedTuple):
     compiled: bool = False
     blocks: str = "fused"
     memory_format: torch.memory_format | None = None
+    parts: ModelParts = {}  # noqa: RUF012 - never changed

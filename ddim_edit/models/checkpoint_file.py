@@ -1,23 +1,17 @@
 """Read a checkpoint that is one file, and the settings beside it. Nothing in a file is ever run."""
 
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
-from ddim_edit.io import content, schema
-from ddim_edit.io.content import describe_file
+from ddim_edit.io import schema
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 from ddim_edit.models.file_kinds import describe_fp8, explain_file
+from ddim_edit.models.tensor_files import load_pickle, load_safetensors
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
@@ -30,11 +24,6 @@ _ONLINE, _AVERAGED = "online_model.", "ema_model."
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])")
 # DataParallel and torch.compile put these into the names of parameters.
 _WRAPPERS = {"module", "_orig_mod"}
-_MOST_INFLATED = 4
-"""How many times as large as its file a checkpoint may be; torch compresses nothing but TorchScript's code."""
-_RESAVE = (
-    "Load it where you trust it, with the code that wrote it, and save its state_dict with save_file of safetensors."
-)
 
 
 def read_state_dict(path: Path) -> "StateDict":
@@ -64,7 +53,7 @@ def read_state_dict(path: Path) -> "StateDict":
         raise ModelError(f"{path}: checkpoint files end in {known}. Save the state_dict with save_file of safetensors.")
     if not path.stat().st_size:
         raise ModelError(f"{path}: the file is empty. Download it again.")
-    loaded = _load_safetensors(path) if suffix == ".safetensors" else _load_pickle(path)
+    loaded = load_safetensors(path) if suffix == ".safetensors" else load_pickle(path)
     kind = type(loaded).__name__
     if isinstance(loaded, list | tuple):
         named = zip(_ERMONGROUP_LIST, loaded, strict=False)
@@ -92,50 +81,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     beside = path.with_suffix(".json")
     return schema.read_json(beside, ModelError, "Correct it, or remove it.") if beside.is_file() else {}
-
-
-def _load_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _broken(path) from error
-
-
-def _load_pickle(path: Path) -> object:
-    """Return what torch unpickles when it may build nothing but tensors and containers."""
-    zipped = zipfile.is_zipfile(path)
-    try:
-        if zipped:
-            # torch never compresses tensors; a file that does may inflate to any size.
-            with zipfile.ZipFile(path) as archive:
-                size = sum(part.file_size for part in archive.infolist())
-            if size > max(_MOST_INFLATED * path.stat().st_size, 1 << 20):
-                raise ModelError(f"{path}: the file would inflate to {size:,} bytes. Save it anew with torch.save.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of unusual pickles, which it then refuses or reads
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except ModelError:
-        raise
-    except Exception as error:  # an unpickler that meets a broken file raises anything at all
-        if isinstance(error, pickle.UnpicklingError) and (called := re.search(r"GLOBAL ([\w.]+)", str(error))):
-            problem = f"the pickle calls {called[1][:80]}, so it cannot be read without running code"
-        elif "TorchScript" in str(error):
-            problem = "it is a TorchScript program, which cannot be read without running code"
-        else:
-            raise _broken(path) from error
-        raise ModelError(f"{path}: {problem}. {_RESAVE}") from error
-
-
-def _broken(path: Path) -> ModelError:
-    kind = explain_file(path)
-    # A zip or a pickle that is named as torch's checkpoints are is one that is damaged inside.
-    damaged = path.suffix.lower() != ".safetensors" and describe_file(path) in (content.ZIP, content.PICKLE)
-    if kind is not None and not damaged:
-        return ModelError(f"{path}: {kind}")
-    return ModelError(
-        f"{path}: the file is broken, or of another kind. Download it again, or save its state_dict with save_file of "
-        "safetensors."
-    )
 
 
 def _find_state_dicts(loaded: object) -> Iterator[tuple[bool, "StateDict"]]:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.autoencoders import autoencoder_factor, load_autoencoder
-from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, LoadOptions
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.effective_weights import unwrapped
 from ddim_edit.models.families.family import COUNT
 from ddim_edit.models.families.registry import family_of_config
 from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder
+from ddim_edit.models.folder_layout import INDEX, FolderLayout, find_layout
 from ddim_edit.models.identity import (
     config_beyond_defaults,
     digest_config,
@@ -25,46 +27,46 @@ from ddim_edit.models.identity import (
     network_component,
     process_component,
 )
-from ddim_edit.models.pretrained import component_folder, read_config, weights_files
+from ddim_edit.models.pretrained import read_config, weights_files
 from ddim_edit.models.prompts import load_prompts
-from ddim_edit.models.scheduler_config import DiffusionProcess, read_scheduler_config
+from ddim_edit.models.scheduler_config import DiffusionProcess, find_scheduler_config, read_process
 from ddim_edit.models.sizes import Size, SizeRule, require_size
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
-def load_folder(folder: Path, name: str, device: torch.device, size: Size | None = None) -> CheckpointBundle:
+def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBundle:
     """Load the checkpoint in a diffusers folder, of any `DiffusersFamily` of the registry.
 
     Pixel-space UNets run on our own network; all else needs the extra `ddim-edit[diffusers]`.
 
     Args:
-        folder: with a model_index.json and its components, or flat, as google/ddpm-* are.
+        folder: with a model_index.json and its components, or flat, as google/ddpm-* are, or a checkpoint of a
+            training (`folder_layout`).
         name: what to call the model.
-        device: where autoencoders and text encoders run.
-        size: of the images (height, width), which is checked before anything large is read.
+        options: the device, where autoencoders and text encoders run; the size of the images, which is checked before
+            anything large is read; and parts that take the place of the folder's.
 
     Raises:
         MissingExtraError: diffusers or transformers is needed and not installed.
         ModelError: files that are missing or broken, or a network or process that cannot be run.
-        ArgumentError: a size that the network does not take.
+        ArgumentError: parts that do not exist, or a size that the network does not take.
     """
-    network_folder = component_folder(folder, "transformer" if (folder / "transformer").is_dir() else "unet")
-    index = read_config(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    layout = find_layout(folder)
+    network_folder = layout.network
     if not (network_folder / "config.json").is_file() and (kind := describe_folder(folder)):
         raise ModelError(f"{folder}: {kind}")
     config = read_config(network_folder / "config.json")
-    _require_checkpoint(folder, index, config)
+    _require_checkpoint(folder, layout, config)
     family = family_of_config(config)
     # What cannot be run is found out before anything large is read.
-    process = read_scheduler_config(folder)
+    scheduler_config = find_scheduler_config(layout.rest, options.parts.get("scheduler"))
+    process = read_process(scheduler_config)
     classes = family.classes(config)
     sizes = family.sizes(config)
-    autoencoder_folder = next((folder / each for each in ("vae", "vqvae") if (folder / each).is_dir()), None)
-    if size is not None:
-        require_size(size, sizes, 1 if autoencoder_folder is None else autoencoder_factor(autoencoder_folder))
+    if options.size is not None:
+        require_size(options.size, sizes, 1 if layout.autoencoder is None else autoencoder_factor(layout.autoencoder))
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
         network = load_diffusers_network(network_folder, family)
@@ -74,16 +76,17 @@ def load_folder(folder: Path, name: str, device: torch.device, size: Size | None
     else:
         component = network_component(network, _digest(network_folder, network))
     components = {"network": component, "process": process_component(checkpoint)}
-    if autoencoder_folder is None:
+    if layout.autoencoder is None:
         require_pixels(checkpoint, name, "the folder vae is missing. Download it too.")
         codec = codec_for(checkpoint.channels)
     else:
-        codec = load_autoencoder(autoencoder_folder, device)
+        codec = load_autoencoder(layout.autoencoder, options.device)
         components["autoencoder"] = codec.component
     encode_prompts = None
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
-        encode_prompts = partial(load_prompts, folder, name, network, device)
-    return CheckpointBundle(checkpoint, codec, components, encode_prompts)
+        encode_prompts = partial(load_prompts, layout.rest, name, network, options.device)
+    notes = describe_distillation(name, layout.index, config, scheduler_config)
+    return CheckpointBundle(checkpoint, codec, components, encode_prompts, (*layout.notes, *notes))
 
 
 def make_checkpoint(
@@ -138,16 +141,17 @@ def require_pixels(checkpoint: Checkpoint, name: str, problem: str) -> None:
         )
 
 
-def _require_checkpoint(folder: Path, index: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _require_checkpoint(folder: Path, layout: FolderLayout, config: Mapping[str, Any]) -> None:
     """Refuse folders that are something else than a whole checkpoint, and say what they are.
 
     Raises:
         ModelError: a part of a checkpoint, one of another kind, or one of which a component is missing.
     """
+    index = layout.index
     for kind in (index.get("_class_name"), class_of(config)):
         if words := describe_class(kind):
             raise ModelError(f"{folder}: {words}")
-    if not index and (folder.parent / "model_index.json").is_file():
+    if layout.network == folder != layout.rest and (folder.parent / INDEX).is_file():
         raise ModelError(f"{folder}: {describe_folder(folder)}")
     if index.get("requires_aesthetics_score"):
         raise ModelError(
@@ -155,10 +159,9 @@ def _require_checkpoint(folder: Path, index: Mapping[str, Any], config: Mapping[
             "Use the base model."
         )
     for each in ("vae", "vqvae"):
-        if isinstance(index.get(each), list) and all(index[each]) and not (folder / each).is_dir():
+        if isinstance(index.get(each), list) and all(index[each]) and not (layout.rest / each).is_dir():
             raise ModelError(
-                f"{folder}: model_index.json names the autoencoder {each}, but there is no folder {each}. Download it "
-                "too."
+                f"{layout.rest}: {INDEX} names the autoencoder {each}, but there is no folder {each}. Download it too."
             )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
 from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.blocks import require_blocks
-from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, ModelParts
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
@@ -49,6 +49,7 @@ def load_model(
     offline: bool = False,
     compiled: bool = False,
     blocks: str = "fused",
+    **parts: Unpack[ModelParts],
 ) -> Model:
     """Load a checkpoint of any family in docs/models.md; what it is is read from its files.
 
@@ -64,6 +65,8 @@ def load_model(
         blocks: how the blocks of a pixel-space UNet run: "fused", with Triton kernels for group norm, embedding and
             SiLU on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one by
             TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
+        parts: what takes the place of parts of a diffusers folder. `scheduler`, where the noise schedule is read from:
+            a scheduler_config.json, its folder, or "linear", "scaled_linear" or "cosine".
 
     Raises:
         MissingExtraError: diffusers or huggingface_hub is needed and not installed.
@@ -77,7 +80,7 @@ def load_model(
     """
     require_blocks(blocks, compiled)
     pair = (size, size) if isinstance(size, int) else size
-    options = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks)
+    options = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks, parts=parts)
     return load_with_options(str(name_or_path or DEFAULT_MODEL), options, offline)
 
 
@@ -86,11 +89,16 @@ def load_with_options(name: str, options: LoadOptions, offline: bool = False) ->
     path = _find(name, offline)
     template = _read_face_template(path)
     if path.is_file():
+        if options.parts:
+            raise ArgumentError(
+                f"{path.name} is a checkpoint of one file, and {' and '.join(options.parts)} goes with a diffusers "
+                f"folder. What its weights do not tell is read from {path.stem}.json beside it."
+            )
         model = build_model(path.resolve().stem, load_single_file(path), options)
     else:
         # A folder is called by the last part of its path; hub ids and packaged models keep their names.
         title = path.resolve().name if Path(name).is_dir() else name
-        model = build_model(title, load_folder(path, title, options.device, options.size), options)
+        model = build_model(title, load_folder(path, title, options), options)
     typicality = find_typicality(path, model.components["network"], model.shape)
     return replace(model, face_template=template, typicality=typicality)
 
@@ -224,6 +232,7 @@ def assemble_model(
         native=is_native(network.device, (low or network).precision.dtype),
         state_device=state_device(network.device),
         conditioner=conditioner,
+        notes=bundle.notes,
         follows="nothing" if encoder is None else encoder.follows,
         sizes=checkpoint.sizes.scaled(codec.factor),
     )

@@ -56,6 +56,7 @@ class Model:
         face_template: where a face model expects the landmarks of a face; None for other models.
         sizes: the heights and widths in pixels that the model takes; this one has the `size` that it was loaded with.
         typicality: tells images that look like those of its training from others; None where nobody measured that.
+        notes: sentences on what may surprise about it, such as that it is distilled.
     """
 
     denoiser: Denoiser
@@ -74,6 +75,7 @@ class Model:
     face_template: FaceTemplate | None = None
     sizes: SizeRule = ANY_SIZE
     typicality: Typicality | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_network(

@@ -19,6 +19,7 @@ from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.devices import DeviceNetwork, Precision
 from ddim_edit.models.diffusers_network import DiffusersNetwork, adapt_network
+from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.effective_weights import EffectiveWeights, unwrapped
 from ddim_edit.models.families.family import DiffusersFamily
 from ddim_edit.models.families.registry import family_of_config
@@ -64,7 +65,8 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
     scheduler = pipeline.components.get("scheduler")
     if scheduler is None:
         raise ModelError(f"{name}: the pipeline has no scheduler, which tells its noise schedule. Give it one.")
-    process = read_process(_config(scheduler))
+    scheduler_config = _config(scheduler)
+    process = read_process(scheduler_config)
     classes = family.classes(config)
     adapted = adapt_network(network, family)
     checkpoint = make_checkpoint(name, adapted, process, classes, family.sizes(config))
@@ -80,7 +82,8 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
     encode_prompts = None
     if family.pipeline is not None:
         encode_prompts = partial(_prompts, pipeline, name, adapted)
-    bundle = CheckpointBundle(checkpoint, codec, components, encode_prompts)
+    notes = describe_distillation(name, {}, config, scheduler_config)
+    bundle = CheckpointBundle(checkpoint, codec, components, encode_prompts, notes)
     dtype = network.dtype
 
     def place(module: nn.Module) -> PlacedNetworks:

@@ -1,7 +1,7 @@
 """Components of diffusers folders: their files, their weights, and loading them with diffusers or transformers.
 
 Both libraries take seconds to import, so they are imported when a checkpoint needs them and not before. Of a folder
-only JSON and safetensors are read: pickles can run code.
+only JSON and weights are read: safetensors, or pickles that contain nothing but tensors.
 """
 
 import hashlib
@@ -24,14 +24,20 @@ from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.file_kinds import describe_fp8, explain_file
+from ddim_edit.models.tensor_files import load_pickle
 from ddim_edit.models.weights import require_plausible_config
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-_STEMS = ("diffusion_pytorch_model", "model")
+_STEM = "diffusion_pytorch_model|(?:pytorch_)?model"
 """How the names of weights files of diffusers and of transformers begin."""
-FP16 = "fp16"
-"""What the float16 variant of a checkpoint has in the names of its files."""
-_SAFE_SAVE = "save_pretrained(folder, safe_serialization=True)"
+_WHOLE = re.compile(rf"(?:{_STEM})(?:\.(?P<variant>\w+))?\.(?P<container>safetensors|bin)")
+_INDEX = re.compile(rf"(?:{_STEM})\.(?P<container>safetensors|bin)\.index(?:\.(?P<variant>\w+))?\.json")
+_ROUNDED = ("fp16", "bf16")
+"""What the rounded variants of a checkpoint have in the names of their files."""
+_NOT_AVERAGED = "non_ema"
+"""What the variant has whose weights were not averaged in training; the others of Stable Diffusion are averages."""
+_ELSEWHERE = {".msgpack": "Flax", ".h5": "TensorFlow", ".onnx": "ONNX", ".onnx_data": "ONNX", ".xml": "OpenVINO"}
+"""Programs whose weights lie in checkpoints too, by the ends of their names."""
 
 
 class ComponentWeights(NamedTuple):
@@ -56,23 +62,51 @@ def read_config(path: Path) -> dict[str, Any]:
     return schema.read_json(path, ModelError, "Name a diffusers folder, or download the checkpoint again.")
 
 
-def weights_files(folder: Path) -> list[Path]:
-    """Return the files that the weights of a component are in: full precision, or float16 where there is no other.
+class WeightsFiles(NamedTuple):
+    """The files of one copy of a component's weights.
 
-    They are those that diffusers and transformers read: one file, or the shards that an index names.
+    Fields: paths; variant, the word that is in their names, or ""; container, "safetensors" or "bin".
+    """
+
+    paths: list[Path]
+    variant: str
+    container: str
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """Return the files that the weights of a component are in, as `find_weights` chooses them.
 
     Raises:
-        ModelError: there are none, only pickles, or an index of shards that are not there.
+        ModelError: as `find_weights`.
     """
-    for variant in ("", f".{FP16}"):
-        for stem in _STEMS:
-            whole = folder / f"{stem}{variant}.safetensors"
-            if whole.is_file():
-                return [whole]
-            index = folder / f"{stem}.safetensors.index{variant}.json"
-            if index.is_file():
-                return _shards(index)
-    raise missing_weights(folder)
+    return find_weights(folder).paths
+
+
+def find_weights(folder: Path) -> WeightsFiles:
+    """Return the files of the best copy of a component's weights: one file, or the shards that an index names.
+
+    Full precision comes first, then what was rounded, and last what was not averaged in training; of each safetensors
+    come before pickles.
+
+    Raises:
+        ModelError: there are none, or an index of shards that are not there.
+    """
+    copies: list[tuple[int, bool, bool, str, re.Match[str]]] = []
+    for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():
+        for pattern in (_WHOLE, _INDEX):
+            if (found := pattern.fullmatch(name)) and (folder / name).is_file():
+                rank = _rank_variant(found["variant"] or "")
+                copies.append((rank, found["container"] == "bin", pattern is _INDEX, name, found))
+    if not copies:
+        raise missing_weights(folder)
+    *_, is_index, name, found = min(copies, key=lambda copy: copy[:4])
+    paths = _shards(folder / name) if is_index else [folder / name]
+    return WeightsFiles(paths, found["variant"] or "", found["container"])
+
+
+def _rank_variant(variant: str) -> int:
+    order = ("", *_ROUNDED, None, _NOT_AVERAGED)
+    return order.index(variant if variant in order else None)
 
 
 def _shards(index: Path) -> list[Path]:
@@ -103,25 +137,45 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for file in files:
-        try:
-            weights |= load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise unreadable_weights(file, error) from error
+        weights |= _read_tensors(file)
         if kind := describe_fp8({str(tensor.dtype) for tensor in weights.values()}):
             raise ModelError(f"{file}: {kind}")
     return {_current_name(name): tensor for name, tensor in weights.items()}
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".bin":
+        return _tensors_of_pickle(file)
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise unreadable_weights(file, error) from error
+
+
+def _tensors_of_pickle(file: Path) -> dict[str, Tensor]:
+    """Return the tensors in a pickle that contains nothing else, by name."""
+    loaded = load_pickle(file)
+    while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    found = {}
+    for name, value in loaded.items() if isinstance(loaded, Mapping) else ():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            found[name] = value.detach()
+    if not found:
+        raise ModelError(f"{file}: there are no tensors by name in this pickle. Download the checkpoint again.")
+    return found
 
 
 def read_component_weights(folder: Path, config: Mapping[str, Any], quick: bool = False) -> ComponentWeights:
     """Return the weights of a component, which are as many as its config says.
 
     Args:
-        folder: has the weights in safetensors.
+        folder: has the weights.
         config: of the component.
         quick: as for `announce_loading`.
 
     Raises:
-        ModelError: weights that are missing, pickled, broken, or too few for the config.
+        ModelError: weights that are missing, broken, or too few for the config.
     """
     files = weights_files(folder)
     announce_loading(folder.name, files, quick)
@@ -146,12 +200,13 @@ def _current_name(name: str) -> str:
 
 
 def missing_weights(folder: Path) -> ModelError:
-    """Return the error for a component without weights, or with pickles only."""
-    if pickles := sorted(file.name for file in folder.glob("*.bin")):
-        return ModelError(
-            f"{folder.name}: there is only the pickle {pickles[0]}, which can run code. Load it where you trust "
-            f"it and save it with {_SAFE_SAVE}."
-        )
+    """Return the error for a component without weights, or with those of other programs only."""
+    for file in sorted(folder.glob("*")):
+        if program := _ELSEWHERE.get(file.suffix):
+            return ModelError(
+                f"{folder.name}: there are only weights of {program} ({file.name:.60}). Download those of PyTorch, in "
+                "safetensors."
+            )
     return ModelError(f"{folder / WEIGHTS}: there is no such file. Download the checkpoint again.")
 
 
@@ -174,13 +229,13 @@ def import_diffusers(purpose: str) -> Any:
 
 
 def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
-    """Return `kind.from_pretrained` of a folder on disk, read without pickles and without the network.
+    """Return `kind.from_pretrained` of a folder on disk, read without the network; of pickles only on request.
 
     Raises:
         ModelError: the folder does not hold what it should.
     """
     with explain_errors(f"{folder.name}: cannot load a {kind.__name__}"), quiet_libraries():
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **options)
+        return kind.from_pretrained(folder, **{"local_files_only": True, "use_safetensors": True, **options})
 
 
 def load_pretrained_network(kind: Any, folder: Path) -> Any:
@@ -191,24 +246,20 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
         folder: the component's folder; its weights may be in shards.
 
     Raises:
-        ModelError: weights that are missing, pickled or broken.
+        ModelError: weights that are missing or broken, or pickles that would run code.
     """
-    files = weights_files(folder)
-    announce_loading(folder.name, files)
+    weights = find_weights(folder)
+    announce_loading(folder.name, weights.paths)
     shapes: list[tuple[int, ...]] = []
-    for path in files:
-        try:
-            with safe_open(path, "pt") as file:
-                views = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-            shapes += [tuple(view.get_shape()) for view in views]
-            if kind_of_file := describe_fp8({view.get_dtype() for view in views}):
-                raise ModelError(f"{path}: {kind_of_file}")
-        except (OSError, SafetensorError) as error:
-            raise unreadable_weights(path, error) from error
+    for path in weights.paths:
+        shapes += _read_shapes(path)
     require_plausible_config(read_config(folder / "config.json"), shapes, folder.name)
-    variant = {"variant": FP16} if all(f".{FP16}" in file.name for file in files) else {}
+    # Both libraries read pickles with weights_only, and these have been read so already.
+    options: dict[str, Any] = {"use_safetensors": weights.container != "bin"}
+    if weights.variant:
+        options["variant"] = weights.variant
     # The libraries draw at random what a file lacks, and only log it; the loading report lists it.
-    network, report = from_pretrained(kind, folder, output_loading_info=True, **variant)
+    network, report = from_pretrained(kind, folder, output_loading_info=True, **options)
     if missing := sorted(report["missing_keys"]):
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise ModelError(
@@ -216,6 +267,32 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
             "Take both from one checkpoint."
         )
     return network.float().eval().requires_grad_(False)
+
+
+def _read_shapes(file: Path) -> list[tuple[int, ...]]:
+    """Return the shapes of the tensors in a file.
+
+    Raises:
+        ModelError: a file that is broken or of another kind, or weights that are too coarse.
+    """
+    shapes = []
+    dtypes = set()
+    if file.suffix == ".bin":
+        for tensor in _tensors_of_pickle(file).values():
+            shapes.append(tuple(tensor.shape))
+            dtypes.add(str(tensor.dtype))
+    else:
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    view = opened.get_slice(name)
+                    shapes.append(tuple(view.get_shape()))
+                    dtypes.add(view.get_dtype())
+        except (OSError, SafetensorError) as error:
+            raise unreadable_weights(file, error) from error
+    if kind := describe_fp8(dtypes):
+        raise ModelError(f"{file}: {kind}")
+    return shapes
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,7 +55,7 @@ class PromptEncoder:
         encode: encodes one text.
         zeroed: the tensors that are zero in the negative conditioning if no negative prompt is given; with none of
             them it is the empty text.
-        distilled: whether the network was distilled with guidance: it gets the scale as an input, and runs once.
+        guide: makes the inputs of a scale, for networks that were distilled with guidance and run once.
         components: what identifies its text encoders and tokenizers.
         tokenizers: of its text encoders, by their names.
     """
@@ -62,10 +63,15 @@ class PromptEncoder:
     name: str
     encode: EncodeText
     zeroed: tuple[str, ...] = ()
-    distilled: bool = False
+    guide: Callable[[float], Conditioning] | None = None
     components: Components = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _encoded: dict[str, Conditioning] = field(default_factory=dict, repr=False)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the network gets the scale of guidance as an input, and runs once."""
+        return self.guide is not None
 
     @property
     def follows(self) -> str:
@@ -81,9 +87,9 @@ class PromptEncoder:
         if condition.label is not None:
             raise ArgumentError(f"{self.name} follows prompts, not classes. Leave the class {condition.label} out.")
         conditioning = self._encode_once(condition.prompt)
-        if not self.distilled:
+        if self.guide is None:
             return conditioning
-        return {**conditioning, "guidance": torch.tensor([condition.guidance_scale])}
+        return {**conditioning, **self.guide(condition.guidance_scale)}
 
     def negative(self, condition: Condition) -> Conditioning:
         """Return the conditioning of the negative prompt."""
@@ -199,7 +205,12 @@ def make_prompt_encoder(
     """
     # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
     zeroed = ("encoder_hidden_states", "text_embeds") if pipeline.config.get("force_zeros_for_empty_prompt") else ()
-    distilled = bool(network.inner.config.get("guidance_embeds"))
+    config = network.inner.config
+    guide: Callable[[float], Conditioning] | None = None
+    if config.get("guidance_embeds"):
+        guide = _give_scale
+    elif config.get("time_cond_proj_dim"):
+        guide = partial(embed_scale, config["time_cond_proj_dim"])
     identity = {}
     tokenizers = {}
     for each, encoder in encoders.items():
@@ -208,7 +219,28 @@ def make_prompt_encoder(
         identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
         settings = _config_beyond_defaults(encoder.module, encoder.config)
         identity[each] = digest_config({**settings, "zeroed": zeroed}, encoder.tensors)
-    return PromptEncoder(name, encode, zeroed, distilled, identity, tokenizers)
+    return PromptEncoder(name, encode, zeroed, guide, identity, tokenizers)
+
+
+def _give_scale(scale: float) -> Conditioning:
+    return {"guidance": torch.tensor([scale])}
+
+
+def embed_scale(width: int, scale: float) -> Conditioning:
+    """Return the embedding of a scale of guidance w as latent consistency models take it.
+
+        sin(1000 (w - 1) f_i), cos(1000 (w - 1) f_i),  f_i = 10000^(-i / (width / 2 - 1))
+
+    References:
+        Luo, Tan, Huang, Li, Zhao, "Latent Consistency Models: Synthesizing High-Resolution Images with Few-Step
+        Inference", 2023, arXiv:2310.04378.
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half) * (-math.log(10_000.0) / (half - 1)))
+    angles = torch.tensor(1000 * (scale - 1)) * frequencies
+    # An odd width has a zero at its end.
+    embedded = torch.cat([angles.sin(), angles.cos(), torch.zeros(width % 2)])
+    return {"timestep_cond": embedded[None]}
 
 
 def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: torch.device, size: Size) -> PromptEncoder:

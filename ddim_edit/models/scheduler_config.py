@@ -18,6 +18,12 @@ from ddim_edit.models.pretrained import component_folder, read_config
 
 SCHEDULER_CONFIG = "scheduler_config.json"
 Config = Mapping[str, Any]
+BETAS: Mapping[str, Config] = {
+    "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+}
+"""Schedulers that can be asked for by name, as DDPM, Stable Diffusion and Improved DDPM have them."""
 
 
 class DiffusionProcess(NamedTuple):
@@ -28,19 +34,53 @@ class DiffusionProcess(NamedTuple):
 
 
 def read_scheduler_config(folder: Path) -> DiffusionProcess:
-    """Return the diffusion process of a diffusers folder.
-
-    Only what was decided in training is read. Spacing, shift, clipping and steps belong to sampling: they are the
-    business of grids and solvers.
+    """Return the diffusion process of a diffusers folder, as `read_process` reads it.
 
     Raises:
         ModelError: no scheduler_config.json, or one of a process that is not supported.
     """
-    return read_process(read_config(component_folder(folder, "scheduler") / SCHEDULER_CONFIG))
+    return read_process(find_scheduler_config(folder))
+
+
+def find_scheduler_config(folder: Path, scheduler: str | Path | None = None) -> Config:
+    """Return the config of the scheduler of a diffusers folder.
+
+    Args:
+        folder: of the checkpoint.
+        scheduler: takes the place of the folder's own: another folder, a scheduler_config.json, or the name of betas,
+            one of `BETAS`, for the prediction type of the folder's own.
+
+    Raises:
+        ArgumentError: a scheduler that does not exist.
+        ModelError: no scheduler_config.json.
+    """
+    own = component_folder(folder, "scheduler") / SCHEDULER_CONFIG
+    if scheduler is None:
+        if not own.is_file():
+            raise ModelError(
+                f"{own}: there is no such file, so the noise schedule of the training is not known. Download it too, "
+                "or name one with --scheduler, as in --scheduler scaled_linear."
+            )
+        return read_config(own)
+    if scheduler in BETAS:
+        prediction = read_config(own).get("prediction_type", "epsilon") if own.is_file() else "epsilon"
+        return {**BETAS[str(scheduler)], "prediction_type": prediction}
+    path = Path(scheduler)
+    if path.is_dir():
+        path = component_folder(path, "scheduler") / SCHEDULER_CONFIG
+    if not path.is_file():
+        raise ArgumentError(
+            f"There is no scheduler {str(scheduler)!r:.200}. Give a {SCHEDULER_CONFIG}, its folder, or one of "
+            f"{', '.join(BETAS)}."
+        )
+    return read_config(path)
 
 
 def read_process(config: Config) -> DiffusionProcess:
-    """Return the diffusion process of the config of a scheduler, as `read_scheduler_config` does.
+    """Return the diffusion process in the config of a scheduler.
+
+    Only what was decided in training is read. Spacing, shift, clipping and steps belong to sampling: they are the
+    business of grids and solvers.
 
     Raises:
         ModelError: a process that is not supported.
@@ -89,10 +129,17 @@ def _beta_schedule(config: Config) -> NoiseSchedule:
     T = _entry(config, "num_train_timesteps", schema.int_between(1, 1_000_000), 1000)
     start = float(_entry(config, "beta_start", schema.positive_number, 1e-4))
     end = float(_entry(config, "beta_end", schema.positive_number, 0.02))
-    kind = _entry(config, "beta_schedule", schema.one_of("linear", "scaled_linear", "squaredcos_cap_v2"), "linear")
-    if kind == "squaredcos_cap_v2":
-        return NoiseSchedule.cosine(T)
-    return NoiseSchedule.linear(start, end, T) if kind == "linear" else NoiseSchedule.scaled_linear(start, end, T)
+    kind = _entry(config, "beta_schedule", schema.one_of(*_BETA_SCHEDULES), "linear")
+    return _BETA_SCHEDULES[kind](start, end, T)
+
+
+_BETA_SCHEDULES: Mapping[str, Callable[[float, float, int], NoiseSchedule]] = {
+    "linear": NoiseSchedule.linear,
+    "scaled_linear": NoiseSchedule.scaled_linear,
+    "squaredcos_cap_v2": lambda start, end, T: NoiseSchedule.cosine(T),
+    "sigmoid": NoiseSchedule.sigmoid,
+    "laplace": lambda start, end, T: NoiseSchedule.laplace(T),
+}
 
 
 def _flow(config: Config) -> DiffusionProcess:
@@ -110,23 +157,22 @@ def _edm(config: Config) -> DiffusionProcess:
     return DiffusionProcess(NoiseSchedule.continuous(low, high), EDMParametrization(sigma_data))
 
 
+_DISCRETE = (
+    *("DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "RePaintScheduler"),
+    *("DDPMParallelScheduler", "DDIMParallelScheduler"),
+    *("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler"),
+    *("DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+    *("LCMScheduler", "TCDScheduler"),
+)
+"""Schedulers that all discretise the same variance-preserving process in training; they differ in how they sample."""
 _PROCESSES: Mapping[str, Callable[[Config], DiffusionProcess]] = {
-    # These all discretise the same variance-preserving process in training; they differ in how they sample.
-    "DDPMScheduler": _discrete,
-    "DDIMScheduler": _discrete,
-    "PNDMScheduler": _discrete,
-    "DPMSolverMultistepScheduler": _discrete,
-    "DPMSolverSinglestepScheduler": _discrete,
-    "DEISMultistepScheduler": _discrete,
-    "UniPCMultistepScheduler": _discrete,
-    "EulerDiscreteScheduler": _discrete,
-    "EulerAncestralDiscreteScheduler": _discrete,
-    "HeunDiscreteScheduler": _discrete,
-    "LMSDiscreteScheduler": _discrete,
-    "KDPM2DiscreteScheduler": _discrete,
-    "KDPM2AncestralDiscreteScheduler": _discrete,
+    **dict.fromkeys(_DISCRETE, _discrete),
     "FlowMatchEulerDiscreteScheduler": _flow,
     "FlowMatchHeunDiscreteScheduler": _flow,
+    "FlowMatchLCMScheduler": _flow,
     "EDMEulerScheduler": _edm,
     "EDMDPMSolverMultistepScheduler": _edm,
 }

@@ -1,5 +1,6 @@
 """Fill networks with weights."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, TypeVar
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ddim_edit.errors import ModelError
+
+_LEFT_OVER = re.compile(r"(model_ema|ema|loss|discriminator|optimizer)\.|(.*\.)?(num_updates|num_batches_tracked)")
+"""Names of tensors that only a training needs: of averages, of losses, and counters."""
 
 Net = TypeVar("Net", bound=nn.Module)
 _HARMLESS_WIDTH = 1_000_000
@@ -46,7 +50,8 @@ def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) ->
     Args:
         make: builds the network; it is called on the "meta" device, where random weights cost neither time nor a move
             of the global generator. Buffers that no checkpoint holds must be made on the CPU explicitly.
-        weights: every parameter and persistent buffer by name, in any floating dtype, and no other tensors.
+        weights: every parameter and persistent buffer by name, in any floating dtype, and no other tensors, except
+            for what trainings leave behind, such as `model_ema.decay`.
         source: what the weights are, for the error, as in "An EDM checkpoint".
 
     Raises:
@@ -66,7 +71,7 @@ def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) ->
 
 def _require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} is unknown" for name in weights if name not in expected]
+    problems += [f"{name} is unknown" for name in weights if name not in expected and not _LEFT_OVER.match(name)]
     for name, tensor in weights.items():
         like = expected.get(name)
         if like is None:

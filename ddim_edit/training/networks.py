@@ -144,6 +144,7 @@ class FineTuning:
             import_diffusers,
             load_pretrained_network,
             read_config,
+            weights_files,
         )
 
         folder = packaged_models().get(self.model, Path(self.model))
@@ -163,7 +164,7 @@ class FineTuning:
         scheduler_config = read_config(component_folder(folder, "scheduler") / "scheduler_config.json")
         with explain_errors(f"{folder.name}: cannot load the scheduler"):
             scheduler = library.DDPMScheduler.from_config(scheduler_config)
-        record = {"size": sample_size, "from": fingerprint(sorted(part.glob("*.safetensors")))}
+        record = {"size": sample_size, "from": fingerprint(weights_files(part))}
         return InitialState(network, scheduler, record)
 
 

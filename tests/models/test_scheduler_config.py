@@ -13,8 +13,13 @@ import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.parametrization import PREDICTION_TYPES, DDPMParametrization, Prediction
-from ddim_edit.errors import DDIMEditError, ModelError
-from ddim_edit.models.scheduler_config import DiffusionProcess, read_scheduler_config
+from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError
+from ddim_edit.models.scheduler_config import (
+    DiffusionProcess,
+    find_scheduler_config,
+    read_process,
+    read_scheduler_config,
+)
 
 from .. import tiny
 
@@ -36,6 +41,13 @@ SAMPLERS = [
     "LMSDiscreteScheduler",
     "KDPM2DiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
+    "DDPMParallelScheduler",
+    "DDIMParallelScheduler",
+    "DDIMInverseScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "SASolverScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
 ]
 SCHEDULES: dict[str, dict[str, Any]] = {
     "linear": {"beta_schedule": "linear", "beta_start": 2e-4, "beta_end": 0.03},
@@ -88,6 +100,20 @@ def test_levels_equal_diffusers(tmp_path: Path, kind: str, name: str) -> None:
 def test_predictions_are_those_of_the_scheduler(tmp_path: Path, kind: str, prediction: str) -> None:
     process = saved(made(kind, prediction_type=prediction), tmp_path)
     assert process.parametrization == DDPMParametrization(prediction)
+
+
+@pytest.mark.parametrize("betas", ["sigmoid", "laplace"])
+@pytest.mark.parametrize("steps", [1000, 250])
+def test_betas_that_ddpm_alone_knows_equal_diffusers(tmp_path: Path, betas: str, steps: int) -> None:
+    scheduler = made("DDPMScheduler", beta_schedule=betas, num_train_timesteps=steps)
+    assert_levels_are_theirs(saved(scheduler, tmp_path), scheduler)
+
+
+@pytest.mark.parametrize("kind", ["DPMSolverSDEScheduler", "RePaintScheduler"])
+def test_samplers_that_need_more_than_diffusers(tmp_path: Path, kind: str) -> None:
+    """Their files can be read without what their samplers need (torchsde)."""
+    process = written(tmp_path, _class_name=kind, **SCHEDULES["scaled_linear"])
+    assert_levels_are_theirs(process, made("DDPMScheduler", **SCHEDULES["scaled_linear"]))
 
 
 def test_how_a_sampler_walks_is_not_read(tmp_path: Path) -> None:
@@ -200,7 +226,7 @@ def test_edm_preconditioning_equals_diffusers(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"beta_schedule": "sigmoid"}, "'sigmoid'"),
+        ({"beta_schedule": "exp"}, "'exp'"),
         ({"_class_name": "ScoreSdeVeScheduler"}, "'ScoreSdeVeScheduler'"),
         ({"_class_name": "KarrasVeScheduler"}, "'KarrasVeScheduler'"),
         ({"_class_name": "CMStochasticIterativeScheduler"}, "'CMStochasticIterativeScheduler'"),
@@ -219,6 +245,32 @@ def test_other_processes_are_refused_by_name(tmp_path: Path, change: dict[str, A
 def test_degenerate_betas_are_refused(tmp_path: Path, betas: list[float]) -> None:
     with pytest.raises(DDIMEditError, match=ONE_SENTENCE):
         written(tmp_path, trained_betas=betas)
+
+
+def test_a_scheduler_takes_the_place_of_the_folders_own(tmp_path: Path) -> None:
+    written(tmp_path / "own", prediction_type="v_prediction")
+    written(tmp_path / "other" / "scheduler", **SCHEDULES["scaled_linear"])
+
+    def with_scheduler(scheduler: str | Path) -> DiffusionProcess:
+        return read_process(find_scheduler_config(tmp_path / "own", scheduler))
+
+    other = tmp_path / "other"
+    for named in (other, other / "scheduler", other / "scheduler" / "scheduler_config.json"):
+        process = with_scheduler(named)
+        assert process.parametrization == DDPMParametrization("epsilon")
+        assert_levels_are_theirs(process, made("DDPMScheduler", **SCHEDULES["scaled_linear"]))
+    for name in ("linear", "scaled_linear", "cosine"):
+        process = with_scheduler(name)
+        assert process.parametrization == DDPMParametrization("v_prediction")
+        assert process.schedule.description["kind"] == name
+    with pytest.raises(ArgumentError, match=r"There is no scheduler .*linear, scaled_linear, cosine"):
+        with_scheduler("quadratic")
+
+
+def test_a_folder_without_a_scheduler_can_be_given_one(tmp_path: Path) -> None:
+    assert read_process(find_scheduler_config(tmp_path, "linear")).schedule.T == 1000
+    with pytest.raises(ModelError, match="--scheduler scaled_linear"):
+        read_scheduler_config(tmp_path)
 
 
 BROKEN: dict[str, Callable[[Path], object]] = {

@@ -18,6 +18,8 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": partial(nn.ReLU, inplace=True),
     "gelu": nn.GELU,
 }
+# What EMAModel of diffusers writes into the config of the average besides.
+_OF_AVERAGES = {"decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"}
 _ONLY_DDPM = "Only DDPM-style UNet2DModel networks can be run; use another checkpoint."
 
 
@@ -105,7 +107,8 @@ class UNetConfig:
             raise ModelError(
                 f"config.json: _class_name must be 'UNet2DModel', not {config['_class_name']!r}. {_ONLY_DDPM}"
             )
-        given = {name: value for name, value in config.items() if not name.startswith("_")}
+        foreign = [name for name in config if name.startswith("_") or name in _OF_AVERAGES]
+        given = {name: value for name, value in config.items() if name not in foreign}
         known = {field.name for field in fields(cls)}
         for name in sorted(given.keys() - known):
             raise ModelError(f"config.json: {name!r:.60} is no entry of a UNet2DModel. {_ONLY_DDPM}")

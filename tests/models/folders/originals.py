@@ -206,6 +206,9 @@ FLOW = {"said": flow, "scale": straight, "exact_start": False}
 ORIGINALS: dict[str, Original] = {
     "stable diffusion 1": Original(by_prompt, down_to_index_0, PROMPTS),
     "stable diffusion 2": Original(by_prompt, down_to_index_0, PROMPTS, velocity),
+    "latent consistency": Original(
+        by_prompt, down_to_index_0, (Condition(PROMPT), Condition(PROMPT, guidance_scale=8.0))
+    ),
     "zero snr": Original(by_prompt, trailing_to_index_0, PROMPTS, velocity, exact_start=False),
     "stable diffusion xl": Original(by_prompt, one_later, PROMPTS, scale=exploding),
     "stable diffusion 3": Original(by_prompt, flow_3, PROMPTS, **FLOW),

@@ -1,6 +1,7 @@
 """Folders that cannot be run, each refused in one sentence; and loading that says nothing where all is well."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ddim_edit.models.identity import find_difference
 from ... import pipelines
 from ...rounding import assert_alike
 from .originals import PROMPT, noise
+from .pickles import pickled
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 ONE_SENTENCE = r"^[^\n]+$"
@@ -37,17 +39,6 @@ def refused(folder: Path) -> str:
 def copied(folders: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """A copy of a family's folder, to be broken."""
     return lambda family: Path(shutil.copytree(folders(family), tmp_path / "broken"))
-
-
-def pickled(file: str) -> Change:
-    """The weights of a component as a pickle alone."""
-
-    def change(folder: Path) -> None:
-        path = folder / file
-        torch.save(load_file(path), path.with_name({"model": "pytorch_model"}.get(path.stem, path.stem) + ".bin"))
-        path.unlink()
-
-    return change
 
 
 def without(name: str) -> Change:
@@ -102,15 +93,28 @@ def with_a_garbled_vocabulary(folder: Path) -> None:
 
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def of_flax(folder: Path) -> None:
+    (folder / "unet" / WEIGHTS).rename(folder / "unet" / "diffusion_flax_model.msgpack")
+
+
+class Program:
+    """Unpickling it would run a command."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+def calling_code(folder: Path, file: str = f"unet/{WEIGHTS}") -> None:
+    pickled(folder, file, lambda tensors: {**tensors, "program": Program()})
+
+
+def with_a_broken_pickle(folder: Path) -> None:
+    garbled(str(pickled(folder, f"unet/{WEIGHTS}").relative_to(folder)))(folder)
+
+
 BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
-    "a pickled UNet": ("stable diffusion 1", pickled(f"unet/{WEIGHTS}"), ("unet", "pickle", "save_pretrained")),
-    "a pickled transformer": ("dit", pickled(f"transformer/{WEIGHTS}"), ("transformer", "pickle", "save_pretrained")),
-    "a pickled text encoder": (
-        "stable diffusion 1",
-        pickled("text_encoder/model.safetensors"),
-        ("text_encoder", "pickle", "save_pretrained"),
-    ),
-    "a pickled autoencoder": ("stable diffusion 1", pickled(f"vae/{WEIGHTS}"), ("pickle", "save_pretrained")),
     "no text encoder": ("stable diffusion 1", without("text_encoder"), ("text_encoder",)),
     "no second text encoder": ("stable diffusion xl", without("text_encoder_2"), ("text_encoder_2",)),
     "no tokenizer": ("stable diffusion 2", without("tokenizer"), ("tokenizer",)),
@@ -168,9 +172,22 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     ),
     "a scheduler of another process": (
         "stable diffusion 1",
-        configured("scheduler/scheduler_config.json", _class_name="LCMScheduler"),
-        ("'LCMScheduler'",),
+        configured("scheduler/scheduler_config.json", _class_name="UnCLIPScheduler"),
+        ("'UnCLIPScheduler'",),
     ),
+    "a UNet of Flax": ("stable diffusion 1", of_flax, ("weights of Flax", "diffusion_flax_model.msgpack")),
+    "a UNet that calls code": ("stable diffusion 1", calling_code, ("posix.system", "without running code")),
+    "a text encoder that calls code": (
+        "stable diffusion 1",
+        lambda folder: calling_code(folder, "text_encoder/model.safetensors"),
+        ("posix.system", "without running code"),
+    ),
+    "a pickle of nothing": (
+        "stable diffusion 1",
+        lambda folder: pickled(folder, f"vae/{WEIGHTS}", lambda tensors: {"step": 7}),
+        ("no tensors by name",),
+    ),
+    "a broken pickle": ("stable diffusion 1", with_a_broken_pickle, ("unet/diffusion_pytorch_model.bin", "broken")),
 }
 
 
