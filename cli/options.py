@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .command import Option, OptionGroup, SharedOption
 from .session import Session
@@ -194,6 +195,8 @@ def config_groups(*names: str) -> list[OptionGroup]:
     for each in fields(_config_class()):
         if each.name in names:
             options += _field_options(each)
+            if each.name == "grid":
+                options.append(_times_option())
     return [
         OptionGroup("Inversion", options, "config", _combine_config),
         OptionGroup("Prompt or class", condition_options(), "config", _combine_config),
@@ -205,6 +208,15 @@ def inversion_groups(*without: str) -> list[OptionGroup]:
     inversion, condition = config_groups(*(each.name for each in fields(_config_class()) if each.name not in without))
     lossless = SharedOption("--lossless", is_flag=True, help=f"Use {LOSSLESS}, a solver that is exact by algebra.")
     return [replace(inversion, parameters=[*inversion.parameters, lossless]), condition]
+
+
+def _times_option() -> Option:
+    return SharedOption(
+        "--times",
+        type=Text(parse_times),
+        metavar="T,T,...",
+        help="The very times to visit, instead of --grid and --steps; a time is diffusers' timestep + 1.",
+    )
 
 
 def _config_class() -> "type[InversionConfig]":
@@ -258,6 +270,7 @@ def _combine_config(
     dequantise_seed: int = 0,
     tol: float | None = None,
     level: str | None = None,
+    times: str | None = None,
     **values: Any,
 ) -> dict[str, Any]:
     """Return fields of `InversionConfig` as the plain data that recipes record."""
@@ -271,6 +284,8 @@ def _combine_config(
     }
     if dequantise is not None:
         config["dequantise"] = dequantise_seed if dequantise else None
+    if times is not None and _replaces("times", "grid", "steps"):
+        config |= {"grid": times, "steps": times.count(",")}
     # Recipes hold these only where they were asked for.
     if tol is not None:
         config["tol"] = tol
@@ -296,6 +311,28 @@ def parse_grid(text: str) -> str:
 
     find_grid(text)
     return text
+
+
+def parse_times(text: str) -> str:
+    """Return the name of the grid of these times.
+
+    Raises:
+        ValueError: fewer than two times, or something else.
+    """
+    return parse_grid(f"times:{','.join(word.strip() for word in text.split(',') if word.strip())}")
+
+
+def _replaces(option: str, *others: str) -> bool:
+    """Return whether an option takes the place of others, none of which was typed after it was set elsewhere.
+
+    Raises:
+        UsageError: both were typed.
+    """
+    context = click.get_current_context()
+    typed = [name for name in others if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if typed and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--{option} takes the place of --{typed[0]}. Leave one of them out.")
+    return not typed
 
 
 def grid_forms() -> str:

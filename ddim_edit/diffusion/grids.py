@@ -78,7 +78,7 @@ GridMaker = Callable[[NoiseSchedule, int], Grid]
 def _from_indices(name: str, indices: npt.NDArray[Any], first: float = 0.0) -> Grid:
     """Return the grid of increasing network indices (index = t - 1), starting at time `first`."""
     times = [float(index) + 1 for index in indices]
-    if first < times[0]:
+    if not times or first < times[0]:
         times.insert(0, first)
     return Grid(name, tuple(times))
 
@@ -102,28 +102,55 @@ class Leading:
     """Maker of diffusers' leading spacing, indices i * (T // steps) + offset; it stops short of T by almost one step.
 
     Args:
-        offset: diffusers' steps_offset.
-        clean: whether the grid starts at the clean image (set_alpha_to_one) or at the first index.
+        offset: diffusers' steps_offset; None for that of the schedule's sampler.
+        clean: whether the grid starts at the clean image (set_alpha_to_one) or at the first index; None as the
+            schedule's sampler.
     """
 
-    offset: int = 0
-    clean: bool = True
+    offset: int | None = None
+    clean: bool | None = None
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of that many steps."""
-        indices = np.arange(steps) * (schedule.T // steps) + self.offset
+        sampler = schedule.sampler
+        if sampler.distilled_steps:
+            return _consistency_grid(schedule, steps)
+        offset = sampler.offset if self.offset is None else self.offset
+        if sampler.one_more:
+            indices = np.arange(1, steps + 1) * (schedule.T // (steps + 1)) + offset
+        else:
+            indices = np.arange(steps) * (schedule.T // steps) + offset
+        clean = sampler.ends_clean if self.clean is None else self.clean
         # With an offset and as many steps as levels the last index would lie beyond T.
-        return _from_indices("leading", indices[indices < schedule.T], 0.0 if self.clean else 1.0)
+        return _from_indices("leading", indices[indices < schedule.T], 0.0 if clean else 1.0)
+
+
+def _consistency_grid(schedule: NoiseSchedule, steps: int) -> Grid:
+    """Return the times of a consistency model: some of those of the sampler that it was distilled from.
+
+    References:
+        Luo, Tan, Huang, Li, Zhao, "Latent Consistency Models: Synthesizing High-Resolution Images with Few-Step
+        Inference", 2023, arXiv:2310.04378.
+    """
+    count = schedule.sampler.distilled_steps
+    descending = np.arange(count, 0, -1) * (schedule.T // count) - 1
+    chosen = np.floor(np.linspace(0, count, steps, endpoint=False)).astype(int)
+    return _from_indices("leading", descending[chosen][::-1])
 
 
 def trailing(schedule: NoiseSchedule, steps: int) -> Grid:
     """Return diffusers' trailing spacing, indices round(T - i T / steps) - 1; it reaches T."""
-    return _from_indices("trailing", np.round(np.arange(schedule.T, 0, -schedule.T / steps))[::-1] - 1)
+    indices = np.round(np.arange(schedule.T, 0, -schedule.T / steps))[::-1] - 1
+    return _from_indices("trailing", indices, 0.0 if schedule.sampler.ends_clean else 1.0)
 
 
 def linspace(schedule: NoiseSchedule, steps: int) -> Grid:
     """Return diffusers' linspace spacing, indices from 0 to T - 1 rounded; it reaches T and has t = 1 after t = 0."""
-    return _from_indices("linspace", np.round(np.linspace(0, schedule.T - 1, steps)))
+    if schedule.sampler.one_more:
+        indices = np.round(np.linspace(0, schedule.T - 1, steps + 1))[1:]
+    else:
+        indices = np.round(np.linspace(0, schedule.T - 1, steps))
+    return _from_indices("linspace", indices, 0.0 if schedule.sampler.ends_clean else 1.0)
 
 
 def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
@@ -165,29 +192,52 @@ class Flow:
 
         tau' = shift tau / (1 + (shift - 1) tau)
 
-    for tau evenly spaced from the shifted 1 / T to pure noise.
+    for tau as the sampler spaces them that the model was released with; without one, from the shifted 1 / T to pure
+    noise.
 
     Args:
-        shift: how far to move steps towards noise; 1 is not at all.
+        shift: how far to move steps towards noise; 1 is not at all, None as the schedule's sampler.
 
     References:
         Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024,
         arXiv:2403.03206, eq. 23.
     """
 
-    shift: float = 1.0
+    shift: float | None = None
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of that many steps."""
-        # The last tau is 1, pure noise on a straight path, less what the schedule lacks of that.
-        last = 1 - max(0.0, 1 / (1 + schedule.s(schedule.T)) - 1 / (1 + 1 / SMALLEST_ALPHA))
-        tau = last * self._shifted(np.linspace(self._shifted(np.array(1 / schedule.T)), 1, steps))
-        inner = [schedule.time(each / (1 - each)) for each in tau[:-1]]
-        return Grid(f"flow:{self.shift:g}", (0.0, *inner, float(schedule.T)))
+        sampler = schedule.sampler
+        shares = sampler.noise_shares(schedule.T, steps, self.shift)
+        # tau = 1 is pure noise on a straight path, less what the schedule lacks of that.
+        pure = 1 - max(0.0, 1 / (1 + schedule.s(schedule.T)) - 1 / (1 + 1 / SMALLEST_ALPHA))
+        times = [0.0]
+        for tau in pure * shares:
+            # Rounded sums may be above 1 by the last bit.
+            times.append(float(schedule.T) if tau >= pure * (1 - 1e-12) else schedule.time(tau / (1 - tau)))
+        return Grid(f"flow:{sampler.shift if self.shift is None else self.shift:g}", tuple(times))
 
-    def _shifted(self, tau: Floats) -> Floats:
-        shifted: Floats = self.shift * tau / (1 + (self.shift - 1) * tau)
-        return shifted
+
+@dataclass(frozen=True)
+class Times:
+    """Maker of a grid of given times, whatever the number of steps.
+
+    Args:
+        times: in any order, from 0 to T.
+    """
+
+    times: tuple[float, ...]
+
+    def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid.
+
+        Raises:
+            ArgumentError: fewer than two times, one twice, or one beyond T.
+        """
+        times = tuple(sorted(self.times))
+        if times and times[-1] > schedule.T:
+            raise ArgumentError(f"Times of this model go from 0 to {schedule.T}. There is no time {times[-1]:g}.")
+        return Grid("times", times)
 
 
 @dataclass(frozen=True)
@@ -218,10 +268,10 @@ GRID_ENTRIES: Mapping[str, GridEntry] = {
         GridEntry("logsnr", "even in log s", logsnr),
         GridEntry("uniform", "even in time", uniform),
         GridEntry("quad", "even in the square root of time", quad),
-        GridEntry("leading", "diffusers' leading spacing; stops short of T", Leading()),
+        GridEntry("leading", "diffusers' leading spacing, as the model's sampler has it; stops short of T", Leading()),
         GridEntry("trailing", "diffusers' trailing spacing", trailing),
         GridEntry("linspace", "diffusers' linspace spacing", linspace),
-        GridEntry("flow", "even in the share of noise, as for rectified flows", Flow(), "SHIFT", Flow, 3.0),
+        GridEntry("flow", "as samplers of rectified flows, with the model's own shift", Flow(), "SHIFT", Flow, 3.0),
     )
 }
 """All grids by name, the default first. To add one, write its function and its entry here."""
@@ -231,16 +281,20 @@ GRIDS: Mapping[str, GridMaker] = {name: entry.maker for name, entry in GRID_ENTR
 
 
 def find_grid(name: str) -> GridMaker:
-    """Return what makes the grid of a name in `GRIDS`, or of "karras:RHO" or "flow:SHIFT".
+    """Return what makes the grid of a name in `GRIDS`, or of "karras:RHO", "flow:SHIFT" or "times:T,T,...".
 
     Raises:
-        ArgumentError: an unknown name, or a rho or shift below 1.
+        ArgumentError: an unknown name, a rho or shift below 1, or times that are no numbers.
     """
     kind, colon, text = name.partition(":")
+    if kind == "times" and colon:
+        return Times(_parse_times(text))
     entry = GRID_ENTRIES.get(kind)
     if entry is None or (colon and entry.with_parameter is None):
         forms = [f"{each.name}:{each.parameter}" for each in GRID_ENTRIES.values() if each.parameter]
-        raise ArgumentError(f"There is no grid {name!r}. Use {', '.join(GRID_ENTRIES)}, {' or '.join(forms)}.")
+        raise ArgumentError(
+            f"There is no grid {name!r}. Use {', '.join((*GRID_ENTRIES, *forms))} or times:T,T,... of your own."
+        )
     if not colon or entry.with_parameter is None:
         return entry.maker
     try:
@@ -255,17 +309,30 @@ def find_grid(name: str) -> GridMaker:
     return entry.with_parameter(number)
 
 
+def _parse_times(text: str) -> tuple[float, ...]:
+    words = [word for word in text.split(",") if word.strip()]
+    try:
+        times = tuple(float(word) for word in words)
+    except ValueError:
+        times = ()
+    if len(times) < 2 or not all(0 <= time < math.inf for time in times):
+        raise ArgumentError(
+            f"Times must be two or more numbers from 0 with commas between them, as in 1,251,501,751, not {text!r:.60}."
+        )
+    return times
+
+
 def make_grid(grid: str | GridMaker, schedule: NoiseSchedule, steps: int) -> Grid:
-    """Return the grid of a name in `GRIDS`, of "karras:RHO" or "flow:SHIFT", or of a maker.
+    """Return the grid of a name, as `find_grid` takes it, or of a maker.
 
     Args:
         grid: a name as for `find_grid`, or a maker: `Karras(5.0)`, or a function of a schedule and a number of steps.
         schedule: whose times the grid visits.
-        steps: number of steps, from 1 to 10,000.
+        steps: number of steps, from 1 to 10,000; ignored by "times:T,T,...".
 
     Raises:
-        ArgumentError: an unknown name, a rho or shift below 1, another number of steps, or something that is neither a
-            name nor a maker.
+        ArgumentError: as `find_grid`, another number of steps, times that the schedule does not have, or something that
+            is neither a name nor a maker.
 
     Examples:
         >>> from ddim_edit import NoiseSchedule

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from ddim_edit.diffusion.sampler_times import NO_SAMPLER, SamplerTimes
 from ddim_edit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class NoiseSchedule:
     Args:
         log_s: log of the noise-to-signal ratio s at the times 1..T, finite and increasing.
         description: what to call it in a recipe; made from a hash of the levels when left out.
+        sampler: how the sampler that the model was released with chooses times; some grids follow it.
 
     Raises:
         ArgumentError: log_s is empty, not finite, not increasing or beyond `LARGEST_S`.
@@ -118,6 +120,7 @@ class NoiseSchedule:
 
     log_s: Floats
     description: Mapping[str, object] = field(default_factory=dict)
+    sampler: SamplerTimes = NO_SAMPLER
 
     def __post_init__(self) -> None:
         # A copy, which the caller cannot change later.

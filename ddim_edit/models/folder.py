@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,9 +105,12 @@ def make_checkpoint(
             "as many out as in, or twice as many with learned variances. Networks for inpainting and upsampling see "
             "more than x and are not supported."
         )
+    schedule = process.schedule
+    if isinstance(network, DiffusersNetwork) and network.family.even_shares:
+        schedule = replace(schedule, sampler=replace(schedule.sampler, shares="even"))
     return Checkpoint(
         network=network,
-        schedule=process.schedule,
+        schedule=schedule,
         parametrization=process.parametrization,
         channels=shape.in_channels,
         size=_sample_size(shape.sample_size),

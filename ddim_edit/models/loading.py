@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
 from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
@@ -209,6 +209,9 @@ def assemble_model(
     checkpoint = bundle.checkpoint
     codec = bundle.codec
     height, width = _latent_size(checkpoint, codec, size)
+    family = getattr(checkpoint.network, "family", None)
+    patch = 1 if family is None else family.patch
+    sampler = checkpoint.schedule.sampler.for_tokens((height // patch) * (width // patch))
     encoder: ConditionEncoder | None = None
     if bundle.encode_prompts is not None:
         encoder = bundle.encode_prompts((height * codec.factor, width * codec.factor))
@@ -222,7 +225,7 @@ def assemble_model(
     return Model(
         denoiser=denoiser if conditioner is None else conditioner.unconditional(),
         codec=codec,
-        schedule=checkpoint.schedule,
+        schedule=replace(checkpoint.schedule, sampler=sampler),
         shape=(checkpoint.channels, height, width),
         name=name,
         components={**bundle.components, **({} if encoder is None else encoder.components)},

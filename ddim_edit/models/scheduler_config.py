@@ -1,6 +1,7 @@
 """Read the diffusion process of a diffusers folder from its scheduler's config."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ddim_edit.diffusion.parametrization import (
     FlowParametrization,
     Parametrization,
 )
+from ddim_edit.diffusion.sampler_times import DynamicShift, SamplerTimes
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
@@ -79,8 +81,8 @@ def find_scheduler_config(folder: Path, scheduler: str | Path | None = None) -> 
 def read_process(config: Config) -> DiffusionProcess:
     """Return the diffusion process in the config of a scheduler.
 
-    Only what was decided in training is read. Spacing, shift, clipping and steps belong to sampling: they are the
-    business of grids and solvers.
+    What was decided in training makes the process. The offset, the last level and the shift of the sampler are read
+    too, for grids that follow it; clipping, solver and steps are the business of ours.
 
     Raises:
         ModelError: a process that is not supported.
@@ -92,7 +94,8 @@ def read_process(config: Config) -> DiffusionProcess:
             "levels, of rectified flow and of EDM, such as DDIMScheduler."
         )
     try:
-        return _PROCESSES[kind](config)
+        process = _PROCESSES[kind](config)
+        return process._replace(schedule=replace(process.schedule, sampler=_sampler_times(kind, config)))
     except ArgumentError as error:
         # Entries that are fine by themselves and make no schedule together, as a million timesteps of linear betas.
         raise ModelError(f"{SCHEDULER_CONFIG}: {error}") from error
@@ -176,3 +179,46 @@ _PROCESSES: Mapping[str, Callable[[Config], DiffusionProcess]] = {
     "EDMEulerScheduler": _edm,
     "EDMDPMSolverMultistepScheduler": _edm,
 }
+
+
+_HIGHER_ORDER = (
+    *("DPMSolverMultistepScheduler", "DPMSolverMultistepInverseScheduler", "DPMSolverSinglestepScheduler"),
+    *("DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler"),
+)
+"""Schedulers that count one index more than they visit."""
+_ENDS_CLEAN: Mapping[str, bool] = {"PNDMScheduler": False, "DEISMultistepScheduler": False, "SASolverScheduler": False}
+"""Whether schedulers end on the clean image where their config does not say, if not all do."""
+
+
+def _sampler_times(kind: str, config: Config) -> SamplerTimes:
+    """Return how a sampler chooses its times; entries that mean nothing are those of no sampler."""
+    clean = _entry(config, "set_alpha_to_one", schema.flag, _ENDS_CLEAN.get(kind, True))
+    if config.get("final_sigmas_type") == "sigma_min":
+        clean = False
+    higher = kind in _HIGHER_ORDER
+    flows = higher and config.get("use_flow_sigmas")
+    distilled = kind in ("LCMScheduler", "TCDScheduler")
+    steps = _entry(config, "original_inference_steps", schema.int_between(1, 1000), 50) if distilled else 0
+    shares = "above first" if kind == "UniPCMultistepScheduler" else "below pure"
+    spread = [name for name in ("karras", "exponential", "beta") if config.get(f"use_{name}_sigmas")]
+    return SamplerTimes(
+        offset=_entry(config, "steps_offset", schema.int_between(0, 1000), 0),
+        ends_clean=clean or distilled,
+        one_more=higher,
+        distilled_steps=steps,
+        shift=float(_entry(config, "flow_shift" if flows else "shift", schema.positive_number, 1.0)),
+        dynamic_shift=_dynamic_shift(config) if config.get("use_dynamic_shifting") else None,
+        shares=shares if flows else "levels",
+        terminal=float(_entry(config, "shift_terminal", schema.optional(schema.number), None) or 0.0),
+        spread=spread[0] if spread else "",
+    )
+
+
+def _dynamic_shift(config: Config) -> DynamicShift:
+    return DynamicShift(
+        least=float(_entry(config, "base_shift", schema.number, 0.5)),
+        most=float(_entry(config, "max_shift", schema.number, 1.15)),
+        few=_entry(config, "base_image_seq_len", schema.int_between(1, 1_000_000), 256),
+        many=_entry(config, "max_image_seq_len", schema.int_between(1, 1_000_000), 4096),
+        exponential=_entry(config, "time_shift_type", schema.text, "exponential") == "exponential",
+    )

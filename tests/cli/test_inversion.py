@@ -190,3 +190,44 @@ def test_grey_model_writes_grey_images(done: Run, tmp_path: Path) -> None:
     assert Latent.load(tmp_path / "out" / f"grey{LATENT}").x.shape == (1, tiny.SIZE, tiny.SIZE)
     done("decode", tmp_path / "out", "-o", tmp_path / "out", "--model", grey)
     assert torch.equal(pixels_of(tmp_path / "out" / "grey.png"), pixels_of(tmp_path / "grey.png"))
+
+
+def test_times_are_visited_as_they_are(done: Run, pictures: list[Path], tmp_path: Path) -> None:
+    done("invert", pictures[0], "--times", "601, 1,201,401.5", "-o", tmp_path / "out")
+    recipe = Latent.load(tmp_path / "out" / f"a{LATENT}").recipe
+    assert (recipe.grid, recipe.times) == ("times", (1.0, 201.0, 401.5, 601.0))
+    done("decode", tmp_path / "out", "-o", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--times", "1,x"], "Times must be two or more numbers"),
+        (["--times", "1"], "Times must be two or more numbers"),
+        (["--times", "1,500", "--steps", "3"], "--times takes the place of --steps"),
+        (["--times", "1,500", "--grid", "uniform"], "--times takes the place of --grid"),
+    ],
+    ids=str,
+)
+def test_other_times_are_wrong_use(
+    run: Run, pictures: list[Path], tmp_path: Path, options: list[str], words: str
+) -> None:
+    outcome = run("invert", pictures[0], *options, "-o", tmp_path / "out")
+    assert outcome.status == 2
+    assert words in outcome.err
+
+
+def test_times_that_the_model_does_not_have_are_refused(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = run("invert", pictures[0], "--times", "1,2000", "-o", tmp_path / "out")
+    assert outcome.status == 1
+    assert "There is no time 2000" in outcome.err
+
+
+def test_typed_steps_come_before_times_that_were_set_elsewhere(
+    done: Run, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDIM_EDIT_TIMES", "1,500")
+    for name, options in {"set": [], "typed": ["--steps", "3"]}.items():
+        done("invert", pictures[0], *options, "-o", tmp_path / name)
+    recipes = [Latent.load(tmp_path / name / f"a{LATENT}").recipe for name in ("set", "typed")]
+    assert [recipe.grid for recipe in recipes] == ["times", "karras:14"]

@@ -63,5 +63,6 @@ FAMILY = DiffusersFamily(
     call=_call,
     shape=_shape,
     sizes=_sizes,
+    even_shares=True,
     pipeline=TextPipeline("FluxPipeline", "transformer", ("text_encoder", "text_encoder_2"), _encode),
 )

@@ -35,7 +35,7 @@ def _sizes(config: Config) -> SizeRule:
 FAMILY = DiffusersFamily(
     name="stable-diffusion-3",
     title="Stable Diffusion 3",
-    help="A rectified flow with two or three text encoders. Its sampler's shift is a grid, such as flow:3.",
+    help="A rectified flow with two or three text encoders. The grid `flow` has its sampler's shift.",
     order=30,
     network="SD3Transformer2DModel",
     sizes=_sizes,

@@ -138,7 +138,10 @@ def test_times_that_do_not_increase_from_0_upwards_make_no_grid(times: tuple[flo
         Grid("odd", times)
 
 
-NAMES = "karras, logsnr, uniform, quad, leading, trailing, linspace, flow, karras:RHO or flow:SHIFT"
+NAMES = (
+    "karras, logsnr, uniform, quad, leading, trailing, linspace, flow, karras:RHO, flow:SHIFT or times:T,T,... of your "
+    "own"
+)
 WRONG = {
     ("kaRRas", 20): f"There is no grid 'kaRRas'. Use {NAMES}.",
     ("uniform:2", 20): f"There is no grid 'uniform:2'. Use {NAMES}.",

@@ -48,7 +48,7 @@ def flow(config: Any) -> Any:
 
 def released(schedule: NoiseSchedule) -> Grid:
     """As Stable Diffusion was: steps_offset 1, and down to index 0, which is t = 1."""
-    return Leading(1, clean=False)(schedule, STEPS)
+    return make_grid("leading", schedule, STEPS)
 
 
 def one_later(schedule: NoiseSchedule) -> Grid:
@@ -59,7 +59,7 @@ CASES = {
     "leading": Case(
         pipelines.stable_diffusion,
         ddim(set_alpha_to_one=True, steps_offset=0),
-        lambda s: make_grid("leading", s, STEPS),
+        lambda s: Leading(0, clean=True)(s, STEPS),
     ),
     "leading as released": Case(
         pipelines.stable_diffusion,
@@ -68,7 +68,7 @@ CASES = {
     ),
     "trailing": Case(
         pipelines.stable_diffusion,
-        ddim(set_alpha_to_one=True, timestep_spacing="trailing"),
+        ddim(timestep_spacing="trailing"),
         lambda s: make_grid("trailing", s, STEPS),
     ),
     "euler, leading": Case(pipelines.stable_diffusion_xl, euler("leading"), one_later),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit import Model, NoiseSchedule, Prediction
-from ddim_edit.diffusion.grids import Grid, Leading, make_grid
+from ddim_edit.diffusion.grids import Grid, make_grid
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.models.condition import NOTHING, Condition
 
@@ -87,33 +87,19 @@ def flow(found: Prediction, level: Level) -> Tensor:
     return found.eps - found.x0
 
 
+# Grids follow the folders' own schedulers: offset, last level, shift and list of shares.
+
+
 def leading(schedule: NoiseSchedule) -> Grid:
-    return Leading(offset=0)(schedule, STEPS)
+    return make_grid("leading", schedule, STEPS)
 
 
-def one_later(schedule: NoiseSchedule) -> Grid:
-    """steps_offset 1."""
-    return Leading(offset=1)(schedule, STEPS)
+def trailing(schedule: NoiseSchedule) -> Grid:
+    return make_grid("trailing", schedule, STEPS)
 
 
-def down_to_index_0(schedule: NoiseSchedule) -> Grid:
-    """steps_offset 1 and set_alpha_to_one false: the walk ends at index 0, which is t = 1."""
-    return Leading(offset=1, clean=False)(schedule, STEPS)
-
-
-def trailing_to_index_0(schedule: NoiseSchedule) -> Grid:
-    return Grid("trailing", (1.0, *make_grid("trailing", schedule, STEPS).times[1:]))
-
-
-def flow_3(schedule: NoiseSchedule) -> Grid:
-    return make_grid("flow:3", schedule, STEPS)
-
-
-def flux_grid(schedule: NoiseSchedule) -> Grid:
-    """Its pipeline's own shares of noise, 1 to 1 / N, pushed up by its scheduler."""
-    tau = [number / STEPS for number in range(1, STEPS)]
-    pushed = [3 * each / (1 + 2 * each) for each in tau]
-    return Grid("flux", (0.0, *(schedule.time(each / (1 - each)) for each in pushed), 1000.0))
+def flow_grid(schedule: NoiseSchedule) -> Grid:
+    return make_grid("flow", schedule, STEPS)
 
 
 class Original(NamedTuple):
@@ -204,17 +190,15 @@ PROMPTS = (
 )
 FLOW = {"said": flow, "scale": straight, "exact_start": False}
 ORIGINALS: dict[str, Original] = {
-    "stable diffusion 1": Original(by_prompt, down_to_index_0, PROMPTS),
-    "stable diffusion 2": Original(by_prompt, down_to_index_0, PROMPTS, velocity),
-    "latent consistency": Original(
-        by_prompt, down_to_index_0, (Condition(PROMPT), Condition(PROMPT, guidance_scale=8.0))
-    ),
-    "zero snr": Original(by_prompt, trailing_to_index_0, PROMPTS, velocity, exact_start=False),
-    "stable diffusion xl": Original(by_prompt, one_later, PROMPTS, scale=exploding),
-    "stable diffusion 3": Original(by_prompt, flow_3, PROMPTS, **FLOW),
-    "stable diffusion 3 with t5": Original(by_prompt, flow_3, PROMPTS, **FLOW),
-    "flux dev": Original(by_flux, flux_grid, PROMPTS[:2], **FLOW),
-    "flux schnell": Original(by_flux, flux_grid, PROMPTS, **FLOW),
+    "stable diffusion 1": Original(by_prompt, leading, PROMPTS),
+    "stable diffusion 2": Original(by_prompt, leading, PROMPTS, velocity),
+    "latent consistency": Original(by_prompt, leading, (Condition(PROMPT), Condition(PROMPT, guidance_scale=8.0))),
+    "zero snr": Original(by_prompt, trailing, PROMPTS, velocity, exact_start=False),
+    "stable diffusion xl": Original(by_prompt, leading, PROMPTS, scale=exploding),
+    "stable diffusion 3": Original(by_prompt, flow_grid, PROMPTS, **FLOW),
+    "stable diffusion 3 with t5": Original(by_prompt, flow_grid, PROMPTS, **FLOW),
+    "flux dev": Original(by_flux, flow_grid, PROMPTS[:2], **FLOW),
+    "flux schnell": Original(by_flux, flow_grid, PROMPTS, **FLOW),
     "dit": Original(by_class, leading, (Condition(label=207), Condition(label=3, guidance_scale=4.0))),
     "ldm vq": Original(by_itself, leading),
     "ldm kl": Original(by_itself, leading),

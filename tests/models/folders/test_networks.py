@@ -194,6 +194,25 @@ def test_wrong_sizes_are_refused_before_weights_are_read(
     assert str(caught.value) == f"The size must be {WRONG_SIZES[family, size]}"
 
 
+@pytest.mark.parametrize(("family", "size"), [("stable diffusion 3", 32), ("stable diffusion 3", 48), ("flux dev", 32)])
+def test_dynamic_shifts_follow_the_size_of_the_image(
+    folders: Callable[[str], Path], tmp_path: Path, pipe_of: Callable[[str], Any], family: str, size: int
+) -> None:
+    """As the pipeline computes mu from its tokens: at 48 pixels there are 24 x 24 cells, and 12 x 12 tokens."""
+    pipe = pipe_of(family)
+    shifting = {"use_dynamic_shifting": True, "base_image_seq_len": 16, "max_image_seq_len": 400, "max_shift": 1.5}
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **shifting)
+    folder = shutil.copytree(folders(family), tmp_path / "model")
+    pipe.scheduler.save_pretrained(folder / "scheduler")
+    condition, original = Condition(PROMPT), ORIGINALS[family]
+    cells = (size // 2, size // 2)
+    run = by_prompt(pipe, condition, cells) if family == "stable diffusion 3" else original.run(pipe, condition)
+    schedule = load_model(folder, size=size).schedule
+    asked = [1000 * level.s / (1 + level.s) for level in map(schedule.level, original.grid(schedule).times[:0:-1])]
+    assert [step.index for step in run.steps] == pytest.approx(asked, rel=FAINT)
+    assert [step.index for step in run.steps[1:]] == pytest.approx(asked[1:], rel=1e-6)
+
+
 @pytest.mark.parametrize("family", ["stable diffusion 3 with t5", "ldm vq"])
 def test_a_folder_of_the_float16_variant_alone_is_read(
     pipe_of: Callable[[str], Any], tmp_path: Path, family: str
