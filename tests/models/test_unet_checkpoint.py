@@ -78,7 +78,7 @@ def test_misfitting_tensors_are_named(saved: tuple[Path, Any]) -> None:
 
     def spoil(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         del weights["conv_in.bias"]
-        return weights | {"ema.decay": torch.ones(1), "conv_out.bias": torch.ones(4)}
+        return weights | {"conv_in.mean": torch.ones(1), "conv_out.bias": torch.ones(4)}
 
     rewrite(folder, spoil)
     with pytest.raises(ModelError) as refusal:
@@ -86,7 +86,7 @@ def test_misfitting_tensors_are_named(saved: tuple[Path, Any]) -> None:
     for part in (
         str(folder / WEIGHTS),
         "conv_in.bias is missing",
-        "ema.decay",
+        "conv_in.mean is unknown",
         "conv_out.bias has the shape [4], not [3]",
     ):
         assert part in str(refusal.value)
@@ -115,7 +115,7 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -
     ("instead", "given"),
     [
         ([], "there is no such file"),
-        (["diffusion_pytorch_model.bin"], r"there is only the pickle diffusion_pytorch_model\.bin"),
+        (["diffusion_pytorch_model.bin"], r"diffusion_pytorch_model\.bin: the file is empty"),
         ([f"{WEIGHTS}.index.json"], "index.json: it is not JSON"),
     ],
 )
