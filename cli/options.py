@@ -117,6 +117,21 @@ def session_options(*without: str) -> OptionGroup:
             help="Read the noise schedule of a diffusers folder from this scheduler_config.json, or take linear, "
             "scaled_linear or cosine betas.",
         ),
+        SharedOption(
+            "--lora",
+            argument="loras",
+            multiple=True,
+            metavar="FILE[:SCALE]",
+            help="Merge a LoRA into a diffusers folder; may be repeated.",
+        ),
+        SharedOption(
+            "--embedding",
+            argument="embeddings",
+            multiple=True,
+            metavar="FILE",
+            help="Add the word of a textual inversion for prompts; may be repeated.",
+        ),
+        SharedOption("--vae", metavar="DIR|FILE", help="Use another autoencoder than that of the diffusers folder."),
         SharedOption("--device", default="auto", metavar="auto|cuda|mps|cpu", help="Device to compute on."),
         SharedOption(
             "--dtype",

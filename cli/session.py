@@ -52,7 +52,8 @@ class Session:
     """One run of a command; nothing heavy is loaded before `editor` is asked for.
 
     Attributes:
-        model, device, dtype, offline, scheduler, compile, batch_size: as the options of their names.
+        model, device, dtype, offline, scheduler, vae, compile, batch_size: as the options of their names.
+        loras, embeddings: as --lora and --embedding.
         size: height and width in pixels, or None for the model's own.
         as_json: whether results are printed as JSON.
         quiet: whether notes are left out.
@@ -69,6 +70,9 @@ class Session:
     size: tuple[int, int] | None = None
     offline: bool = False
     scheduler: str | None = None
+    vae: str | None = None
+    loras: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
     compile: str = "auto"
     batch_size: int | None = None
     as_json: bool = False
@@ -124,7 +128,16 @@ class Session:
     @property
     def parts(self) -> "ModelParts":
         """What was asked to take the place of parts of the model."""
-        return {} if self.scheduler is None else {"scheduler": self.scheduler}
+        parts: ModelParts = {}
+        if self.scheduler is not None:
+            parts["scheduler"] = self.scheduler
+        if self.vae is not None:
+            parts["vae"] = self.vae
+        if self.loras:
+            parts["loras"] = self.loras
+        if self.embeddings:
+            parts["embeddings"] = self.embeddings
+        return parts
 
     def describe(self, model: "Model") -> None:
         """Note what runs where, and what about that may surprise."""

@@ -71,6 +71,12 @@ def session_flags(session: Session) -> list[str]:
         words += ["--model", session.model]
     if session.scheduler:
         words += ["--scheduler", session.scheduler]
+    if session.vae:
+        words += ["--vae", session.vae]
+    for lora in session.loras:
+        words += ["--lora", lora]
+    for embedding in session.embeddings:
+        words += ["--embedding", embedding]
     if session.device != "auto":
         words += ["--device", session.device]
     if session.dtype != "auto":

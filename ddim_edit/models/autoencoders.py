@@ -9,13 +9,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
+from ddim_edit.models.announcements import announce_loading
 from ddim_edit.models.codec.autoencoder import Affine, Autoencoder, AutoencoderCodec
 from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.identity import config_beyond_defaults, digest_config, digest_tensors
-from ddim_edit.models.pretrained import explain_errors, import_diffusers, read_component_weights, read_config
+from ddim_edit.models.pretrained import (
+    ComponentWeights,
+    explain_errors,
+    import_diffusers,
+    quiet_libraries,
+    read_component_weights,
+    read_config,
+)
+from ddim_edit.models.tensor_files import read_tensors
 from ddim_edit.models.weights import fill
 from ddim_edit.precision import float32_precision
 
@@ -174,17 +183,58 @@ _CLASSES: Mapping[str, _AutoencoderClass] = {
 }
 
 
+class AutoencoderFiles(NamedTuple):
+    """Where an autoencoder is.
+
+    Fields: folder, with its config and, if there is no file, its weights; file, with its weights.
+    """
+
+    folder: Path
+    file: Path | None = None
+
+
+def find_autoencoder(own: Path | None, vae: str | Path | None = None) -> AutoencoderFiles | None:
+    """Return where the autoencoder of a checkpoint is, or None for a checkpoint without one.
+
+    Args:
+        own: the folder of the checkpoint's own autoencoder, if it has one.
+        vae: takes its place: a folder of an autoencoder or of a checkpoint that has one, or a file.
+
+    Raises:
+        ArgumentError: an autoencoder that does not exist, or a file for a checkpoint without a config for it.
+    """
+    if vae is None:
+        return None if own is None else AutoencoderFiles(own)
+    path = Path(vae)
+    if path.is_dir():
+        return AutoencoderFiles(next((path / name for name in ("vae", "vqvae") if (path / name).is_dir()), path))
+    if not path.is_file():
+        raise ArgumentError(f"There is no autoencoder {str(vae)!r:.200}. Name its folder or its file.")
+    if own is None:
+        raise ArgumentError(f"{path}: the checkpoint has no vae whose config fits this file. Name a folder with one.")
+    return AutoencoderFiles(own, path)
+
+
 @torch.inference_mode(False)
-def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = LARGEST_UNTILED) -> AutoencoderCodec:
+def load_autoencoder(
+    folder: Path,
+    device: torch.device,
+    largest_untiled: int = LARGEST_UNTILED,
+    *,
+    file: Path | None = None,
+    channels: int | None = None,
+) -> AutoencoderCodec:
     """Load the codec in a diffusers `vae` or `vqvae` folder: AutoencoderKL, VQModel or AutoencoderTiny.
 
     KL latents are posterior means. VQ latents are those before the codebook, which belongs to decoding. AutoencoderKL
     cuts images of more pixels than `largest_untiled`, and than it was trained on, into tiles.
 
     Args:
-        folder: has a config.json and the weights in safetensors.
+        folder: has a config.json and the weights.
         device: where the network runs, in float32.
         largest_untiled: pixels of the largest image that is never cut into tiles.
+        file: has the weights instead of the folder, with the names of diffusers or of latent diffusion.
+        channels: that its latents must have; None for any.
 
     Raises:
         MissingExtraError: diffusers is not installed.
@@ -200,13 +250,19 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
     kind = _find_class(config, folder.name)
     name = config["_class_name"]
     network_class = getattr(import_diffusers(f"Running an {name}"), name)
-    weights = read_component_weights(folder, config)
+    weights = read_component_weights(folder, config) if file is None else _read_file(file, config)
 
     def build() -> Any:
         with explain_errors(f"{folder.name}: cannot build an {name} from config.json"):
             return network_class.from_config(dict(config))
 
     network = fill(build, weights.tensors, weights.source)
+    found = network.config["latent_channels"]
+    if channels is not None and found != channels:
+        raise ModelError(
+            f"{file or folder}: the autoencoder has {found} latent channels and the network {channels}. Use one that "
+            "the network was trained with."
+        )
     tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
     network = network.to(device)
     autoencoder = WholeAutoencoder(network, device, kind.latents)
@@ -215,6 +271,19 @@ def load_autoencoder(folder: Path, device: torch.device, largest_untiled: int = 
         return codec
     largest_untiled = max(largest_untiled, (network.tile_latent_min_size * codec.factor) ** 2)
     return replace(codec, autoencoder=TiledAutoencoder(autoencoder, largest_untiled, codec.factor))
+
+
+def _read_file(file: Path, config: Config) -> ComponentWeights:
+    """Return the weights of an autoencoder in one file, by the names of diffusers."""
+    announce_loading(file.name, [file])
+    tensors = {name: tensor.float() for name, tensor in read_tensors(file).items() if tensor.is_floating_point()}
+    if not any(".down_blocks." in name for name in tensors):
+        from diffusers.loaders import single_file_utils
+
+        convert: Any = single_file_utils.convert_ldm_vae_checkpoint  # untyped
+        with explain_errors(f"{file}: no autoencoder can be made of this file"), quiet_libraries():
+            tensors = convert(tensors, dict(config))
+    return ComponentWeights(tensors, [file], str(file))
 
 
 def codec_of_autoencoder(network: Any, config: Config, pipeline: Any, tensors: str, source: str) -> AutoencoderCodec:

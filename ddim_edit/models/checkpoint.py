@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
@@ -79,6 +79,9 @@ class ModelParts(TypedDict, total=False):
     """What takes the place of parts of a checkpoint, as keywords of `load_model`."""
 
     scheduler: str | Path | None
+    vae: str | Path | None
+    loras: Sequence[str | Path]
+    embeddings: Sequence[str | Path]
 
 
 class LoadOptions(NamedTuple):

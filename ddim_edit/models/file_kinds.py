@@ -23,8 +23,7 @@ _VIDEO = "it is a video model, and only models of still images are supported."
 _TENSORS: tuple[tuple[str, str], ...] = (
     (
         r"(^|[._])lora(_|\.|[A-Z])|\.(hada_w1|lokr_w1|oft_blocks|dora_scale)",
-        "it is a LoRA, which changes another model and is none itself. Merge it with diffusers' fuse_lora, save the"
-        " pipeline, and name that folder.",
+        "it is a LoRA, which changes another model and is none itself. Name that model, and this file with --lora.",
     ),
     (
         r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.",
@@ -41,7 +40,8 @@ _TENSORS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down_blocks|up)\.",
-        "it is an autoencoder (VAE) alone, without a network that removes noise. Use the model that it belongs to.",
+        "it is an autoencoder (VAE) alone, without a network that removes noise. Name the model that it belongs to, and"
+        " this file with --vae.",
     ),
     (
         r"^text_model\.|^encoder\.block\.|^(text_)?embeddings\.|^shared\.weight$|^transformer\.resblocks\.",
@@ -49,7 +49,7 @@ _TENSORS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"^emb_params$|^string_to_param$|^<.*>$",
-        "it is a textual inversion, a word for another model. Use the model that it is for.",
+        "it is a textual inversion, a word for another model. Name that model, and this file with --embedding.",
     ),
     (
         r"^(time_embedding|time_text_embed|conv_in|pos_embed|x_embedder)\.",

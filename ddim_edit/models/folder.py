@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
-from ddim_edit.models.autoencoders import autoencoder_factor, load_autoencoder
+from ddim_edit.models.additions import find_additions
+from ddim_edit.models.autoencoders import autoencoder_factor, find_autoencoder, load_autoencoder
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, LoadOptions
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
@@ -28,6 +29,7 @@ from ddim_edit.models.identity import (
     network_component,
     process_component,
 )
+from ddim_edit.models.loras import find_loras
 from ddim_edit.models.pretrained import read_config, weights_files
 from ddim_edit.models.prompts import load_prompts
 from ddim_edit.models.scheduler_config import DiffusionProcess, find_scheduler_config, read_process
@@ -66,28 +68,34 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     process = read_process(scheduler_config)
     classes = family.classes(config)
     sizes = family.sizes(config)
+    vae = find_autoencoder(layout.autoencoder, options.parts.get("vae"))
     if options.size is not None:
-        require_size(options.size, sizes, 1 if layout.autoencoder is None else autoencoder_factor(layout.autoencoder))
+        require_size(options.size, sizes, 1 if vae is None else autoencoder_factor(vae.folder))
+    additions = find_additions(name, family.pipeline, options.parts)
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
         network = load_diffusers_network(network_folder, family)
     checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
-        component = diffusers_component(network, _digest(network_folder, network.inner))
+        additions = additions.read(network.inner)
+        is_changed = additions.merge_network(network.inner)
+        component = diffusers_component(network, _digest(network_folder, network.inner, is_changed))
     else:
         component = network_component(network, _digest(network_folder, network))
     components = {"network": component, "process": process_component(checkpoint)}
-    if layout.autoencoder is None:
-        require_pixels(checkpoint, name, "the folder vae is missing. Download it too.")
+    if vae is None:
+        require_pixels(checkpoint, name, "the folder vae is missing. Download it too, or name another one with --vae.")
         codec = codec_for(checkpoint.channels)
     else:
-        codec = load_autoencoder(layout.autoencoder, options.device)
+        codec = load_autoencoder(vae.folder, options.device, file=vae.file, channels=checkpoint.channels)
         components["autoencoder"] = codec.component
     encode_prompts = None
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
-        encode_prompts = partial(load_prompts, layout.rest, name, network, options.device)
-    notes = describe_distillation(name, layout.index, config, scheduler_config)
-    return CheckpointBundle(checkpoint, codec, components, encode_prompts, (*layout.notes, *notes))
+        encode_prompts = partial(load_prompts, layout.rest, name, network, options.device, additions)
+    notes = [*layout.notes, *describe_distillation(name, layout.index, config, scheduler_config)]
+    for file in find_loras(folder, without=additions.loras):
+        notes.append(f"the LoRA {file.name} in the folder is not used; --lora {file} merges it")
+    return CheckpointBundle(checkpoint, codec, components, encode_prompts, tuple(notes))
 
 
 def make_checkpoint(
@@ -169,7 +177,9 @@ def _require_checkpoint(folder: Path, layout: FolderLayout, config: Mapping[str,
             )
 
 
-def _digest(folder: Path, network: nn.Module) -> str:
+def _digest(folder: Path, network: nn.Module, is_changed: bool = False) -> str:
+    if is_changed:
+        return digest_tensors(network.state_dict(), folder.name)
     files = weights_files(folder)
     return cached_digest(files, lambda: digest_tensors(network.state_dict(), folder.name))
 

@@ -66,7 +66,9 @@ def load_model(
             SiLU on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one by
             TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
         parts: what takes the place of parts of a diffusers folder. `scheduler`, where the noise schedule is read from:
-            a scheduler_config.json, its folder, or "linear", "scaled_linear" or "cosine".
+            a scheduler_config.json, its folder, or "linear", "scaled_linear" or "cosine". `vae`, another autoencoder: a
+            folder of diffusers, or a file. `loras`, files of LoRAs that are merged, each with ":SCALE" behind it if
+            that is not 1. `embeddings`, files of textual inversions, whose words prompts may then use.
 
     Raises:
         MissingExtraError: diffusers or huggingface_hub is needed and not installed.

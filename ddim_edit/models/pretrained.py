@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ddim_edit.errors import DDIMEditError, ModelError
@@ -23,8 +22,8 @@ from ddim_edit.io.digest import digest_file
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
-from ddim_edit.models.file_kinds import describe_fp8, explain_file
-from ddim_edit.models.tensor_files import load_pickle
+from ddim_edit.models.file_kinds import describe_fp8
+from ddim_edit.models.tensor_files import read_tensors, unreadable
 from ddim_edit.models.weights import require_plausible_config
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -137,33 +136,10 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for file in files:
-        weights |= _read_tensors(file)
+        weights |= read_tensors(file)
         if kind := describe_fp8({str(tensor.dtype) for tensor in weights.values()}):
             raise ModelError(f"{file}: {kind}")
     return {_current_name(name): tensor for name, tensor in weights.items()}
-
-
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".bin":
-        return _tensors_of_pickle(file)
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise unreadable_weights(file, error) from error
-
-
-def _tensors_of_pickle(file: Path) -> dict[str, Tensor]:
-    """Return the tensors in a pickle that contains nothing else, by name."""
-    loaded = load_pickle(file)
-    while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    found = {}
-    for name, value in loaded.items() if isinstance(loaded, Mapping) else ():
-        if isinstance(name, str) and isinstance(value, Tensor):
-            found[name] = value.detach()
-    if not found:
-        raise ModelError(f"{file}: there are no tensors by name in this pickle. Download the checkpoint again.")
-    return found
 
 
 def read_component_weights(folder: Path, config: Mapping[str, Any], quick: bool = False) -> ComponentWeights:
@@ -183,13 +159,6 @@ def read_component_weights(folder: Path, config: Mapping[str, Any], quick: bool 
     source = str(files[0] if len(files) == 1 else folder)
     require_plausible_config(config, [tensor.shape for tensor in tensors.values()], source)
     return ComponentWeights(tensors, files, source)
-
-
-def unreadable_weights(path: Path, error: Exception) -> ModelError:
-    """Return the error for a weights file that is not one of safetensors, with what it is instead."""
-    if kind := explain_file(path):
-        return ModelError(f"{path}: {kind}")
-    return ModelError(f"{path}: the file is broken ({error}). Download it again.")
 
 
 def _current_name(name: str) -> str:
@@ -278,7 +247,7 @@ def _read_shapes(file: Path) -> list[tuple[int, ...]]:
     shapes = []
     dtypes = set()
     if file.suffix == ".bin":
-        for tensor in _tensors_of_pickle(file).values():
+        for tensor in read_tensors(file).values():
             shapes.append(tuple(tensor.shape))
             dtypes.add(str(tensor.dtype))
     else:
@@ -289,7 +258,7 @@ def _read_shapes(file: Path) -> list[tuple[int, ...]]:
                     shapes.append(tuple(view.get_shape()))
                     dtypes.add(view.get_dtype())
         except (OSError, SafetensorError) as error:
-            raise unreadable_weights(file, error) from error
+            raise unreadable(file) from error
     if kind := describe_fp8(dtypes):
         raise ModelError(f"{file}: {kind}")
     return shapes

@@ -18,6 +18,7 @@ from torch import nn
 
 from ddim_edit.errors import ArgumentError, InputWarning, ModelError
 from ddim_edit.io import schema
+from ddim_edit.models.additions import Additions
 from ddim_edit.models.announcements import announce
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
@@ -243,7 +244,9 @@ def embed_scale(width: int, scale: float) -> Conditioning:
     return {"timestep_cond": embedded[None]}
 
 
-def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: torch.device, size: Size) -> PromptEncoder:
+def load_prompts(
+    folder: Path, name: str, network: DiffusersNetwork, device: torch.device, additions: Additions, size: Size
+) -> PromptEncoder:
     """Load the text encoders of a diffusers folder whose network is loaded already.
 
     Args:
@@ -251,6 +254,7 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
         name: the model's.
         network: its network, of a family with a pipeline.
         device: where the text encoders run, in float32; between texts they are on the CPU.
+        additions: LoRAs and embeddings.
         size: (H, W) of the images.
 
     Raises:
@@ -272,11 +276,15 @@ def load_prompts(folder: Path, name: str, network: DiffusersNetwork, device: tor
     components |= encoders | {text_pipeline.network: network.inner}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
+    changed = additions.merge_text_encoders(encoders)
+    has_words = additions.load_embeddings(pipeline)
     parts = {}
     for each, encoder in encoders.items():
-        files = weights_files(folder / each)
+        files = [] if has_words or each in changed else weights_files(folder / each)
         tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
-        parts[each] = TextEncoder(encoder, read_config(folder / each / "config.json"), tensors)
+        # The vocabulary has grown by words of embeddings.
+        config = encoder.config.to_dict() if has_words else read_config(folder / each / "config.json")
+        parts[each] = TextEncoder(encoder, config, tensors)
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
     return make_prompt_encoder(name, pipeline, network, parts, encode)

@@ -4,6 +4,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise _broken(path) from error
+        raise unreadable(path) from error
 
 
 def load_pickle(path: Path) -> object:
@@ -62,11 +63,32 @@ def load_pickle(path: Path) -> object:
         elif "TorchScript" in str(error):
             problem = "it is a TorchScript program, which cannot be read without running code"
         else:
-            raise _broken(path) from error
+            raise unreadable(path) from error
         raise ModelError(f"{path}: {problem}. {_RESAVE}") from error
 
 
-def _broken(path: Path) -> ModelError:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name in a file of nothing else: safetensors or a pickle, with or without "state_dict".
+
+    Raises:
+        ModelError: the file is broken, of another kind, without tensors, or would run code.
+    """
+    if path.suffix.lower() == ".safetensors":
+        return load_safetensors(path)
+    loaded = load_pickle(path)
+    while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    found = {}
+    for name, value in loaded.items() if isinstance(loaded, Mapping) else ():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            found[name] = value.detach()
+    if not found:
+        raise ModelError(f"{path}: there are no tensors by name in this pickle. Download it again.")
+    return found
+
+
+def unreadable(path: Path) -> ModelError:
+    """Return the error for a file of tensors that cannot be read, with what it is instead."""
     kind = explain_file(path)
     # A zip or a pickle that is named as torch's checkpoints are is one that is damaged inside.
     damaged = path.suffix.lower() != ".safetensors" and describe_file(path) in (content.ZIP, content.PICKLE)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ddim_edit import Latent
 
@@ -148,3 +149,28 @@ def test_show_describes_checkpoints(done: Run, painter: Path, classifier: Path) 
     assert (shown["x0"], shown["pictures"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")
     assert (shown["prediction"], shown["schedule"]["kind"]) == ("v_prediction", "scaled_linear")
     assert json.loads(done("show", classifier).out)["follows"] == "classes from 0 to 999"
+
+
+def test_a_lora_is_given_again_to_decode(
+    run: Run, done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    lora = tmp_path / "ink.safetensors"
+    matrices = {
+        "unet.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3),
+        "unet.conv_in.lora_B.weight": torch.ones(8, 2, 1, 1),
+    }
+    save_file(matrices, lora)
+    options = ["--model", painter, "--lora", f"{lora}:0.1", "--scheduler", "linear", "--vae", painter]
+    done("invert", portraits[0], *options, *PROMPT, *FEW, "-o", tmp_path / "codes")
+    done("decode", tmp_path / "codes", *options, "-o", tmp_path / "out")
+    outcome = run("decode", tmp_path / "codes", *options, "--lora", lora, "-o", tmp_path / "other")
+    assert outcome.status == 1
+    assert "another network (other weights)" in outcome.err
+
+
+def test_a_lora_that_does_not_exist_is_named(run: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
+    outcome = run("invert", portraits[0], "--model", painter, "--lora", "ink.pt", "-o", tmp_path / "codes")
+    assert (outcome.status, outcome.errors) == (
+        1,
+        ["error: There is no LoRA 'ink.pt'. Name a file of one, or its folder."],
+    )
