@@ -162,6 +162,10 @@ def test_codes_at_several_levels_can_be_probed(editors: Editors, family: str) ->
 # The bottleneck.
 
 
+DISTILLED = ("flux dev", "latent consistency")
+"""Networks that take the scale of guidance as an input, and so run once."""
+
+
 @pytest.mark.parametrize("family", UNETS)
 def test_a_bottleneck_edits_every_unet(editors: Editors, family: str) -> None:
     """Ours or diffusers', under a prompt or class, without guidance."""
@@ -182,7 +186,7 @@ def test_transformers_have_no_bottleneck(editors: Editors, family: str) -> None:
     assert "does not expose its bottleneck" in str(caught.value)
 
 
-@pytest.mark.parametrize("family", [family for family in CONDITIONED if family not in ("classes", "flux dev")])
+@pytest.mark.parametrize("family", [name for name in CONDITIONED if name not in ("classes", *DISTILLED)])
 def test_guidance_has_no_bottleneck(editors: Editors, family: str) -> None:
     with pytest.raises(ModelError, match=ONE_SENTENCE) as caught:
         editors(family).latents_at(pictures(0), ["h"], method(family))
