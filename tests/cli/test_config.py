@@ -116,8 +116,8 @@ def test_variables_set_flags_lists_and_shared_options(
     assert options["set"] == (("old", 2), ("female", -1))
     options = parse("interpolate", "a", "b", "-o", "out.png")
     assert (options["sheet"], options["grid"]) == ((3, 4), "karras:14")
-    monkeypatch.setenv("DDIM_EDIT_CONFIG", config("[edit]\nscale = 5")[1])
-    assert parse("edit", "a.png", "-o", "out")["scale"] == 5
+    monkeypatch.setenv("DDIM_EDIT_CONFIG", config("[edit]\nupscale = 5")[1])
+    assert parse("edit", "a.png", "-o", "out")["upscale"] == 5
 
 
 @pytest.mark.parametrize("name", ["DDIM_EDIT_DEVICE", "DDIM_EDIT_INVERT_DEVICE"])

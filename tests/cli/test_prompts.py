@@ -50,7 +50,8 @@ def test_interpolation_with_prompt(done: Run, painter: Path, portraits: list[Pat
     out = tmp_path / "strip.png"
     line = ["interpolate", *portraits, "--model", painter, *PROMPT, *FEW, "--frames", "3", "--upscale", "1", "-o", out]
     done(*line)
-    assert pixels_of(out).shape == (3, 32, 3 * 32 + 2)
+    # A line of labels is above.
+    assert pixels_of(out).shape == (3, 32 + 6, 3 * 32 + 4)
 
 
 def test_latents_decode_with_recorded_prompt(done: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
