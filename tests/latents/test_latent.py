@@ -281,7 +281,8 @@ def test_numbers_of_other_kinds_are_refused(place: Path, dtype: torch.dtype) -> 
 
 
 def test_dtypes_are_those_that_models_have() -> None:
-    assert tuple(PRECISIONS) == DTYPES
+    # Networks in memory may be in float64, which none is loaded in.
+    assert (*PRECISIONS, "float64") == DTYPES
 
 
 @pytest.mark.parametrize("version", [1, 2])
