@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ddim_edit import Editor, ImageError, InputWarning, hardware, images, metrics
 from ddim_edit.images import CentreSquare, Crop, FaceCrop, InputImage, Photograph, Similarity
+from ddim_edit.images.alignment import affine_coefficients, warp
 
 CROPS: dict[str, Crop] = {"aligned": FaceCrop(TEMPLATE), "centre square": CentreSquare()}
 SIZE = (720, 540)
@@ -54,7 +55,7 @@ def make_scene(face: Tensor, path: Path, background: Image.Image, random: np.ran
     edge.paste(255, (16, 16, 496, 496))
     edge = edge.filter(ImageFilter.GaussianBlur(8))
     scene = background.copy()
-    coefficients = _affine(Similarity(8, 0), to_face)
+    coefficients = affine_coefficients(to_face.enlarged(8))
     scene.paste(
         enlarged.transform(SIZE, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC),
         mask=edge.transform(SIZE, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC),
@@ -63,18 +64,9 @@ def make_scene(face: Tensor, path: Path, background: Image.Image, random: np.ran
     return Scene(path, to_face)
 
 
-def _affine(outer: Similarity, inner: Similarity) -> tuple[float, ...]:
-    """Return Pillow's coefficients of outer(inner(z))."""
-    a, b = complex(outer.a) * complex(inner.a), complex(outer.a) * complex(inner.b) + complex(outer.b)
-    return (a.real, -a.imag, b.real, a.imag, a.real, b.imag)
-
-
 def cut_out(photograph: Image.Image, scene: Scene) -> Tensor:
     """Return the face [3, 64, 64] of a photograph, from where it was put."""
-    # Four times as large, and reduced then, so that nothing is aliased.
-    coefficients = _affine(scene.to_face.inverse, Similarity(0.25, 0))
-    large = photograph.transform((256, 256), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-    return images.read(large.resize((64, 64), Image.Resampling.BOX), (64, 64)).tensor
+    return images.read(warp(photograph, scene.to_face, (64, 64)), (64, 64)).tensor
 
 
 def read_frames(scenes: Sequence[Scene]) -> tuple[list[Scene], dict[str, list[InputImage]]]:

@@ -25,6 +25,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from ddim_edit import Editor, hardware
 from ddim_edit.images import FaceCrop, FaceTemplate, Photograph, Similarity, detect_faces, read
+from ddim_edit.images.alignment import affine_coefficients
 
 TEMPLATE = FaceTemplate.named("faces64")
 SWAPPED = (1, 0, 2, 4, 3)
@@ -58,13 +59,12 @@ def face_side(points: Points) -> float:
 def moved(case: Case, kind: str, alignment: Similarity, size: tuple[int, int]) -> Case:
     """Return a photograph seen through a similarity, on grey."""
     back = alignment.inverse
-    a, b = complex(back.a), complex(back.b)
     image = case.image
     if alignment.scale < 1:  # antialiased: reduced first, and turned then
         small = (max(1, round(image.width * alignment.scale)), max(1, round(image.height * alignment.scale)))
-        a, b = a * small[0] / image.width, b * small[0] / image.width
+        back = back.enlarged(small[0] / image.width)
         image = image.resize(small, Image.Resampling.LANCZOS)
-    coefficients = (a.real, -a.imag, b.real, a.imag, a.real, b.imag)
+    coefficients = affine_coefficients(back)
     seen = image.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC, fillcolor=(128,) * 3)
     return Case(kind, seen, tuple(tuple(alignment(points)) for points in case.faces))
 

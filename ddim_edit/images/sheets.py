@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.images.pixels import from_image
+from ddim_edit.images.pixels import display_factor, from_image
 
 WHITE, INK = 255, 40
 MIN_CELL = 128
@@ -77,7 +77,7 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
         raise ArgumentError(f"Originals and reconstructions must have one shape [N, 3, H, W], not {shapes}.")
     difference = (originals.float() - reconstructions.float()).abs().mul(gain).clamp(max=255).to(torch.uint8)
     triples = torch.stack([originals, reconstructions, difference], dim=1)
-    triples = enlarge(triples, math.ceil(MIN_CELL / triples.shape[-1]))
+    triples = enlarge(triples, display_factor(triples.shape[-1], MIN_CELL))
     labels = ["original", "reconstruction", f"difference x {gain:g}"]
     blocks = [labelled(list(rows), labels) for rows in torch.split(triples, MAX_ROWS)]
     _, height, width = blocks[0].shape  # no other block is larger

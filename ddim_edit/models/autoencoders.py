@@ -15,6 +15,7 @@ from ddim_edit.models.announcements import announce_loading
 from ddim_edit.models.codec.autoencoder import Affine, Autoencoder, AutoencoderCodec
 from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.folder_layout import autoencoder_folder
 from ddim_edit.models.identity import config_beyond_defaults, digest_config, digest_tensors
 from ddim_edit.models.pretrained import (
     ComponentWeights,
@@ -207,7 +208,7 @@ def find_autoencoder(own: Path | None, vae: str | Path | None = None) -> Autoenc
         return None if own is None else AutoencoderFiles(own)
     path = Path(vae)
     if path.is_dir():
-        return AutoencoderFiles(next((path / name for name in ("vae", "vqvae") if (path / name).is_dir()), path))
+        return AutoencoderFiles(autoencoder_folder(path) or path)
     if not path.is_file():
         raise ArgumentError(f"There is no autoencoder {str(vae)!r:.200}. Name its folder or its file.")
     if own is None:

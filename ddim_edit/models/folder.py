@@ -21,7 +21,7 @@ from ddim_edit.models.effective_weights import unwrapped
 from ddim_edit.models.families.family import COUNT
 from ddim_edit.models.families.registry import family_of_config
 from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder
-from ddim_edit.models.folder_layout import INDEX, FolderLayout, find_layout
+from ddim_edit.models.folder_layout import AUTOENCODERS, INDEX, FolderLayout, find_layout
 from ddim_edit.models.identity import (
     config_beyond_defaults,
     digest_config,
@@ -170,7 +170,7 @@ def _require_checkpoint(folder: Path, layout: FolderLayout, config: Mapping[str,
             f"{folder}: it is the refiner of Stable Diffusion XL, which finishes images that a base model has begun. "
             "Use the base model."
         )
-    for each in ("vae", "vqvae"):
+    for each in AUTOENCODERS:
         if isinstance(index.get(each), list) and all(index[each]) and not (layout.rest / each).is_dir():
             raise ModelError(
                 f"{layout.rest}: {INDEX} names the autoencoder {each}, but there is no folder {each}. Download it too."

@@ -9,8 +9,11 @@ from typing import Any
 from ddim_edit.models.pretrained import read_config
 
 INDEX = "model_index.json"
-_AVERAGED, _NETWORKS = ("unet_ema", "transformer_ema"), ("transformer", "unet")
-_AUTOENCODERS = ("vae", "vqvae")
+NETWORKS = ("transformer", "unet")
+"""What the network of a checkpoint is called, in folders and in pipelines."""
+AUTOENCODERS = ("vae", "vqvae")
+"""What its autoencoder is called."""
+_AVERAGED = ("unet_ema", "transformer_ema")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,12 @@ class FolderLayout:
     @property
     def autoencoder(self) -> Path | None:
         """The folder of the autoencoder, if there is one."""
-        return next((self.rest / each for each in _AUTOENCODERS if (self.rest / each).is_dir()), None)
+        return autoencoder_folder(self.rest)
+
+
+def autoencoder_folder(folder: Path) -> Path | None:
+    """Return the folder of the autoencoder in that of a checkpoint, if there is one."""
+    return next((folder / name for name in AUTOENCODERS if (folder / name).is_dir()), None)
 
 
 def find_layout(folder: Path) -> FolderLayout:
@@ -53,10 +61,10 @@ def find_layout(folder: Path) -> FolderLayout:
         folder: a checkpoint, or such a `checkpoint-500` or a part of it.
     """
     if (folder / INDEX).is_file():
-        names: tuple[str, ...] = _NETWORKS
+        names: tuple[str, ...] = NETWORKS
         above: list[Path] = []
     else:
-        names = (*_AVERAGED, *_NETWORKS)
+        names = (*_AVERAGED, *NETWORKS)
         above = [folder.resolve().parent]
         if folder.name in names:
             above.append(above[0].parent)

@@ -211,8 +211,8 @@ def assemble_model(
     checkpoint = bundle.checkpoint
     codec = bundle.codec
     height, width = _latent_size(checkpoint, codec, size)
-    family = getattr(checkpoint.network, "family", None)
-    patch = 1 if family is None else family.patch
+    # A token of a transformer is a patch, the sides of which height and width must be multiples of.
+    patch = checkpoint.sizes.multiple
     sampler = checkpoint.schedule.sampler.for_tokens((height // patch) * (width // patch))
     encoder: ConditionEncoder | None = None
     if bundle.encode_prompts is not None:

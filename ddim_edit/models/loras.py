@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -295,12 +295,8 @@ def _pairs(tensors: Mapping[str, Tensor], source: Path) -> Iterator[tuple[str, T
         if up in tensors:
             used |= {name, up, bias}
             yield base, tensors[name], tensors[up], tensors.get(bias)
-    if others := _unused(tensors, used):
+    if others := [name for name in tensors if name not in used]:
         raise ModelError(
             f"{source}: {others[0]:.80} is no part of a LoRA that can be merged. Fuse it with diffusers, and save the "
             "pipeline."
         )
-
-
-def _unused(tensors: Iterable[str], used: Collection[str]) -> list[str]:
-    return [name for name in tensors if name not in used]

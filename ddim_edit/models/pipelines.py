@@ -24,6 +24,7 @@ from ddim_edit.models.effective_weights import EffectiveWeights, unwrapped
 from ddim_edit.models.families.family import DiffusersFamily
 from ddim_edit.models.families.registry import family_of_config
 from ddim_edit.models.folder import diffusers_component, make_checkpoint, require_pixels
+from ddim_edit.models.folder_layout import AUTOENCODERS, NETWORKS
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.loading import PlacedNetworks, assemble_model
 from ddim_edit.models.model import Model
@@ -32,8 +33,6 @@ from ddim_edit.models.prompts import PipelineEncoding, PromptEncoder, TextEncode
 from ddim_edit.models.scheduler_config import read_process
 from ddim_edit.models.sizes import Size
 
-_NETWORKS = ("transformer", "unet")
-_AUTOENCODERS = ("vae", "vqvae")
 _STEERING = re.compile("ControlNet|Adapter|Motion")
 
 
@@ -72,7 +71,7 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
     checkpoint = make_checkpoint(name, adapted, process, classes, family.sizes(config))
     announce("hashing the weights of the pipeline")
     components = {"network": _network_component(adapted, family, config), "process": process_component(checkpoint)}
-    vae = next((each for each in _AUTOENCODERS if pipeline.components.get(each) is not None), None)
+    vae = next((each for each in AUTOENCODERS if pipeline.components.get(each) is not None), None)
     if vae is None:
         require_pixels(checkpoint, name, "the pipeline has no vae. Give it one.")
         codec: Codec = codec_for(checkpoint.channels)
@@ -113,7 +112,7 @@ def _config(component: Any) -> Mapping[str, Any]:
 
 
 def _find_network(pipeline: Any, name: str) -> str:
-    for component in _NETWORKS:
+    for component in NETWORKS:
         if pipeline.components.get(component) is not None:
             return component
     parts = [each for each, module in pipeline.components.items() if isinstance(module, nn.Module)]

@@ -177,7 +177,6 @@ class DiffusersFamily:
         shape: reads channels and size from the config of the loaded network.
         sizes: reads from the config which sizes of x_0 the network takes.
         sized: whether the sample_size of its config changes what the network computes, as with learned positions.
-        patch: cells a side of one token, which samplers count that shift with the size of the image.
         even_shares: whether its pipeline spaces shares of noise evenly itself, from 1 to 1 / steps.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
@@ -196,7 +195,6 @@ class DiffusersFamily:
     shape: Callable[[Any], NetworkShape] = shape_of
     sizes: Callable[[Config], SizeRule] = any_size
     sized: bool = True
-    patch: int = 2
     even_shares: bool = False
     bottleneck: bool = False
     pipeline: TextPipeline | None = None
