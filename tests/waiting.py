@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-HANG = 1800.0
+HANG = 600.0
 """Seconds after which a test that hangs is ended; no busy machine needs so long for what a test starts."""
 
 

@@ -9,6 +9,7 @@ from ddim_edit.ui.controller import PageController
 from ddim_edit.ui.editing import EditingTab
 from ddim_edit.ui.interpolating import InterpolationTab
 from ddim_edit.ui.sampling import SamplingTab
+from ddim_edit.ui.widgets import keep_stream_open
 
 TITLE = "# ddim-edit"
 LEAD = (
@@ -57,6 +58,7 @@ def make_page(controller: PageController) -> gr.Blocks:
     """Return the page around a controller, not served yet."""
     page = gr.Blocks(title="ddim-edit", analytics_enabled=False, fill_width=True)
     with page:
+        page.load(keep_stream_open, None, None, show_progress="hidden", concurrency_limit=None)
         gr.Markdown(TITLE)
         gr.Markdown(LEAD, elem_id="lead")
         with gr.Tabs() as tabs:

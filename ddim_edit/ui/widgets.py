@@ -1,12 +1,12 @@
 """Widgets and event handlers that several tabs of the page share."""
 
+import asyncio
 import functools
 import html
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import gradio as gr
@@ -24,6 +24,8 @@ TOAST = 12
 """Seconds that an error is shown."""
 MOST_JOBS = 8
 """Handlers of one kind that may run at once, such as those that share the model; more of them wait."""
+STEP = 5.0
+"""Seconds between two steps of the handler that keeps a stream open; after a step gradio ends it if nobody listens."""
 Inputs = Any
 """One widget, a list of them, or a set, for a handler that takes values by widget."""
 
@@ -163,26 +165,37 @@ class Stops:
     """Tells the jobs of one kind to stop, for each page that is open in a browser."""
 
     def __init__(self) -> None:
-        self._events: dict[str, Event] = {}
+        self._counts: dict[str, int] = {}
 
     def stop(self, request: gr.Request) -> None:
-        """Stop the job of this page in the browser, if there is one."""
-        self._event(request).set()
+        """Stop the jobs that this page in the browser has begun so far."""
+        page = request.session_hash or ""
+        self._counts[page] = self._counts.get(page, 0) + 1
 
     def progress_callback(self, request: gr.Request, progress: gr.Progress, description: str) -> ProgressCallback:
         """Return a callback for a new job that shows progress, and raises `StoppedError` once the job is stopped."""
-        event = self._event(request)
-        event.clear()
+        page = request.session_hash or ""
+        # A count, not a flag: the next job would clear a flag before a slow one has seen it.
+        stops_before = self._counts.get(page, 0)
 
         def report(share: float) -> None:
-            if event.is_set():
+            if self._counts.get(page, 0) != stops_before:
                 raise StoppedError
             progress(share, desc=description)
 
         return report
 
-    def _event(self, request: gr.Request) -> Event:
-        return self._events.setdefault(request.session_hash or "", Event())
+
+async def keep_stream_open() -> AsyncIterator[None]:
+    """Run until the browser leaves the page, so that gradio's stream of results stays open; an event handler.
+
+    gradio closes the stream whenever nothing is pending. An event that the browser sends at this moment is lost: the
+    server takes it for one of the closed stream and drops it, or the browser waits at a stream that is closed, and the
+    page stands still (seen twice in 60 runs of the browser tests with gradio 6.31).
+    """
+    while True:
+        await asyncio.sleep(STEP)
+        yield
 
 
 def errors_as_toasts(handler: Callable[P, Result]) -> Callable[P, Result]:

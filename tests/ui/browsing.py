@@ -67,6 +67,12 @@ class Visit:
         self.page.goto(self.address)
         expect(self.page.locator("#photo")).to_be_visible(timeout=PATIENCE)
 
+    def reload(self) -> None:
+        """Load the page anew; what it complains of while it is left, such as a closed connection, nobody sees."""
+        assert self.complaints == []
+        self.page.reload()
+        self.complaints.clear()
+
     @property
     def hosts(self) -> set[str | None]:
         """Every host that was asked for anything; blob: and data: are none."""

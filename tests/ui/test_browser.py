@@ -92,6 +92,12 @@ def test_bad_file_shows_one_sentence_and_next_file_works(shared: Visit, tmp_path
     shared.open(IMAGES / "astronaut.png")
 
 
+def test_results_come_in_one_stream_that_stays_open(portrait: Visit) -> None:
+    """What the browser sends while gradio closes a stream is lost, and the page stands still."""
+    expect(portrait.page.locator("#image")).to_be_enabled(timeout=PATIENCE)
+    assert len([url for url in portrait.asked if "/queue/data" in url]) == 1
+
+
 def test_photograph_is_edited_reset_and_saved(portrait: Visit, tmp_path: Path) -> None:
     guest = portrait
     before, after = guest.seen()
@@ -156,7 +162,7 @@ def test_another_face_or_a_box_is_chosen_and_kept_over_a_reload(guest: Visit, gr
     expect(guest.page.locator("#verdict")).to_contain_text("Face 2 of 2 aligned")
     with Image.open(io.BytesIO(guest.saved("image")[1])) as saved:
         assert (saved.format, saved.size) == ("JPEG", (900, 420))
-    guest.page.reload()
+    guest.reload()
     expect(guest.line).to_have_value(second, timeout=PATIENCE)
     assert guest.page.locator("#slide-light input[type=number]").input_value() == "2"
     guest.choose("photo", "Own box")
