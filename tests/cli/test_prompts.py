@@ -146,8 +146,8 @@ def test_uncached_id_is_refused_offline(
 
 def test_show_describes_checkpoints(done: Run, painter: Path, classifier: Path) -> None:
     shown = json.loads(done("show", painter).out)
-    assert shown["follows"] == "prompts"
-    assert (shown["x0"], shown["pictures"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")
+    assert (shown["follows"], shown["notes"]) == ("prompts", [])
+    assert (shown["latent_shape"], shown["image_size"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")
     assert (shown["prediction"], shown["schedule"]["kind"]) == ("v_prediction", "scaled_linear")
     assert json.loads(done("show", classifier).out)["follows"] == "classes from 0 to 999"
 
