@@ -208,6 +208,20 @@ def test_translations_are_put_in_photographs(done: Run, model: Path, tmp_path: P
     assert pixels_of(tmp_path / "out" / "photo-translated.png").shape == pixels_of(photo).shape
 
 
+def test_faces_are_translated_one_or_all(done: Run, face_model: Path, model: Path, group: Path, tmp_path: Path) -> None:
+    line = ["translate", group, "--model", face_model, "--to", model, "--steps", "4", "--overwrite"]
+    before = pixels_of(group)
+    changed = {}
+    for face in ("1", "2", "all"):
+        done(*line, "-o", tmp_path / "out.png", "--face", face)
+        changed[face] = (pixels_of(tmp_path / "out.png") != before).any(0)
+    for one, other in (("1", "2"), ("2", "1")):
+        alone = changed[one] & ~changed[other]  # the soft edges of the two meet
+        assert alone.any()
+        assert changed["all"][alone].all()
+    assert len(read_recipe(tmp_path / "out.png")["frames"]) == 2
+
+
 def test_the_faces_command(done: Run, run: Run, group: Path, tmp_path: Path) -> None:
     outcome = done("faces", group, "-o", tmp_path / "faces.png")
     assert [line.split()[:2] for line in outcome.out.splitlines()[1:]] == [["group", "1"], ["group", "2"]]
