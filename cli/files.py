@@ -253,7 +253,7 @@ def plan_jobs(session: Session, files: Sequence[InputFile], destination: Destina
     """
     destination.require_room(len(files))
     jobs: list[Job] = []
-    inputs = resolve_all(file.path for file in files)
+    inputs = resolve_all(path for file in files for path in (file.path, file.photo) if path is not None)
     taken: set[str] = set()
     for file, name in zip(files, output_names(files), strict=True):
         target = destination.target(unused_name(name, taken), file.photo or file.path)

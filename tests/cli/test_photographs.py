@@ -191,7 +191,7 @@ def test_decode_puts_latents_in_their_photographs(run: Run, done: Run, tmp_path:
     (tmp_path / "photos").mkdir()
     photo.rename(tmp_path / "photos" / "photo.png")
     outcome = done("decode", latent, "-o", tmp_path / "alone.png")
-    assert "photo.latent.safetensors: its photograph was not found beside it" in outcome.err
+    assert "photo.latent.safetensors: its photograph was not found" in outcome.err
     assert pixels_of(tmp_path / "alone.png").shape[1:] == (16, 16)
     for place in (tmp_path / "photos", tmp_path / "photos" / "photo.png"):
         done("decode", latent, "-o", tmp_path / "named.png", "--photo", place, "--overwrite")
@@ -200,6 +200,24 @@ def test_decode_puts_latents_in_their_photographs(run: Run, done: Run, tmp_path:
     outcome = run("decode", latent, "-o", tmp_path / "wrong.png", "--photo", other)
     assert (outcome.status, "is not the photograph that it was made from" in outcome.err) == (1, True)
     assert not (tmp_path / "wrong.png").exists()
+
+
+def test_stores_are_decoded_into_their_photographs(run: Run, done: Run, tmp_path: Path) -> None:
+    photos = [tiny.save_picture(tmp_path / "in" / name, place, 60, 90) for place, name in enumerate(["a.png", "b.png"])]
+    store = tmp_path / "in.latents"
+    done("invert", tmp_path / "in", "-o", store, "--lossless", "--exact")
+    done("decode", store, "-o", tmp_path / "out", "--photo", tmp_path / "in")
+    for photo in photos:
+        assert torch.equal(pixels_of(tmp_path / "out" / photo.name), pixels_of(photo))
+    done("decode", store, "-o", tmp_path / "alone", "--upscale", "2")
+    assert pixels_of(tmp_path / "alone" / "a.png").shape[1:] == (32, 32)
+    before = photos[0].read_bytes()
+    assert run("decode", store, "-o", tmp_path / "in", "--photo", tmp_path / "in", "--overwrite").status == 1
+    assert photos[0].read_bytes() == before
+    photos[1].unlink()
+    outcome = run("decode", store, "-o", tmp_path / "some", "--photo", tmp_path / "in")
+    assert (outcome.status, "b.png: its photograph was not found. Name it with --photo" in outcome.err) == (1, True)
+    assert files_in(tmp_path / "some") == ["a.png"]
 
 
 def test_translations_are_put_in_photographs(done: Run, model: Path, tmp_path: Path) -> None:
