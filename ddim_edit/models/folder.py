@@ -8,14 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import find_additions
 from ddim_edit.models.autoencoders import autoencoder_factor, find_autoencoder, load_autoencoder
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, LoadOptions
 from ddim_edit.models.codec.pixels import codec_for
+from ddim_edit.models.devices import PRECISIONS
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
-from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.effective_weights import unwrapped
 from ddim_edit.models.families.family import COUNT
@@ -30,7 +32,7 @@ from ddim_edit.models.identity import (
     process_component,
 )
 from ddim_edit.models.loras import find_loras
-from ddim_edit.models.pretrained import read_config, weights_files
+from ddim_edit.models.pretrained import digest_stored, read_config
 from ddim_edit.models.prompts import load_prompts
 from ddim_edit.models.scheduler_config import DiffusionProcess, find_scheduler_config, read_process
 from ddim_edit.models.sizes import Size, SizeRule, require_size
@@ -74,7 +76,9 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     additions = find_additions(name, family.pipeline, options.parts)
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
-        network = load_diffusers_network(network_folder, family)
+        # LoRAs are merged as PEFT does, in float32, and cast afterwards.
+        dtype = torch.float32 if additions.loras else PRECISIONS[options.dtype].dtype
+        network = load_diffusers_network(network_folder, family, dtype)
     checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
         additions = additions.read(network.inner)
@@ -180,8 +184,7 @@ def _require_checkpoint(folder: Path, layout: FolderLayout, config: Mapping[str,
 def _digest(folder: Path, network: nn.Module, is_changed: bool = False) -> str:
     if is_changed:
         return digest_tensors(network.state_dict(), folder.name)
-    files = weights_files(folder)
-    return cached_digest(files, lambda: digest_tensors(network.state_dict(), folder.name))
+    return digest_stored(folder, network.state_dict())
 
 
 def _sample_size(size: object) -> Size | None:

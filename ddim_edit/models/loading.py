@@ -36,7 +36,7 @@ from ddim_edit.models.hub import fetch
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.model import Model
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
-from ddim_edit.models.placing import place_network
+from ddim_edit.models.placing import can_share, place_cast, place_network
 from ddim_edit.models.sizes import Size, require_size
 from ddim_edit.models.typicality import find_typicality
 
@@ -173,10 +173,14 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
     def place(network: nn.Module) -> PlacedNetworks:
         if options.device.type != "cpu":
             announce(f"moving the network to {options.device}")
-        low = None
-        if precision.low is not None:
-            low = place_network(deepcopy(network), Precision(precision.low), options)
-        return PlacedNetworks(place_network(network, precision, options), low)
+        if precision.low is None:
+            return PlacedNetworks(place_network(network, precision, options))
+        low = Precision(precision.low)
+        if can_share(network, options):
+            high = place_network(network, precision, options)
+            return PlacedNetworks(high, place_cast(high, low, options))
+        rough = place_network(deepcopy(network), low, options)
+        return PlacedNetworks(place_network(network, precision, options), rough)
 
     return assemble_model(name, bundle, place, options.dtype, options.size)
 

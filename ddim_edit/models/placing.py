@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.models.blocks import prepare_blocks, restore_blocks
+from ddim_edit.models.cast_layers import share_cast
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import DeviceNetwork, Precision, suited_memory_format
 from ddim_edit.models.executors import executor_for, is_compiled
 from ddim_edit.models.unet.base import UNetBase
+
+SHARED_FROM = 1 << 30
+"""Bytes of a network from which on its coarser copy shares its weights. To cast them takes as long as a few percent of
+an evaluation of Stable Diffusion at 512 pixels, but longer than one of a small network of small maps."""
 
 
 def place_network(network: nn.Module, precision: Precision, options: LoadOptions) -> DeviceNetwork:
@@ -33,6 +38,32 @@ def place_network(network: nn.Module, precision: Precision, options: LoadOptions
         if not options.compiled and (is_suited or options.blocks == "compiled"):
             module = prepare_blocks(module, options.blocks)
     return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
+
+
+def can_share(network: nn.Module, options: LoadOptions) -> bool:
+    """Return whether a coarser copy of a network is to share its weights: where it is large, and its layers are plain.
+
+    Args:
+        network: before it is placed.
+        options: device, and how it is compiled.
+    """
+    # Our own networks pack their weights, and graphs and compilers would keep what they round.
+    if isinstance(network, UNetBase) or options.compiled or options.device.type != "cpu":
+        return False
+    return sum(parameter.nbytes for parameter in network.parameters()) >= SHARED_FROM
+
+
+def place_cast(placed: DeviceNetwork, precision: Precision, options: LoadOptions) -> DeviceNetwork:
+    """Return a coarser copy of a network that was placed, which shares its weights.
+
+    Args:
+        placed: the network.
+        precision: of the copy.
+        options: those that it was placed with.
+    """
+    assert isinstance(placed.network, nn.Module)
+    module = share_cast(placed.network, precision.dtype)
+    return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, False)(module))
 
 
 class Mover:

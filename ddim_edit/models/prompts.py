@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, InputWarning, ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import Additions
 from ddim_edit.models.announcements import announce
+from ddim_edit.models.cast_layers import cast_on_use, kept_weights
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.devices import evaluation_mode
@@ -31,7 +32,7 @@ from ddim_edit.models.pretrained import (
     explain_errors,
     from_pretrained,
     import_diffusers,
-    load_pretrained_network,
+    load_pretrained_text_encoder,
     quiet_libraries,
     read_config,
     weights_files,
@@ -129,7 +130,9 @@ class VisitingEncoders:
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         self._device = device
         self._lock = threading.Lock()
-        self._tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        self._tensors: list[Tensor] = []
+        for module in modules:
+            self._tensors += [*module.parameters(), *module.buffers(), *kept_weights(module)]
 
     def visiting(self, encode: EncodeText) -> EncodeText:
         """Return the same encoding, with the encoders on the device meanwhile."""
@@ -276,6 +279,9 @@ def load_prompts(
     components |= encoders | {text_pipeline.network: network.inner}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
+    if additions.loras or additions.embeddings:
+        for encoder in encoders.values():
+            encoder.float()  # what is merged must not be rounded as the file is
     changed = additions.merge_text_encoders(encoders)
     has_words = additions.load_embeddings(pipeline)
     parts = {}
@@ -285,6 +291,8 @@ def load_prompts(
         # The vocabulary has grown by words of embeddings.
         config = encoder.config.to_dict() if has_words else read_config(folder / each / "config.json")
         parts[each] = TextEncoder(encoder, config, tensors)
+    for encoder in encoders.values():
+        cast_on_use(encoder, torch.float32)
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
     return make_prompt_encoder(name, pipeline, network, parts, encode)
@@ -338,4 +346,4 @@ def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classe
     # A name in a file must not choose freely among the classes of a library.
     if kind not in classes:
         raise ModelError(f"model_index.json: {name} is of the class {kind!r:.60}. Supported are {', '.join(classes)}.")
-    return load_pretrained_network(getattr(transformers, kind), folder / name)
+    return load_pretrained_text_encoder(getattr(transformers, kind), folder / name)
