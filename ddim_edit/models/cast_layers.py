@@ -6,7 +6,7 @@ second copy of all of them. Cast one at a time, they give the same results to th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -58,29 +58,39 @@ _CAST: dict[type[nn.Module], type[CastWeight]] = {
 }
 
 
-def cast_on_use(network: nn.Module, dtype: torch.dtype) -> None:
+def cast_on_use(network: nn.Module, dtype: torch.dtype, *, fine: Collection[str] = (), shared: bool = False) -> None:
     """Have a network compute in a dtype with its weights kept in theirs, in place and for inference only.
 
-    Plain linear layers, convolutions and embeddings cast their weights at each use; all other tensors are cast at once.
+    Plain linear layers, convolutions and embeddings cast their weights at each use; all other tensors are cast at once,
+    and so are weights that would take more memory in their own dtype.
 
     Args:
         network: its weights are no parameters any more, nor in its `state_dict`.
         dtype: what it computes in.
+        fine: names of parts that compute in float32 all the same.
+        shared: whether all weights belong to another network and are kept, whatever they take.
     """
-    for module in network.modules():
-        kind = _CAST.get(type(module))
-        if kind is not None and module._parameters["weight"].dtype != dtype:  # type: ignore[union-attr]
-            weight = module._parameters.pop("weight")
-            module.__class__ = kind
+    replaced: dict[int, nn.Parameter] = {}
+    originals = []  # alive, so that no two have one id
+    for name, module in network.named_modules():
+        kind = torch.float32 if any(part in fine for part in name.split(".")) else dtype
+        cast = _CAST.get(type(module))
+        weight = module._parameters.get("weight")
+        if cast is not None and weight is not None and (shared or weight.dtype.itemsize < kind.itemsize):
+            del module._parameters["weight"]
+            module.__class__ = cast
             # Beside parameters and buffers, so that the dtype of the network is found to be that of the others. The
             # very object, so that copies and pickles of all that holds it share it too.
-            module.__dict__.update(kept=weight, dtype=dtype)
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_floating_point():
-                module._parameters[name] = nn.Parameter(parameter.to(dtype), requires_grad=False)
-        for name, buffer in module._buffers.items():
+            module.__dict__.update(kept=weight, dtype=kind)
+        for key, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_floating_point() and parameter.dtype != kind:
+                # Never in place, as it may be another network's; by what it was, so that tied ones stay tied.
+                made = replaced.setdefault(id(parameter), nn.Parameter(parameter.to(kind), requires_grad=False))
+                module._parameters[key] = made
+                originals.append(parameter)
+        for key, buffer in module._buffers.items():
             if buffer is not None and buffer.is_floating_point():
-                module._buffers[name] = buffer.to(dtype)
+                module._buffers[key] = buffer.to(kind)
 
 
 def kept_weights(network: nn.Module) -> list[Tensor]:
@@ -101,5 +111,5 @@ def share_cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
             weight = module._parameters["weight"]
             memo[id(weight)] = weight  # so that a deep copy of it is itself
     copy = deepcopy(network, memo)
-    cast_on_use(copy, dtype)
+    cast_on_use(copy, dtype, shared=True)
     return copy

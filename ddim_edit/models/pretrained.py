@@ -22,9 +22,7 @@ from ddim_edit.io.digest import digest_file
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
-from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.file_kinds import describe_fp8
-from ddim_edit.models.identity import digest_tensors
 from ddim_edit.models.tensor_files import StoredTensors, read_tensors
 from ddim_edit.models.weights import fill_in_place, require_all, require_plausible_config, without_parameters
 
@@ -242,31 +240,21 @@ def open_weights(folder: Path, config: Mapping[str, Any]) -> StoredTensors:
     """
     files = weights_files(folder)
     announce_loading(folder.name, files)
-    stored = StoredTensors(files)
+    stored = stored_weights(files)
     if kind := describe_fp8({record.dtype for record in stored.records.values()}):
         raise ModelError(f"{files[0]}: {kind}")
     require_plausible_config(config, [record.shape for record in stored.records.values()], folder.name)
-    return stored.renamed({_current_name(name): name for name in stored.records})
+    return stored
 
 
-def digest_stored(folder: Path, names: Iterable[str]) -> str:
-    """Return the digest of tensors of a component as they are in its files, whatever they were cast to since.
-
-    Args:
-        folder: the component's.
-        names: of the tensors, by today's names of diffusers.
+def stored_weights(files: Iterable[Path]) -> StoredTensors:
+    """Return the tensors in the weights files of a component, by today's names of diffusers; none is read yet.
 
     Raises:
-        ModelError: a tensor that is not finite.
+        ModelError: a file that is broken, or of another kind.
     """
-    files = weights_files(folder)
-
-    def compute() -> str:
-        stored = StoredTensors(files)
-        current = {_current_name(name): name for name in stored.records}
-        return digest_tensors(stored.renamed({name: current[name] for name in names}), folder.name)
-
-    return cached_digest(files, compute)
+    stored = StoredTensors(files)
+    return stored.renamed({_current_name(name): name for name in stored.records})
 
 
 def load_pretrained_text_encoder(kind: Any, folder: Path) -> Any:

@@ -21,6 +21,7 @@ from ddim_edit.io import schema
 from ddim_edit.models.additions import Additions
 from ddim_edit.models.announcements import announce
 from ddim_edit.models.cast_layers import cast_on_use, kept_weights
+from ddim_edit.models.checkpoint import ModelParts
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.devices import evaluation_mode
@@ -188,11 +189,16 @@ class PipelineEncoding:
 
 
 class TextEncoder(NamedTuple):
-    """A text encoder of a checkpoint: the module, the entries of its config, and the digest of its tensors."""
+    """A text encoder of a checkpoint.
+
+    Fields: module; config, its entries; tensors, the digest of its tensors; rounding, the dtype that it computes in if
+    its results are another model's for that.
+    """
 
     module: Any
     config: Mapping[str, Any]
     tensors: str
+    rounding: str | None = None
 
 
 def make_prompt_encoder(
@@ -222,6 +228,8 @@ def make_prompt_encoder(
         tokenizers[each] = getattr(pipeline, tokenizer)
         identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
         settings = _config_beyond_defaults(encoder.module, encoder.config)
+        if encoder.rounding is not None:
+            settings["rounding"] = encoder.rounding
         identity[each] = digest_config({**settings, "zeroed": zeroed}, encoder.tensors)
     return PromptEncoder(name, encode, zeroed, guide, identity, tokenizers)
 
@@ -247,8 +255,38 @@ def embed_scale(width: int, scale: float) -> Conditioning:
     return {"timestep_cond": embedded[None]}
 
 
+def find_encoder_dtype(name: str, pipeline: TextPipeline | None, parts: ModelParts) -> torch.dtype:
+    """Return the dtype that text encoders are to compute in.
+
+    Args:
+        name: the model's.
+        pipeline: of its family, if that has one.
+        parts: what was asked for.
+
+    Raises:
+        ArgumentError: an unknown dtype, or a model without text encoders.
+    """
+    asked = parts.get("encoder_dtype")
+    if asked is None:
+        return torch.float32
+    if pipeline is None:
+        raise ArgumentError(f"{name} follows no prompts, so it has no text encoders. Leave their dtype out.")
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    for dtype in list(dtypes.values()):
+        dtypes[str(dtype).removeprefix("torch.")] = dtype
+    if asked not in dtypes:
+        raise ArgumentError(f"encoder_dtype must be one of {', '.join(dtypes)}, not {asked!r:.60}.")
+    return dtypes[asked]
+
+
 def load_prompts(
-    folder: Path, name: str, network: DiffusersNetwork, device: torch.device, additions: Additions, size: Size
+    folder: Path,
+    name: str,
+    network: DiffusersNetwork,
+    device: torch.device,
+    additions: Additions,
+    dtype: torch.dtype,
+    size: Size,
 ) -> PromptEncoder:
     """Load the text encoders of a diffusers folder whose network is loaded already.
 
@@ -256,8 +294,9 @@ def load_prompts(
         folder: the checkpoint's.
         name: the model's.
         network: its network, of a family with a pipeline.
-        device: where the text encoders run, in float32; between texts they are on the CPU.
+        device: where the text encoders run; between texts they are on the CPU, in the dtype of their files.
         additions: LoRAs and embeddings.
+        dtype: what the text encoders compute in.
         size: (H, W) of the images.
 
     Raises:
@@ -284,15 +323,16 @@ def load_prompts(
             encoder.float()  # what is merged must not be rounded as the file is
     changed = additions.merge_text_encoders(encoders)
     has_words = additions.load_embeddings(pipeline)
+    rounding = None if dtype == torch.float32 else str(dtype).removeprefix("torch.")
     parts = {}
     for each, encoder in encoders.items():
         files = [] if has_words or each in changed else weights_files(folder / each)
         tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
         # The vocabulary has grown by words of embeddings.
         config = encoder.config.to_dict() if has_words else read_config(folder / each / "config.json")
-        parts[each] = TextEncoder(encoder, config, tensors)
-    for encoder in encoders.values():
-        cast_on_use(encoder, torch.float32)
+        parts[each] = TextEncoder(encoder, config, tensors, rounding)
+        # transformers knows which layers overflow in float16.
+        cast_on_use(encoder, dtype, fine=getattr(encoder, "_keep_in_fp32_modules", None) or ())
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
     return make_prompt_encoder(name, pipeline, network, parts, encode)

@@ -14,15 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ddim_edit import Condition, load_model
-from ddim_edit.errors import ModelError
+from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models import placing, tensor_files
 from ddim_edit.models.cast_layers import CastWeight
 from ddim_edit.models.conditioning import Conditioner
 from ddim_edit.models.devices import DeviceNetwork
+from ddim_edit.models.identity import Components, find_difference
 from ddim_edit.models.pretrained import load_pretrained_network
 from ddim_edit.models.tensor_files import StoredTensors
 
-from .. import pipelines
+from .. import pipelines, tiny
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -150,3 +151,32 @@ def test_weights_that_do_not_fit_are_refused(
     with pytest.raises(ModelError) as caught:
         load_pretrained_network(pipelines.Diffusers.UNet2DConditionModel, tmp_path / "unet", torch.float16)
     assert problem in str(caught.value)
+
+
+def encoded(folder: Path, dtype: str | None) -> tuple[Tensor, Components]:
+    model = load_model(folder, encoder_dtype=dtype)
+    conditioner = model.conditioner
+    assert isinstance(conditioner, Conditioner)
+    return conditioner.encoder.positive(Condition("a man"))["encoder_hidden_states"], model.components
+
+
+def test_text_encoders_compute_in_float32_unless_told_otherwise(folder: Path) -> None:
+    (own, components), (asked, same) = encoded(folder, None), encoded(folder, "fp32")
+    assert torch.equal(own, asked)
+    assert own.dtype == torch.float32
+    assert components == same
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp16", torch.float16), ("bfloat16", torch.bfloat16)])
+def test_text_encoders_in_another_dtype_are_others(folder: Path, name: str, dtype: torch.dtype) -> None:
+    (fine, components), (rough, others) = encoded(folder, None), encoded(folder, name)
+    assert rough.dtype == dtype
+    assert 0 < (rough.float() - fine).abs().max() < 0.1
+    assert find_difference(components, others) == "another text encoder (other settings)"
+
+
+def test_a_dtype_for_no_text_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="follows no prompts, so it has no text encoders"):
+        load_model(tiny.save_model(tmp_path / "tiny"), encoder_dtype="bf16")
+    with pytest.raises(ArgumentError, match="encoder_dtype must be one of fp32, bf16, fp16, float32"):
+        load_model(folder, encoder_dtype="int8")
