@@ -197,6 +197,19 @@ def import_diffusers(purpose: str) -> Any:
     return library
 
 
+def find_class(library: Any, name: str) -> Any:
+    """Return a class of diffusers or transformers.
+
+    Raises:
+        ModelError: the library is older than the class.
+    """
+    kind = getattr(library, name, None)
+    if kind is None:
+        title, version = library.__name__, library.__version__
+        raise ModelError(f"{title} {version} has no {name} yet. Install a newer one: pip install --upgrade {title}.")
+    return kind
+
+
 def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     """Return `kind.from_pretrained` of a folder on disk, read without the network; of pickles only on request.
 
