@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
@@ -275,6 +275,27 @@ def _read_shapes(file: Path) -> list[tuple[int, ...]]:
     if kind := describe_fp8(dtypes):
         raise ModelError(f"{file}: {kind}")
     return shapes
+
+
+@contextmanager
+def without_lasting_hooks(*modules: object) -> Iterator[None]:
+    """Remove what transformers registers inside the block to read hidden states: local functions cannot be pickled.
+
+    Args:
+        *modules: what is no module is left alone.
+    """
+    # The mark is transformers' own; without it, it registers its hooks again when they are needed.
+    mark = "_output_capturing_hooks_installed"
+    parts = [part for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+    before = [(mark in vars(part), set(part._forward_hooks)) for part in parts]
+    try:
+        yield
+    finally:
+        for part, (was_marked, hooks) in zip(parts, before, strict=True):
+            if not was_marked:
+                vars(part).pop(mark, None)
+            for key in set(part._forward_hooks) - hooks:
+                del part._forward_hooks[key]
 
 
 @contextmanager

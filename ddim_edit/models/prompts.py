@@ -35,6 +35,7 @@ from ddim_edit.models.pretrained import (
     quiet_libraries,
     read_config,
     weights_files,
+    without_lasting_hooks,
 )
 from ddim_edit.models.sizes import Size
 from ddim_edit.precision import float32_precision
@@ -187,7 +188,8 @@ class PipelineEncoding:
     def __call__(self, text: str) -> Conditioning:
         """Return what the network gets for a text."""
         device = self.device or self.pipeline._execution_device  # which knows of offloading, as `device` does not
-        with evaluation_mode(*self.pipeline.components.values()):
+        parts = self.pipeline.components.values()
+        with evaluation_mode(*parts), without_lasting_hooks(*parts):
             return self.encode(self.pipeline, text, device, self.size)
 
 

@@ -92,5 +92,7 @@ def family_of_config(config: Config, source: str = "config.json") -> DiffusersFa
         raise ModelError(f"{source}: {name}s with addition_embed_type {added!r} are not supported.")
     if kind := describe_class(name):
         raise ModelError(f"{source}: its class is {name!r:.60}: {kind}")
-    networks = dict.fromkeys(family.network for family in known)
-    raise ModelError(f"{source}: networks of the class {name!r:.60} are not supported. Known: {', '.join(networks)}.")
+    raise ModelError(
+        f"{source}: networks of the class {name!r:.60} are not supported. `ddim-edit models --families` lists "
+        "those that are."
+    )

@@ -4,6 +4,7 @@ Straight paths of diffusers begin at pure noise, and ours with 2^-12 of the imag
 """
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -132,7 +133,7 @@ def test_images_return_under_guidance_from_a_pipeline(loaded: Loads, family: str
 
 @families
 def test_prompts_and_negative_prompts_matter(loaded: Loads, family: str) -> None:
-    """Otherwise none of the above would say anything about them."""
+    """Otherwise none of the above would say anything about them. To a copy of the model too."""
     model = loaded(family).model
     x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     level = model.schedule.level(500)
@@ -143,6 +144,8 @@ def test_prompts_and_negative_prompts_matter(loaded: Loads, family: str) -> None
         Condition(PROMPT, "young woman", guidance_scale=2.0),
     ]
     answers = [model.conditioned_on(condition)(x, level).eps for condition in conditions]
+    copied = pickle.loads(pickle.dumps(model))
+    assert torch.equal(copied.conditioned_on(conditions[0])(x, level).eps, answers[0])
     for number, answer in enumerate(answers):
         # AuraFlow has a few words among 250 tokens of padding.
         assert min(relative(answer, other) for other in answers[:number] + answers[number + 1 :]) > 1e-5

@@ -127,7 +127,7 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "another transformer": (
         "stable diffusion 3",
         configured("transformer/config.json", _class_name="OmniGenTransformer2DModel"),
-        ("OmniGenTransformer2DModel", "SD3Transformer2DModel"),
+        ("OmniGenTransformer2DModel", "models --families"),
     ),
     "another autoencoder": (
         "stable diffusion 3",
