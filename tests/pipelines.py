@@ -41,18 +41,18 @@ def save(make: Callable[[], Any], folder: Path, seed: int = 0, share: float = 1.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         pipe = make()
-        for weight in _last_layer(pipe).parameters():
+        for weight in last_layer(pipe).parameters():
             weight *= share
         pipe.save_pretrained(folder)
     return folder
 
 
-def _last_layer(pipe: Any) -> Any:
+def last_layer(pipe: Any) -> Any:
     network = pipe.components.get("unet") or pipe.components["transformer"]
     return next(layer for name in _LAST if (layer := getattr(network, name, None)) is not None)
 
 
-_LAST = ("conv_out", "proj_out_2", "proj_out")
+_LAST = ("conv_out", "proj_out_2", "proj_out", "all_final_layer", "norm_out")
 
 
 def clip_tokenizer(folder: Path) -> Any:

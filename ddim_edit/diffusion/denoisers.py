@@ -132,6 +132,10 @@ class GuidedDenoiser:
         return Prediction(x0, torch.lerp(unconditional.eps, conditional.eps, w))
 
 
+GuidanceRule = Callable[[Tensor, Tensor, float], Tensor]
+"""Makes one output of the unconditional one, the conditional one and the scale w of guidance."""
+
+
 @dataclass(frozen=True)
 class GuidedNetwork:
     """Classifier-free guidance of one network, which computes both conditions in one call.
@@ -143,6 +147,7 @@ class GuidedNetwork:
     Args:
         network: computes the first half of a batch unconditionally, the second half under the condition.
         guidance_scale: w; 1 is the condition alone.
+        rule: takes the place of this formula.
 
     References:
         Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598.
@@ -150,12 +155,35 @@ class GuidedNetwork:
 
     network: Network
     guidance_scale: float
+    rule: GuidanceRule = torch.lerp
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """Return the guided output for x [B, C, H, W]."""
         output = self.network(torch.cat([x, x]), torch.cat([index, index])).float()
         unconditional, conditional = output.chunk(2)
-        return torch.lerp(unconditional, conditional, self.guidance_scale)
+        return self.rule(unconditional, conditional, self.guidance_scale)
+
+
+@dataclass(frozen=True)
+class GuidedPair:
+    """`GuidedNetwork` of conditions that do not fit into one batch, as prompts of different lengths.
+
+    Args:
+        conditional: the network under the condition.
+        unconditional: the network without it.
+        guidance_scale: w; 1 is the condition alone.
+        rule: as for `GuidedNetwork`.
+    """
+
+    conditional: Network
+    unconditional: Network
+    guidance_scale: float
+    rule: GuidanceRule = torch.lerp
+
+    def __call__(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the guided output for x [B, C, H, W]."""
+        conditional, unconditional = self.conditional(x, index), self.unconditional(x, index)
+        return self.rule(unconditional.float(), conditional.float(), self.guidance_scale)
 
 
 @dataclass(frozen=True)

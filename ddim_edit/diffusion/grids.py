@@ -215,7 +215,7 @@ class Flow:
         for tau in pure * shares:
             # Rounded sums may be above 1 by the last bit.
             times.append(float(schedule.T) if tau >= pure * (1 - 1e-12) else schedule.time(tau / (1 - tau)))
-        return Grid(f"flow:{sampler.shift if self.shift is None else self.shift:g}", tuple(times))
+        return Grid(f"flow:{sampler.shift_of(steps) if self.shift is None else self.shift:g}", tuple(times))
 
 
 @dataclass(frozen=True)

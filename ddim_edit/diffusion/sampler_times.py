@@ -36,11 +36,27 @@ class DynamicShift:
     many: int = 4096
     exponential: bool = True
 
-    def shift(self, tokens: int) -> float:
-        """Return the shift for an image of so many tokens."""
-        slope = (self.most - self.least) / max(self.many - self.few, 1)
-        mu = self.least + (tokens - self.few) * slope
+    def shift(self, tokens: int, steps: int) -> float:
+        """Return the shift for an image of so many tokens in so many steps."""
+        mu = self.mu(tokens, steps)
         return math.exp(max(-_LARGEST, min(mu, _LARGEST))) if self.exponential else max(mu, math.exp(-_LARGEST))
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return mu; `steps` matters to other rules only."""
+        slope = (self.most - self.least) / max(self.many - self.few, 1)
+        return self.least + (tokens - self.few) * slope
+
+
+class EmpiricalShift(DynamicShift):
+    """The shift of Flux.2, which was fitted to the tokens of an image and the number of steps."""
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return mu, linear in the tokens of 10 and of 200 steps, and between these in the steps."""
+        at_200 = 0.00016927 * tokens + 0.45666666
+        if tokens > 4300:
+            return at_200
+        at_10 = 8.73809524e-05 * tokens + 1.89833333
+        return at_200 + (at_200 - at_10) * (steps - 200) / 190
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class SamplerTimes:
             0 for other models.
         shift: of straight paths.
         dynamic_shift: takes its place once the size of the images is known.
+        tokens: of an image; 0 while its size is not known.
         shares: how the shares of noise of straight paths are spaced: "levels", from pure noise to the shifted first
             level; "even", from 1 to 1 / steps; "above first", from 1 to 1 / T, exclusively; "below pure", from
             1 - 1 / T to 0, exclusively.
@@ -68,15 +85,20 @@ class SamplerTimes:
     distilled_steps: int = 0
     shift: float = 1.0
     dynamic_shift: DynamicShift | None = None
+    tokens: int = 0
     shares: str = "levels"
     terminal: float = 0.0
     spread: str = ""
 
     def for_tokens(self, tokens: int) -> Self:
         """Return the settings for images of so many tokens."""
-        if self.dynamic_shift is None:
-            return self
-        return replace(self, shift=self.dynamic_shift.shift(tokens))
+        return replace(self, tokens=tokens)
+
+    def shift_of(self, steps: int) -> float:
+        """Return the shift of so many steps."""
+        if self.dynamic_shift is None or not self.tokens:
+            return self.shift
+        return self.dynamic_shift.shift(self.tokens, steps)
 
     def noise_shares(self, T: int, steps: int, shift: float | None = None) -> Floats:
         """Return the shares of noise tau of a straight path [steps], increasing, without the clean image.
@@ -90,7 +112,7 @@ class SamplerTimes:
             Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024,
             arXiv:2403.03206, eq. 23.
         """
-        chosen = self.shift if shift is None else shift
+        chosen = self.shift_of(steps) if shift is None else shift
         if self.shares == "even":
             tau = np.linspace(1 / steps, 1, steps)
         elif self.shares == "above first":

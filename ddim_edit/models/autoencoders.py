@@ -1,6 +1,6 @@
 """Load diffusers-format autoencoders as codecs; the networks themselves are diffusers'."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.announcements import announce_loading
+from ddim_edit.models.autoencoder_classes import AutoencoderClass, find_autoencoder_class
 from ddim_edit.models.codec.autoencoder import Affine, Autoencoder, AutoencoderCodec
 from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.digest_cache import cached_digest
@@ -20,6 +21,7 @@ from ddim_edit.models.identity import config_beyond_defaults, digest_config, dig
 from ddim_edit.models.pretrained import (
     ComponentWeights,
     explain_errors,
+    find_class,
     import_diffusers,
     quiet_libraries,
     read_component_weights,
@@ -41,23 +43,22 @@ class WholeAutoencoder:
     Args:
         network: has `encode` and `decode`.
         device: where its weights are.
-        latents: takes the latents out of the output of `encode`.
+        kind: how these are called.
     """
 
     network: Any
     device: torch.device
-    latents: Callable[[Any], Tensor]
+    kind: AutoencoderClass
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents of images, on the device of the images."""
         with float32_precision():
-            return self.latents(self.network.encode(images.to(self.device))).to(images.device)
+            return self.kind.encode(self.network, images.to(self.device)).to(images.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images of latents, on the device of the latents."""
         with float32_precision():
-            images: Tensor = self.network.decode(z.to(self.device)).sample
-        return images.to(z.device)
+            return self.kind.decode(self.network, z.to(self.device)).to(z.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +71,23 @@ class PipelineAutoencoder:
     Args:
         network: has `encode` and `decode`.
         pipeline: knows the device on which it runs.
-        latents: takes the latents out of the output of `encode`.
+        kind: how these are called.
     """
 
     network: Any
     pipeline: Any
-    latents: Callable[[Any], Tensor]
+    kind: AutoencoderClass
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents of images, on the device of the images."""
         with self._running() as dtype:
-            found = self.latents(self.network.encode(images.to(self.pipeline._execution_device, dtype)))
+            found = self.kind.encode(self.network, images.to(self.pipeline._execution_device, dtype))
         return found.to(images.device)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images of latents, on the device of the latents."""
         with self._running() as dtype:
-            images: Tensor = self.network.decode(z.to(self.pipeline._execution_device, dtype)).sample
+            images = self.kind.decode(self.network, z.to(self.pipeline._execution_device, dtype))
         return images.to(z.device)
 
     @contextmanager
@@ -155,40 +156,6 @@ class TiledAutoencoder:
         return self.autoencoder.decode(z)
 
 
-class _AutoencoderClass(NamedTuple):
-    """What must be known of an autoencoder of diffusers.
-
-    Fields: latents takes the latents out of the output of its `encode`; widths is the config entry with one number for
-    every size that images pass through, default_widths what it is where it is missing; scaling_factor is what that is
-    where the config has none; tiles says whether it can cut images into tiles.
-    """
-
-    latents: Callable[[Any], Tensor]
-    widths: str
-    scaling_factor: float
-    default_widths: tuple[int, ...]
-    tiles: bool
-
-
-def _posterior_mode(output: Any) -> Tensor:
-    latents: Tensor = output.latent_dist.mode()
-    return latents
-
-
-def _plain_latents(output: Any) -> Tensor:
-    latents: Tensor = output.latents
-    return latents
-
-
-_CLASSES: Mapping[str, _AutoencoderClass] = {
-    "AutoencoderKL": _AutoencoderClass(_posterior_mode, "block_out_channels", 0.18215, (64,), tiles=True),
-    # Diffusers' default is that of Stable Diffusion, but the released LDMs (celebahq-256) never scaled VQ latents.
-    "VQModel": _AutoencoderClass(_plain_latents, "block_out_channels", 1.0, (64,), tiles=False),
-    # Its tiling assumes 4 latent channels, which those for Stable Diffusion 3 and Flux do not have.
-    "AutoencoderTiny": _AutoencoderClass(_plain_latents, "encoder_block_out_channels", 1.0, (64,) * 4, tiles=False),
-}
-
-
 class AutoencoderFiles(NamedTuple):
     """Where an autoencoder is.
 
@@ -231,7 +198,7 @@ def load_autoencoder(
     channels: int | None = None,
     offloaded: bool = False,
 ) -> AutoencoderCodec:
-    """Load the codec in a diffusers `vae` or `vqvae` folder: AutoencoderKL, VQModel or AutoencoderTiny.
+    """Load the codec in a diffusers `vae` or `vqvae` folder, of any class in `autoencoder_classes`.
 
     KL latents are posterior means. VQ latents are those before the codebook, which belongs to decoding. AutoencoderKL
     cuts images of more pixels than `largest_untiled`, and than it was trained on, into tiles.
@@ -255,9 +222,9 @@ def load_autoencoder(
         CVPR 2022, arXiv:2112.10752.
     """
     config = read_config(folder / "config.json")
-    kind = _find_class(config, folder.name)
+    kind = find_autoencoder_class(config, folder.name)
     name = config["_class_name"]
-    network_class = getattr(import_diffusers(f"Running an {name}"), name)
+    network_class = find_class(import_diffusers(f"Running an {name}"), name)
     weights = read_component_weights(folder, config) if file is None else _read_file(file, config)
 
     def build() -> Any:
@@ -265,7 +232,7 @@ def load_autoencoder(
             return network_class.from_config(dict(config))
 
     network = fill(build, weights.tensors, weights.source)
-    found = network.config["latent_channels"]
+    found = network.config[kind.channels] * kind.patch**2
     if channels is not None and found != channels:
         raise ModelError(
             f"{file or folder}: the autoencoder has {found} latent channels and the network {channels}. Use one that "
@@ -274,11 +241,12 @@ def load_autoencoder(
     tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
     if not offloaded:
         network = network.to(device)
-    autoencoder = WholeAutoencoder(network, device, kind.latents)
+    autoencoder = WholeAutoencoder(network, device, kind)
     codec = _make_codec(autoencoder, network, config, kind, tensors)
     if not kind.tiles:
         return codec
-    largest_untiled = max(largest_untiled, (network.tile_latent_min_size * codec.factor) ** 2)
+    # The size of its training, which its config has as `sample_size`.
+    largest_untiled = max(largest_untiled, (network.tile_latent_min_size * codec.factor // kind.patch) ** 2)
     return replace(codec, autoencoder=TiledAutoencoder(autoencoder, largest_untiled, codec.factor))
 
 
@@ -308,8 +276,8 @@ def codec_of_autoencoder(network: Any, config: Config, pipeline: Any, tensors: s
     Raises:
         ModelError: it is another kind of autoencoder.
     """
-    kind = _find_class(config, source)
-    return _make_codec(PipelineAutoencoder(network, pipeline, kind.latents), network, config, kind, tensors)
+    kind = find_autoencoder_class(config, source)
+    return _make_codec(PipelineAutoencoder(network, pipeline, kind), network, config, kind, tensors)
 
 
 def autoencoder_factor(folder: Path) -> int:
@@ -319,31 +287,18 @@ def autoencoder_factor(folder: Path) -> int:
         ModelError: no config, or of another kind of autoencoder.
     """
     config = read_config(folder / "config.json")
-    kind = _find_class(config, folder.name)
+    kind = find_autoencoder_class(config, folder.name)
     widths = schema.read_entry(
         config, kind.widths, schema.list_of(schema.number), kind.default_widths, source="config.json", error=ModelError
     )
-    factor: int = 2 ** (len(widths) - 1)
-    return factor
-
-
-def _find_class(config: Config, source: str) -> _AutoencoderClass:
-    name: Any = config.get("_class_name")
-    if not isinstance(name, str) or name not in _CLASSES:  # a list cannot be looked up
-        raise ModelError(
-            f"{source}: autoencoders of the class {name!r:.60} are not supported. Known: {', '.join(_CLASSES)}."
-        )
-    for side in ("in_channels", "out_channels"):
-        if (channels := config.get(side, 3)) != 3:
-            raise ModelError(f"{source}: the autoencoder must be of RGB images, but its {side} is {channels!r:.60}.")
-    return _CLASSES[name]
+    return kind.factor(widths)
 
 
 def _make_codec(
-    autoencoder: Autoencoder, network: Any, config: Config, kind: _AutoencoderClass, tensors: str
+    autoencoder: Autoencoder, network: Any, config: Config, kind: AutoencoderClass, tensors: str
 ) -> AutoencoderCodec:
-    factor = 2 ** (len(network.config[kind.widths]) - 1)
-    shift, scale = _shift_and_scale(config, kind)
+    factor = kind.factor(network.config[kind.widths])
+    shift, scale = _shift_and_scale(config, kind, network)
     settings = config_beyond_defaults(type(network), network.config)
     settings = {name: value for name, value in settings.items() if name not in _NUMBERS}
     # As used, since a missing scaling_factor does not mean the same for all classes.
@@ -359,8 +314,12 @@ _NUMBERS = {
 }
 
 
-def _shift_and_scale(config: Config, kind: _AutoencoderClass) -> tuple[Affine, Affine]:
-    """Return shift and scale of the latents, per channel where the config has statistics of each."""
+def _shift_and_scale(config: Config, kind: AutoencoderClass, network: Any) -> tuple[Affine, Affine]:
+    """Return shift and scale of the latents, per channel where config or weights have statistics of each."""
+    statistics = getattr(network, "bn", None)
+    if statistics is not None:
+        deviations = (statistics.running_var.double() + statistics.eps).sqrt()
+        return tuple(statistics.running_mean.tolist()), tuple((1 / deviations).tolist())
     given = {name: config[name] for name in _NUMBERS if config.get(name) is not None}
     if problem := schema.find_problem(given, {name: _NUMBERS[name] for name in given}):
         raise ModelError(f"config.json: {problem}. Download the checkpoint again.")

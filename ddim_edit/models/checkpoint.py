@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ddim_edit.diffusion.denoisers import GuidanceRule
     from ddim_edit.diffusion.parametrization import Parametrization
     from ddim_edit.diffusion.schedules import NoiseSchedule
     from ddim_edit.models.codec.pixels import Codec
@@ -49,6 +50,7 @@ class Checkpoint:
         size: (H, W) of its training images, or latents; None where it is in no file.
         classes: its classes, or None.
         sizes: the heights and widths of x_0 that the network takes.
+        guidance: how guidance combines two of its outputs; None as in Ho and Salimans.
     """
 
     network: nn.Module
@@ -58,6 +60,7 @@ class Checkpoint:
     size: Size | None
     classes: Classes | None = None
     sizes: SizeRule = ANY_SIZE
+    guidance: GuidanceRule | None = None
 
 
 class CheckpointBundle(NamedTuple):

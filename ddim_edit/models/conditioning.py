@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddim_edit.diffusion.denoisers import Denoiser, GuidedDenoiser, GuidedNetwork, NetworkDenoiser
+from ddim_edit.diffusion.denoisers import Denoiser, GuidanceRule, GuidedNetwork, GuidedPair, Network, NetworkDenoiser
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ArgumentError
@@ -103,6 +103,7 @@ class Conditioner:
         network: its network.
         encoder: what encodes conditions.
         low: the denoiser's network for low noise, if it has one.
+        rule: how guidance combines two outputs.
 
     References:
         Ho and Salimans, "Classifier-Free Diffusion Guidance", NeurIPS 2021 workshop, arXiv:2207.12598.
@@ -112,6 +113,7 @@ class Conditioner:
     network: DeviceNetwork
     encoder: ConditionEncoder
     low: DeviceNetwork | None = None
+    rule: GuidanceRule = torch.lerp
 
     def __call__(self, condition: Condition) -> Denoiser:
         """Return the denoiser.
@@ -123,14 +125,17 @@ class Conditioner:
         if not condition.guided or self.encoder.distilled:
             return self._with_conditioning(positive)
         negative = self.encoder.negative(condition)
-        scale = condition.guidance_scale
-        if any(positive[name].shape != negative[name].shape for name in positive):
-            # Prompts of different lengths do not fit into one batch.
-            return GuidedDenoiser(self._with_conditioning(positive), self._with_conditioning(negative), scale)
-        both = {name: torch.cat([negative[name], positive[name]]) for name in positive}
-        network = GuidedNetwork(self.network.with_conditioning(both), scale)
-        low = None if self.low is None else GuidedNetwork(self.low.with_conditioning(both), scale)
-        return replace(self.denoiser, network=network, low=low)
+
+        def guided(network: DeviceNetwork) -> Network:
+            if any(positive[name].shape != negative[name].shape for name in positive):
+                # Prompts of different lengths do not fit into one batch.
+                with_prompt, without = network.with_conditioning(positive), network.with_conditioning(negative)
+                return GuidedPair(with_prompt, without, condition.guidance_scale, self.rule)
+            both = {name: torch.cat([negative[name], positive[name]]) for name in positive}
+            return GuidedNetwork(network.with_conditioning(both), condition.guidance_scale, self.rule)
+
+        low = None if self.low is None else guided(self.low)
+        return replace(self.denoiser, network=guided(self.network), low=low)
 
     def unconditional(self) -> Denoiser:
         """Return the denoiser of no condition; for networks that need one, a denoiser that raises when called."""

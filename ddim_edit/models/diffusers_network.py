@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.models.families.family import DiffusersFamily, NetworkShape
-from ddim_edit.models.pretrained import import_diffusers, load_pretrained_network
+from ddim_edit.models.pretrained import find_class, import_diffusers, load_pretrained_network
 from ddim_edit.models.unet.base import require_shift
 
 
@@ -79,7 +79,7 @@ def load_diffusers_network(
         MissingExtraError: diffusers or transformers is not installed.
         ModelError: the folder does not hold the network that its config describes.
     """
-    kind = getattr(import_diffusers(f"Running a {family.network}"), family.network)
+    kind = find_class(import_diffusers(f"Running a {family.network}"), family.network)
     return adapt_network(load_pretrained_network(kind, folder, dtype), family)
 
 

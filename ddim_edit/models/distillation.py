@@ -49,6 +49,8 @@ def describe_distillation(name: str, index: Config, network: Config, scheduler: 
 def _find_kind(name: str, index: Config, network: Config, scheduler: Config) -> str | None:
     if network.get("time_cond_proj_dim"):
         return "a latent consistency model"
+    if index.get("is_distilled"):
+        return "FLUX.2 klein"
     if (found := scheduler.get("_class_name")) in _SCHEDULERS:
         return _SCHEDULERS[found]
     for each in (name, index.get("_name_or_path"), network.get("_name_or_path")):

@@ -62,11 +62,15 @@ _CLASSES: tuple[tuple[str, str], ...] = (
         _STEERS,
     ),
     (
+        r"^QwenImage(Edit|Layered)",
+        "it takes another image beside the prompt, which an inversion knows nothing of. Use Qwen-Image itself.",
+    ),
+    (
         r"3D|Temporal|Motion|Video|^LTX|^Mochi|^Wan",
         _VIDEO,
     ),
     (r"^Autoencoder|^VQModel", "it is an autoencoder (VAE) alone. Use the model that it belongs to."),
-    (r"^CLIP|^T5|^Llama|^Qwen", "it is a text encoder alone. Use the model that it belongs to."),
+    (r"^CLIP|^T5|^Llama|^Qwen(?!Image)", "it is a text encoder alone. Use the model that it belongs to."),
 )
 
 

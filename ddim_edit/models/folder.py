@@ -123,8 +123,10 @@ def make_checkpoint(
             "more than x and are not supported."
         )
     schedule = process.schedule
-    if isinstance(network, DiffusersNetwork) and network.family.even_shares:
-        schedule = replace(schedule, sampler=replace(schedule.sampler, shares="even"))
+    guidance = None
+    if isinstance(network, DiffusersNetwork):
+        schedule = replace(schedule, sampler=network.family.sampler(schedule.sampler))
+        guidance = network.family.guidance
     return Checkpoint(
         network=network,
         schedule=schedule,
@@ -133,6 +135,7 @@ def make_checkpoint(
         size=_sample_size(shape.sample_size),
         classes=classes,
         sizes=sizes,
+        guidance=guidance,
     )
 
 

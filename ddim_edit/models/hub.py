@@ -18,7 +18,7 @@ TIMEOUT = 5
 _INDEX = "model_index.json"
 _UNUSED = ("safety_checker",)
 _WEIGHTS = re.compile(r"(?P<stem>diffusion_pytorch_model|model)(-\d{5}-of-(?P<shards>\d{5}))?\.safetensors")
-_READ = re.compile(rf"[\w-]+\.json|{_WEIGHTS.pattern}(\.index\.json)?|(merges|vocab)\.txt|[\w.-]+\.model")
+_READ = re.compile(rf"[\w-]+\.json|{_WEIGHTS.pattern}(\.index\.json)?|(merges|vocab)\.txt|[\w.-]+\.(model|jinja)")
 _REQUIRED_FILES: Mapping[str, tuple[set[str], ...]] = {
     "Scheduler": ({"scheduler_config.json"},),
     "Tokenizer": (

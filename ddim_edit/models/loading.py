@@ -234,7 +234,8 @@ def assemble_model(
     # A network in float64 takes x as it is; all others take float32, and round it themselves.
     kind = torch.float64 if network.precision.dtype == torch.float64 else torch.float32
     denoiser = NetworkDenoiser(network, checkpoint.parametrization, kind, low)
-    conditioner = None if encoder is None else Conditioner(denoiser, network, encoder, low)
+    rule = checkpoint.guidance or torch.lerp
+    conditioner = None if encoder is None else Conditioner(denoiser, network, encoder, low, rule)
     return Model(
         denoiser=denoiser if conditioner is None else conditioner.unconditional(),
         codec=codec,

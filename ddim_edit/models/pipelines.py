@@ -29,7 +29,7 @@ from ddim_edit.models.identity import digest_tensors, network_component, process
 from ddim_edit.models.loading import PlacedNetworks, assemble_model
 from ddim_edit.models.model import Model
 from ddim_edit.models.pretrained import import_diffusers
-from ddim_edit.models.prompts import PipelineEncoding, PromptEncoder, TextEncoder, make_prompt_encoder
+from ddim_edit.models.prompts import PromptEncoder, TextEncoder, make_prompt_encoder
 from ddim_edit.models.scheduler_config import read_process
 from ddim_edit.models.sizes import Size
 
@@ -81,7 +81,7 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
     encode_prompts = None
     if family.pipeline is not None:
         encode_prompts = partial(_prompts, pipeline, name, adapted)
-    notes = describe_distillation(name, {}, config, scheduler_config)
+    notes = describe_distillation(name, {"is_distilled": pipeline.config.get("is_distilled")}, config, scheduler_config)
     bundle = CheckpointBundle(checkpoint, codec, components, encode_prompts, notes)
     dtype = network.dtype
 
@@ -176,5 +176,4 @@ def _prompts(pipeline: Any, name: str, network: DiffusersNetwork, size: Size) ->
         encoders[each] = TextEncoder(
             unwrapped(module), module.config.to_dict(), digest_tensors(EffectiveWeights(module), each)
         )
-    encode = PipelineEncoding(text_pipeline, pipeline, None, size)
-    return make_prompt_encoder(name, pipeline, network, encoders, encode)
+    return make_prompt_encoder(name, pipeline, network, encoders, size)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim_edit.errors import DDIMEditError, ModelError
 from ddim_edit.io import schema
@@ -197,6 +197,19 @@ def import_diffusers(purpose: str) -> Any:
     return library
 
 
+def find_class(library: Any, name: str) -> Any:
+    """Return a class of diffusers or transformers.
+
+    Raises:
+        ModelError: the library is older than the class.
+    """
+    kind = getattr(library, name, None)
+    if kind is None:
+        title, version = library.__name__, library.__version__
+        raise ModelError(f"{title} {version} has no {name} yet. Install a newer one: pip install --upgrade {title}.")
+    return kind
+
+
 def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     """Return `kind.from_pretrained` of a folder on disk, read without the network; of pickles only on request.
 
@@ -280,6 +293,27 @@ def load_pretrained_text_encoder(kind: Any, folder: Path) -> Any:
     network, report = from_pretrained(kind, folder, output_loading_info=True, torch_dtype=dtype, **options)
     require_all(report["missing_keys"], folder.name)
     return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def without_lasting_hooks(*modules: object) -> Iterator[None]:
+    """Remove what transformers registers inside the block to read hidden states: local functions cannot be pickled.
+
+    Args:
+        *modules: what is no module is left alone.
+    """
+    # The mark is transformers' own; without it, it registers its hooks again when they are needed.
+    mark = "_output_capturing_hooks_installed"
+    parts = [part for module in modules if isinstance(module, nn.Module) for part in module.modules()]
+    before = [(mark in vars(part), set(part._forward_hooks)) for part in parts]
+    try:
+        yield
+    finally:
+        for part, (was_marked, hooks) in zip(parts, before, strict=True):
+            if not was_marked:
+                vars(part).pop(mark, None)
+            for key in set(part._forward_hooks) - hooks:
+                del part._forward_hooks[key]
 
 
 @contextmanager

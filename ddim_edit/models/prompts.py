@@ -31,12 +31,14 @@ from ddim_edit.models.families.family import TextPipeline
 from ddim_edit.models.identity import Components, digest_config, digest_tensors, without_irrelevant
 from ddim_edit.models.pretrained import (
     explain_errors,
+    find_class,
     from_pretrained,
     import_diffusers,
     load_pretrained_text_encoder,
     quiet_libraries,
     read_config,
     weights_files,
+    without_lasting_hooks,
 )
 from ddim_edit.models.sizes import Size
 from ddim_edit.precision import float32_precision
@@ -56,6 +58,8 @@ class PromptEncoder:
     Args:
         name: the model's, for errors.
         encode: encodes one text.
+        encode_negative: encodes one that guidance leads away from, if that is another encoding.
+        reads: the most tokens of a text that are read, if these are fewer than a tokenizer says; 0 for no such limit.
         zeroed: the tensors that are zero in the negative conditioning if no negative prompt is given; with none of
             them it is the empty text.
         guide: makes the inputs of a scale, for networks that were distilled with guidance and run once.
@@ -65,11 +69,13 @@ class PromptEncoder:
 
     name: str
     encode: EncodeText
+    encode_negative: EncodeText | None = None
+    reads: int = 0
     zeroed: tuple[str, ...] = ()
     guide: Callable[[float], Conditioning] | None = None
     components: Components = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    _encoded: dict[str, Conditioning] = field(default_factory=dict, repr=False)
+    _encoded: dict[tuple[str, bool], Conditioning] = field(default_factory=dict, repr=False)
 
     @property
     def distilled(self) -> bool:
@@ -96,25 +102,28 @@ class PromptEncoder:
 
     def negative(self, condition: Condition) -> Conditioning:
         """Return the conditioning of the negative prompt."""
-        conditioning = dict(self._encode_once(condition.negative_prompt))
+        conditioning = dict(self._encode_once(condition.negative_prompt, is_negative=True))
         if not condition.negative_prompt:
             for name in self.zeroed:
                 conditioning[name] = torch.zeros_like(conditioning[name])
         return conditioning
 
-    def _encode_once(self, text: str) -> Conditioning:
-        if text not in self._encoded:
+    def _encode_once(self, text: str, is_negative: bool = False) -> Conditioning:
+        encode = (self.encode_negative if is_negative else None) or self.encode
+        key = text, encode is not self.encode
+        if key not in self._encoded:
             announce(f"encoding the prompt {schema.shorten(text, 40)!r}" if text else "encoding the empty prompt")
             problem = f"{self.name}: cannot encode the prompt"
             with torch.no_grad(), float32_precision(), explain_errors(problem), quiet_libraries():
                 lengths = {name: _count_tokens(each, text) for name, each in self.tokenizers.items()}
-                self._encoded[text] = self.encode(text)
+                self._encoded[key] = encode(text)
             for name, length in lengths.items():
                 limit = self.tokenizers[name].model_max_length
+                limit = min(limit, self.reads or limit)
                 if length > limit:
                     text_of = f"{self.name}: the prompt has {length} tokens, and {name} reads the first {limit}"
                     warnings.warn(f"{text_of}. Shorten it.", InputWarning, stacklevel=2)
-        return self._encoded[text]
+        return self._encoded[key]
 
 
 class VisitingEncoders:
@@ -176,7 +185,7 @@ class _VisitingEncoding:
 class PipelineEncoding:
     """Encodes texts by a pipeline of diffusers for images of a size (H, W), on a device; None is the pipeline's own."""
 
-    family: TextPipeline
+    encode: Callable[[Any, str, torch.device, Size], Conditioning]
     pipeline: Any
     device: torch.device | None
     size: Size
@@ -184,8 +193,9 @@ class PipelineEncoding:
     def __call__(self, text: str) -> Conditioning:
         """Return what the network gets for a text."""
         device = self.device or self.pipeline._execution_device  # which knows of offloading, as `device` does not
-        with evaluation_mode(*self.pipeline.components.values()):
-            return self.family.encode(self.pipeline, text, device, self.size)
+        parts = self.pipeline.components.values()
+        with evaluation_mode(*parts), without_lasting_hooks(*parts):
+            return self.encode(self.pipeline, text, device, self.size)
 
 
 class TextEncoder(NamedTuple):
@@ -202,7 +212,13 @@ class TextEncoder(NamedTuple):
 
 
 def make_prompt_encoder(
-    name: str, pipeline: Any, network: DiffusersNetwork, encoders: Mapping[str, TextEncoder], encode: EncodeText
+    name: str,
+    pipeline: Any,
+    network: DiffusersNetwork,
+    encoders: Mapping[str, TextEncoder],
+    size: Size,
+    device: torch.device | None = None,
+    visiting: VisitingEncoders | None = None,
 ) -> PromptEncoder:
     """Return the encoder of the prompts of a network.
 
@@ -211,8 +227,18 @@ def make_prompt_encoder(
         pipeline: has the text encoders and their tokenizers.
         network: the network.
         encoders: the text encoders by their names in the pipeline.
-        encode: encodes one text by them.
+        size: (H, W) of the images.
+        device: where the text encoders run; None is the pipeline's own.
+        visiting: brings them there, if they are elsewhere between texts.
     """
+    family = network.family.pipeline
+    assert family is not None
+
+    def encoding(encode: Callable[[Any, str, torch.device, Size], Conditioning]) -> EncodeText:
+        plain = PipelineEncoding(encode, pipeline, device, size)
+        return plain if visiting is None else visiting.visiting(plain)
+
+    negative = None if family.encode_negative is None else encoding(family.encode_negative)
     # SDXL's own word for it: without a negative prompt it was trained to be guided away from zeros, not from "".
     zeroed = ("encoder_hidden_states", "text_embeds") if pipeline.config.get("force_zeros_for_empty_prompt") else ()
     config = network.inner.config
@@ -231,7 +257,10 @@ def make_prompt_encoder(
         if encoder.rounding is not None:
             settings["rounding"] = encoder.rounding
         identity[each] = digest_config({**settings, "zeroed": zeroed}, encoder.tensors)
-    return PromptEncoder(name, encode, zeroed, guide, identity, tokenizers)
+    reads = family.variants.get(type(pipeline).__name__, family.reads)
+    return PromptEncoder(
+        name, encoding(family.encode), negative, reads, zeroed, guide, components=identity, tokenizers=tokenizers
+    )
 
 
 def _give_scale(scale: float) -> Conditioning:
@@ -305,8 +334,9 @@ def load_prompts(
     """
     text_pipeline = network.family.pipeline
     assert text_pipeline is not None
-    kind = getattr(import_diffusers(f"Running a {text_pipeline.name}"), text_pipeline.name)
     index = read_config(folder / "model_index.json")
+    class_name = text_pipeline.class_of(index)
+    kind = find_class(import_diffusers(f"Running a {class_name}"), class_name)
     # None stands for a component that from_pretrained is not to load.
     components: dict[str, Any] = {each: None for each in _UNUSED if each in index}
     absent = [each for each in text_pipeline.optional if not (folder / each).is_dir()]
@@ -334,8 +364,7 @@ def load_prompts(
         # transformers knows which layers overflow in float16.
         cast_on_use(encoder, dtype, fine=getattr(encoder, "_keep_in_fp32_modules", None) or ())
     visiting = VisitingEncoders(encoders.values(), device)
-    encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
-    return make_prompt_encoder(name, pipeline, network, parts, encode)
+    return make_prompt_encoder(name, pipeline, network, parts, size, device, visiting)
 
 
 def _count_tokens(tokenizer: Any, text: str) -> int:
@@ -357,21 +386,34 @@ def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
     length = tokenizer.model_max_length
     with explain_errors(f"{name}: cannot use its tokenizer"), quiet_libraries():
         # Lower case, accents, white space, and the tokens at the ends: none of them is an entry of the vocabulary.
-        sample = tokenizer(_SAMPLE, padding="max_length", max_length=min(length, 77), truncation=True).input_ids
+        # Pipelines set the side of the padding, some when they are called first.
+        options = {"padding": "max_length", "max_length": min(length, 77), "truncation": True}
+        sample = tokenizer(_SAMPLE, padding_side="right", **options).input_ids
+    # Language models are told what they are asked to do by a template.
+    template = getattr(tokenizer, "chat_template", None)
     return {
         "vocabulary": sorted(tokenizer.get_vocab().items()),
         "merges": merges,
         "scores": scores,
         "length": length,
         "sample": sample,
+        **({"template": template} if template else {}),
     }
 
 
 def _config_beyond_defaults(encoder: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the config of a text encoder has beyond the defaults of its class."""
-    defaults = type(encoder.config)().to_dict()
-    given = {name: value for name, value in config.items() if name in defaults and value != defaults[name]}
-    return {"class": type(encoder).__name__, **without_irrelevant(given)}
+    return {"class": type(encoder).__name__, **_beyond(config, type(encoder.config)().to_dict())}
+
+
+def _beyond(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in without_irrelevant(config).items():
+        if name in defaults and value != defaults[name]:
+            # Models of several parts have a config of each in theirs.
+            nested = isinstance(value, Mapping) and isinstance(defaults[name], Mapping)
+            found[name] = _beyond(value, defaults[name]) if nested else value
+    return found
 
 
 def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
@@ -386,4 +428,4 @@ def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classe
     # A name in a file must not choose freely among the classes of a library.
     if kind not in classes:
         raise ModelError(f"model_index.json: {name} is of the class {kind!r:.60}. Supported are {', '.join(classes)}.")
-    return load_pretrained_text_encoder(getattr(transformers, kind), folder / name)
+    return load_pretrained_text_encoder(find_class(transformers, kind), folder / name)

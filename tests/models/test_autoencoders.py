@@ -339,8 +339,8 @@ def refused(folder: Path, *words: str) -> None:
 
 
 def test_unknown_autoencoders_are_refused_by_name(folder: Path) -> None:
-    known = "Known: AutoencoderKL, VQModel, AutoencoderTiny."
-    refused(rewrite(folder, _class_name="AutoencoderDC"), known, "AutoencoderDC")
+    known = "Known: AutoencoderKL, VQModel, AutoencoderTiny, "
+    refused(rewrite(folder, _class_name="AutoencoderOobleck"), known, "AutoencoderOobleck")
     refused(rewrite(folder, _class_name=None), known, "None")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ddim_edit import ArgumentError, ModelError, NoiseSchedule
 from ddim_edit.diffusion.grids import Grid, make_grid
-from ddim_edit.diffusion.sampler_times import SamplerTimes
+from ddim_edit.diffusion.sampler_times import EmpiricalShift, SamplerTimes
 from ddim_edit.models.scheduler_config import read_process
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
@@ -160,6 +160,14 @@ def test_flow_follows_solvers_of_flows(kind: str, shift: float) -> None:
     assert len(scheduler.sigmas) == 21
     schedule = schedule_of(scheduler)
     assert_shares(schedule, make_grid("flow", schedule, 20), scheduler.sigmas)
+
+
+@pytest.mark.parametrize("tokens", [256, 4096, 4400])
+@pytest.mark.parametrize("steps", [4, 50, 200])
+def test_the_shift_of_flux_2_depends_on_tokens_and_steps(tokens: int, steps: int) -> None:
+    compute_mu = pytest.importorskip("diffusers.pipelines.flux2.pipeline_flux2").compute_empirical_mu
+    sampler = SamplerTimes(dynamic_shift=EmpiricalShift()).for_tokens(tokens)
+    assert sampler.shift_of(steps) == pytest.approx(np.exp(compute_mu(tokens, steps)))
 
 
 def test_a_shift_that_is_asked_for_takes_the_place_of_the_schedulers() -> None:

@@ -6,24 +6,20 @@ References:
 
 from __future__ import annotations
 
-from ddim_edit.errors import ModelError
-from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Classes
-from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, call_with_class
+from ddim_edit.models.families.family import Config, DiffusersFamily, call_with_class, count_of
 from ddim_edit.models.sizes import SizeRule
 
 
 def _classes(config: Config) -> Classes:
-    count = schema.read_entry(config, "num_embeds_ada_norm", COUNT, 1000, source="config.json", error=ModelError)
+    count = count_of(config, "num_embeds_ada_norm", 1000)
     # The label after the last class was trained by dropping labels, for classifier-free guidance.
     return Classes(count, none=count)
 
 
 def _sizes(config: Config) -> SizeRule:
     # Diffusers' network puts the patches of its output together as a square.
-    return SizeRule(
-        schema.read_entry(config, "patch_size", COUNT, 2, source="config.json", error=ModelError), square=True
-    )
+    return SizeRule(count_of(config, "patch_size", 2), square=True)
 
 
 FAMILY = DiffusersFamily(

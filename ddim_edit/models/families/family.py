@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ddim_edit.diffusion.sampler_times import SamplerTimes
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ddim_edit.diffusion.denoisers import GuidanceRule
     from ddim_edit.models.checkpoint import Checkpoint, StateDict
     from ddim_edit.models.conditioning import Conditioning
 
@@ -102,6 +104,9 @@ class TextPipeline:
         network: which of its components the network is.
         text_encoders: its text encoders; each has a tokenizer of the same name with "tokenizer" for "text_encoder".
         encode: called with the pipeline, a text, the device and the image size (H, W): what the network gets for it.
+        encode_negative: the same for a text that guidance leads away from, if that is encoded otherwise.
+        reads: the most tokens of a text that it reads, if these are fewer than the tokenizer's own limit.
+        variants: other classes of it that a checkpoint may name, and how many tokens these read.
         optional: components that a checkpoint may lack.
         options: further arguments of its constructor.
         encoder_classes: the classes of transformers that its text encoders may be of.
@@ -111,9 +116,17 @@ class TextPipeline:
     network: str
     text_encoders: tuple[str, ...]
     encode: Callable[[Any, str, torch.device, Size], Conditioning]
+    encode_negative: Callable[[Any, str, torch.device, Size], Conditioning] | None = None
+    reads: int = 0
+    variants: Mapping[str, int] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     encoder_classes: tuple[str, ...] = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+
+    def class_of(self, index: Config) -> str:
+        """Return its class in a checkpoint with this model_index.json."""
+        named = index.get("_class_name")
+        return str(named) if named in self.variants else self.name
 
 
 def no_classes(config: Config) -> Classes | None:
@@ -139,6 +152,31 @@ def any_size(config: Config) -> SizeRule:
 def accept_any(config: Config) -> bool:
     """Return True."""
     return True
+
+
+def as_configured(sampler: SamplerTimes) -> SamplerTimes:
+    """Return the settings of a sampler as they are."""
+    return sampler
+
+
+def even_shares(sampler: SamplerTimes) -> SamplerTimes:
+    """Return the settings of a pipeline that spaces shares of noise evenly itself, from 1 to 1 / steps."""
+    return replace(sampler, shares="even")
+
+
+def sizes_by_patch(config: Config) -> SizeRule:
+    """Return the rule of networks whose tokens are patches of the size that their config has."""
+    return SizeRule(count_of(config, "patch_size", 2))
+
+
+def count_of(config: Config, name: str, default: int) -> int:
+    """Return a count in the config of a network.
+
+    Raises:
+        ModelError: it is none.
+    """
+    count: int = schema.read_entry(config, name, COUNT, default, source="config.json", error=ModelError)
+    return count
 
 
 def shape_of(config: Any) -> NetworkShape:
@@ -177,7 +215,8 @@ class DiffusersFamily:
         shape: reads channels and size from the config of the loaded network.
         sizes: reads from the config which sizes of x_0 the network takes.
         sized: whether the sample_size of its config changes what the network computes, as with learned positions.
-        even_shares: whether its pipeline spaces shares of noise evenly itself, from 1 to 1 / steps.
+        sampler: returns the settings of a sampler as its pipeline changes them.
+        guidance: how its pipeline guides, by two outputs of the network; None is as in Ho and Salimans.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
         own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
@@ -195,7 +234,8 @@ class DiffusersFamily:
     shape: Callable[[Any], NetworkShape] = shape_of
     sizes: Callable[[Config], SizeRule] = any_size
     sized: bool = True
-    even_shares: bool = False
+    sampler: Callable[[SamplerTimes], SamplerTimes] = as_configured
+    guidance: GuidanceRule | None = None
     bottleneck: bool = False
     pipeline: TextPipeline | None = None
     own: Callable[[Config], nn.Module | None] | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, NetworkShape, TextPipeline
-from ddim_edit.models.sizes import Size, SizeRule
+from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, even_shares
+from ddim_edit.models.families.tokens import from_tokens, positions_of, shape_of_tokens, sizes_of_tokens, to_tokens
+from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
     import torch
@@ -15,38 +16,16 @@ if TYPE_CHECKING:
 
 
 def _call(network: Any, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-    """Call the network, one token of which is 2x2 cells of x [B, C, H, W]; H and W are even."""
-    import torch
-    import torch.nn.functional as F
-
-    patches = F.pixel_unshuffle(x, 2)
-    height, width = patches.shape[-2:]
-    # Row and column of every token [height width, 3]; the first number distinguishes several images of one sequence.
-    # Made on the device itself: a copy from the host cannot be captured in a CUDA graph.
-    rows = torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device)
-    row, column = torch.meshgrid(rows, columns, indexing="ij")
-    positions = torch.stack([torch.zeros_like(row), row, column], -1).flatten(0, 1)
     text = conditioning["encoder_hidden_states"]
-    output: Tensor = network(
-        patches.flatten(2).mT,
+    output = network(
+        to_tokens(x),
         timestep=time / 1000,
-        img_ids=positions.to(x.dtype),
+        img_ids=positions_of(x).to(x.dtype),
         txt_ids=text.new_zeros(text.shape[1], 3),
         **conditioning,
         return_dict=False,
     )[0]
-    return F.pixel_shuffle(output.mT.reshape(len(x), -1, height, width), 2)
-
-
-def _shape(config: Any) -> NetworkShape:
-    # The config counts channels of tokens. It has no size; diffusers' pipeline makes 1024 pixels, which are 128 cells.
-    out_channels = config.out_channels or config.in_channels
-    return NetworkShape(config.in_channels // 4, out_channels // 4, 128)
-
-
-def _sizes(config: Config) -> SizeRule:
-    return SizeRule(2)
+    return from_tokens(output, x)
 
 
 def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Conditioning:
@@ -61,8 +40,8 @@ FAMILY = DiffusersFamily(
     order=31,
     network="FluxTransformer2DModel",
     call=_call,
-    shape=_shape,
-    sizes=_sizes,
-    even_shares=True,
+    shape=shape_of_tokens,
+    sizes=sizes_of_tokens,
+    sampler=even_shares,
     pipeline=TextPipeline("FluxPipeline", "transformer", ("text_encoder", "text_encoder_2"), _encode),
 )

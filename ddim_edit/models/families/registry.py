@@ -4,18 +4,21 @@ A family is one module of `ddim_edit.models.families` that defines `FAMILY`, a `
 `DiffusersFamily`. Loaders, tables and documentation are built from the registry, so that adding a family is adding one
 file. Nothing here imports torch: family modules import it, and their networks, inside functions.
 
-A transformer of diffusers needs as much as this, where `_encode` returns what the network gets for a prompt:
+A transformer of diffusers that takes x as it is, and its time condition as the index of a level, needs as much as this,
+where `_encode` returns what the network gets for a prompt:
 
     FAMILY = DiffusersFamily(
-        name="pixart-sigma",
-        title="PixArt-Sigma",
+        name="name",
+        title="Name",
         help="A transformer with a T5 text encoder.",
-        order=45,
-        network="PixArtTransformer2DModel",
-        pipeline=TextPipeline("PixArtSigmaPipeline", "transformer", ("text_encoder",), _encode),
+        order=50,
+        network="NameTransformer2DModel",
+        sizes=sizes_by_patch,
+        pipeline=TextPipeline("NamePipeline", "transformer", ("text_encoder",), _encode),
     )
 
-Networks that take x or their conditioning otherwise have a `call` besides (`flux.py`).
+Networks that take x, times or conditioning otherwise have a `call` besides (`flux.py`, `tokens.py`), pipelines with a
+schedule of their own a `sampler` (`flux_2_klein.py`), and those that guide otherwise a `guidance` (`qwen_image.py`).
 """
 
 from __future__ import annotations
@@ -32,8 +35,13 @@ from ddim_edit.models.file_kinds import describe_class, describe_tensors
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
 
+_FORMER_CLASSES: Mapping[object, str] = {
+    "ada_norm_zero": "DiTTransformer2DModel",
+    "ada_norm_single": "PixArtTransformer2DModel",
+}
+"""What became of the class Transformer2DModel, which released DiT and PixArt still name, by the entry norm_type."""
 FAMILIES: Mapping[str, Family] = find_entries(
-    families, "FAMILY", lambda family: family.order, without=("family", "registry")
+    families, "FAMILY", lambda family: family.order, without=("family", "registry", "tokens")
 )
 """All families by name, in the order of tables."""
 
@@ -74,6 +82,8 @@ def family_of_config(config: Config, source: str = "config.json") -> DiffusersFa
     known = [family for family in FAMILIES.values() if isinstance(family, DiffusersFamily)]
     # Flat folders of 2022 have no _class_name; they are all UNet2DModels.
     name = config.get("_class_name", "UNet2DModel")
+    if name == "Transformer2DModel":
+        name = _FORMER_CLASSES.get(config.get("norm_type"), name)
     for family in known:
         if family.network == name and family.accepts(config):
             return family
@@ -82,5 +92,7 @@ def family_of_config(config: Config, source: str = "config.json") -> DiffusersFa
         raise ModelError(f"{source}: {name}s with addition_embed_type {added!r} are not supported.")
     if kind := describe_class(name):
         raise ModelError(f"{source}: its class is {name!r:.60}: {kind}")
-    networks = dict.fromkeys(family.network for family in known)
-    raise ModelError(f"{source}: networks of the class {name!r:.60} are not supported. Known: {', '.join(networks)}.")
+    raise ModelError(
+        f"{source}: networks of the class {name!r:.60} are not supported. `ddim-edit models --families` lists "
+        "those that are."
+    )

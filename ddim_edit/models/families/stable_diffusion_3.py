@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.errors import ModelError
-from ddim_edit.io import schema
-from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, TextPipeline
+from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline, count_of
 from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
@@ -27,9 +25,8 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 
 def _sizes(config: Config) -> SizeRule:
     # A token is a patch, and there are positions for so many along each side.
-    patch = schema.read_entry(config, "patch_size", COUNT, 2, source="config.json", error=ModelError)
-    positions = schema.read_entry(config, "pos_embed_max_size", COUNT, 96, source="config.json", error=ModelError)
-    return SizeRule(patch, largest=positions * patch)
+    patch = count_of(config, "patch_size", 2)
+    return SizeRule(patch, largest=patch * count_of(config, "pos_embed_max_size", 96))
 
 
 FAMILY = DiffusersFamily(

@@ -12,6 +12,7 @@ from ddim_edit.diffusion.denoisers import (
     ClippedDenoiser,
     GuidedDenoiser,
     GuidedNetwork,
+    GuidedPair,
     MixtureDenoiser,
     NetworkDenoiser,
     ProgressDenoiser,
@@ -197,13 +198,13 @@ def test_guidance_inside_one_call_of_a_network_is_that_of_two_denoisers(
         assert index.tolist() == pytest.approx([parametrization.time_condition(level)] * 4)
         return torch.cat([no, yes]).float()
 
-    alone = (NetworkDenoiser(lambda x, index, out=out: out.float(), parametrization) for out in (yes, no))
-    found, wanted = (
-        NetworkDenoiser(GuidedNetwork(both, w), parametrization)(x, level),
-        GuidedDenoiser(*alone, w)(x, level),
-    )
-    torch.testing.assert_close(found.x0, wanted.x0, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-5, atol=1e-5)
+    networks = [lambda x, index, out=out: out.float() for out in (yes, no)]
+    alone = (NetworkDenoiser(network, parametrization) for network in networks)
+    wanted = GuidedDenoiser(*alone, w)(x, level)
+    for guided in (GuidedNetwork(both, w), GuidedPair(*networks, w)):
+        found = NetworkDenoiser(guided, parametrization)(x, level)
+        torch.testing.assert_close(found.x0, wanted.x0, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.eps, wanted.eps, rtol=1e-5, atol=1e-5)
 
 
 @given(st.floats(0, 1000))

@@ -126,13 +126,13 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "a UNet of pictures' embeddings": ("stable diffusion 1", by_projection, ("class_embed_type 'projection'",)),
     "another transformer": (
         "stable diffusion 3",
-        configured("transformer/config.json", _class_name="PixArtTransformer2DModel"),
-        ("PixArtTransformer2DModel", "SD3Transformer2DModel"),
+        configured("transformer/config.json", _class_name="OmniGenTransformer2DModel"),
+        ("OmniGenTransformer2DModel", "models --families"),
     ),
     "another autoencoder": (
         "stable diffusion 3",
-        configured("vae/config.json", _class_name="AutoencoderDC"),
-        ("AutoencoderDC",),
+        configured("vae/config.json", _class_name="AutoencoderOobleck"),
+        ("AutoencoderOobleck",),
     ),
     "a UNet that lacks a tensor": (
         "stable diffusion 1",

@@ -1,0 +1,62 @@
+"""PixArt-alpha and PixArt-Sigma.
+
+References:
+    Chen et al., "PixArt-alpha: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image Synthesis",
+    ICLR 2024, arXiv:2310.00426.
+    Chen et al., "PixArt-Sigma: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation",
+    ECCV 2024, arXiv:2403.04692.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, sizes_by_patch
+from ddim_edit.models.sizes import Size
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ddim_edit.models.conditioning import Conditioning
+
+
+_SIZE = ("resolution", "aspect_ratio")
+"""What PixArt-alpha of 1024 pixels is told of the size of the image."""
+
+
+def _call(network: Any, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    added = {name: conditioning.get(name) for name in _SIZE}
+    text = {name: value for name, value in conditioning.items() if name not in _SIZE}
+    output: Tensor = network(x, timestep=time, added_cond_kwargs=added, **text, return_dict=False)[0]
+    return output
+
+
+def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Conditioning:
+    import torch
+
+    states, mask, _, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False, device=device)
+    found = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    if pipeline.transformer.use_additional_conditions:
+        height, width = map(float, size)
+        found |= {"resolution": torch.tensor([[height, width]]), "aspect_ratio": torch.tensor([[height / width]])}
+    return found
+
+
+FAMILY = DiffusersFamily(
+    name="pixart",
+    title="PixArt-alpha and PixArt-Sigma",
+    help="A T5 text encoder, and learned variances, which are left out. The sizes are those of the folder.",
+    order=45,
+    network="PixArtTransformer2DModel",
+    call=_call,
+    sizes=sizes_by_patch,
+    pipeline=TextPipeline(
+        "PixArtSigmaPipeline",
+        "transformer",
+        ("text_encoder",),
+        _encode,
+        reads=300,
+        variants={"PixArtAlphaPipeline": 120},
+    ),
+)
