@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +18,14 @@ import torch
 from torch import Tensor
 
 from ddim_edit import ArgumentError, Editor, InversionConfig, Model, ModelError, find_solver, load_model, sample
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.solvers.recording import RecordingStep
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, SingleStateSolver
 from ddim_edit.models.condition import Condition
+from ddim_edit.models.devices import DeviceNetwork
 
 from ... import pipelines, recent_pipelines
+from ..host_tensors import HostTensors, on_meta
 from .originals import PROMPT, epsilon, flow, velocity, walked
 from .recent import RECENT
 
@@ -168,6 +172,24 @@ def test_networks_take_the_sizes_that_they_say(loaded: Loads, family: str) -> No
         except (ArgumentError, RuntimeError, ValueError, IndexError):
             taken = False
         assert taken == model.sizes.allows((cells[0] * factor, cells[1] * factor)), cells
+
+
+UNCAPTURED = ("z-image", "chroma", "lumina 2", "cog view 4")
+"""Networks of diffusers that make tables on the host, or wait for the device; they run without CUDA graphs."""
+
+
+@pytest.mark.parametrize("family", [name for name in KNOWN if name not in UNCAPTURED])
+def test_networks_make_no_host_tensors(loaded: Loads, family: str) -> None:
+    model = loaded(family).model
+    denoiser = model.conditioned_on(Condition(PROMPT))
+    assert isinstance(denoiser, NetworkDenoiser)
+    placed = denoiser.network
+    assert isinstance(placed, DeviceNetwork)
+    inputs = on_meta(x=torch.zeros(1, *model.shape), index=torch.zeros(1), **placed.conditioning)
+    network = deepcopy(placed.network).to("meta")
+    with torch.inference_mode(), HostTensors() as host:
+        network(**inputs)
+    assert not host.made_by
 
 
 def test_released_pixart_names_the_former_class_of_its_network(loaded: Loads, tmp_path: Path) -> None:
