@@ -8,11 +8,15 @@ import diffusers
 import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 
-from .pipelines import CELLS, kl, t5_encoder, t5_tokenizer
+from .pipelines import CELLS, WORDS, kl, t5_encoder, t5_tokenizer
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 Transformers: Any = transformers
+TEMPLATE_OF_PARTS = (
+    "{% for message in messages %}{% for part in message.content %}{{ part.text }}<|im_end|>{% endfor %}{% endfor %}"
+)
 TEMPLATE = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
 LANGUAGE = {
     "vocab_size": 300,
@@ -26,15 +30,16 @@ LANGUAGE = {
 """The size of a language model."""
 
 
-def byte_tokenizer(kind: str) -> Any:
+def byte_tokenizer(kind: str, *special: str) -> Any:
     """A tokenizer of single bytes, of a class that checkpoints have."""
     letters = ["<pad>", "<bos>", "<eos>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(BPE({letter: number for number, letter in enumerate(letters)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     ends = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
     made = getattr(Transformers, kind)(tokenizer_object=tokenizer, model_max_length=4096, **ends)
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *special]})
     made.chat_template = TEMPLATE
     return made
 
@@ -97,8 +102,8 @@ def z_image() -> Any:
     )
 
 
-def flux_2_klein() -> Any:
-    """Its text encoder is read at three layers, of 28 in the released one."""
+def flux_2_vae() -> Any:
+    """Its batch normalisation of patches has seen something."""
     vae = Diffusers.AutoencoderKLFlux2(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -110,20 +115,46 @@ def flux_2_klein() -> Any:
     )
     vae.bn.running_mean.normal_()
     vae.bn.running_var.uniform_(0.5, 2)
-    return Diffusers.Flux2KleinPipeline(
-        transformer=Diffusers.Flux2Transformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=48,
-            timestep_guidance_channels=16,
-            axes_dims_rope=(4, 4, 4, 4),
-            guidance_embeds=False,
-        ),
+    return vae
+
+
+def flux_2_network(distilled: bool) -> Any:
+    return Diffusers.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=distilled,
+    )
+
+
+def flux_2() -> Any:
+    """Its text encoder is read at three of 30 layers, and the prompt comes after a long instruction."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**LANGUAGE, "model_type": "mistral", "num_hidden_layers": 30}
+    config = Transformers.Mistral3Config(text_config=text, vision_config={**vision, "model_type": "pixtral"})
+    tokenizer = byte_tokenizer("PreTrainedTokenizerFast", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    return Diffusers.Flux2Pipeline(
+        transformer=flux_2_network(distilled=True),
         scheduler=even(use_dynamic_shifting=True),
-        vae=vae,
+        vae=flux_2_vae(),
+        text_encoder=Transformers.Mistral3ForConditionalGeneration(config),
+        tokenizer=Transformers.PixtralProcessor(
+            Transformers.PixtralImageProcessor(), tokenizer, chat_template=TEMPLATE_OF_PARTS
+        ),
+    )
+
+
+def flux_2_klein() -> Any:
+    """Its text encoder is read at three layers, of 28 in the released one."""
+    return Diffusers.Flux2KleinPipeline(
+        transformer=flux_2_network(distilled=False),
+        scheduler=even(use_dynamic_shifting=True),
+        vae=flux_2_vae(),
         text_encoder=Transformers.Qwen3ForCausalLM(Transformers.Qwen3Config(**{**LANGUAGE, "num_hidden_layers": 27})),
         tokenizer=byte_tokenizer("Qwen2TokenizerFast"),
     )
@@ -254,9 +285,72 @@ def aura_flow() -> Any:
     )
 
 
+def cog_view_4() -> Any:
+    return Diffusers.CogView4Pipeline(
+        transformer=Diffusers.CogView4Transformer2DModel(
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            text_embed_dim=16,
+            time_embed_dim=8,
+            condition_dim=4,
+            sample_size=CELLS,
+        ),
+        scheduler=even(use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, time_shift_type="linear"),
+        vae=kl(scaling_factor=1.0),
+        text_encoder=Transformers.GlmModel(Transformers.GlmConfig(**LANGUAGE, pad_token_id=0)),
+        tokenizer=byte_tokenizer("PreTrainedTokenizerFast"),
+    )
+
+
+def hunyuan_dit() -> Any:
+    """Its pipeline takes 8 pixels for a cell, whatever its autoencoder is."""
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)
+    bert = {"vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    return Diffusers.HunyuanDiTPipeline(
+        transformer=Diffusers.HunyuanDiT2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            in_channels=4,
+            patch_size=2,
+            sample_size=CELLS,
+            hidden_size=16,
+            num_layers=2,
+            mlp_ratio=2.0,
+            cross_attention_dim=16,
+            cross_attention_dim_t5=32,
+            pooled_projection_dim=16,
+            activation_fn="gelu-approximate",
+        ),
+        scheduler=Diffusers.DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.018,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            clip_sample=False,
+            steps_offset=1,
+        ),
+        vae=kl(
+            block_out_channels=(8,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        ),
+        text_encoder=Transformers.BertModel(Transformers.BertConfig(**bert, num_attention_heads=2)),
+        tokenizer=Transformers.BertTokenizer({word: number for number, word in enumerate(words)}, model_max_length=77),
+        text_encoder_2=t5_encoder(),
+        tokenizer_2=t5_tokenizer(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 RECENT: Mapping[str, Callable[[], Any]] = {
     "qwen-image": qwen_image,
     "z-image": z_image,
+    "flux 2": flux_2,
     "flux 2 klein": flux_2_klein,
     "pixart sigma": pixart,
     "pixart alpha": partial(pixart, "PixArtAlphaPipeline", sample_size=128),
@@ -264,4 +358,6 @@ RECENT: Mapping[str, Callable[[], Any]] = {
     "sana": sana,
     "lumina 2": lumina_2,
     "aura flow": aura_flow,
+    "cog view 4": cog_view_4,
+    "hunyuan dit": hunyuan_dit,
 }

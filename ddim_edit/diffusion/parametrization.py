@@ -141,6 +141,8 @@ class FlowParametrization:
 
     Args:
         T: the time condition of pure noise.
+        shift: of times before they were given to the network: it is told what the time was before, tau / (shift -
+            (shift - 1) tau).
 
     References:
         Liu, Gong, Liu, "Flow Straight and Fast", ICLR 2023, arXiv:2209.03003.
@@ -150,14 +152,16 @@ class FlowParametrization:
 
     T: float = 1000.0
     name: str = "flow_prediction"
+    shift: float = 1.0
 
     def scale_input(self, x: Tensor, level: Level) -> Tensor:
         """Return the state on the straight path."""
         return x * ((1 - self._tau(level)) / level.alpha)
 
     def time_condition(self, level: Level) -> float:
-        """Return T tau."""
-        return self.T * self._tau(level)
+        """Return T tau, without the shift."""
+        tau = self._tau(level)
+        return self.T * tau / (self.shift - (self.shift - 1) * tau)
 
     def to_prediction(self, output: Tensor, x: Tensor, level: Level) -> Prediction:
         """Return x0 and eps from the velocity."""

@@ -59,6 +59,14 @@ class EmpiricalShift(DynamicShift):
         return at_200 + (at_200 - at_10) * (steps - 200) / 190
 
 
+class RootShift(DynamicShift):
+    """The shift of CogView4, with mu = least + most sqrt(tokens / few)."""
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return mu."""
+        return self.least + self.most * math.sqrt(tokens / self.few)
+
+
 @dataclass(frozen=True)
 class SamplerTimes:
     """The settings of a sampler of diffusers that decide its times; the defaults are those of no sampler at all.
@@ -73,8 +81,8 @@ class SamplerTimes:
         dynamic_shift: takes its place once the size of the images is known.
         tokens: of an image; 0 while its size is not known.
         shares: how the shares of noise of straight paths are spaced: "levels", from pure noise to the shifted first
-            level; "even", from 1 to 1 / steps; "above first", from 1 to 1 / T, exclusively; "below pure", from
-            1 - 1 / T to 0, exclusively.
+            level; "even", from 1 to 1 / steps; "whole", from 1 to 1 / T in multiples of 1 / T; "above first", from 1 to
+            1 / T, exclusively; "below pure", from 1 - 1 / T to 0, exclusively.
         terminal: what the shares are stretched to end on, or 0.
         spread: "karras", "exponential" or "beta", if the shares in between are spread so again.
     """
@@ -115,6 +123,8 @@ class SamplerTimes:
         chosen = self.shift_of(steps) if shift is None else shift
         if self.shares == "even":
             tau = np.linspace(1 / steps, 1, steps)
+        elif self.shares == "whole":
+            tau = np.floor(np.linspace(T, 1, steps))[::-1] / T
         elif self.shares == "above first":
             tau = np.linspace(1 / T, 1, steps + 1)[1:]
         elif self.shares == "below pure":

@@ -51,6 +51,8 @@ class Checkpoint:
         classes: its classes, or None.
         sizes: the heights and widths of x_0 that the network takes.
         guidance: how guidance combines two of its outputs; None as in Ho and Salimans.
+        unshifted_times: whether a flow network is told times as they were before the shift of its sampler, which may
+            depend on the size of the images.
     """
 
     network: nn.Module
@@ -61,6 +63,7 @@ class Checkpoint:
     classes: Classes | None = None
     sizes: SizeRule = ANY_SIZE
     guidance: GuidanceRule | None = None
+    unshifted_times: bool = False
 
 
 class CheckpointBundle(NamedTuple):

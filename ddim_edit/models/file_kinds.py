@@ -66,6 +66,10 @@ _CLASSES: tuple[tuple[str, str], ...] = (
         "it takes another image beside the prompt, which an inversion knows nothing of. Use Qwen-Image itself.",
     ),
     (
+        r"^Kolors",
+        "it is Kolors, whose text encoder (ChatGLM) is not supported. Use another model, as Stable Diffusion XL.",
+    ),
+    (
         r"3D|Temporal|Motion|Video|^LTX|^Mochi|^Wan",
         _VIDEO,
     ),

@@ -133,21 +133,20 @@ def make_checkpoint(
             "as many out as in, or twice as many with learned variances. Networks for inpainting and upsampling see "
             "more than x and are not supported."
         )
-    schedule = process.schedule
-    guidance = None
-    if isinstance(network, DiffusersNetwork):
-        schedule = replace(schedule, sampler=network.family.sampler(schedule.sampler))
-        guidance = network.family.guidance
-    return Checkpoint(
+    checkpoint = Checkpoint(
         network=network,
-        schedule=schedule,
+        schedule=process.schedule,
         parametrization=process.parametrization,
         channels=shape.in_channels,
         size=_sample_size(shape.sample_size),
         classes=classes,
         sizes=sizes,
-        guidance=guidance,
     )
+    if not isinstance(network, DiffusersNetwork):
+        return checkpoint
+    family = network.family
+    schedule = replace(process.schedule, sampler=family.sampler(process.schedule.sampler))
+    return replace(checkpoint, schedule=schedule, guidance=family.guidance, unshifted_times=family.unshifted_times)
 
 
 def diffusers_component(network: DiffusersNetwork, tensors: str) -> str:

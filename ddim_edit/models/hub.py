@@ -29,7 +29,7 @@ _REQUIRED_FILES: Mapping[str, tuple[set[str], ...]] = {
         {"tokenizer.model"},
         {"sentencepiece.bpe.model"},
     ),
-    "Processor": ({"preprocessor_config.json"},),
+    "Processor": ({"preprocessor_config.json"}, {"processor_config.json"}),
     "FeatureExtractor": ({"preprocessor_config.json"},),
 }
 """Components without weights by a word in their class names: the sets of files, any one of which is a whole one."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ddim_edit.diffusion.denoisers import NetworkDenoiser
+from ddim_edit.diffusion.parametrization import FlowParametrization
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
 from ddim_edit.io.regular import require_regular
@@ -232,10 +233,13 @@ def assemble_model(
         encoder = bundle.encode_prompts((height * codec.factor, width * codec.factor))
     elif checkpoint.classes is not None:
         encoder = ClassLabels(name, checkpoint.classes)
+    parametrization = checkpoint.parametrization
+    if checkpoint.unshifted_times and isinstance(parametrization, FlowParametrization):
+        parametrization = replace(parametrization, shift=sampler.shift_of(1))
     network, low = place(checkpoint.network)
     # A network in float64 takes x as it is; all others take float32, and round it themselves.
     kind = torch.float64 if network.precision.dtype == torch.float64 else torch.float32
-    denoiser = NetworkDenoiser(network, checkpoint.parametrization, kind, low)
+    denoiser = NetworkDenoiser(network, parametrization, kind, low)
     rule = checkpoint.guidance or torch.lerp
     conditioner = None if encoder is None else Conditioner(denoiser, network, encoder, low, rule)
     return Model(

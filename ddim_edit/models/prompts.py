@@ -49,7 +49,7 @@ EncodeText = Callable[[str], Conditioning]
 # Components of pipelines that encode_prompt does not use; from_pretrained would load them.
 _UNUSED = ("scheduler", "vae", "safety_checker", "feature_extractor", "image_encoder")
 _SAMPLE = "A  photo of an OLD caf\u00e9, <n\u00b0 12> & more!"
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 @dataclass(frozen=True)
@@ -252,8 +252,11 @@ def make_prompt_encoder(
     tokenizers = {}
     for each, encoder in encoders.items():
         tokenizer = each.replace("text_encoder", "tokenizer")
-        tokenizers[each] = getattr(pipeline, tokenizer)
-        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
+        whole = getattr(pipeline, tokenizer)
+        # Models of images and texts have a processor, which has the tokenizer.
+        tokenizers[each] = getattr(whole, "tokenizer", whole)
+        template = getattr(whole, "chat_template", None)
+        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], template, name))
         settings = _config_beyond_defaults(encoder.module, encoder.config)
         if encoder.rounding is not None:
             settings["rounding"] = encoder.rounding
@@ -380,8 +383,14 @@ def _count_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text).input_ids)
 
 
-def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
-    """Return all that decides which numbers a text becomes; not its files, of which there are several kinds."""
+def _describe_tokenizer(tokenizer: Any, template: str | None, name: str) -> dict[str, Any]:
+    """Return all that decides which numbers a text becomes; not its files, of which there are several kinds.
+
+    Args:
+        tokenizer: the tokenizer.
+        template: what a language model is told beside a text, if it is one.
+        name: the model's, for errors.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     scores: Any = ()
     if backend is None:
@@ -398,8 +407,6 @@ def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
         # Pipelines set the side of the padding, some when they are called first.
         options = {"padding": "max_length", "max_length": min(length, 77), "truncation": True}
         sample = tokenizer(_SAMPLE, padding_side="right", **options).input_ids
-    # Language models are told what they are asked to do by a template.
-    template = getattr(tokenizer, "chat_template", None)
     return {
         "vocabulary": sorted(tokenizer.get_vocab().items()),
         "merges": merges,

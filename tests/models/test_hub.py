@@ -94,6 +94,15 @@ scheduler         +scheduler_config.json
 transformer       +config.json -diffusion_pytorch_model.bin +diffusion_pytorch_model.safetensors
 vae               +config.json -diffusion_pytorch_model.bin +diffusion_pytorch_model.safetensors
 """
+FLUX2 = """
+.                 -.gitattributes -LICENSE.txt -README.md +model_index.json -flux2-dev.safetensors
+scheduler         +scheduler_config.json
+text_encoder      +config.json +generation_config.json +model-00001-of-00002.safetensors
+text_encoder      +model-00002-of-00002.safetensors +model.safetensors.index.json
+tokenizer         +chat_template.jinja +processor_config.json +tokenizer.json +tokenizer_config.json
+transformer       +config.json +diffusion_pytorch_model.safetensors
+vae               +config.json +diffusion_pytorch_model.safetensors
+"""
 _CLIP, _CLIP_WORDS = ["transformers", "CLIPTextModel"], ["transformers", "CLIPTokenizer"]
 _VAE, _UNET = ["diffusers", "AutoencoderKL"], ["diffusers", "UNet2DConditionModel"]
 INDICES: dict[str, dict[str, object]] = {
@@ -150,6 +159,14 @@ INDICES: dict[str, dict[str, object]] = {
         "transformer": ["diffusers", "Transformer2DModel"],
         "vae": _VAE,
     },
+    FLUX2: {
+        "_class_name": "Flux2Pipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "Mistral3ForConditionalGeneration"],
+        "tokenizer": ["transformers", "PixtralProcessor"],
+        "transformer": ["diffusers", "Flux2Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKLFlux2"],
+    },
 }
 INDICES[DIT_PICKLED] = INDICES[DIT]
 WHOLE = {
@@ -159,6 +176,7 @@ WHOLE = {
     "CompVis/ldm-celebahq-256": LDM,
     "google/ddpm-cifar10-32": CIFAR,
     "facebook/DiT-XL-2-256@refs/pr/1": DIT,
+    "black-forest-labs/FLUX.2-dev": FLUX2,
 }
 
 

@@ -217,6 +217,7 @@ class DiffusersFamily:
         sized: whether the sample_size of its config changes what the network computes, as with learned positions.
         sampler: returns the settings of a sampler as its pipeline changes them.
         guidance: how its pipeline guides, by two outputs of the network; None is as in Ho and Salimans.
+        unshifted_times: whether a network of a rectified flow is told times as they were before the sampler's shift.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
         own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
@@ -236,6 +237,7 @@ class DiffusersFamily:
     sized: bool = True
     sampler: Callable[[SamplerTimes], SamplerTimes] = as_configured
     guidance: GuidanceRule | None = None
+    unshifted_times: bool = False
     bottleneck: bool = False
     pipeline: TextPipeline | None = None
     own: Callable[[Config], nn.Module | None] | None = None

@@ -96,9 +96,11 @@ def begin_where_ours_do(scheduler: Any) -> None:
     @functools.wraps(set_timesteps)
     def setting(*args: Any, **options: Any) -> None:
         set_timesteps(*args, **options)
-        if scheduler.sigmas[0] == 1:
+        if hasattr(scheduler, "sigmas") and scheduler.sigmas[0] == 1:
             scheduler.sigmas[0] = PURE
-            scheduler.timesteps[0] = 1000 * PURE
+            # CogView4 gives times as they are before the shift.
+            shift = options["mu"] if options.get("timesteps") is not None else 1
+            scheduler.timesteps[0] = 1000 * PURE / (shift - (shift - 1) * PURE)
         if scheduler.config.get("use_flow_sigmas"):
             scheduler.timesteps = 1000 * scheduler.sigmas[:-1]
 
@@ -109,6 +111,13 @@ EPS = {"grid": "linspace", "scale": preserving, "solver": "dpm2m"}
 RECENT: Mapping[str, Recent] = {
     "qwen-image": Recent("QwenImagePipeline", truly_scaled, side=2),
     "z-image": Recent("ZImagePipeline", scaled_from_zero),
+    "flux 2": Recent(
+        "Flux2Pipeline",
+        scaled_without_words,
+        (PLAIN, Condition(PROMPT, guidance_scale=3.0)),
+        side=1,
+        shape=(16, CELLS // 2, CELLS // 2),
+    ),
     "flux 2 klein": Recent(
         "Flux2KleinPipeline",
         scaled_without_words,
@@ -122,4 +131,8 @@ RECENT: Mapping[str, Recent] = {
     "sana": Recent("SanaPipeline", unbinned, solver="dpm2m"),
     "lumina 2": Recent("Lumina2Pipeline"),
     "aura flow": Recent("AuraFlowPipeline"),
+    "cog view 4": Recent("CogView4Pipeline"),
+    "hunyuan dit": Recent(
+        "HunyuanDiTPipeline", unbinned, shape=(4, SIZE // 8, SIZE // 8), grid="leading", scale=preserving
+    ),
 }

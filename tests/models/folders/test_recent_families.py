@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor
 
 from ddim_edit import ArgumentError, Editor, InversionConfig, Model, ModelError, find_solver, load_model, sample
+from ddim_edit.diffusion.denoisers import NetworkDenoiser
 from ddim_edit.diffusion.solvers.recording import RecordingStep
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, SingleStateSolver
 from ddim_edit.models.condition import Condition
+from ddim_edit.models.devices import DeviceNetwork
 
 from ... import pipelines, recent_pipelines
-from .originals import PROMPT, epsilon, flow, walked
+from ..host_tensors import HostTensors, on_meta
+from .originals import PROMPT, epsilon, flow, velocity, walked
 from .recent import RECENT
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
@@ -32,6 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 TAME = 0.02
+SAID = {"epsilon": epsilon, "v_prediction": velocity, "flow_prediction": flow}
 KNOWN = {name: recent for name, recent in RECENT.items() if hasattr(Diffusers, recent.pipeline)}
 """Those that the installed diffusers has: most are younger than the oldest one that we allow."""
 families = pytest.mark.parametrize("family", KNOWN)
@@ -89,7 +94,7 @@ def test_every_step_and_the_image_equal_the_pipeline(loaded: Loads, family: str,
     grid = recent.times(model.schedule)
     levels = walked(model, grid)
     denoiser = model.conditioned_on(condition)
-    said = flow if model.prediction == "flow_prediction" else epsilon
+    said = SAID[model.prediction]
     assert len(run.steps) == len(levels) - 1
     for step, level in zip(run.steps, levels, strict=False):
         assert relative(said(denoiser(recent.ours(step.x, level), level), level), step.output) < 1e-5
@@ -141,8 +146,10 @@ def test_prompts_and_negative_prompts_matter(loaded: Loads, family: str) -> None
         Condition(PROMPT),
         Condition("young woman"),
         Condition(PROMPT, guidance_scale=2.0),
-        Condition(PROMPT, "young woman", guidance_scale=2.0),
     ]
+    assert model.conditioner is not None
+    if not model.conditioner.encoder.distilled:
+        conditions.append(Condition(PROMPT, "young woman", guidance_scale=2.0))
     answers = [model.conditioned_on(condition)(x, level).eps for condition in conditions]
     copied = pickle.loads(pickle.dumps(model))
     assert torch.equal(copied.conditioned_on(conditions[0])(x, level).eps, answers[0])
@@ -157,7 +164,7 @@ def test_networks_take_the_sizes_that_they_say(loaded: Loads, family: str) -> No
     denoiser, level, factor = model.conditioned_on(Condition(PROMPT)), model.schedule.level(500), model.codec.factor
     most = model.sizes.largest or 0
     for cells in [(8, 12), (9, 9), (most // factor, 8), (most // factor + 2, 8)]:
-        if not 8 <= max(cells) <= 64:
+        if min(cells) < 8 or max(cells) > 64:
             continue  # a network without a largest size, or with one beyond reach
         x = torch.zeros(1, model.shape[0], *cells, dtype=torch.float64)
         try:
@@ -165,6 +172,24 @@ def test_networks_take_the_sizes_that_they_say(loaded: Loads, family: str) -> No
         except (ArgumentError, RuntimeError, ValueError, IndexError):
             taken = False
         assert taken == model.sizes.allows((cells[0] * factor, cells[1] * factor)), cells
+
+
+UNCAPTURED = ("z-image", "chroma", "lumina 2", "cog view 4")
+"""Networks of diffusers that make tables on the host, or wait for the device; they run without CUDA graphs."""
+
+
+@pytest.mark.parametrize("family", [name for name in KNOWN if name not in UNCAPTURED])
+def test_networks_make_no_host_tensors(loaded: Loads, family: str) -> None:
+    model = loaded(family).model
+    denoiser = model.conditioned_on(Condition(PROMPT))
+    assert isinstance(denoiser, NetworkDenoiser)
+    placed = denoiser.network
+    assert isinstance(placed, DeviceNetwork)
+    inputs = on_meta(x=torch.zeros(1, *model.shape), index=torch.zeros(1), **placed.conditioning)
+    network = deepcopy(placed.network).to("meta")
+    with torch.inference_mode(), HostTensors() as host:
+        network(**inputs)
+    assert not host.made_by
 
 
 def test_released_pixart_names_the_former_class_of_its_network(loaded: Loads, tmp_path: Path) -> None:
@@ -185,10 +210,28 @@ VIDEO = {
 }
 
 
-@pytest.mark.parametrize("pipeline", VIDEO)
-def test_video_models_are_refused(pipeline: str, tmp_path: Path) -> None:
+OTHERS = {
+    **{
+        name: (network, "it is a video model, and only models of still images are supported.")
+        for name, network in VIDEO.items()
+    },
+    "QwenImageEditPipeline": (
+        "QwenImageTransformer2DModel",
+        "it takes another image beside the prompt, which an inversion knows nothing of. Use Qwen-Image itself.",
+    ),
+    "KolorsPipeline": (
+        "UNet2DConditionModel",
+        "it is Kolors, whose text encoder (ChatGLM) is not supported. Use another model, as Stable Diffusion XL.",
+    ),
+}
+
+
+@pytest.mark.parametrize("pipeline", OTHERS)
+def test_other_models_are_refused_by_name(pipeline: str, tmp_path: Path) -> None:
+    network, words = OTHERS[pipeline]
     (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": VIDEO[pipeline]}))
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": network}))
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    with pytest.raises(ModelError, match=r"it is a video model, and only models of still images are supported\.$"):
+    with pytest.raises(ModelError) as caught:
         load_model(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: {words}"
