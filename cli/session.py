@@ -52,7 +52,7 @@ class Session:
     """One run of a command; nothing heavy is loaded before `editor` is asked for.
 
     Attributes:
-        model, device, dtype, offline, scheduler, vae, compile, batch_size: as the options of their names.
+        model, device, dtype, offline, base, scheduler, vae, compile, batch_size: as the options of their names.
         loras, embeddings: as --lora and --embedding.
         size: height and width in pixels, or None for the model's own.
         as_json: whether results are printed as JSON.
@@ -69,6 +69,7 @@ class Session:
     dtype: str = "auto"
     size: tuple[int, int] | None = None
     offline: bool = False
+    base: str | None = None
     scheduler: str | None = None
     vae: str | None = None
     loras: tuple[str, ...] = ()
@@ -129,6 +130,8 @@ class Session:
     def parts(self) -> "ModelParts":
         """What was asked to take the place of parts of the model."""
         parts: ModelParts = {}
+        if self.base is not None:
+            parts["base"] = self.base
         if self.scheduler is not None:
             parts["scheduler"] = self.scheduler
         if self.vae is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
@@ -24,6 +25,8 @@ _ONLINE, _AVERAGED = "online_model.", "ema_model."
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])")
 # DataParallel and torch.compile put these into the names of parameters.
 _WRAPPERS = {"module", "_orig_mod"}
+# Scales of fp8 and notes on them, as ComfyUI writes them.
+_SCALE = re.compile(r"\.(scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$|(^|\.)scaled_fp8$")
 
 
 def read_state_dict(path: Path) -> "StateDict":
@@ -66,11 +69,30 @@ def read_state_dict(path: Path) -> "StateDict":
         else:
             raw = max(raw, state, key=len)
     state = _complete(averaged, raw)
-    if fp8 := describe_fp8({str(tensor.dtype) for tensor in state.values()}):
-        raise ModelError(f"{path}: {fp8}")
     if not state:
         raise ModelError(f"{path}: there are no tensors by name in this {kind}. Save a network's state_dict().")
     return state
+
+
+def upcast_fp8(state: "StateDict") -> "StateDict":
+    """Return a state dict without fp8: as float16, which has all of its numbers, or times the scale of each tensor.
+
+    ComfyUI keeps a scale beside each tensor, as `X.scale_weight` or `X.weight_scale` beside `X.weight`, and others for
+    what the layer gets, which serve computing in fp8.
+    """
+    if not describe_fp8({str(tensor.dtype) for tensor in state.values()}):
+        return state
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if _SCALE.search(name):
+            continue
+        if not str(tensor.dtype).startswith("torch.float8"):
+            found[name] = tensor
+            continue
+        layer = name.removesuffix(".weight")
+        scale = state.get(f"{layer}.scale_weight", state.get(f"{layer}.weight_scale"))
+        found[name] = tensor.to(torch.float16) if scale is None else tensor.float() * scale.float()
+    return found
 
 
 def read_settings(path: Path) -> dict[str, Any]:

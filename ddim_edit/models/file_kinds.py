@@ -20,7 +20,7 @@ _STEERS = (
 )
 _VIDEO = "it is a video model, and only models of still images are supported."
 # By the names of their tensors; the first that fits counts. A LoRA of a text encoder has its names too, for example.
-_TENSORS: tuple[tuple[str, str], ...] = (
+_ADDITIONS: tuple[tuple[str, str], ...] = (
     (
         r"(^|[._])lora(_|\.|[A-Z])|\.(hada_w1|lokr_w1|oft_blocks|dora_scale)",
         "it is a LoRA, which changes another model and is none itself. Name that model, and this file with --lora.",
@@ -33,10 +33,12 @@ _TENSORS: tuple[tuple[str, str], ...] = (
         r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions",
         _VIDEO,
     ),
+)
+_PARTS: tuple[tuple[str, str], ...] = (
     (
-        r"^model\.diffusion_model\.|^double_blocks\.|^joint_blocks\.|^model\.joint_blocks\.",
-        "it is Stable Diffusion or Flux in one file, in the layout of its own code. Save it as a folder with diffusers:"
-        " from_single_file(FILE).save_pretrained(FOLDER).",
+        r"^model\.diffusion_model\.|^double_blocks\.",
+        "it is a model in the layout of its own code, of a family that is read from diffusers folders only. Save it as "
+        "one with diffusers.",
     ),
     (
         r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down_blocks|up)\.",
@@ -98,18 +100,22 @@ def _find_cut(path: Path) -> str | None:
     return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
 
 
-def describe_tensors(names: Iterable[str], dtypes: Collection[str] = ()) -> str | None:
-    """Return what a checkpoint with tensors of these names is, and what to do; None if that is unknown.
+def describe_addition(names: Iterable[str]) -> str | None:
+    """Return what tensors of these names are if they change another model, and what to do; None if they do not."""
+    return _find_kind(names, _ADDITIONS)
 
-    Args:
-        names: of the tensors.
-        dtypes: of the tensors, as safetensors or torch spell them.
-    """
+
+def describe_part(names: Iterable[str]) -> str | None:
+    """Return what tensors of these names are if they are a part of a model, and what to do; None if that is unknown."""
+    return _find_kind(names, _PARTS)
+
+
+def _find_kind(names: Iterable[str], kinds: Iterable[tuple[str, str]]) -> str | None:
     found = list(names)
-    for pattern, words in _TENSORS:
+    for pattern, words in kinds:
         if any(re.search(pattern, name) for name in found):
             return words
-    return describe_fp8(dtypes)
+    return None
 
 
 def describe_fp8(dtypes: Collection[str]) -> str | None:
@@ -132,7 +138,7 @@ def describe_folder(folder: Path) -> str | None:
     if (folder.parent / "model_index.json").is_file():
         return f"it is a part of the checkpoint {folder.resolve().parent.name}. Name that folder."
     if (folder / "adapter_config.json").is_file() or any(folder.glob("pytorch_lora_weights.*")):
-        return _TENSORS[0][1]
+        return _ADDITIONS[0][1]
     if any(folder.glob("*.gguf")):
         return f"it has only GGUF files, {_GGUF}"
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))

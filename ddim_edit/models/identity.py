@@ -94,6 +94,8 @@ def digest_config(config: object, tensors: str = "") -> str:
 
 def _plain(value: object) -> Any:
     """Return a value as JSON types: without the entries that are defaults, paths or names, and 8.0 as 8."""
+    if type(value) in (str, int):  # nearly all that there is, in vocabularies of tokenizers
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         record = {}
         for each in fields(value):

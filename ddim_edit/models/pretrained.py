@@ -229,11 +229,33 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
         options["variant"] = weights.variant
     # The libraries draw at random what a file lacks, and only log it; the loading report lists it.
     network, report = from_pretrained(kind, folder, output_loading_info=True, **options)
+    return _require_whole(network, report, folder.name)
+
+
+def fill_pretrained_network(kind: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> Any:
+    """Return a network of transformers on the CPU in float32, with all of its weights from tensors in memory.
+
+    Args:
+        kind: the class of the network.
+        config: the entries of its config.
+        tensors: by the names of transformers' files.
+        name: what to call it in errors.
+
+    Raises:
+        ModelError: tensors that are missing, or of other shapes.
+    """
+    require_plausible_config(config, [tensor.shape for tensor in tensors.values()], name)
+    with explain_errors(f"{name}: cannot build a {kind.__name__}"), quiet_libraries():
+        options = {"config": kind.config_class(**config), "state_dict": dict(tensors), "output_loading_info": True}
+        network, report = kind.from_pretrained(None, **options)
+    return _require_whole(network, report, name)
+
+
+def _require_whole(network: Any, report: Mapping[str, Any], name: str) -> Any:
     if missing := sorted(report["missing_keys"]):
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise ModelError(
-            f"{folder.name}: the weights do not fit the config: {missing[0]}{others} missing. "
-            "Take both from one checkpoint."
+            f"{name}: the weights do not fit the config: {missing[0]}{others} missing. Take both from one checkpoint."
         )
     return network.float().eval().requires_grad_(False)
 

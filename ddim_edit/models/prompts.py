@@ -272,19 +272,64 @@ def load_prompts(
     encoders = {}
     for each in text_pipeline.text_encoders:
         if each not in absent:
-            encoders[each] = _load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
+            encoders[each] = load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
+    stored = {}
+    for each, encoder in encoders.items():
+        stored[each] = StoredEncoder(encoder, read_config(folder / each / "config.json"), weights_files(folder / each))
+    return add_to_prompts(name, pipeline, network, stored, device, additions, size)
+
+
+class StoredEncoder(NamedTuple):
+    """A text encoder as it was read.
+
+    Fields: module; config, the entries of its file; files, that its weights are in; part, what to call it where these
+    have other components too.
+    """
+
+    module: Any
+    config: Mapping[str, Any]
+    files: list[Path]
+    part: str = ""
+
+
+def add_to_prompts(
+    name: str,
+    pipeline: Any,
+    network: DiffusersNetwork,
+    stored: Mapping[str, StoredEncoder],
+    device: torch.device,
+    additions: Additions,
+    size: Size,
+) -> PromptEncoder:
+    """Return the encoder of prompts of a pipeline with LoRAs and embeddings, which are added to its text encoders.
+
+    Args:
+        name: the model's.
+        pipeline: has the text encoders and their tokenizers.
+        network: the network.
+        stored: the text encoders by their names in the pipeline.
+        device: as for `load_prompts`.
+        additions: LoRAs and embeddings.
+        size: (H, W) of the images.
+
+    Raises:
+        ModelError: LoRAs or embeddings of another model.
+    """
+    text_pipeline = network.family.pipeline
+    assert text_pipeline is not None
+    encoders = {each: encoder.module for each, encoder in stored.items()}
     changed = additions.merge_text_encoders(encoders)
     has_words = additions.load_embeddings(pipeline)
     parts = {}
-    for each, encoder in encoders.items():
-        files = [] if has_words or each in changed else weights_files(folder / each)
-        tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
+    for each, encoder in stored.items():
+        files = [] if has_words or each in changed else encoder.files
+        tensors = cached_digest(files, partial(digest_tensors, encoder.module.state_dict(), each), encoder.part)
         # The vocabulary has grown by words of embeddings.
-        config = encoder.config.to_dict() if has_words else read_config(folder / each / "config.json")
-        parts[each] = TextEncoder(encoder, config, tensors)
+        config = encoder.module.config.to_dict() if has_words else encoder.config
+        parts[each] = TextEncoder(encoder.module, config, tensors)
     visiting = VisitingEncoders(encoders.values(), device)
     encode = visiting.visiting(PipelineEncoding(text_pipeline, pipeline, device, size))
     return make_prompt_encoder(name, pipeline, network, parts, encode)
@@ -326,7 +371,18 @@ def _config_beyond_defaults(encoder: Any, config: Mapping[str, Any]) -> dict[str
     return {"class": type(encoder).__name__, **without_irrelevant(given)}
 
 
-def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
+def load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
+    """Return a text encoder of a diffusers folder, on the CPU in float32.
+
+    Args:
+        folder: the checkpoint's.
+        name: the component's, a folder in it.
+        index: what its model_index.json says.
+        classes: the classes that it may be of.
+
+    Raises:
+        ModelError: one of another class, or files that are missing or broken.
+    """
     import transformers
 
     # Without a vocabulary transformers would make an empty tokenizer and say nothing.

@@ -49,14 +49,14 @@ STATES: Mapping[str, tuple[dict[str, torch.Tensor], str]] = {
     "an autoencoder": (tensors("encoder.conv_in.weight", "decoder.conv_in.weight"), "it is an autoencoder (VAE) alone"),
     "Stable Diffusion": (
         tensors("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight"),
-        "in one file, in the layout of its own code. Save it as a folder with diffusers",
+        "the tensors of this stable-diffusion checkpoint do not fit together",
     ),
-    "Flux": (tensors("double_blocks.0.img_attn.qkv.weight"), "in one file, in the layout of its own code"),
+    "a relative of Flux": (tensors("double_blocks.0.img_attn.qkv.weight"), "of a family that is read from diffusers"),
     "a video model": (tensors("down_blocks.0.temp_convs.0.conv1.0.temporal_transformer.weight"), "a video model"),
     "a text encoder": (tensors("text_model.embeddings.position_embedding.weight"), "it is a text encoder alone"),
     "a textual inversion": (tensors("emb_params"), "it is a textual inversion"),
     "a network of diffusers": (tensors("time_embedding.linear_1.weight"), "it is the network of a diffusers folder"),
-    "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "its weights are fp8"),
+    "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "a checkpoint of an unknown family"),
 }
 
 

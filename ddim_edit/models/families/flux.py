@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, NetworkShape, TextPipeline
+from ddim_edit.models.families.family import Config, DiffusersFamily, NetworkShape, OriginalFormat, TextPipeline
+from ddim_edit.models.originals.transformers import is_flux, read_flux
 from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
@@ -65,4 +66,5 @@ FAMILY = DiffusersFamily(
     sizes=_sizes,
     even_shares=True,
     pipeline=TextPipeline("FluxPipeline", "transformer", ("text_encoder", "text_encoder_2"), _encode),
+    original=OriginalFormat(is_flux, read_flux),
 )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
-from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, TextPipeline
+from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, OriginalFormat, TextPipeline
+from ddim_edit.models.originals.transformers import is_stable_diffusion_3, read_stable_diffusion_3
 from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
@@ -47,4 +48,5 @@ FAMILY = DiffusersFamily(
         # T5 is most of the checkpoint, so many leave it out.
         optional=("text_encoder_3", "tokenizer_3"),
     ),
+    original=OriginalFormat(is_stable_diffusion_3, read_stable_diffusion_3),
 )
