@@ -25,6 +25,8 @@ _ONLINE, _AVERAGED = "online_model.", "ema_model."
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])")
 # DataParallel and torch.compile put these into the names of parameters.
 _WRAPPERS = {"module", "_orig_mod"}
+# What bitsandbytes, GPTQ, AWQ and SVDQuant keep beside weights of 4 or 8 bits.
+_QUANTISED = re.compile(r"\.(absmax|quant_map|quant_state\.\S+|SCB|qweight|qzeros|wscales|g_idx)$")
 # Scales of fp8 and notes on them, as ComfyUI writes them.
 _SCALE = re.compile(r"\.(scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$|(^|\.)scaled_fp8$")
 
@@ -93,6 +95,20 @@ def upcast_fp8(state: "StateDict") -> "StateDict":
         scale = state.get(f"{layer}.scale_weight", state.get(f"{layer}.weight_scale"))
         found[name] = tensor.to(torch.float16) if scale is None else tensor.float() * scale.float()
     return found
+
+
+def require_unquantised(state: "StateDict", path: Path) -> None:
+    """Refuse weights of few bits, which only the program that made them can compute with.
+
+    Raises:
+        ModelError: there are such weights.
+    """
+    for name, tensor in state.items():
+        if _QUANTISED.search(name) or (name.endswith(".weight") and not tensor.is_floating_point()):
+            raise ModelError(
+                f"{path}: its weights are quantised ({name:.80}), which cannot be run here. Use the checkpoint in "
+                "float16, bfloat16 or fp8."
+            )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.blocks import require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, ModelParts
-from ddim_edit.models.checkpoint_file import read_settings, read_state_dict, upcast_fp8
+from ddim_edit.models.checkpoint_file import read_settings, read_state_dict, require_unquantised, upcast_fp8
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
 from ddim_edit.models.devices import (
@@ -156,6 +156,7 @@ def load_single_file(path: Path, options: LoadOptions) -> CheckpointBundle:
     state = upcast_fp8(read_state_dict(path))
     family = family_of_state(state, path.name)
     if isinstance(family, DiffusersFamily):
+        require_unquantised(state, path)
         return load_original_file(path, state, family, options)
     if options.parts:
         raise ArgumentError(

@@ -109,7 +109,7 @@ def read_stable_diffusion_xl(state: Mapping[str, Tensor], told: Config, source: 
         facts,
         encoders,
         strip_prefix(state, *AUTOENCODER_PREFIXES) or None,
-        {**told, **_read_marks(state)},
+        {**_read_marks(state), **told},
     )
 
 
@@ -169,7 +169,7 @@ def _read_unet(network: Mapping[str, Tensor], facts: Config, source: str) -> Com
     if len(converted) != len(network):
         # It passes over what it does not know, which may be what makes the model another one.
         used = {id(tensor) for tensor in converted.values()}
-        other = next(name for name, tensor in network.items() if id(tensor) not in used)
+        other = min((name for name, tensor in network.items() if id(tensor) not in used), default="out")
         raise ModelError(
             f"{source}: the layers of the network are not those of Stable Diffusion ({other:.80}). Use its diffusers "
             "folder, or download the file again."
@@ -211,7 +211,7 @@ def read_unet_config(network: Mapping[str, Tensor], facts: Config) -> dict[str, 
         "down_block_types": ["CrossAttnDownBlock2D" if level.depth else "DownBlock2D" for level in levels],
         "up_block_types": ["CrossAttnUpBlock2D" if level.depth else "UpBlock2D" for level in reversed(levels)],
     }
-    attention = next(name for name in network if name.endswith("attn2.to_k.weight"))
+    attention = min(name for name in network if name.endswith("attn2.to_k.weight"))
     config["cross_attention_dim"] = network[attention].shape[1]
     block = attention.split(".transformer_blocks.")[0]
     if network[f"{block}.proj_in.weight"].dim() == 2:

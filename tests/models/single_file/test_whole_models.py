@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ddim_edit import ArgumentError, Condition, Editor, Model, ModelError, load_model
-from ddim_edit.models import original_file
+from ddim_edit.models import original_prompts
 from ddim_edit.models.identity import find_difference
 from ddim_edit.models.originals.parts import assets_folder
 
@@ -32,7 +32,7 @@ def few_words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("words")
     pipelines.clip_tokenizer(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(original_file, "CLIP_VOCABULARY", folder)
+        patch.setattr(original_prompts, "CLIP_VOCABULARY", folder)
         yield
 
 
@@ -159,7 +159,9 @@ def test_t5_needs_a_vocabulary(whole: Whole, tmp_path: Path) -> None:
     assert "Fetch the folder tokenizer_2 of a diffusers folder of Flux once" in refusal(path)
     transformer = saved(prefixed("", {name.removeprefix(UNET): state[name] for name in state if name.startswith(UNET)}),
                         tmp_path / "transformer.safetensors")  # fmt: skip
-    assert "has no text_encoder and no text_encoder_2 and no autoencoder (VAE)" in refusal(transformer)
+    assert "has no text_encoder and no text_encoder_2 and no autoencoder (VAE). Name a diffusers" in refusal(
+        transformer
+    )
     assert_same_components(load(transformer, base=folder), load(folder))
 
 
@@ -167,7 +169,7 @@ def test_a_base_must_be_a_folder_of_the_family(whole: Whole, tmp_path: Path) -> 
     path = saved(whole("stable diffusion 1")[1], tmp_path / "model.safetensors")
     assert "There is no folder" in refusal(path, ArgumentError, base=tmp_path / "none")
     message = refusal(path, ArgumentError, base=whole("stable diffusion xl")[0])
-    assert "a StableDiffusionXLPipeline, but the file needs one of a StableDiffusionPipeline" in message
+    assert "it is a folder of Stable Diffusion XL, but the file is of Stable Diffusion 1 and 2" in message
     folder = whole("stable diffusion 1")[0]
     assert "base goes with a single file" in refusal(folder, ArgumentError, base=folder)
 
@@ -175,7 +177,7 @@ def test_a_base_must_be_a_folder_of_the_family(whole: Whole, tmp_path: Path) -> 
 def test_the_vocabulary_is_that_of_clip(
     whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_words: None
 ) -> None:
-    monkeypatch.setattr(original_file, "CLIP_VOCABULARY", assets_folder() / "tokenizers" / "clip")
+    monkeypatch.setattr(original_prompts, "CLIP_VOCABULARY", assets_folder() / "tokenizers" / "clip")
     tokens = whole_models.tokenizer()("A photo of an astronaut  riding a horse on Mars").input_ids
     assert tokens == [49406, 320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496, 49407]
     path = saved(whole("stable diffusion 1")[1], tmp_path / "model.safetensors")

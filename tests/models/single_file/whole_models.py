@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from ddim_edit.models import original_file
+from ddim_edit.models import original_prompts
 
 from ... import pipelines
 
@@ -24,7 +24,7 @@ ENDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
 
 def tokenizer(pad: str = "<|endoftext|>") -> Any:
     """CLIP's own, or that of a few words which the tests put in its place."""
-    folder = original_file.CLIP_VOCABULARY
+    folder = original_prompts.CLIP_VOCABULARY
     return Transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token=pad)
 
 
