@@ -203,10 +203,10 @@ def _convert_flux(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         prefix = f"{_FLUX_KINDS[kind]}.{number}"
         if layer in _FLUX_STACKED:
+            # Three matrices of attention, and in single blocks, below them, the first of the perceptron.
             parts = _FLUX_STACKED[layer]
-            # Three matrices of attention, and what is left where there is a fourth.
-            rows = tensor.tensor_split([width, 2 * width, 3 * width])
-            for each, part in zip(parts, rows, strict=False):
+            rows = len(tensor) // 3 if len(parts) == 3 else width
+            for each, part in zip(parts, tensor.tensor_split([rows, 2 * rows, 3 * rows]), strict=False):
                 found[f"{prefix}.{each}.{end}"] = part
         else:
             found[f"{prefix}.{_FLUX_BLOCKS.get(layer, layer)}.{end}"] = tensor
