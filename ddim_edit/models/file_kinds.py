@@ -26,7 +26,8 @@ _ADDITIONS: tuple[tuple[str, str], ...] = (
         "it is a LoRA, which changes another model and is none itself. Name that model, and this file with --lora.",
     ),
     (
-        r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.",
+        r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.|^lllite_|^body\.\d+\."
+        r"|^(ip_adapter|image_proj)\.",
         _STEERS,
     ),
     (
@@ -50,7 +51,11 @@ _PARTS: tuple[tuple[str, str], ...] = (
         "it is a text encoder alone, without a network that removes noise. Use the model that it belongs to.",
     ),
     (
-        r"^emb_params$|^string_to_param$|^<.*>$",
+        r"^(vision_model|visual)\.",
+        "it is an image encoder alone, without a network that removes noise. Use the model that it belongs to.",
+    ),
+    (
+        r"^emb_params$|^string_to_param$|^<.*>$|^\*$|^clip_[lg]$",
         "it is a textual inversion, a word for another model. Name that model, and this file with --embedding.",
     ),
     (

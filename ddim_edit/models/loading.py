@@ -153,11 +153,14 @@ def load_single_file(path: Path, options: LoadOptions) -> CheckpointBundle:
         ArgumentError: parts of a model that has no parts.
     """
     announce_loading(path.name, [path], quick=True)
-    state = upcast_fp8(read_state_dict(path))
+    stored = read_state_dict(path)
+    state = upcast_fp8(stored)
     family = family_of_state(state, path.name)
     if isinstance(family, DiffusersFamily):
         require_unquantised(state, path)
-        return load_original_file(path, state, family, options)
+        bundle = load_original_file(path, state, family, options)
+        note = f"the weights of {path.name} are fp8: those of the same model in float16 are closer to what was trained"
+        return bundle if state is stored else bundle._replace(notes=(*bundle.notes, note))
     if options.parts:
         raise ArgumentError(
             f"{path.name} is a network of pixels in one file, without {' and '.join(options.parts)}. What its weights "

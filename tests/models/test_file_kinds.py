@@ -55,6 +55,11 @@ STATES: Mapping[str, tuple[dict[str, torch.Tensor], str]] = {
     "a video model": (tensors("down_blocks.0.temp_convs.0.conv1.0.temporal_transformer.weight"), "a video model"),
     "a text encoder": (tensors("text_model.embeddings.position_embedding.weight"), "it is a text encoder alone"),
     "a textual inversion": (tensors("emb_params"), "it is a textual inversion"),
+    "a textual inversion of XL": (tensors("clip_l", "clip_g"), "it is a textual inversion"),
+    "a textual inversion of A1111": ({"*": torch.zeros(1, 768)}, "it is a textual inversion"),
+    "an IP-Adapter": (tensors("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "a ControlNet or an adapter"),
+    "a T2I-Adapter": (tensors("conv_in.weight", "body.0.block1.weight"), "a ControlNet or an adapter"),
+    "an image encoder": (tensors("vision_model.embeddings.class_embedding"), "it is an image encoder alone"),
     "a network of diffusers": (tensors("time_embedding.linear_1.weight"), "it is the network of a diffusers folder"),
     "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "a checkpoint of an unknown family"),
 }

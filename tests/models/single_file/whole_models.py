@@ -503,6 +503,7 @@ MODELS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], State]]] = {
     "stable diffusion 2": (stable_diffusion_2, original_2),
     "stable diffusion xl": (stable_diffusion_xl, original_xl),
     "stable diffusion 3": (stable_diffusion_3, original_3),
+    "stable diffusion 3 with t5": (partial(stable_diffusion_3, t5=True), original_3),
     "stable diffusion 3.5": (partial(stable_diffusion_3, later=True), original_3),
     "flux dev": (flux, original_flux),
     "flux schnell": (partial(flux, guided=False), original_flux),
