@@ -6,7 +6,7 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,16 @@ _ADDITIONS: tuple[tuple[str, str], ...] = (
         _STEERS,
     ),
     (
-        r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions",
+        r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions"
+        r"|(^|\.)(head\.modulation$|patchify_proj\.|txt_in\.individual_token_refiner\.)",
         _VIDEO,
     ),
 )
 _PARTS: tuple[tuple[str, str], ...] = (
     (
         r"^model\.diffusion_model\.|^double_blocks\.",
-        "it is a model in the layout of its own code, of a family that is read from diffusers folders only. Save it as "
-        "one with diffusers.",
+        "it is a model in the layout of its own code, of a family whose single files are not read. Convert it to a "
+        "diffusers folder.",
     ),
     (
         r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down_blocks|up)\.",
@@ -63,6 +64,8 @@ _PARTS: tuple[tuple[str, str], ...] = (
         "it is the network of a diffusers folder, and its config.json is needed too. Name the folder.",
     ),
 )
+_WORD_WIDTHS = (768, 1024, 1280)
+"""Numbers of a word in the text encoders of Stable Diffusion."""
 _CLASSES: tuple[tuple[str, str], ...] = (
     (
         r"ControlNet|Adapter",
@@ -110,9 +113,17 @@ def describe_addition(names: Iterable[str]) -> str | None:
     return _find_kind(names, _ADDITIONS)
 
 
-def describe_part(names: Iterable[str]) -> str | None:
-    """Return what tensors of these names are if they are a part of a model, and what to do; None if that is unknown."""
-    return _find_kind(names, _PARTS)
+def describe_part(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Return what tensors are if they are a part of a model, and what to do; None if that is unknown.
+
+    Args:
+        shapes: of the tensors, by their names.
+    """
+    first, *others = shapes.values()
+    if not others and len(first) in (1, 2) and first[-1] in _WORD_WIDTHS:
+        # Diffusers has the word itself as its name.
+        return _find_kind(["<>"], _PARTS)
+    return _find_kind(shapes, _PARTS)
 
 
 def _find_kind(names: Iterable[str], kinds: Iterable[tuple[str, str]]) -> str | None:

@@ -55,7 +55,7 @@ def family_of_state(state: StateDict, source: str) -> Family:
         form = family if isinstance(family, SingleFileFamily) else family.original
         if form is not None and form.matches(state):
             return family
-    if kind := describe_part(state):
+    if kind := describe_part({name: tensor.shape for name, tensor in state.items()}):
         raise ModelError(f"{source}: {kind}")
     names = ", ".join(list(state)[:3])
     known = [each.name for each in FAMILIES.values() if isinstance(each, SingleFileFamily) or each.original]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 AUTOENCODER_PREFIXES = ("first_stage_model.", "vae.")
 _PREFIX = "model.diffusion_model."
+_NAMES = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "label_emb.")
 _CLASS = "label_emb.0.0.weight"
 """A tensor of networks that get something beside the prompt: sizes and pooled text, or the embedding of an image."""
 _HEAD = 64
@@ -73,7 +74,10 @@ def read_stable_diffusion(state: Mapping[str, Tensor], told: Config, source: str
     _require_plain(network, source)
     if _CLASS in network:
         raise ModelError(f"{source}: it is a model that is told an image by its embedding (unCLIP). Use another one.")
-    is_second = any(name.endswith(".proj_in.weight") and each.dim() == 2 for name, each in network.items())
+    is_linear = any(name.endswith(".proj_in.weight") and each.dim() == 2 for name, each in network.items())
+    has_clip, has_open_clip = (bool(strip_prefix(state, each["text_encoder"].prefix)) for each in (_CLIP, _OPEN_CLIP))
+    # Some tools have made the convolutions of the first linear too.
+    is_second = has_open_clip or (is_linear and not has_clip)
     base = told.get("prediction_type") == "epsilon"
     kind = "stable-diffusion-1" if not is_second else "stable-diffusion-2-base" if base else "stable-diffusion-2"
     facts = read_facts(kind)
@@ -126,8 +130,9 @@ def _read_marks(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _find_network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of the UNet without a prefix, averages if there are any; nothing of other networks."""
     network = strip_prefix(state, _PREFIX)
-    if not network and any(".transformer_blocks." in name and "_blocks." in name[:14] for name in state):
-        network = {name: tensor for name, tensor in state.items() if name.startswith(_PARTS)}
+    # A UNet alone has no prefix, as OpenAI's have, which follow no prompts.
+    if not network and any(name.startswith(_NAMES) and ".transformer_blocks." in name for name in state):
+        network = {name: tensor for name, tensor in state.items() if name.startswith(_NAMES)}
     if "input_blocks.0.0.weight" not in network:
         return {}
     averaged = {}
@@ -138,9 +143,6 @@ def _find_network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return network
         averaged[name] = average
     return averaged
-
-
-_PARTS = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "label_emb.")
 
 
 def _require_plain(network: Mapping[str, Tensor], source: str) -> None:

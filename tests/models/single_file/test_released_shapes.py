@@ -16,8 +16,9 @@ from ddim_edit.models.originals.autoencoder import read_autoencoder_config
 from ddim_edit.models.originals.text_encoders import read_open_clip
 from ddim_edit.models.originals.transformers import read_flux
 
-from . import whole_models
-from .whole_models import ENDS, State, prefixed
+from . import original_names, whole_models
+from .original_names import State, prefixed
+from .whole_models import ENDS
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 Transformers: Any = transformers
@@ -59,9 +60,9 @@ NETWORKS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "flux schnell": ("flux", "FluxTransformer2DModel", {}),
 }
 NAMES = {
-    "UNet2DConditionModel": whole_models.ldm_unet,
-    "SD3Transformer2DModel": whole_models.joint_blocks,
-    "FluxTransformer2DModel": whole_models.flux_blocks,
+    "UNet2DConditionModel": original_names.ldm_unet,
+    "SD3Transformer2DModel": original_names.joint_blocks,
+    "FluxTransformer2DModel": original_names.flux_blocks,
 }
 
 
@@ -101,7 +102,7 @@ def test_a_released_autoencoder_is_read(channels: int, quantised: bool) -> None:
     }
     with torch.device("meta"):
         network = Diffusers.AutoencoderKL(**config)
-    for tensors in (whole_models.ldm_vae(network), network.state_dict()):
+    for tensors in (original_names.ldm_vae(network), network.state_dict()):
         assert read_autoencoder_config(tensors, {}) == config
 
 
@@ -121,12 +122,12 @@ def test_a_released_text_encoder_is_read(width: int, layers: int, heads: int, pr
     with torch.device("meta"):
         network = getattr(Transformers, kind)(Transformers.CLIPTextConfig(**config, **ENDS))
     facts = {"architectures": [kind]}
-    state = whole_models.open_clip(network)
+    state = original_names.open_clip(network)
     found = read_open_clip(state, facts)
     used = layers if projection else layers - 1
     assert found.config == {**facts, **config, "num_hidden_layers": used}
     wanted = {}
-    for name, tensor in whole_models.with_text_model(network).items():
+    for name, tensor in original_names.with_text_model(network).items():
         if f".layers.{used}." not in name:
             wanted[name] = tensor.shape
     assert {name: tensor.shape for name, tensor in found.tensors.items()} == wanted
@@ -147,7 +148,7 @@ def test_flux_is_converted_as_diffusers_does() -> None:
     from diffusers.loaders import single_file_utils
 
     state = random_like(
-        {name: tuple(each.shape) for name, each in whole_models.flux_blocks(whole_models.flux().transformer).items()}
+        {name: tuple(each.shape) for name, each in original_names.flux_blocks(whole_models.flux().transformer).items()}
     )
     for name in list(state):
         if ".linear1." in name:
@@ -162,7 +163,7 @@ def test_open_clip_is_converted_as_diffusers_does() -> None:
     from diffusers.loaders import single_file_utils
 
     network = whole_models.clip("gelu", "CLIPTextModelWithProjection", 32, 32)
-    state = whole_models.open_clip(network)
+    state = original_names.open_clip(network)
     convert: Any = single_file_utils.convert_open_clip_checkpoint
     found = read_open_clip(state, {"architectures": ["CLIPTextModelWithProjection"]}).tensors
     assert_equal(found, convert(network, prefixed("x.", state), prefix="x."))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from ddim_edit.models.originals.parts import assets_folder
 
 from ... import pipelines
 from ...rounding import assert_alike
-from . import whole_models
-from .whole_models import MODELS, State, prefixed
+from . import original_names, whole_models
+from .original_names import State, prefixed
+from .whole_models import MODELS
 
 PROMPT = Condition("a photo of the old man", guidance_scale=1.5, negative_prompt="young woman")
 SIZE = 32
@@ -34,6 +36,22 @@ def few_words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(original_prompts, "CLIP_VOCABULARY", folder)
         yield
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing asks the network for anything, not even in vain."""
+    asked: list[object] = []
+
+    def refuse(*arguments: object) -> None:
+        asked.append(arguments)
+        raise OSError("the network is switched off")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert asked == []
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +118,19 @@ def test_pickles_float16_and_what_trainings_leave_are_the_same_model(whole: Whol
     assert_same_components(load(tmp_path / "model.ckpt"), load(folder))
 
 
+def test_a_training_with_objects_in_it_is_refused(whole: Whole, tmp_path: Path) -> None:
+    """As those of Lightning, whose callbacks are classes."""
+    state = whole("stable diffusion 1")[1]
+    torch.save({"state_dict": state, "callbacks": {Callback: {"best": 1.0}}}, tmp_path / "model.ckpt")
+    message = refusal(tmp_path / "model.ckpt")
+    assert "so it cannot be read without running code" in message
+    assert "save its state_dict with save_file of safetensors" in message
+
+
+class Callback:
+    """Stands for a callback of Lightning."""
+
+
 def test_averaged_weights_come_first(whole: Whole, tmp_path: Path) -> None:
     folder, state = whole("stable diffusion 1")
     raw, averages = dict(state), {"model_ema.decay": torch.tensor(0.99), "model_ema.num_updates": torch.tensor(7)}
@@ -137,7 +168,8 @@ def test_stable_diffusion_2_predicts_v_unless_told_otherwise(whole: Whole, tmp_p
     folder, state = whole("stable diffusion 2")
     path = saved(state, tmp_path / "model.safetensors")
     assert "is taken to predict v" in load(path).notes[0]
-    path.with_suffix(".json").write_text(json.dumps({"prediction_type": "epsilon"}))
+    # Other programs keep notes of their own there.
+    path.with_suffix(".json").write_text(json.dumps({"sd version": "SD2", "prediction_type": "epsilon"}))
     model = load_model(path, size=None)
     assert (model.prediction, model.shape[1:], model.notes) == ("epsilon", (64, 64), ())
     path.with_suffix(".json").write_text(json.dumps({"prediction_type": "x"}))
@@ -250,7 +282,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "its weights are quantised",
     ),
     "LCM": ("stable diffusion 1", with_tensor(f"{UNET}time_embed.cond_proj.weight", 4, 4), "time_embed.cond_proj"),
-    "Chroma": ("flux dev", with_tensor(f"{UNET}distilled_guidance_layer.in_proj.bias", 4), "a family that"),
+    "Chroma": ("flux dev", with_tensor(f"{UNET}distilled_guidance_layer.in_proj.bias", 4), "a family whose"),
     "ControlNet": ("stable diffusion 1", with_tensor("control_model.input_hint_block.0.weight", 4), "a ControlNet"),
     "no prompts": (
         "stable diffusion 1",
@@ -280,7 +312,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "half an autoencoder": ("stable diffusion 1", lambda state: without(state, f"{VAE}decoder."), "no autoencoder"),
     "an autoencoder of another model": (
         "stable diffusion 1",
-        lambda state: {**state, **prefixed(VAE, whole_models.ldm_vae(whole_models.vae(latent_channels=16)))},
+        lambda state: {**state, **prefixed(VAE, original_names.ldm_vae(whole_models.vae(latent_channels=16)))},
         "the autoencoder has 16 latent channels and the network 4",
     ),
 }  # fmt: skip
