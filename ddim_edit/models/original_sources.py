@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,32 +89,35 @@ class OriginalSources:
         given = self.given.get("vae")
         if given is not None and not Path(given).exists():
             raise ArgumentError(f"There is no autoencoder {str(given)!r:.200}. Name its folder or its file.")
-        missing = []
-        for each in self.text.text_encoders:
-            found = each in self.parts.text_encoders or self.base_folder(each) is not None
-            if not found and each not in self.text.optional:
-                missing.append(each)
         has_vae = self.parts.autoencoder is not None or self.vae_folder is not None or self.vae_file is not None
+        missing = self._missing(self.text.text_encoders, self.parts.text_encoders)
         if missing:
+            only = "" if self.parts.text_encoders or self.parts.autoencoder else "only the network and "
             others = "" if has_vae else ", and its autoencoder,"
             missing += [] if has_vae else ["autoencoder (VAE)"]
             raise ModelError(
-                f"{self.path}: this file of {self.family.title} has no {' and no '.join(missing)}. Name a diffusers "
-                f"folder with --base, whose text encoders and tokenizers{others} are then used."
+                f"{self.path}: this file of {self.family.title} has {only}no {' and no '.join(missing)}. Name a "
+                f"diffusers folder with --base, whose text encoders and tokenizers{others} are then used."
             )
         if not has_vae:
             raise ModelError(
                 f"{self.path}: there is no autoencoder (VAE) in this file. Name one with --vae, a file or a folder of "
                 "diffusers."
             )
-        for each in self.text.text_encoders:
-            tokenizer = tokenizer_of(each)
-            found = tokenizer in self.parts.facts or self.base_folder(tokenizer) is not None
-            if not found and each not in self.text.optional:
-                raise ModelError(
-                    f"{self.path}: the vocabulary of T5 is in no file of weights. Fetch the folder {tokenizer} of a "
-                    f"diffusers folder of {self.family.title} once, and name the folder that it is in with --base."
-                )
+        for tokenizer in self._missing([tokenizer_of(each) for each in self.text.text_encoders], self.parts.facts):
+            raise ModelError(
+                f"{self.path}: the vocabulary of T5 is in no file of weights. Fetch the folder {tokenizer} of a "
+                f"diffusers folder of {self.family.title} once, and name the folder that it is in with --base."
+            )
+
+    def _missing(self, components: Iterable[str], own: Container[str]) -> list[str]:
+        """Return which components are needed, and are neither in the file nor in the base."""
+        found = []
+        for each in components:
+            is_there = each in own or self.base_folder(each) is not None
+            if not is_there and each not in self.text.optional:
+                found.append(each)
+        return found
 
     @property
     def scheduler(self) -> Config:
