@@ -114,15 +114,15 @@ def session_options(*without: str) -> OptionGroup:
         SharedOption(
             "--scheduler",
             metavar="DIR|FILE|NAME",
-            help="Read the noise schedule of a diffusers folder from this scheduler_config.json, or take linear, "
-            "scaled_linear or cosine betas.",
+            help="Read the noise schedule from this scheduler_config.json instead, or take linear, scaled_linear or "
+            "cosine betas.",
         ),
         SharedOption(
             "--lora",
             argument="loras",
             multiple=True,
             metavar="FILE[:SCALE]",
-            help="Merge a LoRA into a diffusers folder; may be repeated.",
+            help="Merge a LoRA into the model; may be repeated.",
         ),
         SharedOption(
             "--embedding",
@@ -131,7 +131,13 @@ def session_options(*without: str) -> OptionGroup:
             metavar="FILE",
             help="Add the word of a textual inversion for prompts; may be repeated.",
         ),
-        SharedOption("--vae", metavar="DIR|FILE", help="Use another autoencoder than that of the diffusers folder."),
+        SharedOption("--vae", metavar="DIR|FILE", help="Use another autoencoder than that of the model."),
+        SharedOption(
+            "--base",
+            metavar="DIR",
+            help="Take what a single file of Stable Diffusion or Flux lacks (text encoders, tokenizers, autoencoder) "
+            "from a diffusers folder.",
+        ),
         SharedOption("--device", default="auto", metavar="auto|cuda|mps|cpu", help="Device to compute on."),
         SharedOption(
             "--dtype",

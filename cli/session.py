@@ -52,7 +52,7 @@ class Session:
     """One run of a command; nothing heavy is loaded before `editor` is asked for.
 
     Attributes:
-        model, device, dtype, offline, scheduler, vae, compile, batch_size: as the options of their names.
+        model, device, dtype, offline, base, scheduler, vae, compile, batch_size: as the options of their names.
         loras, embeddings: as --lora and --embedding.
         encoder_dtype, offload: as the options of their names.
         size: height and width in pixels, or None for the model's own.
@@ -70,6 +70,7 @@ class Session:
     dtype: str = "auto"
     size: tuple[int, int] | None = None
     offline: bool = False
+    base: str | None = None
     scheduler: str | None = None
     vae: str | None = None
     loras: tuple[str, ...] = ()
@@ -132,6 +133,8 @@ class Session:
     def parts(self) -> "ModelParts":
         """What was asked to take the place of parts of the model, and how they are to run."""
         parts: ModelParts = {}
+        if self.base is not None:
+            parts["base"] = self.base
         if self.scheduler is not None:
             parts["scheduler"] = self.scheduler
         if self.vae is not None:

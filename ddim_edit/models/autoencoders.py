@@ -1,8 +1,9 @@
 """Load diffusers-format autoencoders as codecs; the networks themselves are diffusers'."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,23 +224,58 @@ def load_autoencoder(
         CVPR 2022, arXiv:2112.10752.
     """
     config = read_config(folder / "config.json")
-    kind = find_autoencoder_class(config, folder.name)
-    name = config["_class_name"]
-    network_class = find_class(import_diffusers(f"Running an {name}"), name)
-    weights = read_component_weights(folder, config) if file is None else _read_file(file, config)
+    find_autoencoder_class(config, folder.name)
+    weights = read_component_weights(folder, config) if file is None else read_autoencoder_file(file, config)
+    digest = partial(cached_digest, weights.files)
+    return make_autoencoder(
+        config, weights, folder.name, device, digest, largest_untiled, channels=channels, offloaded=offloaded
+    )
+
+
+@torch.inference_mode(False)
+def make_autoencoder(
+    config: Config,
+    weights: ComponentWeights,
+    name: str,
+    device: torch.device,
+    digest: Callable[[Callable[[], str]], str],
+    largest_untiled: int = LARGEST_UNTILED,
+    *,
+    channels: int | None = None,
+    offloaded: bool = False,
+) -> AutoencoderCodec:
+    """Return the codec of an autoencoder whose weights were read already.
+
+    Args:
+        config: its config.
+        weights: its tensors by the names of diffusers.
+        name: what to call it in errors.
+        device: as for `load_autoencoder`.
+        digest: returns what a function computes of the weights, or what is known of that.
+        largest_untiled: as for `load_autoencoder`.
+        channels: as for `load_autoencoder`.
+        offloaded: as for `load_autoencoder`.
+
+    Raises:
+        MissingExtraError: diffusers is not installed.
+        ModelError: weights that do not fit the config, or another kind of autoencoder.
+    """
+    kind = find_autoencoder_class(config, name)
+    class_name = config["_class_name"]
+    network_class = find_class(import_diffusers(f"Running an {class_name}"), class_name)
 
     def build() -> Any:
-        with explain_errors(f"{folder.name}: cannot build an {name} from config.json"):
+        with explain_errors(f"{name}: cannot build an {class_name} from config.json"):
             return network_class.from_config(dict(config))
 
     network = fill(build, weights.tensors, weights.source, common_dtype(weights.tensors.values()))
     found = network.config[kind.channels] * kind.patch**2
     if channels is not None and found != channels:
         raise ModelError(
-            f"{file or folder}: the autoencoder has {found} latent channels and the network {channels}. Use one that "
+            f"{weights.source}: the autoencoder has {found} latent channels and the network {channels}. Use one that "
             "the network was trained with."
         )
-    tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
+    tensors = digest(lambda: digest_tensors(network.state_dict(), name))
     if offloaded:
         network.float()  # hooks know of parameters only
     else:
@@ -254,17 +290,27 @@ def load_autoencoder(
     return replace(codec, autoencoder=TiledAutoencoder(autoencoder, largest_untiled, codec.factor))
 
 
-def _read_file(file: Path, config: Config) -> ComponentWeights:
-    """Return the weights of an autoencoder in one file, by the names of diffusers."""
+def read_autoencoder_file(file: Path, config: Config) -> ComponentWeights:
+    """Return the weights of an autoencoder in one file, by the names of diffusers.
+
+    Raises:
+        ModelError: a file that cannot be read, or that is of something else.
+    """
     announce_loading(file.name, [file])
     tensors = {name: tensor for name, tensor in read_tensors(file).items() if tensor.is_floating_point()}
-    if not any(".down_blocks." in name for name in tensors):
-        from diffusers.loaders import single_file_utils
+    return ComponentWeights(name_as_diffusers(tensors, config, str(file)), [file], str(file))
 
-        convert: Any = single_file_utils.convert_ldm_vae_checkpoint  # untyped
-        with explain_errors(f"{file}: no autoencoder can be made of this file"), quiet_libraries():
-            tensors = convert(tensors, dict(config))
-    return ComponentWeights(tensors, [file], str(file))
+
+def name_as_diffusers(tensors: Mapping[str, Tensor], config: Config, source: str) -> Mapping[str, Tensor]:
+    """Return the tensors of an autoencoder by the names of diffusers, given by these or those of latent diffusion."""
+    if any(".down_blocks." in name for name in tensors):
+        return tensors
+    from diffusers.loaders import single_file_utils
+
+    convert: Any = single_file_utils.convert_ldm_vae_checkpoint  # untyped
+    with explain_errors(f"{source}: no autoencoder can be made of this file"), quiet_libraries():
+        converted: Mapping[str, Tensor] = convert(tensors, dict(config))
+    return converted
 
 
 def codec_of_autoencoder(network: Any, config: Config, pipeline: Any, tensors: str, source: str) -> AutoencoderCodec:

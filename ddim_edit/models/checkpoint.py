@@ -84,6 +84,7 @@ class CheckpointBundle(NamedTuple):
 class ModelParts(TypedDict, total=False):
     """What takes the place of parts of a diffusers folder, and how they run, as keywords of `load_model`."""
 
+    base: str | Path | None
     scheduler: str | Path | None
     vae: str | Path | None
     loras: Sequence[str | Path]

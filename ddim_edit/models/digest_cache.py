@@ -40,26 +40,27 @@ def cache_folder() -> Path | None:
     return root / "ddim-edit" / "digests"
 
 
-def cached_digest(files: Iterable[Path], compute: Callable[[], str]) -> str:
+def cached_digest(files: Iterable[Path], compute: Callable[[], str], part: str = "") -> str:
     """Return the digest of what some files hold, from the cache if none of them has changed since.
 
     Args:
         files: all files that it depends on; without any, nothing is cached.
         compute: returns the digest.
+        part: which of the components in these files it is of; empty where they have one.
     """
     before = _describe(files)
     if not before:
         return compute()
     folder = cache_folder()
     if folder is None or sum(record[1] for record in before) < _SMALLEST:
-        described = json.dumps(before)
+        described = json.dumps([before, part])
         if described not in _small:
             digest = compute()
             if not _has_settled(before, files):
                 return digest
             _small[described] = digest
         return _small[described]
-    paths = json.dumps([_VERSION, *(record[0] for record in before)])
+    paths = json.dumps([_VERSION, *(record[0] for record in before), *([part] if part else [])])
     file = folder / f"{hashlib.sha256(paths.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError, LookupError, RecursionError):
         kept = json.loads(file.read_bytes())

@@ -6,7 +6,7 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,27 @@ _STEERS = (
 )
 _VIDEO = "it is a video model, and only models of still images are supported."
 # By the names of their tensors; the first that fits counts. A LoRA of a text encoder has its names too, for example.
-_TENSORS: tuple[tuple[str, str], ...] = (
+_ADDITIONS: tuple[tuple[str, str], ...] = (
     (
         r"(^|[._])lora(_|\.|[A-Z])|\.(hada_w1|lokr_w1|oft_blocks|dora_scale)",
         "it is a LoRA, which changes another model and is none itself. Name that model, and this file with --lora.",
     ),
     (
-        r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.",
+        r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.|^lllite_|^body\.\d+\."
+        r"|^(ip_adapter|image_proj)\.",
         _STEERS,
     ),
     (
-        r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions",
+        r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions"
+        r"|(^|\.)(head\.modulation$|patchify_proj\.|txt_in\.individual_token_refiner\.)",
         _VIDEO,
     ),
+)
+_PARTS: tuple[tuple[str, str], ...] = (
     (
-        r"^model\.diffusion_model\.|^double_blocks\.|^joint_blocks\.|^model\.joint_blocks\.",
-        "it is Stable Diffusion or Flux in one file, in the layout of its own code. Save it as a folder with diffusers:"
-        " from_single_file(FILE).save_pretrained(FOLDER).",
+        r"^model\.diffusion_model\.|^double_blocks\.",
+        "it is a model in the layout of its own code, of a family whose single files are not read. Convert it to a "
+        "diffusers folder.",
     ),
     (
         r"^(first_stage_model\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down_blocks|up)\.",
@@ -48,7 +52,11 @@ _TENSORS: tuple[tuple[str, str], ...] = (
         "it is a text encoder alone, without a network that removes noise. Use the model that it belongs to.",
     ),
     (
-        r"^emb_params$|^string_to_param$|^<.*>$",
+        r"^(vision_model|visual)\.",
+        "it is an image encoder alone, without a network that removes noise. Use the model that it belongs to.",
+    ),
+    (
+        r"^emb_params$|^string_to_param$|^<.*>$|^\*$|^clip_[lg]$",
         "it is a textual inversion, a word for another model. Name that model, and this file with --embedding.",
     ),
     (
@@ -56,6 +64,8 @@ _TENSORS: tuple[tuple[str, str], ...] = (
         "it is the network of a diffusers folder, and its config.json is needed too. Name the folder.",
     ),
 )
+_WORD_WIDTHS = (768, 1024, 1280)
+"""Numbers of a word in the text encoders of Stable Diffusion."""
 _CLASSES: tuple[tuple[str, str], ...] = (
     (
         r"ControlNet|Adapter",
@@ -106,18 +116,30 @@ def _find_cut(path: Path) -> str | None:
     return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
 
 
-def describe_tensors(names: Iterable[str], dtypes: Collection[str] = ()) -> str | None:
-    """Return what a checkpoint with tensors of these names is, and what to do; None if that is unknown.
+def describe_addition(names: Iterable[str]) -> str | None:
+    """Return what tensors of these names are if they change another model, and what to do; None if they do not."""
+    return _find_kind(names, _ADDITIONS)
+
+
+def describe_part(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Return what tensors are if they are a part of a model, and what to do; None if that is unknown.
 
     Args:
-        names: of the tensors.
-        dtypes: of the tensors, as safetensors or torch spell them.
+        shapes: of the tensors, by their names.
     """
+    first, *others = shapes.values()
+    if not others and len(first) in (1, 2) and first[-1] in _WORD_WIDTHS:
+        # Diffusers has the word itself as its name.
+        return _find_kind(["<>"], _PARTS)
+    return _find_kind(shapes, _PARTS)
+
+
+def _find_kind(names: Iterable[str], kinds: Iterable[tuple[str, str]]) -> str | None:
     found = list(names)
-    for pattern, words in _TENSORS:
+    for pattern, words in kinds:
         if any(re.search(pattern, name) for name in found):
             return words
-    return describe_fp8(dtypes)
+    return None
 
 
 def describe_fp8(dtypes: Collection[str]) -> str | None:
@@ -140,7 +162,7 @@ def describe_folder(folder: Path) -> str | None:
     if (folder.parent / "model_index.json").is_file():
         return f"it is a part of the checkpoint {folder.resolve().parent.name}. Name that folder."
     if (folder / "adapter_config.json").is_file() or any(folder.glob("pytorch_lora_weights.*")):
-        return _TENSORS[0][1]
+        return _ADDITIONS[0][1]
     if any(folder.glob("*.gguf")):
         return f"it has only GGUF files, {_GGUF}"
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))

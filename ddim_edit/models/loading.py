@@ -18,7 +18,7 @@ from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.autoencoders import TiledAutoencoder
 from ddim_edit.models.blocks import require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, ModelParts
-from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
+from ddim_edit.models.checkpoint_file import read_settings, read_state_dict, require_unquantised, upcast_fp8
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
@@ -32,13 +32,14 @@ from ddim_edit.models.devices import (
     state_device,
 )
 from ddim_edit.models.digest_cache import cached_digest
-from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
+from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES, DiffusersFamily
 from ddim_edit.models.families.registry import family_of_state
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.model import Model
 from ddim_edit.models.offloading import require_offload
+from ddim_edit.models.original_file import load_original_file
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
 from ddim_edit.models.placing import can_share, place_cast, place_network, place_offloaded
 from ddim_edit.models.sizes import Size, require_size
@@ -69,13 +70,14 @@ def load_model(
         blocks: how the blocks of a pixel-space UNet run: "fused", with Triton kernels for group norm, embedding and
             SiLU on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one by
             TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
-        parts: what takes the place of parts of a diffusers folder, and how they run. `scheduler`, where the noise
-            schedule is read from: a scheduler_config.json, its folder, or "linear", "scaled_linear" or "cosine". `vae`,
-            another autoencoder: a folder of diffusers, or a file. `loras`, files of LoRAs that are merged, each with
-            ":SCALE" behind it if that is not 1. `embeddings`, files of textual inversions, whose words prompts may then
-            use. `encoder_dtype`, what text encoders compute in, "float32" (the default), "bfloat16" or "float16";
-            latents of other ones are of another model. `offload`, for GPUs with little memory: "model" has one network
-            at a time there, "sequential" one layer.
+        parts: what takes the place of parts of the model, and how they run. `base`, a diffusers folder from which a
+            single file of Stable Diffusion or Flux gets what it lacks: text encoders, tokenizers, autoencoder.
+            `scheduler`, where the noise schedule is read from: a scheduler_config.json, its folder, or "linear",
+            "scaled_linear" or "cosine". `vae`, another autoencoder: a folder of diffusers, or a file. `loras`, files of
+            LoRAs that are merged, each with ":SCALE" behind it if that is not 1. `embeddings`, files of textual
+            inversions, whose words prompts may then use. `encoder_dtype`, what text encoders compute in, "float32" (the
+            default), "bfloat16" or "float16"; latents of other ones are of another model. `offload`, for GPUs with
+            little memory: "model" has one network at a time there, "sequential" one layer.
 
     Raises:
         MissingExtraError: diffusers or huggingface_hub is needed and not installed.
@@ -99,13 +101,10 @@ def load_with_options(name: str, options: LoadOptions, offline: bool = False) ->
     path = _find(name, offline)
     template = _read_face_template(path)
     if path.is_file():
-        if options.parts:
-            raise ArgumentError(
-                f"{path.name} is a checkpoint of one file, and {' and '.join(options.parts)} goes with a diffusers "
-                f"folder. What its weights do not tell is read from {path.stem}.json beside it."
-            )
-        model = build_model(path.resolve().stem, load_single_file(path), options)
+        model = build_model(path.resolve().stem, load_single_file(path, options), options)
     else:
+        if options.parts.get("base") is not None:
+            raise ArgumentError(f"{name} is a folder, which has all of its parts. base goes with a single file.")
         # A folder is called by the last part of its path; hub ids and packaged models keep their names.
         title = path.resolve().name if Path(name).is_dir() else name
         model = build_model(title, load_folder(path, title, options), options)
@@ -150,7 +149,7 @@ def _find(name: str, offline: bool) -> Path:
     )
 
 
-def load_single_file(path: Path) -> CheckpointBundle:
+def load_single_file(path: Path, options: LoadOptions) -> CheckpointBundle:
     """Load the checkpoint in a .pt, .pth, .ckpt, .bin or .safetensors file of a registered family.
 
     What the weights do not show is read from NAME.json beside the file, under the names of the family's own code, or
@@ -158,10 +157,22 @@ def load_single_file(path: Path) -> CheckpointBundle:
 
     Raises:
         ModelError: a file that cannot be read, that is of no known family, or that lacks something.
+        ArgumentError: parts of a model that has no parts.
     """
     announce_loading(path.name, [path], quick=True)
-    state = read_state_dict(path)
+    stored = read_state_dict(path)
+    state = upcast_fp8(stored)
     family = family_of_state(state, path.name)
+    if isinstance(family, DiffusersFamily):
+        require_unquantised(state, path)
+        bundle = load_original_file(path, state, family, options)
+        note = f"the weights of {path.name} are fp8: those of the same model in float16 are closer to what was trained"
+        return bundle if state is stored else bundle._replace(notes=(*bundle.notes, note))
+    if options.parts:
+        raise ArgumentError(
+            f"{path.name} is a network of pixels in one file, without {' and '.join(options.parts)}. What its weights "
+            f"do not tell is read from {path.stem}.json beside it."
+        )
     checkpoint = family.load(state, read_settings(path), path.with_suffix(".json").name)
     network = checkpoint.network
     tensors = cached_digest([path], lambda: digest_tensors(network.state_dict(), path.name))

@@ -23,7 +23,7 @@ from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.file_kinds import describe_fp8
-from ddim_edit.models.tensor_files import StoredTensors, read_tensors
+from ddim_edit.models.tensor_files import StoredTensors, common_dtype, read_tensors
 from ddim_edit.models.weights import fill_in_place, require_all, require_plausible_config, without_parameters
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -299,6 +299,29 @@ def load_pretrained_text_encoder(kind: Any, folder: Path) -> Any:
     # The library draws at random what a file lacks, and only logs it; the loading report lists it.
     network, report = from_pretrained(kind, folder, output_loading_info=True, torch_dtype=dtype, **options)
     require_all(report["missing_keys"], folder.name)
+    return network.eval().requires_grad_(False)
+
+
+def fill_pretrained_network(kind: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> Any:
+    """Return a network of transformers on the CPU, with all of its weights from tensors in memory, in eval mode.
+
+    Its weights have the dtype of the tensors, float32 where these have several.
+
+    Args:
+        kind: the class of the network.
+        config: the entries of its config.
+        tensors: by the names of transformers' files.
+        name: what to call it in errors.
+
+    Raises:
+        ModelError: tensors that are missing, or of other shapes.
+    """
+    require_plausible_config(config, [tensor.shape for tensor in tensors.values()], name)
+    options: dict[str, Any] = {"state_dict": dict(tensors), "torch_dtype": common_dtype(tensors.values())}
+    with explain_errors(f"{name}: cannot build a {kind.__name__}"), quiet_libraries():
+        options["config"] = kind.config_class(**config)
+        network, report = kind.from_pretrained(None, output_loading_info=True, **options)
+    require_all(report["missing_keys"], name)
     return network.eval().requires_grad_(False)
 
 

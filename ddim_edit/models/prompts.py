@@ -348,10 +348,55 @@ def load_prompts(
     encoders = {}
     for each in text_pipeline.text_encoders:
         if each not in absent:
-            encoders[each] = _load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
+            encoders[each] = load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
+    stored = {}
+    for each, encoder in encoders.items():
+        stored[each] = StoredEncoder(encoder, read_config(folder / each / "config.json"), weights_files(folder / each))
+    return add_to_prompts(name, pipeline, network, stored, device, additions, dtype, size)
+
+
+class StoredEncoder(NamedTuple):
+    """A text encoder as it was read.
+
+    Fields: module; config, the entries of its file; files, that its weights are in; part, what to call it where these
+    have other components too.
+    """
+
+    module: Any
+    config: Mapping[str, Any]
+    files: list[Path]
+    part: str = ""
+
+
+def add_to_prompts(
+    name: str,
+    pipeline: Any,
+    network: DiffusersNetwork,
+    stored: Mapping[str, StoredEncoder],
+    device: torch.device,
+    additions: Additions,
+    dtype: torch.dtype,
+    size: Size,
+) -> PromptEncoder:
+    """Return the encoder of prompts of a pipeline with LoRAs and embeddings, which are added to its text encoders.
+
+    Args:
+        name: the model's.
+        pipeline: has the text encoders and their tokenizers.
+        network: the network.
+        stored: the text encoders by their names in the pipeline.
+        device: as for `load_prompts`.
+        additions: LoRAs and embeddings.
+        dtype: what the text encoders compute in.
+        size: (H, W) of the images.
+
+    Raises:
+        ModelError: LoRAs or embeddings of another model.
+    """
+    encoders = {each: encoder.module for each, encoder in stored.items()}
     if additions.loras or additions.embeddings:
         for encoder in encoders.values():
             encoder.float()  # what is merged must not be rounded as the file is
@@ -359,20 +404,20 @@ def load_prompts(
     has_words = additions.load_embeddings(pipeline)
     rounding = None if dtype == torch.float32 else str(dtype).removeprefix("torch.")
     parts = {}
-    for each, encoder in encoders.items():
-        files = [] if has_words or each in changed else weights_files(folder / each)
-        tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
+    for each, encoder in stored.items():
+        files = [] if has_words or each in changed else encoder.files
+        tensors = cached_digest(files, partial(digest_tensors, encoder.module.state_dict(), each), encoder.part)
         # The vocabulary has grown by words of embeddings.
-        config = encoder.config.to_dict() if has_words else read_config(folder / each / "config.json")
-        parts[each] = TextEncoder(encoder, config, tensors, rounding)
+        config = encoder.module.config.to_dict() if has_words else encoder.config
+        parts[each] = TextEncoder(encoder.module, config, tensors, rounding)
         # transformers knows which layers overflow in float16.
-        cast_on_use(encoder, dtype, fine=getattr(encoder, "_keep_in_fp32_modules", None) or ())
+        cast_on_use(encoder.module, dtype, fine=getattr(encoder.module, "_keep_in_fp32_modules", None) or ())
     visiting = VisitingEncoders(encoders.values(), device)
     prompts = make_prompt_encoder(name, pipeline, network, parts, size, device, visiting)
-    if not is_worth_keeping([file for each in encoders for file in weights_files(folder / each)]):
+    if not is_worth_keeping(sorted({file for encoder in stored.values() for file in encoder.files})):
         return prompts
     identity = (f"{each} {digest}" for each, digest in sorted(prompts.components.items()))
-    described = (kind.__name__, *identity, f"{size[0]}x{size[1]}", device.type)
+    described = (type(pipeline).__name__, *identity, f"{size[0]}x{size[1]}", device.type)
     negative = prompts.encode_negative
     if negative is not None:
         negative = CachedEncoding(negative, (*described, "negative"))
@@ -432,7 +477,18 @@ def _beyond(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
+def load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
+    """Return a text encoder of a diffusers folder, on the CPU in the dtype of its files.
+
+    Args:
+        folder: the checkpoint's.
+        name: the component's, a folder in it.
+        index: what its model_index.json says.
+        classes: the classes that it may be of.
+
+    Raises:
+        ModelError: one of another class, or files that are missing or broken.
+    """
     import transformers
 
     # Without a vocabulary transformers would make an empty tokenizer and say nothing.

@@ -57,16 +57,30 @@ def find_scheduler_config(folder: Path, scheduler: str | Path | None = None) -> 
         ModelError: no scheduler_config.json.
     """
     own = component_folder(folder, "scheduler") / SCHEDULER_CONFIG
+    is_needed = scheduler is None or scheduler in BETAS
+    found = choose_scheduler(read_config(own) if is_needed and own.is_file() else None, scheduler)
+    if found is None:
+        raise ModelError(
+            f"{own}: there is no such file, so the noise schedule of the training is not known. Download it too, "
+            "or name one with --scheduler, as in --scheduler scaled_linear."
+        )
+    return found
+
+
+def choose_scheduler(own: Config | None, scheduler: str | Path | None) -> Config | None:
+    """Return the config of a checkpoint's own scheduler, or of what takes its place.
+
+    Args:
+        own: that of the checkpoint, if it has one.
+        scheduler: as for `find_scheduler_config`.
+
+    Raises:
+        ArgumentError: a scheduler that does not exist.
+    """
     if scheduler is None:
-        if not own.is_file():
-            raise ModelError(
-                f"{own}: there is no such file, so the noise schedule of the training is not known. Download it too, "
-                "or name one with --scheduler, as in --scheduler scaled_linear."
-            )
-        return read_config(own)
+        return own
     if scheduler in BETAS:
-        prediction = read_config(own).get("prediction_type", "epsilon") if own.is_file() else "epsilon"
-        return {**BETAS[str(scheduler)], "prediction_type": prediction}
+        return {**BETAS[str(scheduler)], "prediction_type": (own or {}).get("prediction_type", "epsilon")}
     path = Path(scheduler)
     if path.is_dir():
         path = component_folder(path, "scheduler") / SCHEDULER_CONFIG

@@ -49,14 +49,27 @@ STATES: Mapping[str, tuple[dict[str, torch.Tensor], str]] = {
     "an autoencoder": (tensors("encoder.conv_in.weight", "decoder.conv_in.weight"), "it is an autoencoder (VAE) alone"),
     "Stable Diffusion": (
         tensors("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight"),
-        "in one file, in the layout of its own code. Save it as a folder with diffusers",
+        "the tensors of this stable-diffusion checkpoint do not fit together",
     ),
-    "Flux": (tensors("double_blocks.0.img_attn.qkv.weight"), "in one file, in the layout of its own code"),
+    "a relative of Flux": (
+        tensors("double_blocks.0.img_attn.qkv.weight"),
+        "of a family whose single files are not read",
+    ),
     "a video model": (tensors("down_blocks.0.temp_convs.0.conv1.0.temporal_transformer.weight"), "a video model"),
+    "Wan": (
+        tensors("model.diffusion_model.head.modulation", "model.diffusion_model.patch_embedding.weight"),
+        "a video",
+    ),
     "a text encoder": (tensors("text_model.embeddings.position_embedding.weight"), "it is a text encoder alone"),
     "a textual inversion": (tensors("emb_params"), "it is a textual inversion"),
+    "a textual inversion of XL": (tensors("clip_l", "clip_g"), "it is a textual inversion"),
+    "a textual inversion of A1111": ({"*": torch.zeros(1, 768)}, "it is a textual inversion"),
+    "a textual inversion of diffusers": ({"cat-toy": torch.zeros(768)}, "it is a textual inversion"),
+    "an IP-Adapter": (tensors("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "a ControlNet or an adapter"),
+    "a T2I-Adapter": (tensors("conv_in.weight", "body.0.block1.weight"), "a ControlNet or an adapter"),
+    "an image encoder": (tensors("vision_model.embeddings.class_embedding"), "it is an image encoder alone"),
     "a network of diffusers": (tensors("time_embedding.linear_1.weight"), "it is the network of a diffusers folder"),
-    "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "its weights are fp8"),
+    "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "a checkpoint of an unknown family"),
 }
 
 

@@ -90,10 +90,12 @@ def test_command_lines_name_the_model_as_the_page_was_told() -> None:
         offline=True,
         compile="off",
         batch_size=2,
+        base="parts",
         offload="model",
         encoder_dtype="bf16",
     )
     assert session_flags(session) == [
-        *("--model", "tiny", "--encoder-dtype", "bf16", "--offload", "model", "--device", "cpu", "--dtype", "fp32"),
+        *("--model", "tiny", "--base", "parts"),
+        *("--encoder-dtype", "bf16", "--offload", "model", "--device", "cpu", "--dtype", "fp32"),
         *("--size", "512x384", "--compile", "off", "--batch-size", "2", "--offline"),
     ]

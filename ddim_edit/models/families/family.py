@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ddim_edit.diffusion.denoisers import GuidanceRule
     from ddim_edit.models.checkpoint import Checkpoint, StateDict
     from ddim_edit.models.conditioning import Conditioning
+    from ddim_edit.models.originals.parts import OriginalParts
 
 Settings = Mapping[str, Any]
 """What the weights of a single file do not show, as JSON values under the names of the family's own code."""
@@ -198,6 +199,20 @@ def call_with_class(network: Any, x: Tensor, time: Tensor, conditioning: Conditi
 
 
 @dataclass(frozen=True)
+class OriginalFormat:
+    """How a family of diffusers comes as one file, in the layout of the code that trained it.
+
+    Args:
+        matches: whether a state dict is one of this family, by the names (and shapes) of its tensors.
+        read: returns its components, called with the state dict, the entries of its scheduler that the file tells
+            otherwise, and what to call the file in errors. It refuses models of other kinds in the same layout.
+    """
+
+    matches: Callable[[StateDict], bool]
+    read: Callable[[StateDict, Config, str], OriginalParts]
+
+
+@dataclass(frozen=True)
 class DiffusersFamily:
     """Diffusers folders with one class of network.
 
@@ -222,6 +237,7 @@ class DiffusersFamily:
         pipeline: the pipeline that encodes its prompts, or None.
         own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
         load: loads a network of our own instead, or returns None where diffusers' shall be used.
+        original: how it comes as one file, if it does.
     """
 
     name: str
@@ -242,11 +258,13 @@ class DiffusersFamily:
     pipeline: TextPipeline | None = None
     own: Callable[[Config], nn.Module | None] | None = None
     load: Callable[[Path, Config], nn.Module | None] | None = None
+    original: OriginalFormat | None = None
 
     @property
     def files(self) -> str:
         """The files that it comes in."""
-        return f"diffusers folder or hub id with a {self.network}"
+        one = "one file, " if self.original else ""
+        return f"{one}diffusers folder or hub id with a {self.network}"
 
 
 Family = SingleFileFamily | DiffusersFamily

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, even_shares
+from ddim_edit.models.families.family import DiffusersFamily, OriginalFormat, TextPipeline, even_shares
 from ddim_edit.models.families.tokens import from_tokens, positions_of, shape_of_tokens, sizes_of_tokens, to_tokens
+from ddim_edit.models.originals.transformers import is_flux, read_flux
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -44,4 +45,5 @@ FAMILY = DiffusersFamily(
     sizes=sizes_of_tokens,
     sampler=even_shares,
     pipeline=TextPipeline("FluxPipeline", "transformer", ("text_encoder", "text_encoder_2"), _encode),
+    original=OriginalFormat(is_flux, read_flux),
 )

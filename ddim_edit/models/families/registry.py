@@ -30,7 +30,7 @@ from ddim_edit.discovery import find_entries
 from ddim_edit.errors import ModelError
 from ddim_edit.models import families
 from ddim_edit.models.families.family import Config, DiffusersFamily, Family, SingleFileFamily
-from ddim_edit.models.file_kinds import describe_class, describe_tensors
+from ddim_edit.models.file_kinds import describe_addition, describe_class, describe_part
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
@@ -46,7 +46,7 @@ FAMILIES: Mapping[str, Family] = find_entries(
 """All families by name, in the order of tables."""
 
 
-def family_of_state(state: StateDict, source: str) -> SingleFileFamily:
+def family_of_state(state: StateDict, source: str) -> Family:
     """Return the family of a state dict.
 
     Args:
@@ -56,16 +56,20 @@ def family_of_state(state: StateDict, source: str) -> SingleFileFamily:
     Raises:
         ModelError: it is of no known family.
     """
-    single = [family for family in FAMILIES.values() if isinstance(family, SingleFileFamily)]
-    for family in single:
-        if family.matches(state):
+    # What changes another model may have names of that model, and what is a part of one has names of the whole.
+    if kind := describe_addition(state):
+        raise ModelError(f"{source}: {kind}")
+    for family in FAMILIES.values():
+        form = family if isinstance(family, SingleFileFamily) else family.original
+        if form is not None and form.matches(state):
             return family
-    if kind := describe_tensors(state):
+    if kind := describe_part({name: tensor.shape for name, tensor in state.items()}):
         raise ModelError(f"{source}: {kind}")
     names = ", ".join(list(state)[:3])
+    known = [each.name for each in FAMILIES.values() if isinstance(each, SingleFileFamily) or each.original]
     raise ModelError(
         f"{source}: a checkpoint of an unknown family, with the tensors {names} and so on. Known are "
-        f"{', '.join(family.name for family in single)}. Convert it to a diffusers folder."
+        f"{', '.join(known)}. Convert it to a diffusers folder."
     )
 
 

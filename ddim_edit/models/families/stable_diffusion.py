@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline
+from ddim_edit.models.families.family import Config, DiffusersFamily, OriginalFormat, TextPipeline
+from ddim_edit.models.originals.latent_diffusion import is_stable_diffusion, read_stable_diffusion
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -39,4 +40,5 @@ FAMILY = DiffusersFamily(
     pipeline=TextPipeline(
         "StableDiffusionPipeline", "unet", ("text_encoder",), _encode, options={"requires_safety_checker": False}
     ),
+    original=OriginalFormat(is_stable_diffusion, read_stable_diffusion),
 )

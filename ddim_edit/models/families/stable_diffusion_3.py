@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline, count_of
+from ddim_edit.models.families.family import Config, DiffusersFamily, OriginalFormat, TextPipeline, count_of
+from ddim_edit.models.originals.transformers import is_stable_diffusion_3, read_stable_diffusion_3
 from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
@@ -44,4 +45,5 @@ FAMILY = DiffusersFamily(
         # T5 is most of the checkpoint, so many leave it out.
         optional=("text_encoder_3", "tokenizer_3"),
     ),
+    original=OriginalFormat(is_stable_diffusion_3, read_stable_diffusion_3),
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline, call_network
+from ddim_edit.models.families.family import Config, DiffusersFamily, OriginalFormat, TextPipeline, call_network
+from ddim_edit.models.originals.latent_diffusion import is_stable_diffusion_xl, read_stable_diffusion_xl
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -52,4 +53,5 @@ FAMILY = DiffusersFamily(
     sized=False,
     bottleneck=True,
     pipeline=TextPipeline("StableDiffusionXLPipeline", "unet", ("text_encoder", "text_encoder_2"), _encode),
+    original=OriginalFormat(is_stable_diffusion_xl, read_stable_diffusion_xl),
 )

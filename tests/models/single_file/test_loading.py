@@ -158,7 +158,8 @@ def test_file_of_unknown_family_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "odd.safetensors")
     assert str(caught.value) == (
         "odd.safetensors: a checkpoint of an unknown family, with the tensors a.weight, b.weight and so on. Known are "
-        "guided-diffusion, ermongroup/ddim, denoising-diffusion-pytorch, edm. Convert it to a diffusers folder."
+        "stable-diffusion, stable-diffusion-xl, stable-diffusion-3, flux, guided-diffusion, ermongroup/ddim, "
+        "denoising-diffusion-pytorch, edm. Convert it to a diffusers folder."
     )
 
 
