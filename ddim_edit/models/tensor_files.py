@@ -187,12 +187,6 @@ class StoredTensors(Mapping[str, Tensor]):
         floating = {kind for kind in _FLOATING if kinds & _FLOATING[kind]}
         return floating.pop() if len(floating) == 1 else torch.float32
 
-    def close(self) -> None:
-        """Close the files; they are opened again where more is read."""
-        with self._lock:
-            self._opened.clear()
-            self._read = 0
-
 
 def unreadable(path: Path) -> ModelError:
     """Return the error for a file of tensors that cannot be read, with what it is instead."""
