@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -16,6 +16,8 @@ from .session import Session
 from .streams import STANDARD
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddim_edit import Latent, NoiseSchedule, Workload
     from ddim_edit.images import Crop, InputImage
 
@@ -343,6 +345,15 @@ def read_job_faces(
         readable = [(job, faces) for job, faces in all_faces if faces is not None]
         if readable:
             yield readable
+
+
+def run_on_faces(
+    run: "Callable[[list[InputImage]], Iterable[Tensor]]", batch: "Sequence[tuple[Job, list[InputImage]]]"
+) -> "Iterator[list[Tensor]]":
+    """Run on the faces of all images of a batch together, and yield the results image by image."""
+    results = iter(run([face for _, faces in batch for face in faces]))
+    for _, faces in batch:
+        yield [next(results) for _ in faces]
 
 
 def read_files(

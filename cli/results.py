@@ -37,6 +37,11 @@ class ResultOptions:
     suffix: str | None = None
     metadata: bool = True
 
+    @property
+    def may_be_photo(self) -> bool:
+        """Whether a result is its whole photograph, if there is one that is larger."""
+        return self.output_size != MODEL and self.upscale is None
+
     def is_photo(self, image: "InputImage") -> bool:
         """Return whether the result of an image is its whole photograph."""
         if self.output_size is not None or self.upscale is not None:

@@ -12,7 +12,7 @@ from ddim_edit.errors import DDIMEditError, LatentError, LatentMismatchError
 
 from .files import Destination, claim, resolve_all, unused_name, workload_of
 from .photos import find_stored_photo, read_frame
-from .results import MODEL, PHOTO, ResultOptions, ResultWriter
+from .results import PHOTO, ResultOptions, ResultWriter
 from .session import Session
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def decode_store(
     if not store:
         return
     session.prefer_dtype(store.recipe.dtype)
-    if result.output_size == MODEL or result.upscale is not None:
+    if not result.may_be_photo:
         photo = None
     in_photo = photo is not None or result.output_size == PHOTO
     latents = read_latents(session, store, destination, photo)

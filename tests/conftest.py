@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # In the background of a script, SIGINT is ignored, and by all children too, which tests of Ctrl-C interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()  # while modules are imported and tests collected, of which nothing is garbage; 4 of 20 seconds
     # pytest-xdist would begin with the files of the most tests, which are not those that take longest.
     config.option.loadscopereorder = False

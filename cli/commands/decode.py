@@ -19,7 +19,7 @@ from ..options import (
     session_options,
 )
 from ..photos import find_photo, read_frame
-from ..results import MODEL, PHOTO, ResultOptions, ResultWriter, result_group
+from ..results import PHOTO, ResultOptions, ResultWriter, result_group
 from ..session import Session
 from ..store_reading import decode_store
 from ..stores import is_store
@@ -97,7 +97,7 @@ def _decode_files(
     photo: Path | None,
 ) -> None:
     found = find_latents(session, files)
-    if result.output_size != MODEL and result.upscale is None:
+    if result.may_be_photo:
         found = [file._replace(photo=find_photo(file.path, photo)) for file in found]
     jobs = plan_jobs(session, found, destination)
     loaded = load_latents(session, [job.source for job in jobs])

@@ -9,7 +9,7 @@ import click
 
 from ..command import Option, OptionGroup, command, did_you_mean
 from ..crops import CropOptions, crop_group
-from ..files import Destination, Job, find_images, open_destination, plan_jobs, read_job_faces
+from ..files import Destination, Job, find_images, open_destination, plan_jobs, read_job_faces, run_on_faces
 from ..options import (
     fps_option,
     images_argument,
@@ -156,10 +156,7 @@ def edit(
     writer = ResultWriter(session, result)
 
     def edit_batch(batch: "Sequence[tuple[Job, list[InputImage]]]") -> "Iterator[list[Tensor]]":
-        edited = iter(
-            session.editor.edits([face for _, faces in batch for face in faces], steps, level, keep, conditional)
-        )
-        return ([next(edited) for _ in faces] for _, faces in batch)
+        return run_on_faces(lambda faces: session.editor.edits(faces, steps, level, keep, conditional), batch)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         # From the grid of the first direction, which all share: there and back once, to see what is lost, and an edit

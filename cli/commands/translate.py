@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..command import Option, OptionGroup, command
 from ..crops import CropOptions, crop_group
-from ..files import Job, find_images, open_destination, plan_jobs, read_job_faces
+from ..files import Job, find_images, open_destination, plan_jobs, read_job_faces, run_on_faces
 from ..options import (
     images_argument,
     inversion_groups,
@@ -74,10 +74,7 @@ def translate(
     inversion_config = make_config(config)
 
     def translate_batch(batch: "Sequence[tuple[Job, list[InputImage]]]") -> "Iterator[list[Tensor]]":
-        translated = iter(
-            session.editor.translate([face for _, faces in batch for face in faces], other, inversion_config)
-        )
-        return ([next(translated) for _ in faces] for _, faces in batch)
+        return run_on_faces(lambda faces: session.editor.translate(faces, other, inversion_config), batch)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         return inversion_config.inversion_workload(schedule) + inversion_config.decoding_workload(
