@@ -253,7 +253,7 @@ def plan_jobs(session: Session, files: Sequence[InputFile], destination: Destina
     """
     destination.require_room(len(files))
     jobs: list[Job] = []
-    inputs = resolve_all(file.path for file in files)
+    inputs = resolve_all(path for file in files for path in (file.path, file.photo) if path is not None)
     taken: set[str] = set()
     for file, name in zip(files, output_names(files), strict=True):
         target = destination.target(unused_name(name, taken), file.photo or file.path)
@@ -309,14 +309,19 @@ def read_jobs(
 
 
 def read_job_faces(
-    session: Session, jobs: Sequence[Job], crop: CropOptions, workload: "FindWorkload", codec_passes: int
+    session: Session,
+    jobs: Sequence[Job],
+    crop: CropOptions,
+    workload: "FindWorkload",
+    codec_passes: int,
+    face_required: bool = False,
 ) -> "Iterator[list[tuple[Job, list[InputImage]]]]":
     """Yield the faces of the images of jobs batch by batch: one of each image, or all under --face all.
 
-    An image without a face fails, unless a crop was asked for.
+    An image without a face fails under --face all, and if one is required also without, unless a crop was asked for.
     """
     if not crop.all_faces:
-        for batch in read_jobs(session, jobs, crop, workload, codec_passes, face_required=True):
+        for batch in read_jobs(session, jobs, crop, workload, codec_passes, face_required):
             yield [(job, [image]) for job, image in batch]
         return
     from ddim_edit.images import read_faces

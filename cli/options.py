@@ -141,6 +141,16 @@ def session_options(*without: str) -> OptionGroup:
             "(bf16 at low noise) on CPUs that have bf16, unless --exact.",
         ),
         SharedOption(
+            "--encoder-dtype",
+            type=click.Choice(["fp32", "bf16", "fp16"]),
+            help="Precision of text encoders; latents belong to it. [default: fp32]",
+        ),
+        SharedOption(
+            "--offload",
+            type=click.Choice(["model", "sequential"]),
+            help="Keep networks in the memory of the processor, and on the GPU one at a time, or one layer at a time.",
+        ),
+        SharedOption(
             "--size",
             type=Text(parse_size),
             metavar="N|WxH",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ddim_edit.errors import ArgumentError
 
-from .files import Job, stem
+from .files import stem
 from .session import Session
 
 if TYPE_CHECKING:
@@ -32,12 +32,27 @@ def find_photo(latent: Path, photo: Path | None) -> Path | None:
     return None
 
 
-def read_frame(session: Session, job: Job, latent: "Latent", required: bool) -> "InputImage | None":
+def find_stored_photo(name: str, photo: Path | None) -> Path | None:
+    """Return the photograph of a latent of a store; None where there is none.
+
+    Args:
+        name: of the latent's image in the store.
+        photo: the photograph, or the folder of the images that the store was made from.
+    """
+    if photo is None or not photo.is_dir():
+        return photo
+    return photo / name if (photo / name).is_file() else None
+
+
+def read_frame(
+    session: Session, name: str, photo: Path | None, latent: "Latent", required: bool
+) -> "InputImage | None":
     """Return the part of its photograph that a latent was made from; None, with a note, where there is none.
 
     Args:
         session: of the command.
-        job: of the latent, with the photograph that was found.
+        name: of the latent, for the note.
+        photo: the photograph that was found.
         latent: the latent.
         required: whether it is an error that there is none.
 
@@ -57,13 +72,13 @@ def read_frame(session: Session, job: Job, latent: "Latent", required: bool) -> 
     size = origin.preprocessing.get("original_width", 0), origin.preprocessing.get("original_height", 0)
     if not required and size[0] <= width and size[1] <= height:
         return None
-    problem = "its photograph was not found beside it"
-    if job.photo is not None:
-        frame = read_recorded(job.photo, (height, width), origin.preprocessing)
+    problem = "its photograph was not found"
+    if photo is not None:
+        frame = read_recorded(photo, (height, width), origin.preprocessing)
         if frame.source == origin.source:
             return frame
-        problem = f"{job.photo} is not the photograph that it was made from"
+        problem = f"{photo} is not the photograph that it was made from"
     if required:
         raise ArgumentError(f"{problem}. Name it with --photo, or use --output-size model.")
-    session.note(f"{job.source.name}: {problem}, so the image has the model's size; --photo names it")
+    session.note(f"{name}: {problem}, so the image has the model's size; --photo names it")
     return None

@@ -54,6 +54,7 @@ class Session:
     Attributes:
         model, device, dtype, offline, scheduler, vae, compile, batch_size: as the options of their names.
         loras, embeddings: as --lora and --embedding.
+        encoder_dtype, offload: as the options of their names.
         size: height and width in pixels, or None for the model's own.
         as_json: whether results are printed as JSON.
         quiet: whether notes are left out.
@@ -73,6 +74,8 @@ class Session:
     vae: str | None = None
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
+    encoder_dtype: str | None = None
+    offload: str | None = None
     compile: str = "auto"
     batch_size: int | None = None
     as_json: bool = False
@@ -127,7 +130,7 @@ class Session:
 
     @property
     def parts(self) -> "ModelParts":
-        """What was asked to take the place of parts of the model."""
+        """What was asked to take the place of parts of the model, and how they are to run."""
         parts: ModelParts = {}
         if self.scheduler is not None:
             parts["scheduler"] = self.scheduler
@@ -137,6 +140,10 @@ class Session:
             parts["loras"] = self.loras
         if self.embeddings:
             parts["embeddings"] = self.embeddings
+        if self.encoder_dtype is not None:
+            parts["encoder_dtype"] = self.encoder_dtype
+        if self.offload is not None:
+            parts["offload"] = self.offload
         return parts
 
     def describe(self, model: "Model") -> None:
@@ -153,7 +160,7 @@ class Session:
     @property
     def compiled(self) -> bool:
         """Whether to compile the network: because it was asked for, or because it pays for the job ahead."""
-        if self.compile != "auto" or self.expected < LONG_JOB:
+        if self.compile != "auto" or self.expected < LONG_JOB or self.offload is not None:
             return self.compile == "on"
         import torch
 

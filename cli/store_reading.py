@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddim_edit.errors import DDIMEditError, LatentError, LatentMismatchError
 
-from .files import Destination, claim, unused_name, workload_of
+from .files import Destination, claim, resolve_all, unused_name, workload_of
+from .photos import find_stored_photo, read_frame
+from .results import MODEL, PHOTO, ResultOptions, ResultWriter
 from .session import Session
 
 if TYPE_CHECKING:
@@ -25,11 +27,12 @@ WRITE_AHEAD = 16
 
 
 class StoredLatent(NamedTuple):
-    """A latent of a store, the name of its image, and the file of its result."""
+    """A latent of a store, the name of its image, the file of its result, and the photograph it was made from."""
 
     name: str
     target: Path
     latent: "Latent"
+    photo: Path | None = None
 
 
 def fail_shard(session: Session, store: Path, file: Path, error: DDIMEditError) -> None:
@@ -50,8 +53,17 @@ def open_store(session: Session, path: Path) -> "LatentStore":
     return store
 
 
-def read_latents(session: Session, store: "LatentStore", destination: Destination) -> Iterator[StoredLatent]:
-    """Yield the latents of a store; those that cannot be read fail."""
+def read_latents(
+    session: Session, store: "LatentStore", destination: Destination, photo: Path | None = None
+) -> Iterator[StoredLatent]:
+    """Yield the latents of a store; those that cannot be read fail.
+
+    Args:
+        session: of the command.
+        store: the store.
+        destination: of the results.
+        photo: the photograph, or the folder of photographs, that the results are put in.
+    """
     taken: set[str] = set()
     for index in range(store.shards):
         try:
@@ -61,13 +73,14 @@ def read_latents(session: Session, store: "LatentStore", destination: Destinatio
             fail_shard(session, store.path, store.file(index), error)
             continue
         for row, name in enumerate(names):
-            target = destination.target(unused_name(str(Path(name).with_suffix("")), taken))
+            found = find_stored_photo(name, photo)
+            target = destination.target(unused_name(str(Path(name).with_suffix("")), taken), found)
             try:
                 latent = shard[row]
             except DDIMEditError as error:
                 _fail_row(session, store.path, name, error)
             else:
-                yield StoredLatent(name, target, latent)
+                yield StoredLatent(name, target, latent, found)
 
 
 def find_whole_rows(session: Session, store: "LatentStore") -> Iterator[str]:
@@ -94,16 +107,35 @@ def _fail_row(session: Session, store: Path, name: str, error: DDIMEditError) ->
 
 
 def decode_store(
-    session: Session, path: Path, destination: Destination, force: bool, condition: Mapping[str, Any]
+    session: Session,
+    path: Path,
+    destination: Destination,
+    force: bool,
+    condition: Mapping[str, Any],
+    result: ResultOptions,
+    photo: Path | None,
 ) -> None:
-    """Decode a store batch by batch, into images that are named as those it was made from."""
+    """Decode a store batch by batch, into images that are named as those it was made from.
+
+    Args:
+        session: of the command.
+        path: the store.
+        destination: of the images.
+        force: whether latents of another model are decoded too.
+        condition: what is changed of the conditions of the latents.
+        result: how the images are written; whole photographs only where `photo` names them.
+        photo: the photograph, or the folder of those that the store was made from.
+    """
     from ddim_edit.io.prefetch import prefetch_map
 
     store = open_store(session, path)
     if not store:
         return
     session.prefer_dtype(store.recipe.dtype)
-    latents = read_latents(session, store, destination)
+    if result.output_size == MODEL or result.upscale is not None:
+        photo = None
+    in_photo = photo is not None or result.output_size == PHOTO
+    latents = read_latents(session, store, destination, photo)
     first = next(latents, None)
     if first is None:
         return
@@ -114,10 +146,16 @@ def decode_store(
     except LatentError:
         pass  # only this one is at fault, and fails in its turn
 
+    writer = ResultWriter(session, result)
+
     def write(decoded: "tuple[StoredLatent, Tensor]") -> None:
-        stored, image = decoded
-        target = claim(stored.target, frozenset(), destination.overwrite)
-        session.save_image(target, image, stored.latent.recipe)
+        (name, target, latent, found), image = decoded
+        target = claim(target, resolve_all([found] if found else []), destination.overwrite)
+        frame = read_frame(session, name, found, latent, required=True) if in_photo else None
+        if frame is None or found is None:
+            writer.write_model_size(target, image, latent.recipe)
+        else:
+            writer.write(found, target, [frame], [image], latent.recipe)
 
     # Images are written in threads, while the next ones go through the network.
     find_workload = workload_of([first.latent])

@@ -33,9 +33,9 @@ def photograph(folder: Path, scratch: Path) -> None:
 
 def strips(folder: Path, scratch: Path) -> None:
     """Draw the interpolation between two faces, and the portrait along two directions."""
-    ddim_edit("interpolate", PORTRAIT, OTHER, "-o", folder / "strip.png", "--frames", "9")
+    ddim_edit("interpolate", PORTRAIT, OTHER, "-o", folder / "strip.png", "--frames", "9", "--upscale", "2")
     for name in ("old", "female"):
-        ddim_edit("edit", PORTRAIT, "--set", name, "--strip", "-9:9:7", "-o", scratch / name)
+        ddim_edit("edit", PORTRAIT, "--set", name, "--strip", "-9:9:7", "--upscale", "2", "-o", scratch / name)
         (drawn,) = (scratch / name).glob("*.png")
         shutil.copy(drawn, folder / f"{name}.png")
 
@@ -52,7 +52,7 @@ def directions(folder: Path) -> None:
     moves = [("old", 7), ("old", -7), ("female", 7), ("female", -7), ("baby", 7), ("light", 1), ("warm", 1.5)]
     rows = images.to_uint8(Editor.from_pretrained().edits(files, [{"old": 0}, *({name: s} for name, s in moves)]))
     labels = ["source", *(f"{name} {s:+g}" for name, s in moves)]
-    images.write(folder / "directions.png", images.labelled([images.upscale(row, 3) for row in rows], labels))
+    images.write(folder / "directions.png", images.labelled([images.upscale(row, 2) for row in rows], labels))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def option_groups() -> list[OptionGroup]:
             "--photo",
             type=FILE_OR_FOLDER,
             metavar="FILE|DIR",
-            help="Photograph that the latents were made from, or the folder where it is. [default: beside each latent, "
-            "under its name]",
+            help="Photograph that the latents were made from, or the folder where it is. [default: beside each latent "
+            "file, under its name]",
         ),
         overwrite_option(),
     ]
@@ -83,7 +83,7 @@ def decode(
         _decode_files(session, files, destination, force, condition, result, photo)
     for path in stores:
         with session.continue_on_error(path):
-            decode_store(session, path, destination, force, condition)
+            decode_store(session, path, destination, force, condition, result, photo)
     session.finish()
 
 
@@ -119,7 +119,8 @@ def _decode_files(
     for batch in session.batches(pairs, len(pairs), workload_of(latent for _, latent in pairs), 1):
         for (job, latent), image in session.run_batch(batch, decode):
             with session.continue_on_error(job.source):
-                frame = read_frame(session, job, latent, required=photo is not None or result.output_size == PHOTO)
+                required = photo is not None or result.output_size == PHOTO
+                frame = read_frame(session, job.source.name, job.photo, latent, required)
                 if frame is None:
                     writer.write_model_size(job.target, image, latent.recipe)
                 else:

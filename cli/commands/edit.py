@@ -171,7 +171,7 @@ def edit(
             inversion, grid=times, level=None
         ).decoding_workload(schedule)
 
-    for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps)):
+    for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps), face_required=True):
         model = session.editor.model.name
         for (job, faces), edited in session.run_batch(batch, edit_batch):
             recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, faces[0].source)

@@ -106,13 +106,14 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
     model = load_model(path)
     return {
         "codec": type(model.codec).__name__,
+        "components": dict(model.components),
         "follows": model.follows,
+        "image_size": list(model.size),
+        "latent_shape": list(model.shape),
         "model": model.name,
-        "pictures": list(model.size),
+        "notes": list(model.notes),
         "prediction": model.prediction,
         "schedule": dict(model.schedule.description),
-        "components": dict(model.components),
-        "x0": list(model.shape),
     }
 
 

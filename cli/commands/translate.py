@@ -1,13 +1,13 @@
 """`ddim-edit translate`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command import Option, OptionGroup, command
 from ..crops import CropOptions, crop_group
-from ..files import Job, find_images, open_destination, plan_jobs, read_jobs
+from ..files import Job, find_images, open_destination, plan_jobs, read_job_faces
 from ..options import (
     images_argument,
     inversion_groups,
@@ -40,7 +40,7 @@ def option_groups() -> list[OptionGroup]:
     output = [images_argument(), to, output_option(), overwrite_option()]
     inversion = inversion_groups("check", "level")
     groups = [OptionGroup("Output", output), result_group(), recursive_group()]
-    return [*groups, *inversion, crop_group(), session_options()]
+    return [*groups, *inversion, crop_group(all_faces=True), session_options()]
 
 
 @command(
@@ -58,7 +58,7 @@ def translate(
 ) -> None:
     """Translate images to another model's domain. They pass through a shared x_T.
 
-    They are written as DIR/NAME-translated.png.
+    They are written as DIR/NAME-translated.png, or whole photographs in their own format.
 
     --model is where the images come from, --to where they go: two models of one size and noise schedule.
     """
@@ -73,22 +73,25 @@ def translate(
     writer = ResultWriter(session, result)
     inversion_config = make_config(config)
 
-    def translate_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[Tensor]":
-        return session.editor.translate([image for _, image in batch], other, inversion_config)
+    def translate_batch(batch: "Sequence[tuple[Job, list[InputImage]]]") -> "Iterator[list[Tensor]]":
+        translated = iter(
+            session.editor.translate([face for _, faces in batch for face in faces], other, inversion_config)
+        )
+        return ([next(translated) for _ in faces] for _, faces in batch)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         return inversion_config.inversion_workload(schedule) + inversion_config.decoding_workload(
             schedule, to_clean=True
         )
 
-    for batch in read_jobs(session, jobs, crop, workload, 2):
+    for batch in read_job_faces(session, jobs, crop, workload, 2):
         model = session.editor.model.name
-        for (job, image), translated in session.run_batch(batch, translate_batch):
-            recipe = TranslationRecipe(other.model.name, model, image.source, {"check": False, **config})
-            if result.is_photo(image):
-                recipe = replace(recipe, frames=(image.preprocessing,))
+        for (job, faces), translated in session.run_batch(batch, translate_batch):
+            recipe = TranslationRecipe(other.model.name, model, faces[0].source, {"check": False, **config})
             with session.continue_on_error(job.source):
-                writer.write(job.source, job.target, [image], [translated], recipe)
+                if result.is_photo(faces[0]):
+                    recipe = replace(recipe, frames=tuple(face.preprocessing for face in faces))
+                writer.write(job.source, job.target, faces, translated, recipe)
                 row = {**job.to_json(), **recipe.to_json()}
                 del row["source"]
                 session.emit(row, job.target)

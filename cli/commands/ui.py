@@ -67,12 +67,9 @@ def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -
 def session_flags(session: Session) -> list[str]:
     """Return the options that a command line needs to run the same model in the same way."""
     words: list[str] = []
-    if session.model:
-        words += ["--model", session.model]
-    if session.scheduler:
-        words += ["--scheduler", session.scheduler]
-    if session.vae:
-        words += ["--vae", session.vae]
+    for name in ("model", "scheduler", "vae", "encoder_dtype", "offload"):
+        if value := getattr(session, name):
+            words += [f"--{name.replace('_', '-')}", value]
     for lora in session.loras:
         words += ["--lora", lora]
     for embedding in session.embeddings:

@@ -139,6 +139,11 @@ class TiledAutoencoder:
     largest_untiled: int
     factor: int
 
+    @property
+    def network(self) -> Any:
+        """The network that is called."""
+        return self.autoencoder.network
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents of images."""
         self.autoencoder.network.use_tiling = images.shape[-2] * images.shape[-1] > self.largest_untiled
@@ -191,6 +196,7 @@ def load_autoencoder(
     *,
     file: Path | None = None,
     channels: int | None = None,
+    offloaded: bool = False,
 ) -> AutoencoderCodec:
     """Load the codec in a diffusers `vae` or `vqvae` folder, of any class in `autoencoder_classes`.
 
@@ -203,6 +209,7 @@ def load_autoencoder(
         largest_untiled: pixels of the largest image that is never cut into tiles.
         file: has the weights instead of the folder, with the names of diffusers or of latent diffusion.
         channels: that its latents must have; None for any.
+        offloaded: whether the network stays on the CPU, from where hooks will fetch it.
 
     Raises:
         MissingExtraError: diffusers is not installed.
@@ -232,7 +239,8 @@ def load_autoencoder(
             "the network was trained with."
         )
     tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
-    network = network.to(device)
+    if not offloaded:
+        network = network.to(device)
     autoencoder = WholeAutoencoder(network, device, kind)
     codec = _make_codec(autoencoder, network, config, kind, tensors)
     if not kind.tiles:

@@ -82,12 +82,14 @@ class CheckpointBundle(NamedTuple):
 
 
 class ModelParts(TypedDict, total=False):
-    """What takes the place of parts of a checkpoint, as keywords of `load_model`."""
+    """What takes the place of parts of a diffusers folder, and how they run, as keywords of `load_model`."""
 
     scheduler: str | Path | None
     vae: str | Path | None
     loras: Sequence[str | Path]
     embeddings: Sequence[str | Path]
+    encoder_dtype: str | None
+    offload: str | None
 
 
 class LoadOptions(NamedTuple):

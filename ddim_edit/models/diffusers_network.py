@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ddim_edit.models.families.family import DiffusersFamily, NetworkShape
@@ -69,15 +70,17 @@ class DiffusersUNet(DiffusersNetwork):
         return output
 
 
-def load_diffusers_network(folder: Path, family: DiffusersFamily) -> DiffusersNetwork:
-    """Return the network in a component's folder of a diffusers checkpoint, on the CPU in float32.
+def load_diffusers_network(
+    folder: Path, family: DiffusersFamily, dtype: torch.dtype = torch.float32
+) -> DiffusersNetwork:
+    """Return the network in a component's folder of a diffusers checkpoint, on the CPU in a dtype.
 
     Raises:
         MissingExtraError: diffusers or transformers is not installed.
         ModelError: the folder does not hold the network that its config describes.
     """
     kind = find_class(import_diffusers(f"Running a {family.network}"), family.network)
-    return adapt_network(load_pretrained_network(kind, folder), family)
+    return adapt_network(load_pretrained_network(kind, folder, dtype), family)
 
 
 def adapt_network(network: Any, family: DiffusersFamily) -> DiffusersNetwork:

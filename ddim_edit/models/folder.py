@@ -8,12 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import find_additions
 from ddim_edit.models.autoencoders import autoencoder_factor, find_autoencoder, load_autoencoder
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, LoadOptions
 from ddim_edit.models.codec.pixels import codec_for
+from ddim_edit.models.devices import PRECISIONS
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.distillation import describe_distillation
@@ -30,8 +33,8 @@ from ddim_edit.models.identity import (
     process_component,
 )
 from ddim_edit.models.loras import find_loras
-from ddim_edit.models.pretrained import read_config, weights_files
-from ddim_edit.models.prompts import load_prompts
+from ddim_edit.models.pretrained import read_config, stored_weights, weights_files
+from ddim_edit.models.prompts import find_encoder_dtype, load_prompts
 from ddim_edit.models.scheduler_config import DiffusionProcess, find_scheduler_config, read_process
 from ddim_edit.models.sizes import Size, SizeRule, require_size
 
@@ -54,7 +57,7 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     Raises:
         MissingExtraError: diffusers or transformers is needed and not installed.
         ModelError: files that are missing or broken, or a network or process that cannot be run.
-        ArgumentError: parts that do not exist, or a size that the network does not take.
+        ArgumentError: parts that do not exist or cannot be, or a size that the network does not take.
     """
     layout = find_layout(folder)
     network_folder = layout.network
@@ -72,9 +75,12 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     if options.size is not None:
         require_size(options.size, sizes, 1 if vae is None else autoencoder_factor(vae.folder))
     additions = find_additions(name, family.pipeline, options.parts)
+    encoder_dtype = find_encoder_dtype(name, family.pipeline, options.parts)
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
-        network = load_diffusers_network(network_folder, family)
+        # LoRAs are merged as PEFT does, in float32, and cast afterwards.
+        dtype = torch.float32 if additions.loras else PRECISIONS[options.dtype].dtype
+        network = load_diffusers_network(network_folder, family, dtype)
     checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
         additions = additions.read(network.inner)
@@ -87,11 +93,14 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
         require_pixels(checkpoint, name, "the folder vae is missing. Download it too, or name another one with --vae.")
         codec = codec_for(checkpoint.channels)
     else:
-        codec = load_autoencoder(vae.folder, options.device, file=vae.file, channels=checkpoint.channels)
+        offloaded = bool(options.parts.get("offload"))
+        codec = load_autoencoder(
+            vae.folder, options.device, file=vae.file, channels=checkpoint.channels, offloaded=offloaded
+        )
         components["autoencoder"] = codec.component
     encode_prompts = None
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
-        encode_prompts = partial(load_prompts, layout.rest, name, network, options.device, additions)
+        encode_prompts = partial(load_prompts, layout.rest, name, network, options.device, additions, encoder_dtype)
     notes = [*layout.notes, *describe_distillation(name, layout.index, config, scheduler_config)]
     for file in find_loras(folder, without=additions.loras):
         notes.append(f"the LoRA {file.name} in the folder is not used; --lora {file} merges it")
@@ -183,7 +192,13 @@ def _digest(folder: Path, network: nn.Module, is_changed: bool = False) -> str:
     if is_changed:
         return digest_tensors(network.state_dict(), folder.name)
     files = weights_files(folder)
-    return cached_digest(files, lambda: digest_tensors(network.state_dict(), folder.name))
+
+    def digest() -> str:
+        # As they are in the files, whatever they were cast to since.
+        stored = stored_weights(files)
+        return digest_tensors(stored.renamed({name: name for name in network.state_dict()}), folder.name)
+
+    return cached_digest(files, digest)
 
 
 def _sample_size(size: object) -> Size | None:

@@ -36,8 +36,9 @@ from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
 from ddim_edit.models.model import Model
+from ddim_edit.models.offloading import require_offload
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
-from ddim_edit.models.placing import place_network
+from ddim_edit.models.placing import can_share, place_cast, place_network, place_offloaded
 from ddim_edit.models.sizes import Size, require_size
 from ddim_edit.models.typicality import find_typicality
 
@@ -59,17 +60,20 @@ def load_model(
             google/ddpm-cifar10-32, which is downloaded if it is not in the hub's cache; faces64 when left out.
         device: "auto", "cuda", "mps" or "cpu".
         dtype: of the network, "float32", "tf32", "bfloat16", "float16" or "mixed", float32 and below s = 1 bfloat16;
-            autoencoders and text encoders stay float32.
+            autoencoders stay float32, and text encoders too unless `encoder_dtype` says otherwise.
         size: height and width of the images in pixels, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 has the same effect.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
         blocks: how the blocks of a pixel-space UNet run: "fused", with Triton kernels for group norm, embedding and
             SiLU on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one by
             TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
-        parts: what takes the place of parts of a diffusers folder. `scheduler`, where the noise schedule is read from:
-            a scheduler_config.json, its folder, or "linear", "scaled_linear" or "cosine". `vae`, another autoencoder: a
-            folder of diffusers, or a file. `loras`, files of LoRAs that are merged, each with ":SCALE" behind it if
-            that is not 1. `embeddings`, files of textual inversions, whose words prompts may then use.
+        parts: what takes the place of parts of a diffusers folder, and how they run. `scheduler`, where the noise
+            schedule is read from: a scheduler_config.json, its folder, or "linear", "scaled_linear" or "cosine". `vae`,
+            another autoencoder: a folder of diffusers, or a file. `loras`, files of LoRAs that are merged, each with
+            ":SCALE" behind it if that is not 1. `embeddings`, files of textual inversions, whose words prompts may then
+            use. `encoder_dtype`, what text encoders compute in, "float32" (the default), "bfloat16" or "float16";
+            latents of other ones are of another model. `offload`, for GPUs with little memory: "model" has one network
+            at a time there, "sequential" one layer.
 
     Raises:
         MissingExtraError: diffusers or huggingface_hub is needed and not installed.
@@ -84,6 +88,7 @@ def load_model(
     require_blocks(blocks, compiled)
     pair = (size, size) if isinstance(size, int) else size
     options = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks, parts=parts)
+    require_offload(options)
     return load_with_options(str(name_or_path or DEFAULT_MODEL), options, offline)
 
 
@@ -172,12 +177,18 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
     precision = PRECISIONS[options.dtype]
 
     def place(network: nn.Module) -> PlacedNetworks:
-        if options.device.type != "cpu":
+        if options.device.type != "cpu" and not options.parts.get("offload"):
             announce(f"moving the network to {options.device}")
-        low = None
-        if precision.low is not None:
-            low = place_network(deepcopy(network), Precision(precision.low), options)
-        return PlacedNetworks(place_network(network, precision, options), low)
+        if how := options.parts.get("offload"):
+            return PlacedNetworks(place_offloaded(network, bundle.codec, precision, options.device, how, name))
+        if precision.low is None:
+            return PlacedNetworks(place_network(network, precision, options))
+        low = Precision(precision.low)
+        if can_share(network, options):
+            high = place_network(network, precision, options)
+            return PlacedNetworks(high, place_cast(high, low, options))
+        rough = place_network(deepcopy(network), low, options)
+        return PlacedNetworks(place_network(network, precision, options), rough)
 
     return assemble_model(name, bundle, place, options.dtype, options.size)
 

@@ -7,11 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddim_edit.errors import ArgumentError
 from ddim_edit.models.blocks import prepare_blocks, restore_blocks
+from ddim_edit.models.cast_layers import share_cast
 from ddim_edit.models.checkpoint import LoadOptions
+from ddim_edit.models.codec.autoencoder import AutoencoderCodec
+from ddim_edit.models.codec.pixels import Codec
 from ddim_edit.models.devices import DeviceNetwork, Precision, suited_memory_format
+from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.executors import executor_for, is_compiled
+from ddim_edit.models.offloading import offload
 from ddim_edit.models.unet.base import UNetBase
+
+SHARED_FROM = 1 << 30
+"""Bytes of a network from which on its coarser copy shares its weights. To cast them takes as long as a few percent of
+an evaluation of Stable Diffusion at 512 pixels, but longer than one of a small network of small maps."""
 
 
 def place_network(network: nn.Module, precision: Precision, options: LoadOptions) -> DeviceNetwork:
@@ -35,6 +45,59 @@ def place_network(network: nn.Module, precision: Precision, options: LoadOptions
     return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, options.compiled)(module))
 
 
+def can_share(network: nn.Module, options: LoadOptions) -> bool:
+    """Return whether a coarser copy of a network is to share its weights: where it is large, and its layers are plain.
+
+    Args:
+        network: before it is placed.
+        options: device, and how it is compiled.
+    """
+    # Our own networks pack their weights, and graphs and compilers would keep what they round.
+    if isinstance(network, UNetBase) or options.compiled or options.device.type != "cpu":
+        return False
+    return sum(parameter.nbytes for parameter in network.parameters()) >= SHARED_FROM
+
+
+def place_cast(placed: DeviceNetwork, precision: Precision, options: LoadOptions) -> DeviceNetwork:
+    """Return a coarser copy of a network that was placed, which shares its weights.
+
+    Args:
+        placed: the network.
+        precision: of the copy.
+        options: those that it was placed with.
+    """
+    assert isinstance(placed.network, nn.Module)
+    module = share_cast(placed.network, precision.dtype)
+    return DeviceNetwork(module, options.device, precision, run=executor_for(options.device, False)(module))
+
+
+def place_offloaded(
+    network: nn.Module, codec: Codec, precision: Precision, device: torch.device, how: str, name: str
+) -> DeviceNetwork:
+    """Return a network of diffusers that is on a device only while it runs, in turn with its autoencoder.
+
+    Args:
+        network: on the CPU.
+        codec: of the model; its autoencoder is offloaded too.
+        precision: of the network.
+        device: where both run.
+        how: one of `OFFLOADS`.
+        name: the model's.
+
+    Raises:
+        ArgumentError: one of our own networks.
+    """
+    if not isinstance(network, DiffusersNetwork):
+        raise ArgumentError(f"{name} runs on a network of this package, which is not offloaded. Leave offload out.")
+    module = network.to(precision.dtype)
+    networks = [module.inner]
+    if isinstance(codec, AutoencoderCodec):
+        networks.append(codec.autoencoder.network)
+    offload(networks, device, how)
+    # Hooks replace parameters, which inference mode would not forgive them later.
+    return DeviceNetwork(module, device, precision, shared=True)
+
+
 class Mover:
     """Copies the parts of a model to a device; what two parts share is moved once, and shared by the copies.
 
@@ -43,6 +106,9 @@ class Mover:
 
     Args:
         device: where to.
+
+    Raises:
+        ArgumentError: when it is called for a network that accelerate offloads.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -61,6 +127,8 @@ class Mover:
         if isinstance(part, Tensor):
             return part.to(self._device)
         if isinstance(part, nn.Module):
+            if any(hasattr(module, "_hf_hook") for module in part.modules()):
+                raise ArgumentError("A network that is offloaded stays where it is. Load the model again to move it.")
             return restore_blocks(deepcopy(part)).to(self._device)
         if isinstance(part, DeviceNetwork) and isinstance(part.network, nn.Module):
             return self._move_network(part, self(part.network))

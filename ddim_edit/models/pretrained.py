@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import DDIMEditError, ModelError
@@ -23,8 +23,8 @@ from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.file_kinds import describe_fp8
-from ddim_edit.models.tensor_files import read_tensors, unreadable
-from ddim_edit.models.weights import require_plausible_config
+from ddim_edit.models.tensor_files import StoredTensors, read_tensors
+from ddim_edit.models.weights import fill_in_place, require_all, require_plausible_config, without_parameters
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _STEM = "diffusion_pytorch_model|(?:pytorch_)?model"
@@ -220,8 +220,60 @@ def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
         return kind.from_pretrained(folder, **{"local_files_only": True, "use_safetensors": True, **options})
 
 
-def load_pretrained_network(kind: Any, folder: Path) -> Any:
-    """Return a network of diffusers or transformers on the CPU in float32, with all of its weights from the folder.
+def load_pretrained_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Return a network of diffusers on the CPU with all of its weights from the folder, in eval mode.
+
+    Tensors are read, cast and laid out one by one, so memory holds the network once, in its dtype, and little more.
+
+    Args:
+        kind: the class of the network.
+        folder: the component's folder; its weights may be in shards.
+        dtype: of its weights.
+
+    Raises:
+        ModelError: weights that are missing or broken, that do not fit the config, or pickles that would run code.
+    """
+    config = read_config(folder / "config.json")
+    stored = open_weights(folder, config)
+    with (
+        explain_errors(f"{folder.name}: cannot build a {kind.__name__} from config.json"),
+        quiet_libraries(),
+        without_parameters(),
+    ):
+        network = kind.from_config(config)
+    fill_in_place(network, stored, dtype, folder.name)
+    return network
+
+
+def open_weights(folder: Path, config: Mapping[str, Any]) -> StoredTensors:
+    """Return the weights of a component by today's names of diffusers, none of which is read yet.
+
+    Raises:
+        ModelError: as `load_pretrained_network`.
+    """
+    files = weights_files(folder)
+    announce_loading(folder.name, files)
+    stored = stored_weights(files)
+    if kind := describe_fp8({record.dtype for record in stored.records.values()}):
+        raise ModelError(f"{files[0]}: {kind}")
+    require_plausible_config(config, [record.shape for record in stored.records.values()], folder.name)
+    return stored
+
+
+def stored_weights(files: Iterable[Path]) -> StoredTensors:
+    """Return the tensors in the weights files of a component, by today's names of diffusers; none is read yet.
+
+    Raises:
+        ModelError: a file that is broken, or of another kind.
+    """
+    stored = StoredTensors(files)
+    return stored.renamed({_current_name(name): name for name in stored.records})
+
+
+def load_pretrained_text_encoder(kind: Any, folder: Path) -> Any:
+    """Return a text encoder of transformers on the CPU, with all of its weights from the folder, in eval mode.
+
+    Its weights have the dtype that they have in the files, float32 where these have several.
 
     Args:
         kind: the class of the network.
@@ -230,51 +282,17 @@ def load_pretrained_network(kind: Any, folder: Path) -> Any:
     Raises:
         ModelError: weights that are missing or broken, or pickles that would run code.
     """
+    config = read_config(folder / "config.json")
+    dtype = open_weights(folder, config).dtype
     weights = find_weights(folder)
-    announce_loading(folder.name, weights.paths)
-    shapes: list[tuple[int, ...]] = []
-    for path in weights.paths:
-        shapes += _read_shapes(path)
-    require_plausible_config(read_config(folder / "config.json"), shapes, folder.name)
-    # Both libraries read pickles with weights_only, and these have been read so already.
+    # transformers reads pickles with weights_only, and these have been read so already.
     options: dict[str, Any] = {"use_safetensors": weights.container != "bin"}
     if weights.variant:
         options["variant"] = weights.variant
-    # The libraries draw at random what a file lacks, and only log it; the loading report lists it.
-    network, report = from_pretrained(kind, folder, output_loading_info=True, **options)
-    if missing := sorted(report["missing_keys"]):
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise ModelError(
-            f"{folder.name}: the weights do not fit the config: {missing[0]}{others} missing. "
-            "Take both from one checkpoint."
-        )
-    return network.float().eval().requires_grad_(False)
-
-
-def _read_shapes(file: Path) -> list[tuple[int, ...]]:
-    """Return the shapes of the tensors in a file.
-
-    Raises:
-        ModelError: a file that is broken or of another kind, or weights that are too coarse.
-    """
-    shapes = []
-    dtypes = set()
-    if file.suffix == ".bin":
-        for tensor in read_tensors(file).values():
-            shapes.append(tuple(tensor.shape))
-            dtypes.add(str(tensor.dtype))
-    else:
-        try:
-            with safe_open(file, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118
-                    view = opened.get_slice(name)
-                    shapes.append(tuple(view.get_shape()))
-                    dtypes.add(view.get_dtype())
-        except (OSError, SafetensorError) as error:
-            raise unreadable(file) from error
-    if kind := describe_fp8(dtypes):
-        raise ModelError(f"{file}: {kind}")
-    return shapes
+    # The library draws at random what a file lacks, and only logs it; the loading report lists it.
+    network, report = from_pretrained(kind, folder, output_loading_info=True, torch_dtype=dtype, **options)
+    require_all(report["missing_keys"], folder.name)
+    return network.eval().requires_grad_(False)
 
 
 @contextmanager

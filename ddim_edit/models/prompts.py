@@ -14,24 +14,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, InputWarning, ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import Additions
 from ddim_edit.models.announcements import announce
+from ddim_edit.models.cast_layers import cast_on_use, kept_weights
+from ddim_edit.models.checkpoint import ModelParts
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.families.family import TextPipeline
 from ddim_edit.models.identity import Components, digest_config, digest_tensors, without_irrelevant
 from ddim_edit.models.pretrained import (
     explain_errors,
     find_class,
     from_pretrained,
     import_diffusers,
-    load_pretrained_network,
+    load_pretrained_text_encoder,
     quiet_libraries,
     read_config,
     weights_files,
@@ -137,7 +140,9 @@ class VisitingEncoders:
     def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
         self._device = device
         self._lock = threading.Lock()
-        self._tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        self._tensors: list[Tensor] = []
+        for module in modules:
+            self._tensors += [*module.parameters(), *module.buffers(), *kept_weights(module)]
 
     def visiting(self, encode: EncodeText) -> EncodeText:
         """Return the same encoding, with the encoders on the device meanwhile."""
@@ -194,11 +199,16 @@ class PipelineEncoding:
 
 
 class TextEncoder(NamedTuple):
-    """A text encoder of a checkpoint: the module, the entries of its config, and the digest of its tensors."""
+    """A text encoder of a checkpoint.
+
+    Fields: module; config, its entries; tensors, the digest of its tensors; rounding, the dtype that it computes in if
+    its results are another model's for that.
+    """
 
     module: Any
     config: Mapping[str, Any]
     tensors: str
+    rounding: str | None = None
 
 
 def make_prompt_encoder(
@@ -247,6 +257,8 @@ def make_prompt_encoder(
         template = getattr(whole, "chat_template", None)
         identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], template, name))
         settings = _config_beyond_defaults(encoder.module, encoder.config)
+        if encoder.rounding is not None:
+            settings["rounding"] = encoder.rounding
         identity[each] = digest_config({**settings, "zeroed": zeroed}, encoder.tensors)
     reads = family.variants.get(type(pipeline).__name__, family.reads)
     return PromptEncoder(
@@ -275,8 +287,38 @@ def embed_scale(width: int, scale: float) -> Conditioning:
     return {"timestep_cond": embedded[None]}
 
 
+def find_encoder_dtype(name: str, pipeline: TextPipeline | None, parts: ModelParts) -> torch.dtype:
+    """Return the dtype that text encoders are to compute in.
+
+    Args:
+        name: the model's.
+        pipeline: of its family, if that has one.
+        parts: what was asked for.
+
+    Raises:
+        ArgumentError: an unknown dtype, or a model without text encoders.
+    """
+    asked = parts.get("encoder_dtype")
+    if asked is None:
+        return torch.float32
+    if pipeline is None:
+        raise ArgumentError(f"{name} follows no prompts, so it has no text encoders. Leave their dtype out.")
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    for dtype in list(dtypes.values()):
+        dtypes[str(dtype).removeprefix("torch.")] = dtype
+    if asked not in dtypes:
+        raise ArgumentError(f"encoder_dtype must be one of {', '.join(dtypes)}, not {asked!r:.60}.")
+    return dtypes[asked]
+
+
 def load_prompts(
-    folder: Path, name: str, network: DiffusersNetwork, device: torch.device, additions: Additions, size: Size
+    folder: Path,
+    name: str,
+    network: DiffusersNetwork,
+    device: torch.device,
+    additions: Additions,
+    dtype: torch.dtype,
+    size: Size,
 ) -> PromptEncoder:
     """Load the text encoders of a diffusers folder whose network is loaded already.
 
@@ -284,8 +326,9 @@ def load_prompts(
         folder: the checkpoint's.
         name: the model's.
         network: its network, of a family with a pipeline.
-        device: where the text encoders run, in float32; between texts they are on the CPU.
+        device: where the text encoders run; between texts they are on the CPU, in the dtype of their files.
         additions: LoRAs and embeddings.
+        dtype: what the text encoders compute in.
         size: (H, W) of the images.
 
     Raises:
@@ -308,15 +351,21 @@ def load_prompts(
     components |= encoders | {text_pipeline.network: network.inner}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
+    if additions.loras or additions.embeddings:
+        for encoder in encoders.values():
+            encoder.float()  # what is merged must not be rounded as the file is
     changed = additions.merge_text_encoders(encoders)
     has_words = additions.load_embeddings(pipeline)
+    rounding = None if dtype == torch.float32 else str(dtype).removeprefix("torch.")
     parts = {}
     for each, encoder in encoders.items():
         files = [] if has_words or each in changed else weights_files(folder / each)
         tensors = cached_digest(files, partial(digest_tensors, encoder.state_dict(), each))
         # The vocabulary has grown by words of embeddings.
         config = encoder.config.to_dict() if has_words else read_config(folder / each / "config.json")
-        parts[each] = TextEncoder(encoder, config, tensors)
+        parts[each] = TextEncoder(encoder, config, tensors, rounding)
+        # transformers knows which layers overflow in float16.
+        cast_on_use(encoder, dtype, fine=getattr(encoder, "_keep_in_fp32_modules", None) or ())
     visiting = VisitingEncoders(encoders.values(), device)
     return make_prompt_encoder(name, pipeline, network, parts, size, device, visiting)
 
@@ -386,4 +435,4 @@ def _load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classe
     # A name in a file must not choose freely among the classes of a library.
     if kind not in classes:
         raise ModelError(f"model_index.json: {name} is of the class {kind!r:.60}. Supported are {', '.join(classes)}.")
-    return load_pretrained_network(find_class(transformers, kind), folder / name)
+    return load_pretrained_text_encoder(find_class(transformers, kind), folder / name)

@@ -2,13 +2,15 @@
 
 import pickle
 import re
+import threading
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,6 +21,15 @@ from ddim_edit.models.file_kinds import explain_file
 
 _MOST_INFLATED = 4
 """How many times as large as its file a checkpoint may be; torch compresses nothing but TorchScript's code."""
+_MAPPED = 256 << 20
+"""Bytes that are read of a file before it is opened anew: what was read of it counts as memory until then."""
+_FLOATING = {
+    torch.float64: {"F64", "torch.float64"},
+    torch.float32: {"F32", "torch.float32"},
+    torch.float16: {"F16", "torch.float16"},
+    torch.bfloat16: {"BF16", "torch.bfloat16"},
+}
+"""The floating dtypes of weights, and how safetensors and torch call them."""
 _RESAVE = (
     "Load it where you trust it, with the code that wrote it, and save its state_dict with save_file of safetensors."
 )
@@ -85,6 +96,102 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not found:
         raise ModelError(f"{path}: there are no tensors by name in this pickle. Download it again.")
     return found
+
+
+class TensorRecord(NamedTuple):
+    """What is known of a tensor in a file without reading it.
+
+    Fields: file; name in there; shape; dtype as safetensors or torch call it, as in "F16" or "torch.float16".
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors by name in some files, which are read when they are asked for, and not kept.
+
+    So a network is filled, and hashed, without all of its file in memory: what is mapped of a safetensors file counts
+    as memory until the file is closed. Those of pickles are read from the disk when they are used. May be used from
+    several threads.
+
+    Args:
+        files: safetensors, or pickles of nothing but tensors.
+
+    Raises:
+        ModelError: a file that is broken, of another kind, without tensors, or would run code.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.records: dict[str, TensorRecord] = {}
+        self._loaded: dict[str, Tensor] = {}
+        self._opened: dict[Path, Any] = {}
+        self._read = 0
+        self._lock = threading.Lock()
+        for file in files:
+            if file.suffix.lower() != ".safetensors":
+                tensors = read_tensors(file)
+                self._loaded |= tensors
+                for name, tensor in tensors.items():
+                    self.records[name] = TensorRecord(file, name, tuple(tensor.shape), str(tensor.dtype))
+                continue
+            try:
+                with safe_open(file, "pt") as opened:
+                    for name in opened.keys():  # noqa: SIM118
+                        view = opened.get_slice(name)
+                        self.records[name] = TensorRecord(file, name, tuple(view.get_shape()), view.get_dtype())
+            except (OSError, SafetensorError) as error:
+                raise unreadable(file) from error
+
+    def renamed(self, names: Mapping[str, str]) -> "StoredTensors":
+        """Return the tensors under other names.
+
+        Args:
+            names: new names, and the ones that they have here; what has no new name is left out.
+        """
+        other = StoredTensors(())
+        other.records = {name: self.records[old] for name, old in names.items()}
+        other._loaded = {name: self._loaded[old] for name, old in names.items() if old in self._loaded}
+        return other
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor."""
+        if name in self._loaded:
+            return self._loaded[name]
+        record = self.records[name]
+        try:
+            with self._lock:
+                if self._read > _MAPPED:
+                    self._opened.clear()
+                    self._read = 0
+                if record.file not in self._opened:
+                    self._opened[record.file] = safe_open(record.file, "pt")
+                tensor: Tensor = self._opened[record.file].get_tensor(record.name)
+                self._read += tensor.nbytes
+        except (OSError, SafetensorError) as error:
+            raise unreadable(record.file) from error
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that holds all of its numbers: that of the floating tensors, float32 where they differ."""
+        kinds = {record.dtype for record in self.records.values()}
+        floating = {kind for kind in _FLOATING if kinds & _FLOATING[kind]}
+        return floating.pop() if len(floating) == 1 else torch.float32
+
+    def close(self) -> None:
+        """Close the files; they are opened again where more is read."""
+        with self._lock:
+            self._opened.clear()
+            self._read = 0
 
 
 def unreadable(path: Path) -> ModelError:

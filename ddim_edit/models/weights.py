@@ -1,7 +1,8 @@
 """Fill networks with weights."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any, TypeVar
 
@@ -67,6 +68,76 @@ def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) ->
         tensors[name] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weights[name])
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def without_parameters() -> Iterator[None]:
+    """Have the networks that are built inside without memory for their parameters; their buffers have values.
+
+    accelerate does that, which comes with diffusers. Without it the parameters have memory that is never written to.
+    """
+    with ExitStack() as contexts:
+        contexts.enter_context(NoInitialization())
+        try:
+            from accelerate import init_empty_weights
+        except ImportError:
+            pass
+        else:
+            contexts.enter_context(init_empty_weights(include_buffers=False))
+        yield
+
+
+def fill_in_place(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> None:
+    """Give a network its weights, on the CPU, in eval mode and without gradients.
+
+    Each tensor is cast and laid out as it is read, so that a mapping that keeps none of them needs no more memory than
+    the network itself.
+
+    Args:
+        network: built `without_parameters`.
+        weights: every parameter and persistent buffer by name, in any floating dtype; others are passed over.
+        dtype: that of the network afterwards; whole numbers keep theirs.
+        source: what the weights are of, for the error.
+
+    Raises:
+        ModelError: tensors that are missing, or of another shape.
+    """
+    expected = network.state_dict()
+    require_all([name for name in expected if name not in weights], source)
+    tensors = {}
+    for name, like in expected.items():
+        tensor = weights[name]
+        if tensor.shape != like.shape:
+            raise ModelError(
+                f"{source}: the weights do not fit the config: {name} has the shape {list(tensor.shape)}, not "
+                f"{list(like.shape)}. Take both from one checkpoint."
+            )
+        kind = dtype if like.is_floating_point() else like.dtype
+        # As devices want them; what is laid out later would be there twice for a while.
+        memory_format = torch.channels_last if like.dim() == 4 else torch.contiguous_format
+        tensors[name] = torch.empty(like.shape, dtype=kind, memory_format=memory_format).copy_(tensor)
+    network.load_state_dict(tensors, assign=True)
+    # Buffers that no file holds were made with values, in float32.
+    nn.Module.to(network, dtype)  # diffusers' own warns of modules that it may keep in float32, of which there are none
+    network.eval().requires_grad_(False)
+
+
+def require_all(missing: Collection[str], source: str) -> None:
+    """Refuse weights that lack tensors.
+
+    Args:
+        missing: the names of those.
+        source: what the weights are of, for the error.
+
+    Raises:
+        ModelError: there are any.
+    """
+    if missing:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{source}: the weights do not fit the config: {min(missing)}{others} missing. Take both from one "
+            "checkpoint."
+        )
 
 
 def _require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:

@@ -191,7 +191,7 @@ def test_decode_puts_latents_in_their_photographs(run: Run, done: Run, tmp_path:
     (tmp_path / "photos").mkdir()
     photo.rename(tmp_path / "photos" / "photo.png")
     outcome = done("decode", latent, "-o", tmp_path / "alone.png")
-    assert "photo.latent.safetensors: its photograph was not found beside it" in outcome.err
+    assert "photo.latent.safetensors: its photograph was not found" in outcome.err
     assert pixels_of(tmp_path / "alone.png").shape[1:] == (16, 16)
     for place in (tmp_path / "photos", tmp_path / "photos" / "photo.png"):
         done("decode", latent, "-o", tmp_path / "named.png", "--photo", place, "--overwrite")
@@ -202,10 +202,42 @@ def test_decode_puts_latents_in_their_photographs(run: Run, done: Run, tmp_path:
     assert not (tmp_path / "wrong.png").exists()
 
 
+def test_stores_are_decoded_into_their_photographs(run: Run, done: Run, tmp_path: Path) -> None:
+    photos = [tiny.save_picture(tmp_path / "in" / name, place, 60, 90) for place, name in enumerate(["a.png", "b.png"])]
+    store = tmp_path / "in.latents"
+    done("invert", tmp_path / "in", "-o", store, "--lossless", "--exact")
+    done("decode", store, "-o", tmp_path / "out", "--photo", tmp_path / "in")
+    for photo in photos:
+        assert torch.equal(pixels_of(tmp_path / "out" / photo.name), pixels_of(photo))
+    done("decode", store, "-o", tmp_path / "alone", "--upscale", "2")
+    assert pixels_of(tmp_path / "alone" / "a.png").shape[1:] == (32, 32)
+    before = photos[0].read_bytes()
+    assert run("decode", store, "-o", tmp_path / "in", "--photo", tmp_path / "in", "--overwrite").status == 1
+    assert photos[0].read_bytes() == before
+    photos[1].unlink()
+    outcome = run("decode", store, "-o", tmp_path / "some", "--photo", tmp_path / "in")
+    assert (outcome.status, "b.png: its photograph was not found. Name it with --photo" in outcome.err) == (1, True)
+    assert files_in(tmp_path / "some") == ["a.png"]
+
+
 def test_translations_are_put_in_photographs(done: Run, model: Path, tmp_path: Path) -> None:
     photo = tiny.save_picture(tmp_path / "photo.png", 3, 60, 90)
     done("translate", photo, "--to", model, "-o", tmp_path / "out", "--crop", "20,10,32", "--steps", "4")
     assert pixels_of(tmp_path / "out" / "photo-translated.png").shape == pixels_of(photo).shape
+
+
+def test_faces_are_translated_one_or_all(done: Run, face_model: Path, model: Path, group: Path, tmp_path: Path) -> None:
+    line = ["translate", group, "--model", face_model, "--to", model, "--steps", "4", "--overwrite"]
+    before = pixels_of(group)
+    changed = {}
+    for face in ("1", "2", "all"):
+        done(*line, "-o", tmp_path / "out.png", "--face", face)
+        changed[face] = (pixels_of(tmp_path / "out.png") != before).any(0)
+    for one, other in (("1", "2"), ("2", "1")):
+        alone = changed[one] & ~changed[other]  # the soft edges of the two meet
+        assert alone.any()
+        assert changed["all"][alone].all()
+    assert len(read_recipe(tmp_path / "out.png")["frames"]) == 2
 
 
 def test_the_faces_command(done: Run, run: Run, group: Path, tmp_path: Path) -> None:

@@ -146,8 +146,8 @@ def test_uncached_id_is_refused_offline(
 
 def test_show_describes_checkpoints(done: Run, painter: Path, classifier: Path) -> None:
     shown = json.loads(done("show", painter).out)
-    assert shown["follows"] == "prompts"
-    assert (shown["x0"], shown["pictures"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")
+    assert (shown["follows"], shown["notes"]) == ("prompts", [])
+    assert (shown["latent_shape"], shown["image_size"], shown["codec"]) == ([4, 16, 16], [32, 32], "AutoencoderCodec")
     assert (shown["prediction"], shown["schedule"]["kind"]) == ("v_prediction", "scaled_linear")
     assert json.loads(done("show", classifier).out)["follows"] == "classes from 0 to 999"
 
@@ -174,4 +174,23 @@ def test_a_lora_that_does_not_exist_is_named(run: Run, painter: Path, portraits:
     assert (outcome.status, outcome.errors) == (
         1,
         ["error: There is no LoRA 'ink.pt'. Name a file of one, or its folder."],
+    )
+
+
+def test_the_dtype_of_text_encoders_is_given_again_to_decode(
+    run: Run, done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    options = ["--model", painter, "--encoder-dtype", "bf16"]
+    done("invert", portraits[0], *options, *PROMPT, *FEW, "-o", tmp_path / "codes")
+    done("decode", tmp_path / "codes", *options, "-o", tmp_path / "out")
+    outcome = run("decode", tmp_path / "codes", "--model", painter, "-o", tmp_path / "other")
+    assert outcome.status == 1
+    assert "another text encoder (other settings)" in outcome.err
+
+
+def test_offloading_to_no_gpu_is_refused(run: Run, painter: Path, portraits: list[Path], tmp_path: Path) -> None:
+    outcome = run("invert", portraits[0], "--model", painter, "--offload", "model", "-o", tmp_path / "codes")
+    assert (outcome.status, outcome.errors) == (
+        1,
+        ["error: offload frees the memory of a GPU that has its own, and cpu has that of the processor. Leave it out."],
     )

@@ -61,7 +61,7 @@ def run_torchrun(here: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *TORCHRUN, "-m", "ddim_edit", *LINE, *options],
         cwd=here,
-        env=env | {"OMP_NUM_THREADS": "1"},
+        env=env | {"OMP_NUM_THREADS": "1", "TMPDIR": str(here.parent)},  # torchrun leaves a folder there
         capture_output=True,
         text=True,
         timeout=HANG,

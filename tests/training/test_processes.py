@@ -22,7 +22,7 @@ def test_two_processes_learn_what_one_learns(discs: Path, tmp_path: Path) -> Non
     options = "--network tiny --steps 4 --batch-size 4 --lr 1e-4 --flip --save-every 2 --samples 0 --device cpu"
     done = subprocess.run(
         [*LAUNCHER, "-m", "ddim_edit", "train", str(discs), "-o", str(tmp_path / "shared"), *options.split()],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},  # torchrun leaves a folder there
         capture_output=True,
         text=True,
         check=False,

@@ -122,9 +122,9 @@ def test_photograph_is_edited_reset_and_saved(portrait: Visit, tmp_path: Path) -
     assert [True, True] in guest.page.evaluate("window.seenBusy")
     assert guest.seen()[1] not in (older[1], before)
     _is_what_the_line_makes(guest, kept, tmp_path)
-    whole = guest.seen()
+    whole, shown = guest.seen(), guest.shown
     guest.page.locator("#close-up input").check()
-    expect(guest.page.locator("#compare img").first).not_to_have_attribute("src", guest.shown[0], timeout=PATIENCE)
+    expect(guest.page.locator("#compare img").first).not_to_have_attribute("src", shown[0], timeout=PATIENCE)
     assert guest.seen() != whole
     guest.page.locator("#reset").click()
     expect(guest.line).to_have_value("", timeout=PATIENCE)

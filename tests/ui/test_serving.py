@@ -82,8 +82,18 @@ def test_the_package_names_the_page_without_loading_it() -> None:
 
 def test_command_lines_name_the_model_as_the_page_was_told() -> None:
     assert session_flags(Session()) == []
-    session = Session("tiny", "cpu", "fp32", (384, 512), offline=True, compile="off", batch_size=2)
+    session = Session(
+        "tiny",
+        "cpu",
+        "fp32",
+        (384, 512),
+        offline=True,
+        compile="off",
+        batch_size=2,
+        offload="model",
+        encoder_dtype="bf16",
+    )
     assert session_flags(session) == [
-        *("--model", "tiny", "--device", "cpu", "--dtype", "fp32", "--size", "512x384", "--compile", "off"),
-        *("--batch-size", "2", "--offline"),
+        *("--model", "tiny", "--encoder-dtype", "bf16", "--offload", "model", "--device", "cpu", "--dtype", "fp32"),
+        *("--size", "512x384", "--compile", "off", "--batch-size", "2", "--offline"),
     ]

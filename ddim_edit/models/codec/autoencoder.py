@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ class Autoencoder(Protocol):
 
     Its weights need no gradients, and it is differentiable in its input.
     """
+
+    @property
+    def network(self) -> Any:
+        """The network of diffusers that it runs."""
+        ...
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents [B, C, H/f, W/f] of images [B, 3, H, W] in [-1, 1]: means of posteriors."""

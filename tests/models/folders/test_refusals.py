@@ -168,7 +168,7 @@ BROKEN: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "another width than the weights'": (
         "stable diffusion 1",
         configured("unet/config.json", cross_attention_dim=24),
-        ("unet: cannot load a UNet2DConditionModel",),
+        ("unet: the weights do not fit", "[8, 16], not [8, 24]"),
     ),
     "a scheduler of another process": (
         "stable diffusion 1",
