@@ -84,7 +84,10 @@ _CLASSES: tuple[tuple[str, str], ...] = (
         _VIDEO,
     ),
     (r"^Autoencoder|^VQModel", "it is an autoencoder (VAE) alone. Use the model that it belongs to."),
-    (r"^CLIP|^T5|^Llama|^Qwen(?!Image)", "it is a text encoder alone. Use the model that it belongs to."),
+    (
+        r"^(CLIP|T5|UMT5|Llama|Qwen(?!Image)|Gemma|Mistral|Glm|Bert)",
+        "it is a text encoder alone. Use the model that it belongs to.",
+    ),
 )
 
 

@@ -449,9 +449,9 @@ def _describe_tokenizer(tokenizer: Any, template: str | None, name: str) -> dict
     length = tokenizer.model_max_length
     with explain_errors(f"{name}: cannot use its tokenizer"), quiet_libraries():
         # Lower case, accents, white space, and the tokens at the ends: none of them is an entry of the vocabulary.
-        # Pipelines set the side of the padding, some when they are called first.
-        options = {"padding": "max_length", "max_length": min(length, 77), "truncation": True}
-        sample = tokenizer(_SAMPLE, padding_side="right", **options).input_ids
+        sample = tokenizer(_SAMPLE, max_length=min(length, 77), truncation=True).input_ids
+    # Padded here, as pipelines set the side of the padding, some when they are called first.
+    sample = [*sample, *[tokenizer.pad_token_id] * (min(length, 77) - len(sample))]
     return {
         "vocabulary": sorted(tokenizer.get_vocab().items()),
         "merges": merges,
