@@ -13,6 +13,7 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.announcements import announce_loading
 from ddim_edit.models.autoencoder_classes import AutoencoderClass, find_autoencoder_class
+from ddim_edit.models.cast_layers import cast_on_use
 from ddim_edit.models.codec.autoencoder import Affine, Autoencoder, AutoencoderCodec
 from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.digest_cache import cached_digest
@@ -27,7 +28,7 @@ from ddim_edit.models.pretrained import (
     read_component_weights,
     read_config,
 )
-from ddim_edit.models.tensor_files import read_tensors
+from ddim_edit.models.tensor_files import common_dtype, read_tensors
 from ddim_edit.models.weights import fill
 from ddim_edit.precision import float32_precision
 
@@ -205,7 +206,7 @@ def load_autoencoder(
 
     Args:
         folder: has a config.json and the weights.
-        device: where the network runs, in float32.
+        device: where the network runs, in float32, whatever dtype its weights keep.
         largest_untiled: pixels of the largest image that is never cut into tiles.
         file: has the weights instead of the folder, with the names of diffusers or of latent diffusion.
         channels: that its latents must have; None for any.
@@ -231,7 +232,7 @@ def load_autoencoder(
         with explain_errors(f"{folder.name}: cannot build an {name} from config.json"):
             return network_class.from_config(dict(config))
 
-    network = fill(build, weights.tensors, weights.source)
+    network = fill(build, weights.tensors, weights.source, common_dtype(weights.tensors.values()))
     found = network.config[kind.channels] * kind.patch**2
     if channels is not None and found != channels:
         raise ModelError(
@@ -239,7 +240,10 @@ def load_autoencoder(
             "the network was trained with."
         )
     tensors = cached_digest(weights.files, lambda: digest_tensors(network.state_dict(), folder.name))
-    if not offloaded:
+    if offloaded:
+        network.float()  # hooks know of parameters only
+    else:
+        cast_on_use(network, torch.float32)
         network = network.to(device)
     autoencoder = WholeAutoencoder(network, device, kind)
     codec = _make_codec(autoencoder, network, config, kind, tensors)
@@ -253,7 +257,7 @@ def load_autoencoder(
 def _read_file(file: Path, config: Config) -> ComponentWeights:
     """Return the weights of an autoencoder in one file, by the names of diffusers."""
     announce_loading(file.name, [file])
-    tensors = {name: tensor.float() for name, tensor in read_tensors(file).items() if tensor.is_floating_point()}
+    tensors = {name: tensor for name, tensor in read_tensors(file).items() if tensor.is_floating_point()}
     if not any(".down_blocks." in name for name in tensors):
         from diffusers.loaders import single_file_utils
 

@@ -105,6 +105,15 @@ def suited_memory_format(device: torch.device) -> torch.memory_format:
     return _MEMORY_FORMATS[device.type]
 
 
+def diffusers_memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Return how the feature maps of a network of diffusers lie in memory where nothing else is asked for."""
+    # Measured on the UNet of Stable Diffusion: in half precision either is as fast on a CPU, and weights that are laid
+    # out as in their file need not be copied.
+    if device.type == "cpu" and dtype.itemsize < torch.float32.itemsize:
+        return torch.contiguous_format
+    return suited_memory_format(device)
+
+
 def state_device(device: torch.device) -> torch.device:
     """Return where the state of an integration is: beside the network, but on the CPU for devices without float64."""
     return torch.device("cpu") if device.type == "mps" else device

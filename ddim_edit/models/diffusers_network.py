@@ -71,16 +71,19 @@ class DiffusersUNet(DiffusersNetwork):
 
 
 def load_diffusers_network(
-    folder: Path, family: DiffusersFamily, dtype: torch.dtype = torch.float32
+    folder: Path,
+    family: DiffusersFamily,
+    dtype: torch.dtype | None = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> DiffusersNetwork:
-    """Return the network in a component's folder of a diffusers checkpoint, on the CPU in a dtype.
+    """Return the network in a component's folder of a diffusers checkpoint, on the CPU, as `load_pretrained_network`.
 
     Raises:
         MissingExtraError: diffusers or transformers is not installed.
         ModelError: the folder does not hold the network that its config describes.
     """
     kind = find_class(import_diffusers(f"Running a {family.network}"), family.network)
-    return adapt_network(load_pretrained_network(kind, folder, dtype), family)
+    return adapt_network(load_pretrained_network(kind, folder, dtype, memory_format), family)
 
 
 def adapt_network(network: Any, family: DiffusersFamily) -> DiffusersNetwork:

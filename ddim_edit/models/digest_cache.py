@@ -20,8 +20,8 @@ from ddim_edit.models.announcements import announce
 
 _VERSION = 1
 _DIGEST = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
-_SMALLEST = 256 << 20
-"""Bytes of files from which on their digest is kept on disk; less takes well under a second."""
+_SMALLEST = 64 << 20
+"""Bytes of files from which on their digest is kept on disk; less takes a quarter of a second."""
 _SETTLED = 100_000_000
 """Nanoseconds after which a file has settled: one that changes again within a tick of its clock looks the same."""
 

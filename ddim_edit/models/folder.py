@@ -8,20 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import find_additions
 from ddim_edit.models.autoencoders import autoencoder_factor, find_autoencoder, load_autoencoder
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, LoadOptions
 from ddim_edit.models.codec.pixels import codec_for
-from ddim_edit.models.devices import PRECISIONS
+from ddim_edit.models.devices import PRECISIONS, diffusers_memory_format, suited_memory_format
 from ddim_edit.models.diffusers_network import DiffusersNetwork, load_diffusers_network
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.effective_weights import unwrapped
-from ddim_edit.models.families.family import COUNT
+from ddim_edit.models.families.family import COUNT, DiffusersFamily
 from ddim_edit.models.families.registry import family_of_config
 from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder
 from ddim_edit.models.folder_layout import AUTOENCODERS, INDEX, FolderLayout, find_layout
@@ -78,9 +76,7 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     encoder_dtype = find_encoder_dtype(name, family.pipeline, options.parts)
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
-        # LoRAs are merged as PEFT does, in float32, and cast afterwards.
-        dtype = torch.float32 if additions.loras else PRECISIONS[options.dtype].dtype
-        network = load_diffusers_network(network_folder, family, dtype)
+        network = _load_network(network_folder, family, options)
     checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
         additions = additions.read(network.inner)
@@ -105,6 +101,21 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     for file in find_loras(folder, without=additions.loras):
         notes.append(f"the LoRA {file.name} in the folder is not used; --lora {file} merges it")
     return CheckpointBundle(checkpoint, codec, components, encode_prompts, tuple(notes))
+
+
+def _load_network(folder: Path, family: DiffusersFamily, options: LoadOptions) -> DiffusersNetwork:
+    """Return a network of diffusers on the CPU, as near to how it will run as saves memory."""
+    if options.parts.get("loras"):
+        # They are merged as PEFT does, in float32, and all is cast afterwards.
+        return load_diffusers_network(folder, family)
+    dtype = PRECISIONS[options.dtype].dtype
+    if options.parts.get("offload"):
+        return load_diffusers_network(folder, family, dtype, suited_memory_format(options.device))
+    if options.device.type != "cpu":
+        # From the file to the device, tensor by tensor.
+        return load_diffusers_network(folder, family, None)
+    memory_format = options.memory_format or diffusers_memory_format(options.device, dtype)
+    return load_diffusers_network(folder, family, dtype, memory_format)
 
 
 def make_checkpoint(

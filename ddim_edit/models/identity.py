@@ -94,6 +94,9 @@ def digest_config(config: object, tensors: str = "") -> str:
 
 def _plain(value: object) -> Any:
     """Return a value as JSON types: without the entries that are defaults, paths or names, and 8.0 as 8."""
+    # At once, as nearly all of a vocabulary's 100,000 values are these.
+    if type(value) in (str, int):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         record = {}
         for each in fields(value):

@@ -14,9 +14,11 @@ from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.images.face_templates import TEMPLATE_FILE, FaceTemplate
 from ddim_edit.io.regular import require_regular
 from ddim_edit.models.announcements import announce, announce_loading
+from ddim_edit.models.autoencoders import TiledAutoencoder
 from ddim_edit.models.blocks import require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, ModelParts
 from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
+from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
 from ddim_edit.models.devices import (
@@ -249,10 +251,22 @@ def assemble_model(
         native=is_native(network.device, (low or network).precision.dtype),
         state_device=state_device(network.device),
         conditioner=conditioner,
-        notes=bundle.notes,
+        notes=(*bundle.notes, *_notes_of_size(codec, height, width)),
         follows="nothing" if encoder is None else encoder.follows,
         sizes=checkpoint.sizes.scaled(codec.factor),
     )
+
+
+def _notes_of_size(codec: Codec, height: int, width: int) -> list[str]:
+    """Return what may surprise about latents of a size."""
+    autoencoder = codec.autoencoder if isinstance(codec, AutoencoderCodec) else None
+    pixels = height * width * codec.factor**2
+    if not isinstance(autoencoder, TiledAutoencoder) or pixels <= autoencoder.largest_untiled:
+        return []
+    side = int(autoencoder.largest_untiled**0.5)
+    return [
+        f"images of more than {side}x{side} pixels go through the autoencoder in tiles, which changes them a little"
+    ]
 
 
 def _latent_size(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:

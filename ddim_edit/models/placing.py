@@ -13,7 +13,7 @@ from ddim_edit.models.cast_layers import share_cast
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec
-from ddim_edit.models.devices import DeviceNetwork, Precision, suited_memory_format
+from ddim_edit.models.devices import DeviceNetwork, Precision, diffusers_memory_format, suited_memory_format
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.executors import executor_for, is_compiled
 from ddim_edit.models.offloading import offload
@@ -32,11 +32,12 @@ def place_network(network: nn.Module, precision: Precision, options: LoadOptions
         precision: of its weights and activations.
         options: device, memory format, and how it is compiled.
     """
-    memory_format = options.memory_format or suited_memory_format(options.device)
     module = network.to(options.device, precision.dtype)
     if not isinstance(module, UNetBase):
+        memory_format = options.memory_format or diffusers_memory_format(options.device, precision.dtype)
         module = module.to(memory_format=memory_format)
     else:
+        memory_format = options.memory_format or suited_memory_format(options.device)
         module = module.to_memory_format(memory_format)
         # We know the layers of these. A compiler packs weights for itself, and those packed for CPUs are channels_last.
         is_suited = options.device.type != "cpu" or memory_format == torch.channels_last

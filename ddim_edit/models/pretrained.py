@@ -220,15 +220,22 @@ def from_pretrained(kind: Any, folder: Path, **options: Any) -> Any:
         return kind.from_pretrained(folder, **{"local_files_only": True, "use_safetensors": True, **options})
 
 
-def load_pretrained_network(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_pretrained_network(
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype | None = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Any:
     """Return a network of diffusers on the CPU with all of its weights from the folder, in eval mode.
 
     Tensors are read, cast and laid out one by one, so memory holds the network once, in its dtype, and little more.
+    Those of safetensors that need neither stay in their file, which is mapped into memory.
 
     Args:
         kind: the class of the network.
         folder: the component's folder; its weights may be in shards.
-        dtype: of its weights.
+        dtype: of its weights; None for that of the files, or float32 where these have several.
+        memory_format: of the weights of its convolutions.
 
     Raises:
         ModelError: weights that are missing or broken, that do not fit the config, or pickles that would run code.
@@ -241,7 +248,7 @@ def load_pretrained_network(kind: Any, folder: Path, dtype: torch.dtype = torch.
         without_parameters(),
     ):
         network = kind.from_config(config)
-    fill_in_place(network, stored, dtype, folder.name)
+    fill_in_place(network, stored, dtype or stored.dtype, memory_format, folder.name)
     return network
 
 

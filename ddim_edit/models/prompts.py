@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from ddim_edit.models.conditioning import Conditioning
 from ddim_edit.models.devices import evaluation_mode
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.digest_cache import cached_digest
+from ddim_edit.models.embedding_cache import CachedEncoding, is_worth_keeping
 from ddim_edit.models.families.family import TextPipeline
 from ddim_edit.models.identity import Components, digest_config, digest_tensors, without_irrelevant
 from ddim_edit.models.pretrained import (
@@ -364,7 +365,17 @@ def load_prompts(
         # transformers knows which layers overflow in float16.
         cast_on_use(encoder, dtype, fine=getattr(encoder, "_keep_in_fp32_modules", None) or ())
     visiting = VisitingEncoders(encoders.values(), device)
-    return make_prompt_encoder(name, pipeline, network, parts, size, device, visiting)
+    prompts = make_prompt_encoder(name, pipeline, network, parts, size, device, visiting)
+    if not is_worth_keeping([file for each in encoders for file in weights_files(folder / each)]):
+        return prompts
+    identity = (f"{each} {digest}" for each, digest in sorted(prompts.components.items()))
+    described = (kind.__name__, *identity, f"{size[0]}x{size[1]}", device.type)
+    negative = prompts.encode_negative
+    return replace(
+        prompts,
+        encode=CachedEncoding(prompts.encode, described),
+        encode_negative=None if negative is None else CachedEncoding(negative, (*described, "negative")),
+    )
 
 
 def _count_tokens(tokenizer: Any, text: str) -> int:

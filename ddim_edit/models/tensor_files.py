@@ -5,7 +5,7 @@ import re
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +98,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
+    """Return the dtype of the floating ones among tensors, or float32 where they differ."""
+    return _common_dtype({str(tensor.dtype) for tensor in tensors})
+
+
+def _common_dtype(names: Collection[str]) -> torch.dtype:
+    floating = {dtype for dtype, aliases in _FLOATING.items() if not aliases.isdisjoint(names)}
+    return floating.pop() if len(floating) == 1 else torch.float32
+
+
 class TensorRecord(NamedTuple):
     """What is known of a tensor in a file without reading it.
 
@@ -183,9 +193,7 @@ class StoredTensors(Mapping[str, Tensor]):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that holds all of its numbers: that of the floating tensors, float32 where they differ."""
-        kinds = {record.dtype for record in self.records.values()}
-        floating = {kind for kind in _FLOATING if kinds & _FLOATING[kind]}
-        return floating.pop() if len(floating) == 1 else torch.float32
+        return _common_dtype({record.dtype for record in self.records.values()})
 
     def close(self) -> None:
         """Close the files; they are opened again where more is read."""

@@ -45,8 +45,10 @@ class NoInitialization(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) -> Net:
-    """Return the network that `make` builds with these weights, on the CPU in float32, in eval mode, without gradients.
+def fill(
+    make: Callable[[], Net], weights: Mapping[str, Tensor], source: str, dtype: torch.dtype = torch.float32
+) -> Net:
+    """Return the network that `make` builds with these weights, on the CPU, in eval mode, without gradients.
 
     Args:
         make: builds the network; it is called on the "meta" device, where random weights cost neither time nor a move
@@ -54,6 +56,7 @@ def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) ->
         weights: every parameter and persistent buffer by name, in any floating dtype, and no other tensors, except
             for what trainings leave behind, such as `model_ema.decay`.
         source: what the weights are, for the error, as in "An EDM checkpoint".
+        dtype: of the network's weights.
 
     Raises:
         ModelError: tensors that are missing, unknown, or of another shape.
@@ -65,7 +68,8 @@ def fill(make: Callable[[], Net], weights: Mapping[str, Tensor], source: str) ->
     # nn.Module.to_empty would do this, but it imports sympy, which takes half a second.
     tensors = {}
     for name, like in expected.items():
-        tensors[name] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(weights[name])
+        kind = dtype if like.is_floating_point() else like.dtype
+        tensors[name] = torch.empty_strided(like.shape, like.stride(), dtype=kind).copy_(weights[name])
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -87,7 +91,13 @@ def without_parameters() -> Iterator[None]:
         yield
 
 
-def fill_in_place(network: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> None:
+def fill_in_place(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    source: str,
+) -> None:
     """Give a network its weights, on the CPU, in eval mode and without gradients.
 
     Each tensor is cast and laid out as it is read, so that a mapping that keeps none of them needs no more memory than
@@ -97,6 +107,7 @@ def fill_in_place(network: nn.Module, weights: Mapping[str, Tensor], dtype: torc
         network: built `without_parameters`.
         weights: every parameter and persistent buffer by name, in any floating dtype; others are passed over.
         dtype: that of the network afterwards; whole numbers keep theirs.
+        memory_format: of its convolutions' weights. What is contiguous and in the dtype already is shared.
         source: what the weights are of, for the error.
 
     Raises:
@@ -113,9 +124,12 @@ def fill_in_place(network: nn.Module, weights: Mapping[str, Tensor], dtype: torc
                 f"{list(like.shape)}. Take both from one checkpoint."
             )
         kind = dtype if like.is_floating_point() else like.dtype
-        # As devices want them; what is laid out later would be there twice for a while.
-        memory_format = torch.channels_last if like.dim() == 4 else torch.contiguous_format
-        tensors[name] = torch.empty(like.shape, dtype=kind, memory_format=memory_format).copy_(tensor)
+        if memory_format == torch.contiguous_format:
+            tensors[name] = tensor.to(kind)  # which a file that is mapped need not be read for, where it has the dtype
+            continue
+        layout = memory_format if like.dim() == 4 else torch.contiguous_format
+        # Copies all, as one tensor that is mapped would keep all of its file in memory.
+        tensors[name] = torch.empty(like.shape, dtype=kind, memory_format=layout).copy_(tensor)
     network.load_state_dict(tensors, assign=True)
     # Buffers that no file holds were made with values, in float32.
     nn.Module.to(network, dtype)  # diffusers' own warns of modules that it may keep in float32, of which there are none
