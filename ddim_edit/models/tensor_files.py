@@ -195,12 +195,6 @@ class StoredTensors(Mapping[str, Tensor]):
         """The dtype that holds all of its numbers: that of the floating tensors, float32 where they differ."""
         return _common_dtype({record.dtype for record in self.records.values()})
 
-    def close(self) -> None:
-        """Close the files; they are opened again where more is read."""
-        with self._lock:
-            self._opened.clear()
-            self._read = 0
-
 
 def unreadable(path: Path) -> ModelError:
     """Return the error for a file of tensors that cannot be read, with what it is instead."""
