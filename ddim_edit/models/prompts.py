@@ -337,7 +337,8 @@ def load_prompts(
     assert text_pipeline is not None
     index = read_config(folder / "model_index.json")
     class_name = text_pipeline.class_of(index)
-    kind = find_class(import_diffusers(f"Running a {class_name}"), class_name)
+    library = import_diffusers(f"Running a {class_name}")
+    kind = find_class(library, class_name)
     # None stands for a component that from_pretrained is not to load.
     components: dict[str, Any] = {each: None for each in _UNUSED if each in index}
     absent = [each for each in text_pipeline.optional if not (folder / each).is_dir()]
@@ -369,7 +370,8 @@ def load_prompts(
     if not is_worth_keeping([file for each in encoders for file in weights_files(folder / each)]):
         return prompts
     identity = (f"{each} {digest}" for each, digest in sorted(prompts.components.items()))
-    described = (kind.__name__, *identity, f"{size[0]}x{size[1]}", device.type)
+    # Pipelines write templates around prompts, which may change with the library.
+    described = (class_name, library.__version__, *identity, f"{size[0]}x{size[1]}", device.type)
     negative = prompts.encode_negative
     return replace(
         prompts,
