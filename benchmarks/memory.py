@@ -4,9 +4,9 @@
 
 Writes a folder of the layout of Stable Diffusion 1.5 with random float16 weights (2.1 GB) into a temporary folder,
 and removes it at the end. Each row is the median of fresh processes, ours and diffusers' in turn: loading everything
-and encoding a prompt, and one evaluation of the network without guidance. The figure is what the system says of the
-whole process at its end (ru_maxrss). "first load" is that of a folder that was never loaded before: its weights are
-hashed and the prompt is encoded, which later loads find in the cache.
+and encoding a prompt, and one evaluation of the network without guidance (of a mixed model one of either network). The
+figure is what the system says of the whole process at its end (ru_maxrss). "first load" is that of a folder that was
+never loaded before: its weights are hashed and the prompt is encoded, which later loads find in the cache.
 """
 
 import argparse

@@ -32,9 +32,9 @@ from ddim_edit.models.identity import (
 )
 from ddim_edit.models.loras import find_loras
 from ddim_edit.models.pretrained import read_config, stored_weights, weights_files
-from ddim_edit.models.prompts import find_encoder_dtype, load_prompts
 from ddim_edit.models.scheduler_config import DiffusionProcess, find_scheduler_config, read_process
 from ddim_edit.models.sizes import Size, SizeRule, require_size
+from ddim_edit.models.text_encoders import find_encoder_dtype, load_prompts
 
 if TYPE_CHECKING:
     from torch import nn

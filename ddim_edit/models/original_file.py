@@ -33,10 +33,10 @@ from ddim_edit.models.originals.autoencoder import read_autoencoder_config
 from ddim_edit.models.originals.latent_diffusion import AUTOENCODER_PREFIXES
 from ddim_edit.models.originals.parts import Config, strip_prefix
 from ddim_edit.models.pretrained import ComponentWeights, explain_errors, find_class, import_diffusers, quiet_libraries
-from ddim_edit.models.prompts import find_encoder_dtype
 from ddim_edit.models.scheduler_config import read_process
 from ddim_edit.models.sizes import require_size
 from ddim_edit.models.tensor_files import common_dtype, read_tensors
+from ddim_edit.models.text_encoders import find_encoder_dtype
 from ddim_edit.models.weights import fill
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from ddim_edit.models.pretrained import (
     read_config,
     weights_files,
 )
-from ddim_edit.models.prompts import PromptEncoder, StoredEncoder, add_to_prompts, load_text_encoder
+from ddim_edit.models.prompts import PromptEncoder
 from ddim_edit.models.sizes import Size
+from ddim_edit.models.text_encoders import StoredEncoder, add_to_prompts, load_text_encoder
 
 CLIP_VOCABULARY = assets_folder() / "tokenizers" / "clip"
 _CLIP_LENGTH = 77

@@ -29,9 +29,10 @@ from ddim_edit.models.identity import digest_tensors, network_component, process
 from ddim_edit.models.loading import PlacedNetworks, assemble_model
 from ddim_edit.models.model import Model
 from ddim_edit.models.pretrained import import_diffusers
-from ddim_edit.models.prompts import PromptEncoder, TextEncoder, make_prompt_encoder
+from ddim_edit.models.prompts import PromptEncoder
 from ddim_edit.models.scheduler_config import read_process
 from ddim_edit.models.sizes import Size
+from ddim_edit.models.text_encoders import TextEncoder, make_prompt_encoder
 
 _STEERING = re.compile("ControlNet|Adapter|Motion")
 
