@@ -64,7 +64,7 @@ def reconstruct(
     before they are rounded to 8 bit; the share of same pixels is of the written ones.
     """
     from ddim_edit.latents.image_recipes import ReconstructionRecipe
-    from ddim_edit.metrics import METRICS
+    from ddim_edit.metrics import METRICS, patch_std
 
     printed = dict.fromkeys([*score_columns(), *METRICS, "error", "residual", "rounds", "converged", *OPTIONAL_SCORES])
     session.metadata = result.metadata
@@ -81,7 +81,7 @@ def reconstruct(
     writer = ResultWriter(session, result, noise=0)  # the noise of the round trip is what is shown
     rows: list[dict[str, Any]] = []
     sources: list[str] = []
-    on_sheet: list[tuple[Tensor, Tensor]] = []
+    on_sheet: list[tuple[Tensor, Tensor, Tensor]] = []
 
     inversion_config = make_config({**config, "check": True})
 
@@ -93,7 +93,7 @@ def reconstruct(
         for (job, source), (original, image, latent, scores) in session.run_batch(batch, reconstruct_batch):
             with session.continue_on_error(job.source):
                 if sheet_file is not None and len(sources) < ON_SHEET:
-                    on_sheet.append((original, image))
+                    on_sheet.append((original, image, patch_std(latent.x[None])[0]))
                     sources.append(source.source)
                 writer.write(job.source, job.target, [source], [image], latent.recipe)
                 session.warn_if_unconverged(job.source, scores)
@@ -107,6 +107,11 @@ def reconstruct(
     if rows:
         session.print_table(score_table(rows))
         session.note("scores are of the images before they are rounded to 8 bit, `same` of the written ones")
+        if any((row["xt_deviation"] or 0) > 1 for row in rows):
+            session.note(
+                "dev above 1: the latent is not white noise there, so that edits and interpolations may go astray; "
+                "crop to what the model knows"
+            )
     session.finish()
 
 
@@ -119,7 +124,8 @@ def score_columns() -> dict[str, tuple[str, str]]:
         if metric.column is not None:
             columns[name] = (metric.column, metric.value_format)
     health = {"xt_mean": ("mean", "+7.3f"), "xt_std": ("std", "7.4f"), "xt_corr": ("corr", "+7.3f")}
-    return {**columns, **health, "xt_kurtosis": ("kurt", "6.2f"), "codec_psnr": ("codec", "7.2f")}
+    health |= {"xt_kurtosis": ("kurt", "6.2f"), "xt_deviation": ("dev", "5.2f")}
+    return {**columns, **health, "codec_psnr": ("codec", "7.2f")}
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -142,11 +148,14 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return plain_table(["", *(title for title, _ in columns.values())], lines)
 
 
-def _write_sheet(file: Path, pairs: "Sequence[tuple[Tensor, Tensor]]", recipe: Mapping[str, Any] | None) -> None:
-    """Write originals, reconstructions and their differences."""
+def _write_sheet(
+    file: Path, images: "Sequence[tuple[Tensor, Tensor, Tensor]]", recipe: Mapping[str, Any] | None
+) -> None:
+    """Write originals, reconstructions, their differences, and where latents are not white noise."""
     import torch
 
     from ddim_edit.images import comparison, to_uint8, write
 
-    originals, reconstructions = (to_uint8(torch.stack(column)) for column in zip(*pairs, strict=True))
-    write(file, comparison(originals, reconstructions), recipe)
+    originals, reconstructions, patch_stds = zip(*images, strict=True)
+    before, after = (to_uint8(torch.stack(column)) for column in (originals, reconstructions))
+    write(file, comparison(before, after, patch_stds=patch_stds), recipe)

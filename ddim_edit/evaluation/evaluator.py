@@ -110,6 +110,7 @@ def evaluate_iter(
                     nfe_out=int(score["nfe_out"]),
                     scores={metric: score[metric] for metric in METRICS},
                     atypicality=score.get("atypicality"),
+                    deviation=score.get("xt_deviation"),
                 )
 
 

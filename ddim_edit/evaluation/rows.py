@@ -33,6 +33,8 @@ class EvaluationRow:
         nfe_in: network evaluations of the inversion.
         nfe_out: network evaluations of the decoding.
         atypicality: how far the image is from typical ones of the model; None where that is not known.
+        deviation: how far x_T is from white noise, above 1 for latents that are not healthy; None where that is not
+            known.
         scores: value of every metric in `metrics.METRICS`; None where it is not finite, as the PSNR of equal images.
     """
 
@@ -44,15 +46,16 @@ class EvaluationRow:
     nfe_out: int
     scores: Mapping[str, float | None]
     atypicality: float | None = None
+    deviation: float | None = None
 
     @classmethod
     def from_cells(cls, cells: Mapping[str, str]) -> "EvaluationRow":
         """Return the row of the cells of a CSV file by column; ValueError for cells that are no numbers."""
         scores: dict[str, float | None] = {}
-        for name in (*METRICS, ATYPICALITY):
+        for name in (*METRICS, *_OPTIONAL_COLUMNS):
             cell = cells.get(name, "")
             scores[name] = float(cell) if cell else None
-        atypicality = scores.pop(ATYPICALITY)
+        atypicality, deviation = (scores.pop(name) for name in _OPTIONAL_COLUMNS)
         return cls(
             image=cells["picture"],
             source=cells["source"],
@@ -62,6 +65,7 @@ class EvaluationRow:
             nfe_out=int(cells["nfe_out"]),
             scores=scores,
             atypicality=atypicality,
+            deviation=deviation,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,11 +78,12 @@ class EvaluationRow:
             "nfe_in": self.nfe_in,
             "nfe_out": self.nfe_out,
             **self.scores,
-            ATYPICALITY: self.atypicality,
+            "atypicality": self.atypicality,
+            "deviation": self.deviation,
         }
 
 
-ATYPICALITY = "atypicality"
+_OPTIONAL_COLUMNS = ("atypicality", "deviation")
 _FIXED_COLUMNS = ("picture", "source", *EvaluationSetting._fields, "converged", "nfe_in", "nfe_out")
 # File names may be bytes that are no text; Python's surrogates are written back as the bytes that they stand for.
 _TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
@@ -94,7 +99,7 @@ def row_writer(path: Path) -> Iterator[Callable[[EvaluationRow], object]]:
         OSError: as the system raised it.
     """
     with atomic(path) as temporary, temporary.open("w", buffering=1, **_TEXT) as file:
-        writer = csv.DictWriter(file, [*_FIXED_COLUMNS, *METRICS, ATYPICALITY], lineterminator="\n")
+        writer = csv.DictWriter(file, [*_FIXED_COLUMNS, *METRICS, *_OPTIONAL_COLUMNS], lineterminator="\n")
         writer.writeheader()
 
         def write(row: EvaluationRow) -> None:
@@ -118,7 +123,7 @@ def read_rows(path: Path) -> tuple[EvaluationRow, ...]:
         with path.open(**_TEXT) as file:
             reader = csv.reader(file)
             titles = next(reader, [])
-            expected = {*_FIXED_COLUMNS, *METRICS, ATYPICALITY}
+            expected = {*_FIXED_COLUMNS, *METRICS, *_OPTIONAL_COLUMNS}
             if not set(_FIXED_COLUMNS) <= set(titles) <= expected or len(set(titles)) < len(titles):
                 raise ArgumentError(f"{path.name}: not the rows of an evaluation: its columns are others.")
             return tuple(EvaluationRow.from_cells(dict(zip(titles, line, strict=True))) for line in reader)

@@ -14,7 +14,7 @@ ABSENT = "-"
 
 def markdown(evaluation: Evaluation) -> str:
     """Return the table of means and the table of reconstruction errors, each below a line that explains it."""
-    atypical = _describe_atypical(evaluation)
+    warnings = [_describe_atypical(evaluation), *_describe_unhealthy(evaluation)]
     return "\n\n".join(
         [
             f"Round trips of {count_images(evaluation)} through {evaluation.recipe['model']}: means and their 95 % "
@@ -22,7 +22,7 @@ def markdown(evaluation: Evaluation) -> str:
             means_table(evaluation),
             "Reconstruction error by the number of steps S: mean squared error per dimension, images in [0, 1].",
             reconstruction_table(evaluation),
-            *([atypical] if atypical else []),
+            *(text for text in warnings if text),
         ]
     )
 
@@ -37,6 +37,19 @@ def _describe_atypical(evaluation: Evaluation) -> str:
         f"{len(found)} of {len(scores)} images do not look like those that {evaluation.recipe['model']} was trained on "
         f"(atypicality above 1): {', '.join(found)}."
     )
+
+
+def _describe_unhealthy(evaluation: Evaluation) -> list[str]:
+    """Return at which settings the latents of which images are not white noise."""
+    texts = []
+    for summary in evaluation.summaries:
+        scores = {row.image: row.deviation for row in evaluation.rows if row.setting == summary.setting}
+        found = [f"{name} ({score:.1f})" for name, score in scores.items() if score is not None and score > 1]
+        if found:
+            setting = f"{setting_name(summary.setting)}, {summary.setting.steps} steps"
+            count = f"{len(found)} of {len(scores)} latents"
+            texts.append(f"{setting}: {count} are not white noise (deviation above 1): {', '.join(found)}.")
+    return texts
 
 
 def count_images(evaluation: Evaluation) -> str:

@@ -59,8 +59,10 @@ def sheet(rows: Sequence[Tensor], gap: int = 2, background: int = WHITE) -> Tens
     return canvas
 
 
-def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> Tensor:
-    """Return a labelled sheet of triples: original, reconstruction, and `gain` times their absolute difference.
+def comparison(
+    originals: Tensor, reconstructions: Tensor, gain: float = 20, patch_stds: Sequence[Tensor] = ()
+) -> Tensor:
+    """Return a labelled sheet of rows: original, reconstruction, and `gain` times their absolute difference.
 
     Small images are enlarged without smoothing; after eight rows a new block of columns begins.
 
@@ -68,6 +70,7 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
         originals: uint8 [N, 3, H, W].
         reconstructions: uint8 of the same shape.
         gain: a difference of 255 / gain levels or more is shown at full brightness.
+        patch_stds: of the latent of each image, as `metrics.patch_std` returns them, to be shown too; or nothing.
 
     Raises:
         ArgumentError: no images, or tensors of different shapes.
@@ -76,10 +79,14 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
         shapes = f"{list(originals.shape)} and {list(reconstructions.shape)}"
         raise ArgumentError(f"Originals and reconstructions must have one shape [N, 3, H, W], not {shapes}.")
     difference = (originals.float() - reconstructions.float()).abs().mul(gain).clamp(max=255).to(torch.uint8)
-    triples = torch.stack([originals, reconstructions, difference], dim=1)
-    triples = enlarge(triples, display_factor(triples.shape[-1], MIN_CELL))
+    columns = [originals, reconstructions, difference]
     labels = ["original", "reconstruction", f"difference x {gain:g}"]
-    blocks = [labelled(list(rows), labels) for rows in torch.split(triples, MAX_ROWS)]
+    if patch_stds:
+        columns.append(torch.stack([std_map(each, originals.shape[-2:]) for each in patch_stds]))
+        labels.append("std of x_T, 0.5 to 1.5")
+    shown = torch.stack(columns, dim=1)
+    shown = enlarge(shown, display_factor(shown.shape[-1], MIN_CELL))
+    blocks = [labelled(list(rows), labels) for rows in torch.split(shown, MAX_ROWS)]
     _, height, width = blocks[0].shape  # no other block is larger
     margin = width // 24
     canvas = torch.full((3, height + margin, len(blocks) * (width + margin) + margin), WHITE, dtype=torch.uint8)
@@ -87,6 +94,21 @@ def comparison(originals: Tensor, reconstructions: Tensor, gain: float = 20) -> 
         left = margin + index * (width + margin)
         canvas[:, : block.shape[1], left : left + width] = block
     return canvas
+
+
+def std_map(patch_std: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the standard deviations of patches as colours, uint8 [3, H, W].
+
+    White is 1, as of white noise; blue is 0.5 or less, where a latent is too quiet, and red is 1.5 or more.
+
+    Args:
+        patch_std: [rows, columns].
+        size: (H, W).
+    """
+    distance = 2 * (patch_std - 1).clamp(-0.5, 0.5)
+    quiet, loud = distance.clamp(max=0).neg(), distance.clamp(min=0)
+    colours = 1 - torch.stack([quiet, quiet + loud, loud])
+    return F.interpolate(colours[None], tuple(size), mode="nearest-exact")[0].mul(255).round().to(torch.uint8)
 
 
 def labelled(rows: Sequence[Tensor], labels: Sequence[str], row_labels: Sequence[str] = ()) -> Tensor:

@@ -5,8 +5,8 @@ from typing import Any
 
 INVISIBLE, CLOSE = 45.0, 35.0
 """PSNR in dB from which a difference cannot be seen, and from which it is hard to see."""
-GOOD, FAIR = 0.05, 0.15
-"""How far std, correlation and mean of x_T may be from a Gaussian's, and how far before edits suffer."""
+FAIR = 2.0
+"""How far the deviation of x_T from white noise may be before edits suffer; up to 1 is healthy."""
 
 
 def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = (), problems: Sequence[str] = ()) -> str:
@@ -45,15 +45,17 @@ def _summarize_round_trip(scores: Mapping[str, Any]) -> str:
 
 
 def _summarize_latent(scores: Mapping[str, Any]) -> str:
-    mean, std, corr, kurtosis = (scores[f"xt_{name}"] for name in ("mean", "std", "corr", "kurtosis"))
+    deviation, std, corr, kurtosis = (scores[f"xt_{name}"] for name in ("deviation", "std", "corr", "kurtosis"))
     if std is None or corr is None or kurtosis is None:
         return "It is not noise at all, so edits mean little."
-    # Kurtosis deviates easily, on clipped backgrounds for one, and edits tolerate ten times as much of it.
-    deviation = max(abs(mean), abs(std - 1), abs(corr), abs(kurtosis - 3) / 10)
-    if deviation <= GOOD:
+    if deviation <= 1:
         words = "It is as good as white noise, where edits work best"
     elif deviation <= FAIR:
         words = "It is nearly white noise"
     else:
         words = "It is not quite noise, so edits may go astray"
-    return f"{words}: std {std:.3f} (ideal 1), neighbour correlation {corr:+.3f} (0), kurtosis {kurtosis:.2f} (3)."
+    low, high = scores["xt_patch_low"], scores["xt_patch_high"]
+    return (
+        f"{words} (deviation {deviation:.1f}, healthy up to 1): std {std:.3f} (ideal 1), of patches {low:.2f} to "
+        f"{high:.2f}, neighbour correlation {corr:+.3f} (0), kurtosis {kurtosis:.2f} (3)."
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from ddim_edit import Latent, suited_dtype
 from ddim_edit.cli import main
@@ -26,9 +27,19 @@ def test_photograph_round_trip(done: Run, tmp_path: Path) -> None:
     assert (row["nfe_in"], row["nfe_out"]) == (20, 20)
     assert abs(row["xt_std"] - 1) < 0.02
     assert abs(row["xt_corr"]) < 0.06
+    assert row["xt_deviation"] < 3
     assert "astronaut_face.png: face aligned, turned by -" in outcome.err
     assert pixels_of(tmp_path / "astronaut_face-reconstructed.png").shape[1:] == (108, 108)
     assert files_in(tmp_path) == ["astronaut_face-reconstructed.png", "sheet.png"]
+
+
+def test_latent_of_a_text_is_not_healthy(done: Run, tmp_path: Path) -> None:
+    text = Image.new("RGB", (512, 512), "white")
+    ImageDraw.Draw(text).text((16, 16), "The quick brown fox\njumps over the lazy dog\n" * 9, "black", font_size=28)
+    text.save(tmp_path / "text.png")
+    (row,) = done("invert", tmp_path / "text.png", "-o", tmp_path / "out", "--json", *PACKAGED).rows
+    assert abs(row["xt_std"] - 1) < 0.05
+    assert row["xt_deviation"] > 1
 
 
 def test_exact_round_trip(done: Run, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import Editor, metrics
+from ddim_edit import Editor, Latent, metrics
 from ddim_edit.cli.commands.reconstruct import score_columns, score_table
 from ddim_edit.images import comparison, read_recipe, to_uint8
 
@@ -14,7 +14,7 @@ from .conftest import Run, files_in, pixels_of
 
 FIELDS = {
     *("input", "output", "nfe_in", "nfe_out", "mse", "psnr", "ssim", "lpips", "identical_pixels"),
-    *("xt_mean", "xt_std", "xt_corr", "xt_kurtosis", "converged"),
+    *("xt_mean", "xt_std", "xt_corr", "xt_kurtosis", "xt_deviation", "converged"),
     *("error", "residual", "rounds"),
 }
 
@@ -58,7 +58,9 @@ def test_sheet_shows_originals_reconstructions_differences(done: Run, pictures: 
         for folder, ending in ((tmp_path / "in", ""), (tmp_path / "out", "-reconstructed"))
     )
     assert not torch.equal(originals, returned)
-    wanted = comparison(originals, returned, gain=20)
+    done("invert", *pictures, "-o", tmp_path / "latents", "--steps", "3")
+    latents = [Latent.load(tmp_path / "latents" / f"{path.stem}.latent.safetensors").x for path in pictures]
+    wanted = comparison(originals, returned, gain=20, patch_stds=list(metrics.patch_std(torch.stack(latents))))
     assert torch.equal(pixels_of(tmp_path / "out" / "sheet.png"), wanted)
 
 
@@ -78,7 +80,7 @@ def test_table_has_a_line_per_image_and_means(done: Run, pictures: list[Path], t
     outcome = done("reconstruct", *pictures[:2], "-o", tmp_path / "out")
     rows = done("reconstruct", *pictures[:2], "-o", tmp_path / "again", "--json").rows
     head, *lines = outcome.out.splitlines()
-    assert head.split() == ["in", "out", "PSNR", "SSIM", "LPIPS", "same", "mean", "std", "corr", "kurt"]
+    assert head.split() == ["in", "out", "PSNR", "SSIM", "LPIPS", "same", "mean", "std", "corr", "kurt", "dev"]
     assert [line.split()[0] for line in lines] == ["a", "b", "mean"]
     psnr = [row["psnr"] for row in rows]
     assert [float(line.split()[3]) for line in lines] == pytest.approx([*psnr, sum(psnr) / 2], abs=0.005)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import captioned, comparison, enlarge, labelled, sheet, strip
+from ddim_edit.images.sheets import std_map
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -58,17 +59,17 @@ def test_enlarge_by_zero() -> None:
         enlarge(random_images(1, 3, 4, 4), 0)
 
 
-def cells(result: Tensor, count: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The three images of every row of a comparison of images 128 pixels wide, by its stated layout."""
+def cells(result: Tensor, count: int, width: int, across: int = 3) -> list[list[Tensor]]:
+    """The images of every row of a comparison of images 128 pixels wide, by its stated layout."""
     heading, gap = 28, 4
-    block = 3 * width + 2 * gap
+    block = across * width + (across - 1) * gap
     margin = block // 24
     found = []
     for index in range(count):
         top = heading + index % 8 * (width + gap)
         left = margin + index // 8 * (block + margin)
-        columns = [left + k * (width + gap) for k in range(3)]
-        found.append(tuple(result[:, top : top + width, x : x + width] for x in columns))
+        columns = [left + k * (width + gap) for k in range(across)]
+        found.append([result[:, top : top + width, x : x + width] for x in columns])
     return found
 
 
@@ -87,6 +88,15 @@ def test_comparison_shows_both_and_their_difference(count: int) -> None:
 def test_difference_of_equal_images_is_black() -> None:
     originals = random_images(1, 3, 64, 64)
     assert not cells(comparison(originals, originals), 1, 128)[0][2].any()
+
+
+def test_comparison_shows_where_latents_are_quiet_or_loud() -> None:
+    stds = torch.tensor([[1.0, 0.5], [1.25, 3.0]])
+    white = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
+    shown = std_map(stds, (64, 64))
+    colours = [[255, 255, 255], [0, 0, 255], [255, 128, 128], [255, 0, 0]]
+    assert shown[:, 16::32, 16::32].flatten(1).T.tolist() == colours
+    assert torch.equal(cells(comparison(white, white, patch_stds=[stds]), 1, 128, 4)[0][3], enlarge(shown, 2))
 
 
 def test_comparison_labels_every_column() -> None:

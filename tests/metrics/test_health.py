@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import kurtosis
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.metrics import health
+from ddim_edit.metrics import health, patch_std
 
 LARGE = (2, 3, 256, 256)
 ERROR = 6 / math.sqrt(3 * 256 * 256)
@@ -37,6 +37,40 @@ def test_white_noise_is_healthy() -> None:
     assert found.kurtosis.tolist() == pytest.approx([3, 3], abs=5 * ERROR)
     assert found.norm.tolist() == pytest.approx([1, 1], abs=ERROR)
     assert found.mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(100, 3, 64, 64), (100, 4, 32, 32), (100, 16, 16, 16), (20, 4, 128, 96)])
+def test_no_noise_deviates(shape: tuple[int, ...]) -> None:
+    assert (health(noise(shape)).deviation < 1).all()
+
+
+@pytest.mark.parametrize("name", ["low", "middle", "high"])
+def test_bands_are_those_of_the_spectrum(name: str) -> None:
+    """The spectrum of an autoregressive field is (1 - rho^2) / (1 - 2 rho cos w + rho^2) in each direction."""
+    rho = torch.tensor([0.5, -0.3], dtype=torch.float64)
+    w = 2 * math.pi * torch.fft.fftfreq(256, dtype=torch.float64)
+    down, across = ((1 - r**2) / (1 - 2 * r * w.cos() + r**2) for r in rho)
+    radius = torch.hypot(w[:, None], w) / math.pi
+    low, high = {"low": (0.0, 1 / 3), "middle": (1 / 3, 2 / 3), "high": (2 / 3, 2.0)}[name]
+    wanted = (down[:, None] * across)[(radius > low) & (radius <= high)].mean().item()
+    found = getattr(health(autoregressive(LARGE, 0.5, -0.3)), name)
+    assert found.tolist() == pytest.approx([wanted] * 2, rel=0.04)
+
+
+def test_a_quiet_patch_is_found() -> None:
+    x = noise((1, 3, 64, 64))
+    x[..., 16:24, 40:48] *= 0.34
+    x *= 1.05 / x.std()
+    found = health(x)
+    stds = patch_std(x)[0]
+    assert found.patch_low.item() == stds[2, 5].item() == pytest.approx(x[..., 16:24, 40:48].std(correction=0).item())
+    assert found.deviation.item() > 1 > health(noise((1, 3, 64, 64))).deviation.item()
+
+
+def test_latents_of_any_size_are_cut_into_about_equal_patches() -> None:
+    stds = patch_std(noise((1, 3, 60, 9)))
+    assert stds.shape == (1, 8, 2)
+    assert ((stds - 1).abs() < 0.4).all()
 
 
 @pytest.mark.parametrize(("down", "across"), [(0.5, 0.5), (0.9, 0.1), (0.0, -0.6)])

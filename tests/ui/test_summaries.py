@@ -18,6 +18,9 @@ SCORES = {
     "xt_std": 0.999,
     "xt_corr": -0.01,
     "xt_kurtosis": 3.02,
+    "xt_patch_low": 0.87,
+    "xt_patch_high": 1.12,
+    "xt_deviation": 0.4,
 }
 
 
@@ -72,11 +75,10 @@ def test_centred_moves_the_middle_there(height: int, width: int, size: float, x:
         ({}, "No eye will see a difference: PSNR 50.0 dB, LPIPS 0.0004, 60% of the pixels identical."),
         ({"psnr": 40.0}, "The difference is hard to see"),
         ({"psnr": 20.0}, "Only a likeness comes back"),
-        ({}, "as good as white noise, where edits work best: std 0.999 (ideal 1), neighbour correlation -0.010 (0)"),
-        ({"xt_corr": 0.1}, "nearly white noise"),
-        ({"xt_kurtosis": 3.8}, "nearly white noise"),
-        ({"xt_std": 0.7}, "not quite noise, so edits may go astray"),
-        ({"xt_mean": -0.3}, "not quite noise, so edits may go astray"),
+        ({}, "as good as white noise, where edits work best (deviation 0.4, healthy up to 1): std 0.999 (ideal 1)"),
+        ({}, "of patches 0.87 to 1.12, neighbour correlation -0.010 (0), kurtosis 3.02 (3)"),
+        ({"xt_deviation": 1.4}, "nearly white noise"),
+        ({"xt_deviation": 2.1}, "not quite noise, so edits may go astray"),
         ({"xt_corr": None, "xt_kurtosis": None}, "not noise at all"),
     ],
 )
