@@ -4,6 +4,8 @@ import copy
 import importlib.metadata
 import inspect
 import pickle
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -20,7 +22,7 @@ from ddim_edit.errors import (
     ModelError,
     NonFiniteError,
 )
-from ddim_edit.io.extras import import_extra, require_extra
+from ddim_edit.io.extras import import_extra, is_installed, require_extra
 
 TREE = {
     name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and issubclass(thing, DDIMEditError)
@@ -75,6 +77,13 @@ def test_missing_extra_tells_how_to_install_it() -> None:
         "Drawing plots needs no_such_package, which is not installed. Run: pip install 'ddim-edit[eval]'"
     )
     assert (caught.value.package, caught.value.extra) == ("no_such_package", "eval")
+
+
+def test_module_that_another_thread_imports_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While OpenCV is imported, its compiled part stands in its place, without a specification."""
+    monkeypatch.setitem(sys.modules, "half_imported", ModuleType("half_imported"))
+    assert is_installed("half_imported")
+    assert not is_installed("no_such_package")
 
 
 def test_extra_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image
 from ddim_edit.errors import MissingExtraError
 from ddim_edit.images.alignment import Point, Similarity, warp_roughly
 from ddim_edit.images.face_templates import LANDMARKS
+from ddim_edit.io.extras import is_installed
 
 DETECTED_AT = 416
 """Longest side, in pixels, of the copy in which faces are looked for: faces from a fortieth of it are found."""
@@ -36,6 +36,7 @@ UPRIGHT: tuple[Point, ...] = ((0.38, 0.40), (0.62, 0.40), (0.50, 0.53), (0.40, 0
 """Landmarks of that crop, in shares of its side."""
 
 _detectors = threading.local()
+_importing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Face:
 
 def can_find_faces() -> bool:
     """Return whether OpenCV is installed; it is not imported."""
-    return find_spec("cv2") is not None
+    return is_installed("cv2")
 
 
 def require_face_detector() -> None:
@@ -141,7 +142,8 @@ def _detect(pixels: np.ndarray[Any, Any]) -> list[Face]:
     detector = getattr(_detectors, "detector", None)
     if detector is None:
         require_face_detector()
-        cv2 = import_module("cv2")
+        with _importing:  # a second thread would be given half of it
+            cv2 = import_module("cv2")
         network = resources.files("ddim_edit.assets") / "faces" / "yunet_n_640_640.onnx"
         # Version 5 warns, at every start, of settings that nobody made.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

@@ -6,7 +6,6 @@ line builds its help from it. Neither torch nor Pillow is imported before a file
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -16,7 +15,7 @@ from ddim_edit.errors import ImageError
 from ddim_edit.images.gif import index_frames
 from ddim_edit.images.recipe import KEYWORD, text_to_comment, text_to_exif
 from ddim_edit.images.video import VideoCodec
-from ddim_edit.io.extras import import_extra
+from ddim_edit.io.extras import import_extra, is_installed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,7 +68,7 @@ class AnimationFormat:
     @property
     def installed(self) -> bool:
         """Whether the package that it needs is there; it is not imported."""
-        return self.package is None or find_spec(self.package) is not None
+        return self.package is None or is_installed(self.package)
 
 
 def _save_png(image: "Image.Image", path: Path, text: str | None) -> None:

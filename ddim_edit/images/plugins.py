@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import NamedTuple
+
+from ddim_edit.io.extras import is_installed
 
 
 class Plugin(NamedTuple):
@@ -29,7 +30,7 @@ class Plugin(NamedTuple):
     @property
     def installed(self) -> bool:
         """Whether the package is there; it is not imported."""
-        return find_spec(self.module) is not None
+        return is_installed(self.module)
 
     @property
     def remedy(self) -> str:

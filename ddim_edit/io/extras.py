@@ -8,6 +8,15 @@ from types import ModuleType
 from ddim_edit.errors import MissingExtraError
 
 
+def is_installed(module: str) -> bool:
+    """Return whether a top-level module can be imported; it is not imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:
+        # Another thread is importing it: OpenCV is a module without a specification for a moment.
+        return True
+
+
 def require_extra(package: str, extra: str, purpose: str) -> None:
     """Check that an optional dependency is installed, and new enough, without importing it.
 
@@ -21,7 +30,7 @@ def require_extra(package: str, extra: str, purpose: str) -> None:
     """
     from packaging.requirements import Requirement
 
-    if importlib.util.find_spec(package) is None:
+    if not is_installed(package):
         raise MissingExtraError(package, extra, purpose)
     # What was installed without the extra, or before an update of ddim-edit, can be of any version.
     try:

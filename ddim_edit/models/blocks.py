@@ -14,7 +14,6 @@ without a `Model` around it call `prepare_blocks(network, blocks)` once, after t
 
 import copyreg
 from functools import cache
-from importlib.util import find_spec
 from types import MethodType
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, first_line
+from ddim_edit.io.extras import is_installed
 from ddim_edit.models.cpu_layers import optimize_for_cpu, restore_layers
 from ddim_edit.models.executors import compile_call
 from ddim_edit.models.layers import FusedNorm, GroupNormAct, ResidualBlock
@@ -84,7 +84,7 @@ def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     """
     if device.type != "cuda":
         return f"the kernels need a CUDA device, and this one is {device}"
-    if find_spec("triton") is None:
+    if not is_installed("triton"):
         return "Triton is not installed"
     try:
         norm = GroupNormAct(2, 6, 1e-5, nn.SiLU()).to(device, dtype)

@@ -46,7 +46,7 @@ def test_what_is_passed_over_is_told(tmp_path: Path) -> None:
 def test_a_folder_of_a_format_that_needs_a_package_names_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddim_edit.images.plugins.find_spec", lambda name: None)
+    monkeypatch.setattr("ddim_edit.images.plugins.is_installed", lambda name: False)
     for name in ["a.HEIC", "b.heic"]:
         (tmp_path / name).touch()
     with pytest.raises(ImageError, match=r"but 2 \.heic files \(needs pillow-heif: pip install 'ddim-edit\[heic\]'\)"):

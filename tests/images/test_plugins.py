@@ -32,7 +32,7 @@ def test_without_its_package_a_file_names_the_extra(
 ) -> None:
     content = {".heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), ".jxl": b"\xff\x0a" + bytes(64)}[suffix]
     (tmp_path / f"a{suffix}").write_bytes(content)
-    monkeypatch.setattr("ddim_edit.images.plugins.find_spec", lambda name: None)
+    monkeypatch.setattr("ddim_edit.images.plugins.is_installed", lambda name: False)
     monkeypatch.setattr("ddim_edit.images.opening.register_plugins", lambda: ())
     with pytest.raises(ImageError, match=rf"which needs pillow-\w+.*\. Run: pip install 'ddim-edit\[{suffix[1:]}\]'"):
         read(tmp_path / f"a{suffix}", 64)
