@@ -109,8 +109,8 @@ def reconstruct(
         session.note("scores are of the images before they are rounded to 8 bit, `same` of the written ones")
         if any((row["xt_deviation"] or 0) > 1 for row in rows):
             session.note(
-                "dev above 1: the latent is not white noise there, so that edits and interpolations may go astray; "
-                "crop to what the model knows"
+                "dev above 1: the latent is less like white noise than those of typical images, and edits and "
+                "interpolations of it are less certain; crop to what the model knows"
             )
     session.finish()
 

@@ -13,7 +13,7 @@ PATCH = 8
 """Cells of a side of a patch, about: as many patches of one size as fit best."""
 CHANCE = 4.0
 """Standard errors that chance is allowed, of each figure and of the least and the greatest of the patches."""
-TOLERATED = {"mean": 0.1, "std": 0.05, "kurtosis": 0.2, "low": 0.1, "middle": 0.1, "high": 0.1, "patch": 0.15}
+TOLERATED = {"mean": 0.1, "std": 0.05, "kurtosis": 0.1, "low": 0.1, "middle": 0.05, "high": 0.05, "patch": 0.15}
 """How far figures may be from those of white noise, beside chance; docs/explanation/health.md has what was measured."""
 
 

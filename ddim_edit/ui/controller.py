@@ -37,7 +37,7 @@ from ddim_edit.latents.image_recipes import (
 )
 from ddim_edit.latents.interpolation import plan_path
 from ddim_edit.ui.crop_choice import BOX, CENTRE, FIT, CropChoice
-from ddim_edit.ui.inversion_summary import summarize_inversion
+from ddim_edit.ui.inversion_summary import draw_patches, summarize_inversion
 from ddim_edit.ui.model_queue import ProgressCallback, ignore_progress
 from ddim_edit.ui.records import (
     EditedPhoto,
@@ -157,6 +157,8 @@ class PageController:
             problems.append(f"This image {found}")
         notes = [*photo.image.notes, *photo.source.photograph.notes]
         summary = summarize_inversion(photo.scores, notes, [problem for problem in problems if problem])
+        if (photo.scores["xt_deviation"] or 0) > 1:
+            summary += f"\n\n{draw_patches(photo.reconstruction.latents[0].x)}"
         return OpenedPhoto(photo, loaded.upload, summary, latent)
 
     def edit(

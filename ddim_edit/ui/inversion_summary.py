@@ -1,12 +1,20 @@
 """Summarize an inversion in words that need no knowledge of the method."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
+from ddim_edit.images.image_tensor import to_png
+from ddim_edit.images.sheets import std_map
+from ddim_edit.metrics import patch_std
+
 INVISIBLE, CLOSE = 45.0, 35.0
 """PSNR in dB from which a difference cannot be seen, and from which it is hard to see."""
-FAIR = 2.0
-"""How far the deviation of x_T from white noise may be before edits suffer; up to 1 is healthy."""
+FAIR = 4.0
+"""How far x_T may deviate from white noise before edits suffer; up to 1 is healthy, and portraits that are sharper than
+those of the training have 3 to 4."""
 
 
 def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = (), problems: Sequence[str] = ()) -> str:
@@ -27,6 +35,15 @@ def summarize_inversion(scores: Mapping[str, Any], notes: Sequence[str] = (), pr
         text = "; ".join(notes)
         parts.append(f"**The file.** {text[:1].upper()}{text[1:]}.")
     return "\n\n".join(parts)
+
+
+def draw_patches(x: Tensor) -> str:
+    """Return where a latent [C, H, W] is not white noise, as Markdown."""
+    png = to_png(std_map(patch_std(x[None])[0], x.shape[-2:]) / 127.5 - 1)
+    return (
+        "**Where it is not noise.** Blue is too quiet, red too loud, white as noise.\n\n"
+        f"![Standard deviation of x_T by patch](data:image/png;base64,{b64encode(png).decode()})"
+    )
 
 
 def _summarize_round_trip(scores: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def test_photograph_round_trip(done: Run, tmp_path: Path) -> None:
     assert (row["nfe_in"], row["nfe_out"]) == (20, 20)
     assert abs(row["xt_std"] - 1) < 0.02
     assert abs(row["xt_corr"]) < 0.06
-    assert row["xt_deviation"] < 3
+    assert row["xt_deviation"] < 4
     assert "astronaut_face.png: face aligned, turned by -" in outcome.err
     assert pixels_of(tmp_path / "astronaut_face-reconstructed.png").shape[1:] == (108, 108)
     assert files_in(tmp_path) == ["astronaut_face-reconstructed.png", "sheet.png"]
