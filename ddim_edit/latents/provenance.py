@@ -144,6 +144,7 @@ class InversionOrigin(Origin):
         exact: whether the inversion was iterated until the image came back.
         preprocessing: what was done to the image before; None for a tensor.
         refine: how the latent of an autoencoder was refined, if it was.
+        pixels: SHA-256 of what the network was given, by which copies of an image in other files are known.
     """
 
     kind: ClassVar[str] = "inversion"
@@ -151,6 +152,7 @@ class InversionOrigin(Origin):
     exact: bool = field(default=False, metadata=entry(schema.flag))
     preprocessing: Mapping[str, Any] | None = field(default=None, metadata=entry(optional(schema.table)))
     refine: str | None = field(default=None, metadata=entry(optional(schema.text), omit=True))
+    pixels: str | None = field(default=None, metadata=entry(optional(schema.text), omit=True))
 
 
 @dataclass(frozen=True)

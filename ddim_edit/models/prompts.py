@@ -252,7 +252,7 @@ def make_prompt_encoder(
     for each, encoder in encoders.items():
         tokenizer = each.replace("text_encoder", "tokenizer")
         tokenizers[each] = getattr(pipeline, tokenizer)
-        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name))
+        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], name, family.pads))
         settings = _config_beyond_defaults(encoder.module, encoder.config)
         if encoder.rounding is not None:
             settings["rounding"] = encoder.rounding
@@ -371,7 +371,7 @@ def _count_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text).input_ids)
 
 
-def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
+def _describe_tokenizer(tokenizer: Any, name: str, pads: str | None) -> dict[str, Any]:
     """Return all that decides which numbers a text becomes; not its files, of which there are several kinds."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     scores: Any = ()
@@ -386,9 +386,10 @@ def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
     length = tokenizer.model_max_length
     with explain_errors(f"{name}: cannot use its tokenizer"), quiet_libraries():
         # Lower case, accents, white space, and the tokens at the ends: none of them is an entry of the vocabulary.
-        # Pipelines set the side of the padding, some when they are called first.
         options = {"padding": "max_length", "max_length": min(length, 77), "truncation": True}
         sample = tokenizer(_SAMPLE, padding_side="right", **options).input_ids
+    # Some pipelines set the side when they are called first, so that the tokenizer does not tell it yet.
+    side = pads or tokenizer.padding_side
     # Language models are told what they are asked to do by a template.
     template = getattr(tokenizer, "chat_template", None)
     return {
@@ -398,6 +399,7 @@ def _describe_tokenizer(tokenizer: Any, name: str) -> dict[str, Any]:
         "length": length,
         "sample": sample,
         **({"template": template} if template else {}),
+        **({"side": side} if side != "right" else {}),
     }
 
 
