@@ -34,7 +34,7 @@ def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
         w: in [0, 1].
 
     Raises:
-        ArgumentError: whole numbers, NaN or infinity, two shapes or dtypes, or another w.
+        ArgumentError: whole numbers, NaN or infinity, two shapes, or another w.
 
     References:
         Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
@@ -69,7 +69,7 @@ def lerp(a: Tensor, b: Tensor, w: float) -> Tensor:
         ArgumentError: as `slerp`.
     """
     _check_mixture(a, b, w)
-    return a.lerp(b, w)
+    return a.lerp(b.to(a.dtype), w)
 
 
 def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
@@ -190,9 +190,9 @@ def _point(a: int, b: int, i: int, n: int) -> PathPoint:
 
 def _check_mixture(a: Tensor, b: Tensor, w: float) -> None:
     """Refuse latents that cannot be mixed, and fractions that are not between them."""
-    if not a.is_floating_point() or a.dtype != b.dtype or a.shape != b.shape:
+    if not a.is_floating_point() or not b.is_floating_point() or a.shape != b.shape:
         given = f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
-        raise ArgumentError(f"Latents must be floats of one dtype and shape to be mixed, not {given}.")
+        raise ArgumentError(f"Latents must be floats of one shape to be mixed, not {given}.")
     if not 0 <= w <= 1:
         raise ArgumentError(f"The fraction w must be from 0 to 1, not {w:g}.")
     if not (a.isfinite().all() and b.isfinite().all()):

@@ -269,7 +269,8 @@ def _are_seeded_weights(value: object) -> bool:
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
             return False
-        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]):
+        # Mixtures of mixtures have weights that are products of fractions, whose sum may be rounded up.
+        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]) or not 0 <= pair[1] <= 1.001:
             return False
     return True
 

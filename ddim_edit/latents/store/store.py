@@ -112,14 +112,15 @@ class LatentStore(Sequence["Latent"]):
                 headers.append(header)
         planned = {self._files.shard(index) for index in range(len(self._plan))}
         strangers = [file for file in present if file not in planned]
-        for file in strangers:
+        if strangers:
+            more = f", nor {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
             unknown = LatentError(
-                f"{file}: the list of images has no such shard. Was the list cut short, or is the file of another"
-                " store? Run the command that makes the store again, or move the file away."
+                f"{strangers[0]}: the list of images has no such shard{more}. Was the list cut short, or is the file of"
+                " another store? Run the command that makes the store again, or move the file away."
             )
             if on_damage is None:
                 raise unknown
-            on_damage(file, unknown)
+            on_damage(strangers[0], unknown)
         self._starts = [0, *accumulate(header.rows for header in headers)]
         self._first = next((header for header in headers if header.rows), None)
         self.complete = len(self._shards) == len(self._plan) and not strangers
