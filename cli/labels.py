@@ -155,14 +155,54 @@ def tell(session: Session, labelled: "LabelledImages") -> None:
         session.note(text)
 
 
+class Copies:
+    """Finds the copies of one image among labelled ones, and tells of them.
+
+    Args:
+        names: of the images.
+        labels: of the images.
+    """
+
+    def __init__(self, names: Sequence[str], labels: Sequence[float]) -> None:
+        self._names = names
+        self._labels = labels
+        self._first_of: dict[str, int] = {}
+        self._found: list[str] = []
+
+    def has(self, index: int, digest: str) -> bool:
+        """Return whether an image before this one has the same digest.
+
+        Raises:
+            ArgumentError: one with another label has.
+        """
+        from ddim_edit.errors import ArgumentError
+
+        first = self._first_of.setdefault(digest, index)
+        if first == index:
+            return False
+        one, other = self._labels[first], self._labels[index]
+        if one != other:
+            raise ArgumentError(
+                f"{self._names[first]} and {self._names[index]} are the same image, but one has the label {one:g} and "
+                f"the other {other:g}. Correct one, or leave both out."
+            )
+        self._found.append(f"{Path(self._names[index]).name} of {Path(self._names[first]).name}")
+        return True
+
+    def warn(self, session: Session) -> None:
+        """Warn of the copies that were found."""
+        found = self._found
+        if found:
+            shown = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+            session.warn(f"{len(found)} of {len(self._names)} images are copies of others and count once: {shown}")
+
+
 def read_labelled(session: Session, labels: LabelOptions, crop: CropOptions) -> ImagesWithLabels:
     """Return the images that can be read; the others fail, and copies of one image count once.
 
     Raises:
         ArgumentError: copies of one image with different labels.
     """
-    from ddim_edit.errors import ArgumentError
-
     labelled = labels.read()
     tell(session, labelled)
     folders = Counter(file.parent for file in labelled.files)
@@ -173,26 +213,14 @@ def read_labelled(session: Session, labels: LabelOptions, crop: CropOptions) -> 
         )
     images: list[InputImage] = []
     kept: list[int] = []
-    first_of: dict[str, int] = {}
-    copies: list[str] = []
-    for index, (file, image) in enumerate(read_images(session, labelled.files, crop.make(session), with_notes=False)):
+    copies = Copies([str(file) for file in labelled.files], labelled.labels.tolist())
+    for index, (_, image) in enumerate(read_images(session, labelled.files, crop.make(session), with_notes=False)):
         if image is None:
             continue
-        first = first_of.setdefault(hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest(), index)
-        if first != index:
-            one, other = labelled.labels[first], labelled.labels[index]
-            if one != other:
-                raise ArgumentError(
-                    f"{labelled.files[first]} and {file} are the same image, but one has the label {one:g} and the "
-                    f"other {other:g}. Correct one, or leave both out."
-                )
-            copies.append(f"{file.name} of {labelled.files[first].name}")
-            continue
-        images.append(image)
-        kept.append(index)
-    if copies:
-        shown = ", ".join(copies[:SHOWN]) + (f" and {len(copies) - SHOWN} more" if len(copies) > SHOWN else "")
-        session.warn(f"{len(copies)} of {len(labelled)} images are copies of others and count once: {shown}")
+        if not copies.has(index, hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest()):
+            images.append(image)
+            kept.append(index)
+    copies.warn(session)
     groups = [labelled.groups[index] for index in kept] if labelled.groups else None
     return ImagesWithLabels(images, labelled.labels[kept], groups)
 

@@ -1,6 +1,5 @@
 """Run images and latents through one model, in batches that fit in memory."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -207,7 +206,7 @@ class BatchRunner:
                     warnings.warn(f"{image.name}: {problem}", InputWarning, stacklevel=2)
         recipes = []
         for image, mix in zip(queued.batch.images, queued.batch.mixes, strict=True):
-            origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine)
+            origin = InversionOrigin(**image.origin, exact=config.exact, refine=config.refine, pixels=image.digest)
             recipes.append(replace(recipe, dequantise=mix, origin=origin))
         latents = inverted.latents(recipes)
         images = (inverted.decoded, inverted.coded)
@@ -257,7 +256,7 @@ class BatchRunner:
         def digested() -> Iterator[PreparedImage]:
             for image in self.prepare(images, crop):
                 # Of the pixels, not the file: a copy that was saved again in another format is the same image.
-                digests.append(hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest())
+                digests.append(image.digest)
                 yield image
 
         rows = list(chain.from_iterable(self.batches(read_batch, digested())))

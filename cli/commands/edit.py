@@ -140,6 +140,8 @@ def edit(
     """
     _require_consistent(strip, animate, result, crop)
     settings = dict(strengths)
+    if len(settings) < len(strengths):
+        raise click.UsageError("--set names a direction twice. Name each once.")
     for name in [*settings, *keep]:
         _require_direction(name, session.model)
 

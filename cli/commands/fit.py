@@ -10,7 +10,7 @@ import click
 from ..command import Option, OptionGroup, command
 from ..crops import CropOptions, crop_group
 from ..files import claim
-from ..labels import LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed, tell
+from ..labels import Copies, LabelOptions, invert_to_levels, label_group, read_labelled, refuse_typed, tell
 from ..options import FILE, config_groups, level_option, overwrite_option, session_options
 from ..session import Session
 from ..store_reading import find_whole_rows, open_store
@@ -109,6 +109,7 @@ def _read_store(
 ) -> "tuple[LatentArray, NDArray[Any], Sequence[Hashable] | None]":
     """Return the latents of a store whose images have a label, and these; warn about labels without a latent."""
     from ddim_edit.directions import stored_latents
+    from ddim_edit.errors import ArgumentError
 
     assert labels.latents is not None
     store = open_store(session, labels.latents)
@@ -122,10 +123,24 @@ def _read_store(
     for name, label in zip(names, labelled.labels.tolist(), strict=True):
         if name in whole:
             label_of[name] = label
-    latents, values = stored_latents(store, label_of)
-    missing = len(labelled) - len(values)
+    if not label_of:
+        raise ArgumentError(
+            f"None of the {len(labelled)} labelled images, the first of them {names[0]!r:.80}, has a latent in "
+            f"{labels.latents.name}, which calls its first image {next(iter(store.names))!r:.80}. Name the files as it "
+            "does."
+        )
+    missing = len(labelled) - len(label_of)
     if missing:
         session.warn(f"{missing} of {len(labelled)} labelled images have no latent in {labels.latents.name}")
+    latents, values = stored_latents(store, label_of)
+    stored = [name for name in map(_normalize, store.names) if name in label_of]
+    copies = Copies(stored, values.tolist())
+    repeated = [name for index, name in enumerate(stored) if copies.has(index, latents.images[index])]
+    copies.warn(session)
+    if repeated:
+        for name in repeated:
+            del label_of[name]
+        latents, values = stored_latents(store, label_of)
     if not labelled.groups:
         return latents, values, None
     group_of = dict(zip(names, labelled.groups, strict=True))

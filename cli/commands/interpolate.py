@@ -242,9 +242,9 @@ def _label(path: str, number: int) -> str:
 
 def _is_latent(session: Session, path: Path) -> bool:
     """Return whether standard input, which has no name, holds a latent."""
-    from ddim_edit.io.content import SAFETENSORS, describe_file
+    from ddim_edit.io import content
 
-    return path == session.streams.input and describe_file(path) == SAFETENSORS
+    return path == session.streams.input and content.describe_file(path) == content.LATENT
 
 
 def _decode(session: Session, latents: "Latents", factor: int | None) -> "dict[int, Tensor]":

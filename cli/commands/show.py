@@ -38,14 +38,16 @@ def show(file: Path) -> None:
     The recipe of a written image or a latent, the contents of a store, how a direction was fitted, or what is read
     from a checkpoint.
     """
+    from ddim_edit.io import content
     from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 
     session = Session()
     if file == STANDARD:
         file = session.streams.read()
-    if file.name.endswith(LATENT) or (file == session.streams.input and _is_safetensors(file)):
+    kind = content.describe_file(file)
+    if file.name.endswith(LATENT) or kind == content.LATENT:
         record = _describe_latent(file)
-    elif file.name.endswith(DIRECTION):
+    elif file.name.endswith(DIRECTION) or kind == content.DIRECTION:
         from ddim_edit.directions import Direction
 
         record = Direction.read_summary(file)
@@ -58,12 +60,6 @@ def show(file: Path) -> None:
         record = _describe_image(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))
     session.finish()
-
-
-def _is_safetensors(file: Path) -> bool:
-    from ddim_edit.io.content import SAFETENSORS, describe_file
-
-    return describe_file(file) == SAFETENSORS
 
 
 def _describe_latent(file: Path) -> dict[str, Any]:

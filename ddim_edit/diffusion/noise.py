@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from ddim_edit.errors import ArgumentError
 from ddim_edit.transfer import to_device
 
 NoiseMix = tuple[tuple[int, float], ...]
@@ -25,6 +26,9 @@ class SeededNoise:
     Args:
         seeds: one integer per row; equal seeds give equal rows.
 
+    Raises:
+        ArgumentError: a seed of more than 64 bits, or no integer.
+
     Examples:
         >>> import torch
         >>> noise = SeededNoise([7, 8]).draw((3, 64, 64))
@@ -33,7 +37,10 @@ class SeededNoise:
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        try:
+            self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+            raise ArgumentError(f"Seeds must be integers of at most 64 bits, not {list(seeds)!r:.80}.") from error
 
     def draw(self, shape: Sequence[int]) -> Tensor:
         """Return the next noise of every row: [B, *shape] in float64 on the CPU."""

@@ -16,8 +16,10 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 COMPARISON = re.compile(rf"(>=|<=|>|<)\s*({NUMBER})")
 RANGE = re.compile(rf"((?:{NUMBER})?)\s*\.\.\s*((?:{NUMBER})?)")
 UNKNOWN = frozenset(
-    {"", "unknown", "unk", "unsure", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "nil", "none", "missing"}
-    | {"undefined", "?", "??", "-", "--", "\u2013", "\u2014", ".", "*"}
+    {"", "unknown", "unk", "not known", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nat", "null", "nil", "none"}
+    | {"unsure", "not sure", "unclear", "uncertain", "undefined", "undetermined", "unspecified", "unlabeled"}
+    | {"unlabelled", "missing", "not available", "tbd", "?", "??", "???", "-", "--", "\u2013", "\u2014", "\u2026"}
+    | {".", "...", "*"}
 )
 """Marks of a label that is not known, in lower case; compared without case."""
 WORDS = {**dict.fromkeys(("true", "yes", "t", "y"), 1.0), **dict.fromkeys(("false", "no", "f", "n"), 0.0)}
@@ -79,9 +81,18 @@ def read_number(cell: str) -> float:
 
 def is_same_number(cell: str, text: str) -> bool:
     """Return whether two texts are one number, or words for it."""
-    if text in ("t", "f", "y", "n"):  # one letter may stand for another word, as f for female
-        return False
+    return names_number(text) and is_number(cell) and read_number(cell) == read_number(text)
+
+
+def names_number(text: str) -> bool:
+    """Return whether a condition is a number or a word for it; one letter may be another word's, as f for female."""
+    return text.casefold() not in ("t", "f", "y", "n") and is_number(text)
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number, or a word for one."""
     try:
-        return read_number(cell) == read_number(text)
+        read_number(cell)
     except ArgumentError:
         return False
+    return True

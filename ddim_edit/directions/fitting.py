@@ -15,7 +15,7 @@ from ddim_edit.directions.groups import Groups, are_trivial, count_units, find_g
 from ddim_edit.directions.linear_models import Array
 from ddim_edit.directions.principal import PrincipalDirections
 from ddim_edit.directions.registry import estimator_name, make_estimator
-from ddim_edit.directions.streaming import LatentRows, RowStream
+from ddim_edit.directions.streaming import NOT_FINITE, LatentRows, RowStream
 from ddim_edit.directions.validation import (
     NOT_MEASURED,
     DirectionEstimator,
@@ -24,7 +24,7 @@ from ddim_edit.directions.validation import (
     fit_in_memory,
     fit_on_disk,
 )
-from ddim_edit.errors import InputWarning
+from ddim_edit.errors import DirectionError, InputWarning
 from ddim_edit.latents.cache import LatentArray
 
 IN_MEMORY = 2**26
@@ -72,7 +72,8 @@ def fit_direction(
         groups: [n], for example the person in each image; None for an image of no known group.
 
     Raises:
-        DirectionError: fewer than two images, labels that are all the same, or latents that do not differ with them.
+        DirectionError: fewer than two images, labels that are all the same, or latents that do not differ with them or
+            are not finite.
         ArgumentError: an unknown estimator, labels or groups that do not pair up with latents, one image with two
             labels, labels that are not two classes where the estimator wants that, an estimator that cannot be fitted
             in passes, or latents too wide for that.
@@ -133,7 +134,7 @@ def principal_directions(latents: LatentArray, k: int = 10, seed: int = 0) -> li
         seed: of the random projection.
 
     Raises:
-        DirectionError: more directions than the images vary along.
+        DirectionError: more directions than the images vary along, or latents that are not finite.
 
     References:
         Halko, Martinsson, Tropp, "Finding Structure with Randomness", SIAM Review 53, 2011, arXiv:0909.4061.
@@ -183,7 +184,15 @@ def _fits_in_memory(values: Tensor | LatentRows) -> bool:
 
 
 def _load(values: Tensor | LatentRows) -> Any:
-    """Return latents as a NumPy array [n, d]."""
+    """Return latents as a NumPy array [n, d].
+
+    Raises:
+        DirectionError: numbers that are not finite.
+    """
     if isinstance(values, Tensor):
-        return values.flatten(1).numpy()
-    return np.array(values[0 : len(values)]).reshape(len(values), -1)
+        rows = values.flatten(1).numpy()
+    else:
+        rows = np.array(values[0 : len(values)]).reshape(len(values), -1)
+    if not np.isfinite(rows).all():
+        raise DirectionError(NOT_FINITE)
+    return rows

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images.finding import READABLE_SUFFIXES
 from ddim_edit.io import schema
+from ddim_edit.io.content import describe_file
 
 LARGEST = 1 << 28
 """Bytes of the largest table that is read; it takes several times as much memory."""
@@ -108,6 +109,12 @@ def read_table(file: Path) -> Table:
             body = [(line, cells[:-1]) for line, cells in body]
         elif all(_looks_like_image(cells[0]) for _, cells in body):
             names = ["file", *names]
+    images = [name for name in names if _looks_like_image(name)]
+    if images:
+        raise ArgumentError(
+            f"{file.name}: its first line must name the columns, but it names the image {quote(images[0])}. Put a line "
+            "such as file,label above it."
+        )
     if count is not None and count != len(body):
         notes.append(f"{file.name}: its first line says {count} rows, but {len(body)} follow")
     padded = []
@@ -137,9 +144,13 @@ def read_text(file: Path) -> str:
     except OSError as error:
         raise ArgumentError(f"{file}: cannot read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"{file.name}: it is not UTF-8. Save it as CSV in UTF-8.") from error
+        raise ArgumentError(
+            f"{file.name}: it is {describe_file(file) or 'not UTF-8'}. Save it as CSV in UTF-8."
+        ) from error
     if "\0" in text:
-        raise ArgumentError(f"{file.name}: it holds NUL bytes. Save it as CSV in UTF-8.")
+        kind = describe_file(file)
+        problem = f"is {kind}" if kind else "holds NUL bytes"
+        raise ArgumentError(f"{file.name}: it {problem}. Save it as CSV in UTF-8.")
     return text
 
 

@@ -11,7 +11,15 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ddim_edit.directions.conditions import UNKNOWN, Condition, is_same_number, parse_condition, read_number
+from ddim_edit.directions.conditions import (
+    UNKNOWN,
+    Condition,
+    is_number,
+    is_same_number,
+    names_number,
+    parse_condition,
+    read_number,
+)
 from ddim_edit.directions.label_tables import FOLDER, LabelRow, list_quoted, normalize, quote, read_label_rows
 from ddim_edit.errors import ArgumentError, ImageError
 from ddim_edit.images import find
@@ -168,8 +176,10 @@ def read_csv(
         column: the column's name.
         images: the folder of the images, which no row may leave.
         positive: a condition, as `parse_condition` reads it.
-        negative: another; without it, it is every known cell that does not meet `positive`.
-        group: the column of groups, such as persons, or "folder": the folder that an image lies in.
+        negative: another; without it, it is every known cell that does not meet `positive`. Where that is a number or a
+            word for one, such as yes, only numbers and words for them are known.
+        group: the column of groups, such as persons, compared without case, or "folder": the folder that an image lies
+            in.
 
     Raises:
         ArgumentError: what is missing, malformed or contradictory, with its line; a class without images.
@@ -254,6 +264,8 @@ def _read_labels(
         raise ArgumentError(f"The negative condition {negative!r} needs a positive one: say which images have 1.")
     is_positive = None if positive is None else parse_condition(positive)
     is_negative = None if negative is None else parse_condition(negative)
+    # Where the classes are numbers or words for them, a cell such as "not sure" is of neither.
+    is_coded = positive is not None and negative is None and names_number(positive)
     named = {normalize(text).casefold() for text in (positive, negative) if text is not None}
     rows, notes = read_label_rows(csv, column, group, exists)
     zero_is_unknown = _are_minus_one_and_one([row.cell for row in rows])
@@ -262,7 +274,7 @@ def _read_labels(
     neither: Counter[str] = Counter()
     for row in rows:
         word = row.cell.casefold()
-        if word in UNKNOWN and word not in named:
+        if word not in named and (word in UNKNOWN or (is_coded and not is_number(row.cell))):
             unknown[row.cell or "empty"] += 1
             continue
         try:
@@ -318,10 +330,17 @@ def _label(table: _LabelTable, files: Sequence[Path], warnings: Sequence[str], g
     groups: list[Hashable] = []
     cells: dict[float, Counter[str]] = {}
     for row, label in table.rows:
-        groups.append(None if row.group is None or row.group.casefold() in UNKNOWN else row.group)
+        groups.append(None if row.group is None or row.group.casefold() in UNKNOWN else row.group.casefold())
         cells.setdefault(label, Counter())[row.cell] += 1
     pairs = [(file, label) for file, (_, label) in zip(files, table.rows, strict=True)]
-    found = LabelledImages.of(pairs, groups if group else ())
+    try:
+        found = LabelledImages.of(pairs, groups if group else ())
+    except ArgumentError as error:
+        if len(cells) > 1:
+            raise
+        # One class or none is left, so what was left out is the reason.
+        reasons = [f"{text}." for text in (*warnings, *table.notes)]
+        raise ArgumentError(" ".join([str(error), *reasons])) from None
     if len(cells) == 2:
         parts = []
         for label in sorted(cells, reverse=True):

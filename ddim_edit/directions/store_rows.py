@@ -87,6 +87,8 @@ def stored_latents(store: LatentStore, labels: Mapping[str, float]) -> tuple[Lat
     for index in map(int, indices):
         location = store.locate(index)
         record = store.shard(location.shard).record(location.row)
-        sources.append(str(record["origin"].get("source", f"row {index}")))
+        origin_of_row = record["origin"]
+        # Stores of older versions know the file alone, by which copies in other formats are not found.
+        sources.append(str(origin_of_row.get("pixels") or origin_of_row.get("source", f"row {index}")))
     latents = LatentArray(values, replace(store.recipe, origin=origin), images=tuple(sources))
     return latents, np.array([labels[names[index]] for index in indices], dtype=np.float64)

@@ -16,6 +16,7 @@ from ddim_edit.errors import ArgumentError, DirectionError
 Block = NDArray[np.float32]
 BLOCK_SIZE = 2**24
 """Numbers in a block: 64 MiB of float32."""
+NOT_FINITE = "Some of the latents hold numbers that are not finite. Leave their images out."
 WIDEST = 20_000
 """Numbers of a latent whose second moments and their factor, 8 d^2 bytes, still leave room in 4 GB."""
 
@@ -66,7 +67,7 @@ class RowStream:
         scaler = StandardScaler()
         for _, block in self._raw_blocks():
             if not np.isfinite(block).all():
-                raise DirectionError("Some of the latents hold numbers that are not finite. Leave their images out.")
+                raise DirectionError(NOT_FINITE)
             scaler.partial_fit(block)
         scale = scaler.scale_ if standardize else np.ones_like(scaler.mean_)
         length = np.sqrt((scaler.var_ / scale**2).sum()) or 1.0

@@ -58,7 +58,10 @@ def check_labels(labels: Array, n: int, continuous: bool) -> Array:
         ArgumentError: another number of labels, some that are not finite, or more than two values for a classifier.
         DirectionError: labels that are all the same.
     """
-    y = np.asarray(labels, dtype=np.float64)
+    try:
+        y = np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"Labels must be numbers: {error}. Give the classes 0 and 1.") from error
     if y.shape != (n,) or not np.isfinite(y).all():
         raise ArgumentError(f"{n} latents need {n} finite labels, not labels of shape {y.shape}.")
     values = np.unique(y)

@@ -32,12 +32,14 @@ class FolderListing(NamedTuple):
         others: number of other files by their suffix, in lower case; hidden ones do not count.
         folders: number of subfolders that were not looked into.
         unreadable: subfolders that cannot be listed.
+        irregular: number of entries that are neither files nor folders.
     """
 
     files: list[Path]
     others: Mapping[str, int]
     folders: int
     unreadable: list[Path]
+    irregular: int
 
     @property
     def skipped(self) -> str:
@@ -50,6 +52,8 @@ class FolderListing(NamedTuple):
             plugin = PLUGINS.get(suffix)
             hint = f" (needs {plugin.package}: pip install 'ddim-edit[{plugin.extra}]')" if plugin else ""
             parts.append(_count(number, f"{suffix} file" if suffix else "suffixless file") + hint)
+        if self.irregular:
+            parts.append(_count(self.irregular, "broken link or pipe", "broken links or pipes"))
         return ", ".join(parts)
 
 
@@ -71,17 +75,18 @@ def list_folder(folder: Path, recursive: bool = False, wanted: Callable[[str], b
     files: list[Path] = []
     others: Counter[str] = Counter()
     unreadable: list[Path] = []
-    skipped_folders = 0
+    skipped_folders = irregular = 0
     waiting = [folder]
     while waiting:
         below = waiting.pop()
         try:
-            names, subfolders = _list(below)
+            names, subfolders, rest = _list(below)
         except OSError as error:
             if below == folder:
                 raise ImageError(f"{folder}: cannot list: {error.strerror}. Check its permissions.") from error
             unreadable.append(below)
             continue
+        irregular += rest
         for name in names:
             if wanted(name):
                 files.append(below / name)
@@ -92,7 +97,7 @@ def list_folder(folder: Path, recursive: bool = False, wanted: Callable[[str], b
             break
         # From the end, since the last one is taken first. A link to a folder may lead back here.
         waiting += [below / name for name in reversed(subfolders) if not (below / name).is_symlink()]
-    return FolderListing(files, others, skipped_folders, unreadable)
+    return FolderListing(files, others, skipped_folders, unreadable, irregular)
 
 
 def find(
@@ -130,19 +135,29 @@ def find(
     return files
 
 
-def _list(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the files and of the subfolders of a folder, in natural order, without hidden ones."""
+def _list(folder: Path) -> tuple[list[str], list[str], int]:
+    """Return the names of the files and of the subfolders of a folder, in natural order, and how many others there are.
+
+    Hidden ones are left out.
+    """
     names = []
     subfolders = []
+    rest = 0
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder = is_file = False
+            if is_folder:
                 subfolders.append(entry.name)
-            elif entry.is_file():
+            elif is_file:
                 names.append(entry.name)
-    return sorted(names, key=_natural_order), sorted(subfolders, key=_natural_order)
+            else:
+                rest += 1
+    return sorted(names, key=_natural_order), sorted(subfolders, key=_natural_order), rest
 
 
 def _natural_order(name: str) -> tuple[list[str | int], str]:
@@ -152,5 +167,5 @@ def _natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' if number > 1 else ''}"
+def _count(number: int, what: str, several: str | None = None) -> str:
+    return f"{number:,} {what if number == 1 else several or what + 's'}"

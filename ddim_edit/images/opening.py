@@ -30,6 +30,9 @@ LARGE = 25_000_000
 """Pixels above which an image is shrunk while it is decoded; others keep every bit until they are cropped."""
 STRIP = 1 << 22
 """Pixels of a large image that are converted at a time."""
+DECODER_BYTES = {"WEBP": 20, "AVIF": 14, "JPEG2000": 24}
+"""Bytes that decoders take for each pixel of a large image, measured where that is more than the 8 of others: libwebp
+keeps two whole frames, and OpenJPEG four bytes of every sample. Such images are refused from fewer pixels on."""
 DECODING = MemoryBudget(1 << 30)
 """Bytes that all readers together may take for images that they decode."""
 
@@ -120,18 +123,24 @@ def require_few_pixels(image: Image.Image) -> None:
     """Refuse an image that would take too much memory, before it is decoded.
 
     Raises:
-        DecompressionBombError: it has more pixels than `PIXEL_LIMIT`.
+        ImageError: it has more pixels than `PIXEL_LIMIT`, or fewer where its decoder takes more for each.
     """
     # Pillow only warns up to twice its own limit, which users may have switched off.
-    if image.width * image.height > PIXEL_LIMIT:
-        raise Image.DecompressionBombError
+    limit = PIXEL_LIMIT * 8 // _decoder_bytes(image)
+    if image.width * image.height > limit:
+        kind = f", too many for {image.format}" if limit < PIXEL_LIMIT else ""
+        raise ImageError(f"the image has more than {limit:,} pixels{kind}. Shrink it first.")
+
+
+def _decoder_bytes(image: Image.Image) -> int:
+    return DECODER_BYTES.get(image.format or "", 8)
 
 
 def decoding_cost(image: Image.Image) -> int:
     """Return about how many bytes it takes to decode an image and to bring it to sRGB."""
     pixels = image.width * image.height
     # Small ones are converted at once, through up to four copies.
-    return pixels * (8 if pixels > LARGE else 20)
+    return pixels * (_decoder_bytes(image) if pixels > LARGE else 20)
 
 
 class UprightImage(NamedTuple):

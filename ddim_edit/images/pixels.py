@@ -20,11 +20,18 @@ SHOWN_WIDTH = 256
 def to_float(pixels: Tensor) -> Tensor:
     """Return uint8 `pixels` of any shape as float32, x = p / 127.5 - 1: 0 becomes -1 and 255 becomes 1.
 
+    Raises:
+        ArgumentError: another dtype.
+
     Examples:
         >>> import torch
         >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
         tensor([-1.,  1.])
     """
+    import torch
+
+    if pixels.dtype != torch.uint8:
+        raise ArgumentError(f"Pixels must be uint8, not {pixels.dtype}. Floats in [0, 1] become images by 2 * x - 1.")
     return pixels.float() / 127.5 - 1
 
 
@@ -34,10 +41,12 @@ def to_uint8(x: Tensor) -> Tensor:
     to_uint8(to_float(u)) == u for all u.
 
     Raises:
-        ArgumentError: `x` holds NaN, which no pixel can show.
+        ArgumentError: `x` holds NaN, which no pixel can show, or is not of floats.
     """
     import torch
 
+    if not x.is_floating_point():
+        raise ArgumentError(f"Images must be floats in [-1, 1], not {x.dtype}. Convert uint8 with `images.to_float`.")
     if x.isnan().any():
         raise ArgumentError("The image holds NaN, which no pixel can show. Find the step that diverged.")
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

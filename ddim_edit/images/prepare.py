@@ -36,6 +36,11 @@ class PreparedImage(NamedTuple):
     origin: dict[str, Any]
     name: str = "an image"
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels, the same for every file of one image and on every machine."""
+        return hashlib.sha256(self.pixels.numpy().astype("<f8", copy=False).tobytes()).hexdigest()
+
 
 def read_all(
     files: Iterable[Source],
@@ -167,9 +172,8 @@ def _prepare_tensor(x: Tensor) -> PreparedImage:
     x = x.detach().cpu().double().contiguous()
     if not x.isfinite().all():
         raise ArgumentError("Images must be finite, but this tensor has NaN or infinite values. Leave that image out.")
-    # Hashed as little-endian float64, so that equal images have equal fingerprints on every machine.
-    digest = hashlib.sha256(x.numpy().astype("<f8", copy=False).data).hexdigest()
-    return PreparedImage(x, {"source": digest, "preprocessing": None})
+    origin: dict[str, Any] = {"source": PreparedImage(x, {}).digest, "preprocessing": None}
+    return PreparedImage(x, origin)
 
 
 def _require_size(x: Tensor, size: tuple[int, int]) -> None:

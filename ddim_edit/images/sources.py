@@ -158,8 +158,7 @@ def require_pixels(image: Image.Image) -> None:
     """Refuse a Pillow image without pixels, or with too many.
 
     Raises:
-        ImageError: it has none.
-        DecompressionBombError: it has more than `PIXEL_LIMIT`.
+        ImageError: it has none, or too many.
     """
     if not all(image.size):
         raise ImageError(f"it has no pixels, but a size of {image.width}x{image.height}.")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 HEAD = 512
 """Bytes that are looked at."""
 
@@ -11,15 +13,26 @@ GGUF = "a GGUF file, weights for llama.cpp or stable-diffusion.cpp"
 GIT_LFS = "a pointer of git-lfs, not the file that it stands for; run: git lfs pull"
 HEIC = "a HEIC image"
 JPEG_XL = "a JPEG XL image"
+NUMPY = "an array of numpy"
 PICKLE = "a Python pickle"
 SAFETENSORS = "a safetensors file"
 TEXT = "a text"
 ZIP = "a zip archive or a checkpoint of torch"
 
+LATENT = "a latent of ddim-edit"
+DIRECTION = "a direction of ddim-edit"
+OWN = {
+    "ddim-edit": LATENT,
+    "ddim-edit direction": DIRECTION,
+    "ddim-edit store": "a shard of a store of latents, which is the folder around it",
+    "ddim-edit code": "a latent of a cache of ddim-edit",
+}
+"""Kinds of safetensors files that ddim-edit writes, by the entry of their metadata."""
+
 _MAGIC = (
     (b"GGUF", GGUF),
     (b"version https://git-lfs", GIT_LFS),
-    (b"\x93NUMPY", "an array of numpy"),
+    (b"\x93NUMPY", NUMPY),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -104,6 +117,17 @@ def describe_file(path: Path) -> str | None:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            return describe_content(file.read(HEAD))
+            kind = describe_content(file.read(HEAD))
     except OSError:
         return None
+    return describe_safetensors(path) if kind == SAFETENSORS else kind
+
+
+def describe_safetensors(path: Path) -> str:
+    """Return which of our own files a safetensors file is, or `SAFETENSORS`."""
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return SAFETENSORS
+    return next((kind for key, kind in OWN.items() if key in metadata), SAFETENSORS)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ddim_edit.errors import DDIMEditError
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.content import OWN, SAFETENSORS, describe_file
 from ddim_edit.io.regular import require_regular
 from ddim_edit.io.schema import Schema, describe, parse_json, validate
 
@@ -130,4 +131,7 @@ class TensorFormat:
         return validate(header, self.schema, source, self.error, self.remedy, closed=versioned), content
 
     def _refusal(self, path: Path, reason: str) -> DDIMEditError:
+        kind = describe_file(path)
+        if kind not in (None, SAFETENSORS, OWN.get(self.key)):
+            return self.error(f"{path.name}: it is {kind}, not a {self.kind}. {self.remedy}")
         return self.error(f"{path.name}: not a {self.kind}: {reason}. {self.remedy}")

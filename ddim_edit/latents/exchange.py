@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddim_edit.errors import ArgumentError, LatentError, first_line
 from ddim_edit.io.atomic import atomic
+from ddim_edit.io.content import NUMPY, OWN, SAFETENSORS, describe_file
 from ddim_edit.io.digest import digest_file
 from ddim_edit.io.regular import require_regular
 
@@ -138,6 +139,8 @@ def _read_tensor(path: Path, key: str | None, shape: Shape) -> tuple[Tensor, set
     from safetensors import SafetensorError, safe_open
 
     require_regular(path, LatentError)
+    if (kind := describe_file(path)) in OWN.values():
+        raise LatentError(f"{path.name}: it is {kind}, which needs no import. Name a file of another program.")
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
@@ -188,6 +191,8 @@ def _unfit(path: Path, reason: str) -> LatentError:
 
 
 def _unreadable(path: Path, error: Exception) -> LatentError:
+    if (kind := describe_file(path)) not in (None, NUMPY, SAFETENSORS):
+        return LatentError(f"{path.name}: it is {kind}, not a file of tensors. Check the path.")
     reason = getattr(error, "strerror", None) or first_line(error).rstrip(". ")
     return LatentError(f"{path.name}: cannot read the tensor file: {reason:.200}. Check the path and the format.")
 

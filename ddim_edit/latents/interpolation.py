@@ -33,10 +33,14 @@ def slerp(a: Tensor, b: Tensor, w: float) -> Tensor:
         b: the latents at w = 1, of the same shape.
         w: in [0, 1].
 
+    Raises:
+        ArgumentError: whole numbers, NaN or infinity, two shapes, or another w.
+
     References:
         Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
         Song, Meng, Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, appendix D.5.
     """
+    _check_mixture(a, b, w)
     x, y = a.double(), b.double()
     length_x, length_y = _length(x), _length(y)
     u, target = _unit(x), _unit(y)
@@ -60,8 +64,12 @@ def lerp(a: Tensor, b: Tensor, w: float) -> Tensor:
         a: the latents [..., C, H, W] at w = 0.
         b: the latents at w = 1, of the same shape.
         w: in [0, 1].
+
+    Raises:
+        ArgumentError: as `slerp`.
     """
-    return a.lerp(b, w)
+    _check_mixture(a, b, w)
+    return a.lerp(b.to(a.dtype), w)
 
 
 def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
@@ -75,7 +83,7 @@ def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
         w: in [0, 1].
 
     Raises:
-        ArgumentError: the line passes through zero, or so near that rounding alone is left.
+        ArgumentError: the line passes through zero, or so near that rounding alone is left; else as `slerp`.
 
     References:
         Bodin, Stere, Margineantu, Ek, Moss, "Linear Combinations of Latents in Generative Models: Subspaces and
@@ -83,6 +91,7 @@ def norm(a: Tensor, b: Tensor, w: float) -> Tensor:
     """
     import torch
 
+    _check_mixture(a, b, w)
     x, y = a.double(), b.double()
     line = x.lerp(y, w)
     length = _length(line)
@@ -177,6 +186,17 @@ def plan_path(ends: int, frames: int, loop: bool = False) -> list[PathPoint]:
 def _point(a: int, b: int, i: int, n: int) -> PathPoint:
     # Counted from the lower index, a way there and back has the same points twice, which are decoded once.
     return PathPoint(a, b, i / n) if a < b else PathPoint(b, a, (n - i) / n)
+
+
+def _check_mixture(a: Tensor, b: Tensor, w: float) -> None:
+    """Refuse latents that cannot be mixed, and fractions that are not between them."""
+    if not a.is_floating_point() or not b.is_floating_point() or a.shape != b.shape:
+        given = f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
+        raise ArgumentError(f"Latents must be floats of one shape to be mixed, not {given}.")
+    if not 0 <= w <= 1:
+        raise ArgumentError(f"The fraction w must be from 0 to 1, not {w:g}.")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ArgumentError("The latent contains NaN or infinite values. Invert its image with --dtype fp32.")
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ class InversionOrigin(Origin):
         exact: whether the inversion was iterated until the image came back.
         preprocessing: what was done to the image before; None for a tensor.
         refine: how the latent of an autoencoder was refined, if it was.
+        pixels: SHA-256 of what the network was given, by which copies of an image in other files are known.
     """
 
     kind: ClassVar[str] = "inversion"
@@ -151,6 +152,7 @@ class InversionOrigin(Origin):
     exact: bool = field(default=False, metadata=entry(schema.flag))
     preprocessing: Mapping[str, Any] | None = field(default=None, metadata=entry(optional(schema.table)))
     refine: str | None = field(default=None, metadata=entry(optional(schema.text), omit=True))
+    pixels: str | None = field(default=None, metadata=entry(optional(schema.text), omit=True))
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,8 @@ def _are_seeded_weights(value: object) -> bool:
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
             return False
-        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]):
+        # Mixtures of mixtures have weights that are products of fractions, whose sum may be rounded up.
+        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]) or not 0 <= pair[1] <= 1.001:
             return False
     return True
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
-from ddim_edit.models.file_kinds import describe_fp8, explain_file
+from ddim_edit.models.file_kinds import describe_fp8, explain_file, explain_own
 from ddim_edit.models.tensor_files import load_pickle, load_safetensors
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def read_state_dict(path: Path) -> "StateDict":
         raise ModelError(f"{path}: checkpoint files end in {known}. Save the state_dict with save_file of safetensors.")
     if not path.stat().st_size:
         raise ModelError(f"{path}: the file is empty. Download it again.")
+    if kind := explain_own(path):
+        raise ModelError(f"{path}: {kind}")
     loaded = load_safetensors(path) if suffix == ".safetensors" else load_pickle(path)
     kind = type(loaded).__name__
     if isinstance(loaded, list | tuple):

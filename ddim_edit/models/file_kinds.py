@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_edit.io import content
-from ddim_edit.io.content import describe_file
+from ddim_edit.io.content import OWN, describe_file
 
 _GGUF = "whose quantised weights cannot be run here. Use the checkpoint in safetensors."
 _FP8 = ("F8_", "float8")
@@ -91,11 +91,19 @@ _CLASSES: tuple[tuple[str, str], ...] = (
 )
 
 
+def explain_own(path: Path) -> str | None:
+    """Return that a file is one that ddim-edit writes and not weights, and what to do; None for all others."""
+    kind = describe_file(path)
+    return f"it is {kind}, not weights. Name the model." if kind in OWN.values() else None
+
+
 def explain_file(path: Path) -> str | None:
     """Return what a file is that cannot be read as weights, and what to do, as "it is ..."; None if that is unknown."""
     kind = describe_file(path)
     if kind is None or kind == content.TEXT:
         return None
+    if kind in OWN.values():
+        return explain_own(path)
     if kind == content.EMPTY:
         return "the file is empty. Download it again."
     if kind == content.SAFETENSORS:
@@ -168,9 +176,13 @@ def describe_folder(folder: Path) -> str | None:
         return _ADDITIONS[0][1]
     if any(folder.glob("*.gguf")):
         return f"it has only GGUF files, {_GGUF}"
+    if (folder / "store.json").is_file():
+        return "it is a store of latents, not a model. Name the model."
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))
     if files and not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
         return f"it has no model_index.json and no config.json. If {files[0]:.80} is a checkpoint of its own, name it."
+    if not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
+        return "it has no model_index.json and no config.json, as folders of diffusers have. Name such a folder."
     return None
 
 

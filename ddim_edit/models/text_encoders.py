@@ -103,7 +103,7 @@ def make_prompt_encoder(
         # Models of images and texts have a processor, which has the tokenizer.
         tokenizers[each] = getattr(whole, "tokenizer", whole)
         template = getattr(whole, "chat_template", None)
-        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], template, name))
+        identity[tokenizer] = digest_config(_describe_tokenizer(tokenizers[each], template, name, family.pads))
         settings = _config_beyond_defaults(encoder.module, encoder.config)
         if encoder.rounding is not None:
             settings["rounding"] = encoder.rounding
@@ -270,13 +270,14 @@ def add_to_prompts(
     return replace(prompts, encode=CachedEncoding(prompts.encode, described), encode_negative=negative)
 
 
-def _describe_tokenizer(tokenizer: Any, template: str | None, name: str) -> dict[str, Any]:
+def _describe_tokenizer(tokenizer: Any, template: str | None, name: str, pads: str | None) -> dict[str, Any]:
     """Return all that decides which numbers a text becomes; not its files, of which there are several kinds.
 
     Args:
         tokenizer: the tokenizer.
         template: what a language model is told beside a text, if it is one.
         name: the model's, for errors.
+        pads: the side on which the pipeline has it pad, if it chooses.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     scores: Any = ()
@@ -294,6 +295,8 @@ def _describe_tokenizer(tokenizer: Any, template: str | None, name: str) -> dict
         sample = tokenizer(_SAMPLE, max_length=min(length, 77), truncation=True).input_ids
     # Padded here, as pipelines set the side of the padding, some when they are called first.
     sample = [*sample, *[tokenizer.pad_token_id] * (min(length, 77) - len(sample))]
+    # Some pipelines set the side when they are called first, so that the tokenizer does not tell it yet.
+    side = pads or tokenizer.padding_side
     return {
         "vocabulary": sorted(tokenizer.get_vocab().items()),
         "merges": merges,
@@ -301,6 +304,7 @@ def _describe_tokenizer(tokenizer: Any, template: str | None, name: str) -> dict
         "length": length,
         "sample": sample,
         **({"template": template} if template else {}),
+        **({"side": side} if side != "right" else {}),
     }
 
 

@@ -199,12 +199,19 @@ class EditingTab:
         self._edits.stop(request)
 
     def _restore(self, remembered: Any) -> Values:
-        loaded = self._controller.recall(remembered["token"]) if remembered else None
-        if loaded is None:
+        try:
+            loaded = self._controller.recall(remembered["token"]) if remembered else None
+            if loaded is None:
+                return {self.picker.loaded: None}
+            values = self.picker.show(loaded, CropChoice(*remembered["choice"]))
+            settings = EditSettings(remembered["level"], remembered["strengths"], remembered["keep"])
+            return values | self._show_settings(settings)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # kept by the browser for another version of the page
             return {self.picker.loaded: None}
-        values = self.picker.show(loaded, CropChoice(*remembered["choice"]))
-        settings = EditSettings(remembered["level"], remembered["strengths"], remembered["keep"])
-        return values | self._show_settings(settings)
 
     def _open(self, values: Values, request: gr.Request, progress: gr.Progress = PROGRESS) -> Values:
         loaded = values[self.picker.loaded]

@@ -15,7 +15,7 @@ owner visits. `PageGuard` stands in front of the application and answers a reque
 import asyncio
 import hmac
 import json
-from contextlib import suppress
+import logging
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LOG = logging.getLogger(__name__)
 
 LARGEST_UPLOAD = 100 * 2**20
 LARGEST_REQUEST = 2**20
@@ -108,9 +110,13 @@ class PageGuard:
         if response is not None:
             await response(scope, receive, send)
             return
-        # A sender that stops in the middle of an upload is no error of the page.
-        with suppress(ClientDisconnect):
+        try:
             await self._app(scope, receive, send)
+        except ClientDisconnect:
+            pass  # a sender that stops in the middle of an upload is no error of the page
+        except Exception as error:
+            # It was answered with status 500. Requests that the page never makes are not worth a traceback.
+            _LOG.warning("%s %.60r failed: %s: %.200s", scope["method"], scope["path"], type(error).__name__, error)
 
     def _check_sender(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

@@ -39,11 +39,22 @@ def forget(store: Path) -> None:
     (store / "pictures.jsonl").write_text('["a.png"]\n' + "\n".join(lines[1:]) + "\n")
 
 
+def cut_list(store: Path) -> None:
+    lines = (store / "pictures.jsonl").read_text().splitlines()
+    (store / "pictures.jsonl").write_text(lines[0] + "\n")
+
+
+def add(store: Path) -> None:
+    shutil.copy(store / "shard-00001.safetensors", store / "shard-00003.safetensors")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "swapped": (swap, "ef", "shard-00000.safetensors: row 0 is of 'c.png', where the list of images has 'a.png'"),
     "missing": (lambda store: (store / "shard-00001.safetensors").unlink(), "abef", "shard 1 is not there"),
     "truncated": (truncate, "abef", "s.latents/shard-00001.safetensors: not a shard of a store"),
     "empty": (lambda store: (store / "shard-00001.safetensors").write_bytes(b""), "abef", "not a shard of a store"),
+    "a list cut short": (cut_list, "ab", "shard-00001.safetensors: the list of images has no such shard"),
+    "a shard too many": (add, "abcdef", "shard-00003.safetensors: the list of images has no such shard"),
     "forgotten": (forget, "cdef", "it has 2 latents, which do not fit the 1 images that the list has for it"),
 }
 
@@ -93,3 +104,16 @@ def test_exported_store_equals_exported_files(done: Run, store: Path, tmp_path: 
     done("export", store, "--to", "npy", "-o", tmp_path / "out")
     assert files_in(tmp_path / "out") == [f"{name}.npy" for name in "abcdef"]
     assert torch.equal(torch.from_numpy(np.load(tmp_path / "out" / "b.npy"))[0], LatentStore(store)[1].x)
+
+
+@pytest.mark.parametrize("damage", [cut_list, add])
+def test_a_store_with_unknown_shards_is_not_complete(
+    done: Run, store: Path, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    damage(store)
+    assert not LatentStore(store, on_damage=lambda *_: None).complete
+    with pytest.raises(LatentError, match="has no such shard"):
+        LatentStore(store)
+    if damage is cut_list:
+        done("invert", tmp_path / "in", "-o", store, *LINE)
+        assert list(LatentStore(store).names) == [f"{name}.png" for name in "abcdef"]

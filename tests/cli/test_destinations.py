@@ -132,7 +132,7 @@ def test_images_and_latents_through_standard_streams(
     [
         (b"", ["invert", "-"], 1, "error: -: Standard input is empty."),
         (b"no image", ["invert", "-"], 1, "error: -: this is not a PNG"),
-        (b"no latent", ["decode", "-"], 1, "error: -: not a latent file"),
+        (b"no latent", ["decode", "-"], 1, "error: -: it is a text, not a latent file"),
         (b"x", ["invert", "-", "-"], 2, "Standard input, -, can be given once."),
     ],
     ids=str,

@@ -210,6 +210,13 @@ def test_incompatible_directions_are_refused(run: Run, fitted: Path, pictures: l
     )
 
 
+def test_a_direction_is_set_once(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = run("edit", pictures[0], "--set", f"{fitted}=1", "--set", f"{fitted}=2", "-o", tmp_path / "out")
+    assert outcome.status == 2
+    assert "--set names a direction twice" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_direction_lists_known_ones(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     for flags in (["--set", "nosuch=+2"], ["--set", f"{fitted / 'old'}{SUFFIX}", "--keep", "nosuch"]):
         error = refused(run, tmp_path, pictures[0], *flags)

@@ -159,6 +159,26 @@ def test_store_gives_same_direction_as_images(
     found.require_level("xT")
 
 
+def test_copies_in_a_store_count_once(done: Run, run: Run, faces: Path, tmp_path: Path) -> None:
+    rows = faces.with_suffix(".csv").read_text().splitlines()
+    for name in AGES:
+        Image.open(faces / name).save(faces / name.replace("png", "bmp"))
+    done("invert", faces, "-o", tmp_path / "faces.latents", "--steps", 4)
+    copies = [row.replace("png", "bmp") for row in rows[1:]]
+    line = ["--positive", ">=40", "--estimator", "mean", "--json"]
+    reports = []
+    for index, lines in enumerate((rows, [*rows, *copies])):
+        (tmp_path / "faces.csv").write_text("\n".join(lines) + "\n")
+        outcome = done("fit", "a", *of_store(tmp_path / "faces.latents", *line), "-o", tmp_path / f"{index}{SUFFIX}")
+        reports.append({**outcome.rows[0], "output": None})
+    assert reports[0]["n"] == reports[1]["n"] == len(AGES)
+    assert outcome.warnings[0].startswith("warning: 12 of 24 images are copies of others and count once: ")
+    (tmp_path / "faces.csv").write_text("\n".join([*rows, "11.bmp,10,0"]) + "\n")
+    outcome = run("fit", "a", *of_store(tmp_path / "faces.latents", *line), "-o", tmp_path / f"b{SUFFIX}")
+    assert outcome.status == 1
+    assert "11.bmp and 11.png are the same image, but one has the label 0 and the other 1" in outcome.errors[0]
+
+
 def test_labels_without_latent_are_counted(done: Run, store: Path, tmp_path: Path) -> None:
     csv = store.with_suffix(".csv")
     csv.write_text(csv.read_text() + "99.png,20,0\n98.png,60,0\n")

@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise, interpolate_mixes
+from ddim_edit.errors import ArgumentError
 
 SHAPE = (1, 3, 4)
 SEED = st.integers(0, 2**63 - 1)
@@ -103,3 +106,9 @@ def test_derived_seeds_are_fit_for_json_and_differ_by_name(seed: int, a: str, b:
 
 def test_a_derived_seed_is_the_same_for_ever() -> None:
     assert derive_seed(0, "picture") == 7337273194383964812
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, float("nan"), "1"])
+def test_seeds_that_no_generator_takes_are_refused(seed: Any) -> None:
+    with pytest.raises(ArgumentError, match="Seeds must be integers of at most 64 bits"):
+        SeededNoise([0, seed])

@@ -208,10 +208,20 @@ def test_bad_labels_and_latents_are_refused() -> None:
         (latents_of(torch.ones(1, 3, 4, 4)), np.ones(1), None, DirectionError),
         *((alike, y, name, DirectionError) for name in ESTIMATORS),
         (latents, y, "pca", ArgumentError),
+        (latents, np.array(["old", "young"] * 6), None, ArgumentError),
     ]
     for given_latents, labels, estimator, kind in refusals:
         with pytest.raises(kind, match=SENTENCE):
             fit_direction("a", given_latents, labels, estimator or "logistic")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_latents_that_are_not_finite_are_refused(value: float) -> None:
+    latents, y, _ = two_classes(12)
+    latents.values[3, 0, 1, 1] = value
+    for fit in (lambda: fit_direction("a", latents, y, "mean"), lambda: principal_directions(latents, 2)):
+        with pytest.raises(DirectionError, match="hold numbers that are not finite"):
+            fit()
 
 
 def test_principal_directions_have_the_largest_variance() -> None:

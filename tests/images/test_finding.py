@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from ddim_edit.errors import ImageError
-from ddim_edit.images import find
+from ddim_edit.images import find, list_folder
 
 
 def test_folder_gives_its_images_in_natural_order(tmp_path: Path) -> None:
@@ -58,3 +59,17 @@ def test_a_link_to_its_own_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "below" / "a.png").touch()
     (tmp_path / "below" / "loop").symlink_to(tmp_path)
     assert len(find([tmp_path], recursive=True)) == 1
+
+
+def test_links_that_lead_nowhere_end_no_listing_and_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "lost.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for recursive in (False, True):
+        listing = list_folder(tmp_path, recursive)
+        assert listing.files == [tmp_path / "a.png"]
+        assert listing.skipped == "3 broken links or pipes"
+    (tmp_path / "lost.png").unlink()
+    (tmp_path / "loop.png").unlink()
+    assert list_folder(tmp_path).skipped == "1 broken link or pipe"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit import ArgumentError, InputWarning, metrics
-from ddim_edit.images import CentreSquare, prepare_images, to_float
+from ddim_edit.images import CentreSquare, prepare_images, to_float, to_uint8
 from ddim_edit.images.ranges import require_image_range
 
 Use = Callable[[Tensor], Any]
@@ -37,6 +37,8 @@ def levels(seed: int = 0, low: int = 0) -> Tensor:
         (levels().float() / 255, r"not in \[0, 1\]\. If they are in \[0, 1\], use 2 \* x - 1"),
         (levels(low=60).double() / 255, r"If they are in \[0, 1\]"),
         (torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), r"If they are in \[0, 1\]"),
+        (levels().float() - 128, r"not in \[-128, 127\]\. Scale them, and clip what overshoots"),
+        (2 * levels().double() - 255, r"not in \[-255, 255\]\. Scale them"),
     ],
 )
 def test_ranges_that_cannot_be_meant_are_refused(use: str, given_images: Tensor, message: str) -> None:
@@ -65,3 +67,16 @@ def test_images_of_any_brightness_pass_in_silence(seed: int, low: int, dtype: to
             require_image_range(torch.full_like(image, constant), torch.zeros_like(image))
         require_image_range(torch.rand(1, 3, 2, 2))
         require_image_range(image[:0])
+
+
+@pytest.mark.parametrize("convert", [lambda x: x.to(torch.float8_e4m3fn), Tensor.to_sparse, lambda x: x.to("meta")])
+def test_tensors_that_are_not_computed_with_are_refused(convert: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(ArgumentError, match="dense and of at least 16 bits"):
+        list(prepare_images(convert(to_float(levels())), (16, 16), CentreSquare()))
+
+
+def test_pixels_of_the_wrong_kind_are_not_converted() -> None:
+    with pytest.raises(ArgumentError, match=r"must be uint8, not torch\.float32"):
+        to_float(levels() / 255)
+    with pytest.raises(ArgumentError, match=r"must be floats in \[-1, 1\], not torch.uint8"):
+        to_uint8(levels())

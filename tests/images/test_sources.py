@@ -244,6 +244,18 @@ def test_limits_hold_in_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
             read(given, 16)
 
 
+@pytest.mark.parametrize(("kind", "limit"), [("WEBP", 400), ("AVIF", 571), ("JPEG2000", 333)])
+def test_formats_whose_decoders_take_more_memory_have_lower_limits(
+    monkeypatch: pytest.MonkeyPatch, kind: str, limit: int
+) -> None:
+    monkeypatch.setattr(opening, "PIXEL_LIMIT", 1000)
+    data = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(data, kind)
+    with pytest.raises(ImageError, match=f"more than {limit} pixels, too many for {kind}. Shrink it first"):
+        read(data.getvalue(), 16)
+    assert read(encode(Image.new("RGB", (30, 20))), 16)  # a PNG
+
+
 def test_a_stream_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless(Pipe):
         def read(self, size: int = -1) -> bytes:

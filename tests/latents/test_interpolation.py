@@ -146,6 +146,23 @@ def test_every_picture_is_blended_by_itself(name: str, seed: int, w: float) -> N
         assert max_error(together[row], INTERPOLATIONS[name](a[row], b[row], w)) < 1e-12 * 1e3
 
 
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+def test_latents_that_cannot_be_mixed_are_refused(name: str) -> None:
+    mix, a = INTERPOLATIONS[name], randn()
+    for w in (math.nan, math.inf, -0.1, 1.1):
+        with pytest.raises(ArgumentError, match="w must be from 0 to 1"):
+            mix(a, 2 * a, w)
+    for value in (math.nan, math.inf):
+        with pytest.raises(ArgumentError, match="NaN or infinite values"):
+            mix(a, a * value, 0.5)
+    for b in (a[..., :2], a.int()):
+        with pytest.raises(ArgumentError, match="floats of one shape"):
+            mix(a, b, 0.5)
+        with pytest.raises(ArgumentError, match="floats of one shape"):
+            mix(b, a, 0.5)
+    assert mix(a.half(), 2 * a, 0.5).dtype == torch.float16
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_norm_refuses_a_line_through_zero(scale: float) -> None:
     a = randn()

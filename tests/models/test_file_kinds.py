@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddim_edit import load_model
-from ddim_edit.errors import ModelError
+from ddim_edit import Direction, Latent, load_model
+from ddim_edit.errors import DDIMEditError, ModelError
+from ddim_edit.latents.exchange import import_latents
 from ddim_edit.models.pretrained import WEIGHTS
 
 from .. import pipelines, tiny
+from ..latents.store.samples import RECIPE
 
 Change = Callable[[Path], object]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3438167540\n"
@@ -193,3 +195,55 @@ def test_incomplete_folders_say_what_is_missing(original: Path, tmp_path: Path, 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_a_part_of_a_checkpoint_names_the_whole(original: Path, part: str) -> None:
     assert "Name that folder" in refusal(original / part) or "alone" in refusal(original / part)
+
+
+OWN_FILES = {"latent": "a latent of ddim-edit", "direction": "a direction of ddim-edit", "shard": "a shard of a store"}
+
+
+@pytest.fixture
+def own_files(tmp_path: Path) -> dict[str, Path]:
+    """A file of each kind that ddim-edit writes, under a name that says nothing."""
+    files = {name: tmp_path / f"{name}.safetensors" for name in OWN_FILES}
+    for key, name in (("ddim-edit", "latent"), ("ddim-edit direction", "direction"), ("ddim-edit store", "shard")):
+        save_file({"x": torch.zeros(3, 4, 4)}, files[name], {key: "{}"})
+    return files
+
+
+@pytest.mark.parametrize("kind", OWN_FILES)
+def test_our_own_files_are_told_apart(own_files: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    file, words = own_files[kind], f"it is {OWN_FILES[kind]}"
+    like = Latent(torch.zeros(3, 4, 4), 1000.0, RECIPE)
+    readers: list[Callable[[], object]] = [lambda: load_model(file), lambda: import_latents(file, like)]
+    if kind != "latent":
+        readers.append(lambda: Latent.load(file))
+    if kind != "direction":
+        readers.append(lambda: Direction.load(file))
+    for reader in readers:
+        with pytest.raises(DDIMEditError, match=words):
+            reader()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x89PNG\r\n", "it is a PNG image, not a"),
+        (b"<html>", "it is an HTML page"),
+        (b"version https://git-lfs.github.com", "it is a pointer of git-lfs"),
+        (b"", "it is an empty file, not a"),
+        (b"file,label", "it is a text, not a"),
+    ],
+)
+def test_other_files_are_no_latents_and_directions(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(content)
+    for load in (Latent.load, Direction.load):
+        with pytest.raises(DDIMEditError, match=words):
+            load(file)
+
+
+def test_folders_that_are_no_models_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"it has no model_index\.json and no config\.json"):
+        load_model(tmp_path)
+    (tmp_path / "store.json").write_text("{}")
+    with pytest.raises(ModelError, match="it is a store of latents, not a model"):
+        load_model(tmp_path)

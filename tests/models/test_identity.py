@@ -93,6 +93,15 @@ def as_variant(folder: Path) -> None:
         file.rename(file.with_name(file.name.replace(".", ".fp16.", 1)))
 
 
+def as_pickles(folder: Path) -> None:
+    for file, name in (
+        (f"unet/{WEIGHTS}", "diffusion_pytorch_model.bin"),
+        (f"text_encoder/{TEXT}", "pytorch_model.bin"),
+    ):
+        torch.save(load_file(folder / file), (folder / file).with_name(name))
+        (folder / file).unlink()
+
+
 def with_more_files(folder: Path) -> None:
     shutil.copytree(folder / "unet", folder / "unet_ema")
     shutil.copy(folder / "vae" / WEIGHTS, folder / "unet" / WEIGHTS.replace(".", ".non_ema.", 1))
@@ -161,6 +170,8 @@ SAME: dict[str, Change] = {
     ),
     "another sampler": entries("scheduler/scheduler_config.json", _class_name="DPMSolverMultistepScheduler"),
     "a tokenizer that was saved anew": resave_tokenizer,
+    "pickles": as_pickles,
+    "an index of other parts": entries("model_index.json", safety_checker=None, scheduler=["diffusers", "X"]),
 }
 OTHER: dict[str, tuple[str, Change]] = {
     "one weight": ("another network (other weights)", weights(f"unet/{WEIGHTS}", nudge("conv_in.weight"))),
@@ -192,6 +203,26 @@ OTHER: dict[str, tuple[str, Change]] = {
     "the length of texts": (
         "another tokenizer (other settings)",
         entries("tokenizer/tokenizer_config.json", model_max_length=20),
+    ),
+    "the side of the padding": (
+        "another tokenizer (other settings)",
+        entries("tokenizer/tokenizer_config.json", padding_side="left"),
+    ),
+    "latents scaled by channel": (
+        "another autoencoder (other settings)",
+        entries("vae/config.json", latents_mean=[0.1] * 4, latents_std=[2.0] * 4),
+    ),
+    "a scale in the middle": (
+        "another network (other settings)",
+        entries("unet/config.json", mid_block_scale_factor=2),
+    ),
+    "an epsilon of a text encoder": (
+        "another text encoder (other settings)",
+        entries("text_encoder/config.json", layer_norm_eps=0.01),
+    ),
+    "the number of timesteps": (
+        "another noise schedule or parametrization (other settings)",
+        entries("scheduler/scheduler_config.json", num_train_timesteps=900),
     ),
     "betas": (
         "another noise schedule or parametrization (other settings)",

@@ -304,6 +304,29 @@ def test_too_long_requests_are_refused_before_reading(served: Served) -> None:
         assert served.ask("POST", JOIN, {"Content-Length": length})[0] in (400, 411)
 
 
+UNANSWERABLE: dict[str, tuple[str, str, dict[str, str], bytes]] = {
+    "a long name": ("GET", "/assets/" + "a" * 5000, {}, b""),
+    "a file without a name": (
+        "POST",
+        UPLOAD,
+        {"Content-Type": "multipart/form-data; boundary=b"},
+        b"--b\r\nContent-Disposition: form-data; name=\"files\"; filename*=UTF-8''..%2fevil\r\n\r\nx\r\n--b--\r\n",
+    ),
+    "a long boundary": ("POST", UPLOAD, {"Content-Type": f"multipart/form-data; boundary={'b' * 5000}"}, b"x" * 100),
+    "no such event": ("POST", JOIN, {}, b'{"data": [], "fn_index": 99999, "session_hash": "x"}'),
+    "a vast event": ("POST", JOIN, {}, b'{"data": [], "fn_index": 1' + b"0" * 40 + b', "session_hash": "x"}'),
+    "a body in chunks": ("POST", JOIN, {"Transfer-Encoding": "chunked"}, b'12\r\n{"path": "/etc/hosts"\r\n0\r\n\r\n'),
+}
+
+
+@pytest.mark.parametrize("name", UNANSWERABLE)
+def test_requests_that_gradio_fails_on_leave_no_traceback(served: Served, name: str) -> None:
+    """The fixture looks for it when the page has ended."""
+    method, path, headers, body = UNANSWERABLE[name]
+    assert served.ask(method, path, headers, body)[0] >= 400
+    assert not list(served.outside.parent.rglob("evil*"))
+
+
 def test_stalled_request_does_not_block_others(served: Served) -> None:
     head = f"POST {JOIN} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nCookie: {served.cookie['Cookie']}\r\n"
     with socket.create_connection(("127.0.0.1", served.port), timeout=HANG) as slow:

@@ -70,7 +70,7 @@ class LatentStore(Sequence["Latent"]):
     Attributes:
         path: the folder.
         missing: the numbers of the shards that were planned and are not there.
-        complete: whether every shard that was planned is there and can be read.
+        complete: whether every shard that was planned is there and can be read, and no other is there.
         failures: why images have no latent, by name.
         unconverged: number of inversions that did not meet their tolerance.
 
@@ -85,8 +85,10 @@ class LatentStore(Sequence["Latent"]):
                 f"{path} is not a store of latents. Make one with `ddim-edit invert FOLDER -o NAME.latents`."
             )
         self._files = StoreFiles(self.path)
+        # Looked for before the list is read, which a run extends before it writes what was added.
+        present = sorted(self.path.glob("shard-[0-9]*.safetensors"))
         self._plan = ShardPlan(self._files.plan)
-        if not self._plan and any(self.path.glob("shard-*.safetensors")):
+        if not self._plan and present:
             raise LatentError(f"{self.path} has shards, but no list of their images. Make the store anew.")
         self._shards: list[int] = []
         self.missing: list[int] = []
@@ -108,9 +110,20 @@ class LatentStore(Sequence["Latent"]):
             else:
                 self._shards.append(index)
                 headers.append(header)
+        planned = {self._files.shard(index) for index in range(len(self._plan))}
+        strangers = [file for file in present if file not in planned]
+        if strangers:
+            more = f", nor {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
+            unknown = LatentError(
+                f"{strangers[0]}: the list of images has no such shard{more}. Was the list cut short, or is the file of"
+                " another store? Run the command that makes the store again, or move the file away."
+            )
+            if on_damage is None:
+                raise unknown
+            on_damage(strangers[0], unknown)
         self._starts = [0, *accumulate(header.rows for header in headers)]
         self._first = next((header for header in headers if header.rows), None)
-        self.complete = len(self._shards) == len(self._plan)
+        self.complete = len(self._shards) == len(self._plan) and not strangers
         self.failures = {name: reason for header in headers for name, reason in header.failures.items()}
         self.unconverged = sum(header.unconverged for header in headers)
         self._open: Shard | None = None

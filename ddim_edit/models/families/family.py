@@ -111,6 +111,7 @@ class TextPipeline:
         optional: components that a checkpoint may lack.
         options: further arguments of its constructor.
         encoder_classes: the classes of transformers that its text encoders may be of.
+        pads: the side on which it has its tokenizers pad texts, whatever they say themselves.
     """
 
     name: str
@@ -123,6 +124,7 @@ class TextPipeline:
     optional: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     encoder_classes: tuple[str, ...] = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+    pads: str | None = None
 
     def class_of(self, index: Config) -> str:
         """Return its class in a checkpoint with this model_index.json."""

@@ -69,5 +69,6 @@ FAMILY = DiffusersFamily(
         _encode_negative,
         reads=256,
         encoder_classes=("Gemma2Model",),
+        pads="right",
     ),
 )

@@ -55,5 +55,6 @@ FAMILY = DiffusersFamily(
         _encode_negative,
         reads=300,
         encoder_classes=("Gemma2Model",),
+        pads="right",
     ),
 )

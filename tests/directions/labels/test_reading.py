@@ -107,7 +107,25 @@ def test_the_files_of_celeba_are_read(faces) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["unknown", "Unknown", "NA", "n/a", "?", "", " ", "nan", "NaN", "null", "None", "-", "--"]
+    "word",
+    [
+        "unknown",
+        "Unknown",
+        "NA",
+        "n/a",
+        "?",
+        "",
+        " ",
+        "nan",
+        "NaN",
+        "null",
+        "None",
+        "-",
+        "--",
+        "not sure",
+        "TBD",
+        "...",
+    ],
 )
 def test_unknown_labels_are_no_negatives(faces, word: str) -> None:
     text = f"file,smile\na.png,1\nb.png,0\nd.png,{word}\ne.png,{word}\n"
@@ -115,6 +133,25 @@ def test_unknown_labels_are_no_negatives(faces, word: str) -> None:
         assert labels_of(faces, text, "smile", *conditions) == {"a.png": 1, "b.png": 0}
     (note,) = [note for note in read(faces, "smile", "1").notes if "unknown" in note]
     assert note.startswith("t.csv: 2 rows left out as unknown: ")
+
+
+@pytest.mark.parametrize("word", ["maybe", "inf", "#VALUE!", "N\\A", "both", "1 or 0"])
+def test_words_among_numbers_are_no_negatives(faces, word: str) -> None:
+    for yes, no in (("1", "0"), ("yes", "no"), ("1.0", "-1"), ("T", "f")):
+        text = f"file,smile\na.png,{yes}\nb.png,{no}\nd.png,{word}\n"
+        assert labels_of(faces, text, "smile", "1") == {"a.png": 1, "b.png": 0}
+        assert f"t.csv: 1 rows left out as unknown: {word!r} 1" in read(faces, "smile", "1").notes
+        # Who names it means it.
+        assert labels_of(faces, text, "smile", "1", word) == {"a.png": 1, "d.png": 0}
+    text = f"file,smile\na.png,broad\nb.png,thin\nd.png,{word}\n"
+    assert labels_of(faces, text, "smile", "broad") == {"a.png": 1, "b.png": 0, "d.png": 0}
+
+
+def test_a_single_class_is_explained_by_what_was_left_out(faces) -> None:
+    with pytest.raises(ArgumentError, match=r"All 1 images have the label 1\..* 2 of 3 files of t\.csv are not there"):
+        labels_of(faces, "file,age\na.png,1\nx.png,0\nB.PNG,0\n", "age")
+    with pytest.raises(ArgumentError, match=r"No image has a label\..* 2 rows left out as unknown: '\?' 2"):
+        labels_of(faces, "file,age\na.png,?\nb.png,?\n", "age")
 
 
 def test_unknown_words_count_where_they_are_asked_for(faces) -> None:
@@ -174,6 +211,8 @@ def test_groups_are_a_column_or_the_folders_of_images(faces) -> None:
     assert read(faces).groups == ()
     by_column = read(faces, group="who")
     assert by_column.groups == ("ann", None, "ann", "bob")
+    (faces / "t.csv").write_text("file,age,who\na.png,1,Ann\nb.png,2,?\nsub/c.png,3, ANN\nsub/f.png,4,bob\n")
+    assert read(faces, group="who").groups == by_column.groups
     assert by_column.warnings == ("1 of 4 images are in no known group, and each counts as one of its own",)
     assert read(faces, group="folder").groups == (None, None, "sub", "sub")
     with pytest.raises(ArgumentError, match="no column 'person', but 'file', 'age', 'who'"):
@@ -225,6 +264,8 @@ REFUSED = {
         (),
         "2 of 2 files of t.csv are not there, the first of them 'x.png'",
     ),
+    "no line of names": ("a.png,1\nb.png,0\n", "1", (), "first line must name the columns, but it names .* 'a.png'"),
+    "no line of names, with spaces": ("a.png 1\nb.png 0\n", "1", (), "first line must name the columns"),
     "no name": ("file,age\n,1\na.png,2\n", "age", (), "line 2: '' is not inside of"),
     "the folder above": ("file,age\n../a.png,1\n", "age", (), "line 2: '../a.png' is not inside of"),
     "a way out and in": ("file,age\nsub/../a.png,1\n", "age", (), "is not inside of"),
