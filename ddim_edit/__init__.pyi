@@ -32,7 +32,7 @@ from .directions.estimators.svm import SVMDirection
 from .directions.finding import find_direction
 from .directions.fitting import fit_direction, principal_directions
 from .directions.principal import PrincipalDirections
-from .directions.words import WordDirection
+from .directions.word_direction import WordDirection
 from .editor import Editor
 from .encoder import LatentEncoder
 from .errors import (

@@ -50,6 +50,7 @@ Strengths = (
     | Mapping[Path, float]
     | Mapping[Direction, float]
     | Mapping[WordDirection, float]
+    | Mapping[Direction | WordDirection, float]
     | Mapping[DirectionLike, float]
 )
 """How far to move along each direction: in standard deviations of its training projections, or in ways of words."""

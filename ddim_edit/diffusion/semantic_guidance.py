@@ -140,9 +140,10 @@ def shares_of(direction: Tensor, kept: Sequence[Tensor], weight: Tensor) -> Tens
     rows = torch.stack([each.flatten(1) for each in kept], 1)
     weighted = rows * weight.expand_as(direction).flatten(1)[:, None]
     inverse = torch.linalg.pinv(weighted @ rows.mT, hermitian=True)
-    shares = inverse @ weighted @ direction.flatten(1)[..., None]
+    shares: Tensor = inverse @ weighted @ direction.flatten(1)[..., None]
     return shares[..., 0].T.reshape(len(kept), len(direction), *[1] * (direction.ndim - 1))
 
 
 def _smooth(x: Tensor) -> Tensor:
-    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    smoothed: Tensor = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return smoothed

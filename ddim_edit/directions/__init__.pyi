@@ -14,7 +14,8 @@ from .registry import ESTIMATORS, EstimatorEntry, make_estimator
 from .store_rows import PickedRows, stored_latents
 from .streaming import LatentRows
 from .validation import DirectionEstimator, concordance
-from .words import WORD_FORMS, WordDirection, WordEdit, make_edits, resolve_direction
+from .word_direction import WORD_FORMS, WordDirection
+from .words import WordEdit, make_edits, resolve_direction
 
 __all__ = [
     "ESTIMATORS",
