@@ -134,10 +134,10 @@ def edit(
     crop: CropOptions,
     session: Session,
 ) -> None:
-    """Edit attributes of faces along directions. A photograph is written whole, as DIR/NAME-edited.jpg or .png.
+    """Edit images along directions or words. A photograph is written whole, as DIR/NAME-edited.jpg or .png.
 
-    Only the face changes: pixels outside of it keep every bit, as far as the format does, and strength 0 changes
-    nothing. A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp, both of the
+    Only the face, or the part that another model sees, changes: pixels outside of it keep every bit, as far as the
+    format does, and strength 0 changes nothing. A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp, both of the
     model's size.
     """
     _require_consistent(strip, animate, result, crop)

@@ -185,11 +185,11 @@ class _Words:
                     # Tokens that any of the prompts has are seen.
                     result[name] = functools.reduce(torch.maximum, parts, result[name])
                     continue
-                along, *others = [to - origin for to, origin in zip(parts[::2], parts[1::2], strict=True)]
+                along, *others = [to.double() - origin for to, origin in zip(parts[::2], parts[1::2], strict=True)]
                 shares = shares_of(along, others, torch.ones_like(along))
                 for share, other in zip(shares, others, strict=True):
                     along = along - share * other
-                result[name] = result[name] + strength * along
+                result[name] = result[name] + (strength * along).to(value.dtype)
         return result
 
     def _ends(self, direction: WordDirection) -> Iterator[Condition | None]:
