@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from latent import NONE, load_trained, parse_arguments
@@ -20,7 +21,7 @@ from ddim_edit import Condition, Editor, InversionConfig, Latents, WordDirection
 from ddim_edit.models.checkpoint import Classes
 from ddim_edit.models.conditioning import ClassLabels, Conditioner
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
 CONFIG = InversionConfig(steps=20, exact=True)
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 SHOWN = 8
@@ -76,7 +77,7 @@ def _edit(editor: Editor, sources: list[Latents], words: list[WordDirection], st
 
 
 def _decode_under_other(editor: Editor, sources: list[Latents], scale: float) -> Tensor:
-    decoded = []
+    decoded: list[Tensor] = []
     for own, latents in enumerate(sources):
         condition = Condition(label=1 - own, guidance_scale=scale)
         decoded.append(editor.decode([latent.with_condition(condition) for latent in latents]))
@@ -87,14 +88,15 @@ def _decode_embedded(editor: Editor, sources: list[Latents], strength: float) ->
     """Decode under classes whose embeddings are on the line from a picture's own class to the other one."""
     conditioner = editor.model.conditioner
     assert isinstance(conditioner, Conditioner)
-    table = conditioner.network.network.class_embedding
+    network: Any = conditioner.network.network
+    table = network.class_embedding
     assert isinstance(table, nn.Embedding)
     weight = table.weight.data
     own = weight[:2]
     table.weight = nn.Parameter(torch.cat([weight, own + strength * (own.flip(0) - own)]))
     encoder = ClassLabels(editor.model.name, Classes(NONE + 3, none=NONE))
     model = replace(editor.model, conditioner=replace(conditioner, encoder=encoder))
-    decoded = []
+    decoded: list[Tensor] = []
     for label, latents in enumerate(sources):
         condition = Condition(label=NONE + 1 + label)
         decoded.append(Editor(model).decode([latent.with_condition(condition) for latent in latents]))

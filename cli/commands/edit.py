@@ -137,8 +137,8 @@ def edit(
     """Edit images along directions or words. A photograph is written whole, as DIR/NAME-edited.jpg or .png.
 
     Only the face, or the part that another model sees, changes: pixels outside of it keep every bit, as far as the
-    format does, and strength 0 changes nothing. A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp, both of the
-    model's size.
+    format does, and strength 0 changes nothing. A --strip is written as DIR/NAME-strip.png, and its animation as
+    DIR/NAME-animated.webp, both of the model's size.
     """
     _require_consistent(strip, animate, result, crop)
     if not strengths and not words.pairs:
