@@ -2,9 +2,10 @@
 
     python benchmarks/words.py --data FOLDER --labels CSV --column female --autoencoder VAE --save MODEL
 
-Held-out pictures are inverted under their own class, and every x_T is decoded towards the other one. "source" is the
-LPIPS to the plain decode of the same x_T, "other" the LPIPS to its decode under the other class, each the mean over all
-pictures. A way is better if it comes as near to the other class with less change. --sheet draws some of them.
+Held-out pictures are inverted under their own class, and every x_T is decoded towards the other one. Columns are means
+of LPIPS over all pictures: to the plain decode of the same x_T ("source"), and to its decodes under the other class
+without guidance ("other") and with guidance of scale 3 ("other, 3"). A way is better if it comes as near to one of
+these with less change. --sheet draws some of them.
 """
 
 import tempfile
@@ -35,16 +36,13 @@ def main() -> None:
         editor, pictures, labels = load_trained(arguments, arguments.save or Path(scratch))
         sources = [editor.invert(pictures[labels == own], CONFIG, condition=Condition(label=own)) for own in (0, 1)]
         source = torch.cat([editor.decode(each) for each in sources])
-        other = _decode_under_other(editor, sources, 1.0)
+        ends = [source, *(_decode_under_other(editor, sources, scale) for scale in (1.0, 3.0))]
         lpips = metrics.LPIPS()
-        print(f"{hardware()}\n{len(source)} pictures\n{'':<44}strength  source   other    PSNR")
-        apart = float(lpips(source, other).mean())
-        print(f"{'the two decodes':<52}{apart:>8.4f}", flush=True)
+        print(f"{hardware()}\n{len(source)} pictures\n{'':<36}strength  source   other  other, 3")
         shown = {"source": source}
         for way, strength, edited in _ways(editor, sources):
-            near, far = (float(lpips(each, edited).mean()) for each in (other, source))
-            psnr = float(metrics.psnr(other, edited).clamp(max=99).mean())
-            print(f"{way:<44}{strength:>8g}{far:>8.4f}{near:>8.4f}{psnr:>8.2f}", flush=True)
+            to_source, to_other, to_guided = (float(lpips(end, edited).mean()) for end in ends)
+            print(f"{way:<36}{strength:>8g}{to_source:>8.4f}{to_other:>8.4f}{to_guided:>10.4f}", flush=True)
             shown[f"{way} {strength:g}"] = edited
         if arguments.sheet:
             _draw(arguments.sheet, shown)
