@@ -58,21 +58,16 @@ GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
 
 def main() -> None:
     """Print the tables."""
-    arguments = _arguments()
+    arguments = parse_arguments(__doc__)
     torch.set_num_threads(arguments.threads)
-    pictures, labels = _labelled(arguments)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.save or Path(scratch)
-        if not (folder / "unet").is_dir():
-            _train(arguments, folder, pictures[: -arguments.count], labels[: -arguments.count])
-        editor = Editor(_with_null_class(load_model(folder)))
-        held_out, classes = pictures[-arguments.count :].double(), labels[-arguments.count :]
+        editor, held_out, classes = load_trained(arguments, arguments.save or Path(scratch))
         _print_round_trips(editor, held_out, Condition(label=0))
         _print_guidance(editor, held_out, classes)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the pictures that the CSV names")
     parser.add_argument("--labels", type=Path, required=True, help="a CSV with file,<columns>")
     parser.add_argument("--column", required=True, help="the column with labels 0 and 1")
@@ -80,18 +75,29 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--save", type=Path, help="where to keep the trained model, or where it is kept")
     parser.add_argument("--count", type=int, default=16, help="how many pictures to measure")
     parser.add_argument("--steps", type=int, default=2000, help="of training")
+    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sheet", type=Path, help="where words.py draws its edits")
     return parser.parse_args()
 
 
-def _labelled(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
+def load_trained(arguments: argparse.Namespace, folder: Path) -> tuple[Editor, Tensor, Tensor]:
+    """Return the trained model, and the pictures that it has not seen with their classes."""
+    pictures, labels = labelled(arguments)
+    seen = len(pictures) - arguments.count
+    if not (folder / "unet").is_dir():
+        train(arguments, folder, pictures[:seen], labels[:seen])
+    return Editor(with_null_class(load_model(folder))), pictures[seen:].double(), labels[seen:]
+
+
+def labelled(arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
     with arguments.labels.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     read = [images.read(arguments.data / row["file"], (64, 64)).tensor for row in rows]
     return torch.stack(read).float(), torch.tensor([int(row[arguments.column]) for row in rows])
 
 
-def _train(arguments: argparse.Namespace, folder: Path, pictures: Tensor, labels: Tensor) -> None:
+def train(arguments: argparse.Namespace, folder: Path, pictures: Tensor, labels: Tensor) -> None:
     """Train a v-prediction UNet with AdamW and save the mean of its last half of steps as a checkpoint."""
     import diffusers
 
@@ -105,7 +111,7 @@ def _train(arguments: argparse.Namespace, folder: Path, pictures: Tensor, labels
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=arguments.steps)
     alpha_bar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
     for step in range(arguments.steps):
-        loss: Any = _loss(network, x0, labels, alpha_bar)
+        loss: Any = _loss(network, x0, labels, alpha_bar, arguments.batch)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -121,7 +127,7 @@ def _train(arguments: argparse.Namespace, folder: Path, pictures: Tensor, labels
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
 
 
-def _loss(network: Any, x0: Tensor, labels: Tensor, alpha_bar: Tensor, batch: int = 32) -> Tensor:
+def _loss(network: Any, x0: Tensor, labels: Tensor, alpha_bar: Tensor, batch: int) -> Tensor:
     """Return the squared error of v = alpha eps - sigma x0, with a tenth of the labels dropped."""
     chosen, t = torch.randint(len(x0), (batch,)), torch.randint(1000, (batch,))
     clean, label = x0[chosen], torch.where(torch.rand(batch) < 0.1, NONE, labels[chosen])
@@ -133,7 +139,7 @@ def _loss(network: Any, x0: Tensor, labels: Tensor, alpha_bar: Tensor, batch: in
     return loss
 
 
-def _with_null_class(model: Model) -> Model:
+def with_null_class(model: Model) -> Model:
     """Load the model with its last class as the null class, which a UNet2DModel's config cannot express."""
     assert isinstance(model.conditioner, Conditioner)
     conditioner = replace(model.conditioner, encoder=ClassLabels(model.name, Classes(NONE, none=NONE)))

@@ -32,6 +32,7 @@ from .directions.estimators.svm import SVMDirection
 from .directions.finding import find_direction
 from .directions.fitting import fit_direction, principal_directions
 from .directions.principal import PrincipalDirections
+from .directions.word_direction import WordDirection
 from .editor import Editor
 from .encoder import LatentEncoder
 from .errors import (
@@ -138,6 +139,7 @@ __all__ = [
     "Span",
     "StoreRows",
     "Typicality",
+    "WordDirection",
     "Workload",
     "directions",
     "distributed",

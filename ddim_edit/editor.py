@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Self, TypeGuard, Unpack, cast, overload
 
@@ -21,7 +21,7 @@ from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
-from ddim_edit.directions import Direction, find_direction, make_edit
+from ddim_edit.directions import Direction, WordDirection, WordEdit, find_direction, make_edits, resolve_direction
 from ddim_edit.errors import ArgumentError, LatentMismatchError, NonFiniteError
 from ddim_edit.images import Crop, FaceCrop, ImageTensor, Photograph, default_crop, read, read_faces
 from ddim_edit.images.inputs import NO_IMAGES, ImageItem, Images, SeveralImages, is_single
@@ -42,11 +42,18 @@ from ddim_edit.models.typicality import LEVELS
 from ddim_edit.tables import html_summary
 
 DEFAULT = InversionConfig()
-DirectionLike = str | Path | Direction
-"""The name of a packaged direction, a direction file, or a `Direction`."""
+DirectionLike = str | Path | Direction | WordDirection
+"""A packaged direction by its name, a direction file, a `Direction`, or words for models that follow prompts."""
 Editable = Images | Latent | Latents
-Strengths = Mapping[str, float] | Mapping[Path, float] | Mapping[Direction, float] | Mapping[DirectionLike, float]
-"""How far to move along each direction, in standard deviations of its training projections."""
+Strengths = (
+    Mapping[str, float]
+    | Mapping[Path, float]
+    | Mapping[Direction, float]
+    | Mapping[WordDirection, float]
+    | Mapping[Direction | WordDirection, float]
+    | Mapping[DirectionLike, float]
+)
+"""How far to move along each direction: in standard deviations of its training projections, or in ways of words."""
 
 
 class Editor:
@@ -553,6 +560,8 @@ class Editor:
         keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
         crop: Crop | None = None,
+        config: InversionConfig | None = None,
+        **options: Unpack[SolverOptions],
     ) -> ImageTensor:
         """Edit attributes of images along directions.
 
@@ -560,13 +569,22 @@ class Editor:
         and decoded. What the round trip alone loses is given back, so that strength 0 returns the image. What
         correlates with an attribute in the training data may change with it.
 
+        Words (`WordDirection`) leave the latent where it is, and move what the network predicts while it is decoded.
+        They may go with directions of x or of h. Of words alone, the config says how images are inverted, and under
+        which prompt.
+
         Args:
             images: as for `invert`, or one or several latents that stand at the directions' level.
-            strengths: standard deviations to move, by the name of a packaged direction, file, or `Direction`.
-            level: where to edit, if you want to be sure: it must be the directions' own.
-            keep: directions whose scores stay as they are.
+            strengths: standard deviations to move, by the name of a packaged direction, file, or `Direction`; for
+                models that follow prompts also by words, or by `WordDirection`, of which 1 is the whole way.
+            level: where to edit, if you want to be sure: it must be the directions' own. Of words alone, where the
+                inversion stops.
+            keep: directions whose scores stay as they are; with words, those along which nothing is predicted to
+                change.
             conditional: move along each direction only as far as it is orthogonal to the others.
             crop: as for `invert`.
+            config: how to invert images for words alone; directions are fitted to one inversion, which is theirs.
+            **options: fields of `InversionConfig`.
 
         Returns:
             images, float64 [B, 3, H, W], or [3, H, W] of one image, not clamped to [-1, 1].
@@ -574,7 +592,8 @@ class Editor:
         Raises:
             DirectionError: no such direction.
             DirectionMismatchError: a direction of another level, grid or model.
-            ArgumentError: directions of several levels, or linearly dependent ones.
+            ArgumentError: directions of several levels, linearly dependent ones, or words that the model cannot
+                follow.
 
         References:
             White, "Sampling Generative Networks", 2016, arXiv:1609.04468.
@@ -582,12 +601,16 @@ class Editor:
             arXiv:1907.10786 (conditional).
             Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960
             (bottleneck).
+            Brack et al., "SEGA: Instructing Text-to-Image Models using Semantic Guidance", NeurIPS 2023,
+            arXiv:2301.12247 (words).
 
         Examples:
             >>> editor = Editor.from_pretrained()
             >>> edited = editor.edit("portrait.jpg", {"old": 6, "female": -4}, conditional=True)  # doctest: +SKIP
+            >>> painter = Editor.from_pretrained("stable-diffusion/")  # doctest: +SKIP
+            >>> edited = painter.edit("portrait.jpg", {"smiling": 3}, condition=Condition("a man"))  # doctest: +SKIP
         """
-        edited = self.edits(images, [strengths], level, keep, conditional, crop)
+        edited = self.edits(images, [strengths], level, keep, conditional, crop, config, **options)
         return _as_images(edited.select(-4, 0))
 
     def edits(
@@ -598,6 +621,8 @@ class Editor:
         keep: Sequence[DirectionLike] = (),
         conditional: bool = False,
         crop: Crop | None = None,
+        config: InversionConfig | None = None,
+        **options: Unpack[SolverOptions],
     ) -> ImageTensor:
         """Return K edits of each image from a single inversion, for K settings, as `edit`.
 
@@ -606,25 +631,25 @@ class Editor:
         """
         if not settings or not any(settings):
             raise ArgumentError("There is nothing to edit. Name a direction and a strength.")
-        kept = [self.direction(name) for name in keep]
-        directions = {name: self.direction(name) for name in dict.fromkeys(chain.from_iterable(settings))}
+        kept = [resolve_direction(name, self.model) for name in keep]
+        named = dict.fromkeys(chain.from_iterable(settings))
+        directions = {name: resolve_direction(name, self.model) for name in named}
         edits = []
         for strengths in settings:
             by_direction = {directions[name]: strength for name, strength in strengths.items()}
-            edits.append(make_edit(by_direction, kept, conditional))
+            edits.append(make_edits(self.model, by_direction, kept, conditional))
         # Everything is checked before the images are inverted, which takes long.
-        first = next(iter(directions.values()))
-        first.require_fits(self._runner.recipe(first.config, Grid(first.recipe.grid, first.recipe.times)))
-        for direction in directions.values():
-            direction.require_level(level)
-            direction.require_fits(first.recipe)
+        config = self._config_of_edits(list(directions.values()), level, config, options)
 
         # What the round trip alone loses of each image is added to its edits, so that strength 0 returns the image.
         lost: Tensor | float = 0.0
         if isinstance(images, Latent) or _are_latents(images):
             latents = Latents([images] if isinstance(images, Latent) else images)
         else:
-            batches = list(self._runner.invert(cast(Images, images), replace(first.config, check=True), crop))
+            for edit in chain.from_iterable(edits):
+                if isinstance(edit, WordEdit):
+                    edit.guide(self.model.conditioned_on(config.condition), config.condition)
+            batches = list(self._runner.invert(cast(Images, images), replace(config, check=True), crop))
             latents = _finite(chain.from_iterable(latents for _, latents in batches))
             if batches:
                 lost = torch.cat([batch.originals - batch.decoded for batch, _ in batches if batch.decoded is not None])
@@ -632,13 +657,41 @@ class Editor:
             raise ArgumentError(NO_IMAGES)
 
         results = []
-        for edit in edits:
-            moved, denoiser = edit(latents, self.model.conditioned_on(latents[0].recipe.condition))
-            for latent in moved:
-                self.require_own(latent)
-            results.append(self._runner.decode(moved, denoiser) + lost)
+        for chained in edits:
+            decoded = []
+            for condition, some in groupby(latents, key=lambda latent: latent.recipe.condition):
+                alike, denoiser = Latents(some), self.model.conditioned_on(condition)
+                for edit in chained:
+                    alike, denoiser = edit(alike, denoiser)
+                for latent in alike:
+                    self.require_own(latent)
+                decoded.append(self._runner.decode(alike, denoiser))
+            results.append(torch.cat(decoded) + lost)
         stacked = _as_images(torch.stack(results, 1))
         return _first(stacked) if isinstance(images, Latent) or is_single(images) else stacked
+
+    def _config_of_edits(
+        self,
+        directions: Sequence[Direction | WordDirection],
+        level: str | float | None,
+        config: InversionConfig | None,
+        options: SolverOptions,
+    ) -> InversionConfig:
+        """Return how images are inverted for edits: as the directions were fitted, or for words alone as asked for."""
+        fitted = [each for each in directions if isinstance(each, Direction)]
+        if not fitted:
+            config = make_config(config, options)
+            return config if level is None else replace(config, level=level)
+        first = fitted[0]
+        if config is not None or options:
+            raise ArgumentError(
+                f"Images are inverted as {first.name} was fitted, so nothing else can be said of that. Leave it out."
+            )
+        first.require_fits(self._runner.recipe(first.config, Grid(first.recipe.grid, first.recipe.times)))
+        for direction in fitted:
+            direction.require_level(level)
+            direction.require_fits(first.recipe)
+        return first.config
 
     def edit_photograph(
         self,
@@ -649,6 +702,8 @@ class Editor:
         conditional: bool = False,
         face: int | str = "largest",
         crop: Crop | None = None,
+        config: InversionConfig | None = None,
+        **options: Unpack[SolverOptions],
     ) -> Photograph:
         """Edit attributes of a face in a photograph, and return the whole photograph in its own size.
 
@@ -663,6 +718,8 @@ class Editor:
             conditional: as for `edit`.
             face: "largest", the number of a face in the order of `images.detect_faces`, or "all".
             crop: the part to edit in place of a face, as for `invert`.
+            config: as for `edit`.
+            **options: as for `edit`.
 
         Raises:
             ArgumentError: a choice of faces together with a crop, or for a model without a face template.
@@ -688,11 +745,12 @@ class Editor:
         else:
             frames = [read(photo, self.model.size, FaceCrop(template, face))]
         photograph = Photograph.open(photo)
-        for frame, edited in zip(frames, self.edit(frames, strengths, level, keep, conditional), strict=True):
+        results = self.edit(frames, strengths, level, keep, conditional, config=config, **options)
+        for frame, edited in zip(frames, results, strict=True):
             photograph = photograph.paste(frame, edited)
         return photograph
 
-    def direction(self, name: DirectionLike) -> Direction:
+    def direction(self, name: str | Path | Direction) -> Direction:
         """Return the direction of that name packaged for this model, or in that file; a `Direction` as it is."""
         return name if isinstance(name, Direction) else find_direction(name, self.model.name)
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..command import Option, OptionGroup, command, did_you_mean
+from ..command import Option, OptionGroup, command
 from ..crops import CropOptions, crop_group
 from ..files import Destination, Job, find_images, open_destination, plan_jobs, read_job_faces, run_on_faces
 from ..options import (
     fps_option,
     images_argument,
+    inversion_groups,
     level_option,
+    make_config,
     output_option,
     overwrite_option,
     recursive_group,
@@ -21,17 +23,8 @@ from ..options import (
 )
 from ..results import PHOTO, ResultOptions, ResultWriter, result_group
 from ..session import Session
-from ..types import (
-    DEFAULT_MODEL,
-    DIRECTION,
-    DirectionName,
-    Strip,
-    Text,
-    list_assets,
-    list_directions,
-    parse_strength,
-    parse_strip,
-)
+from ..types import DIRECTION, DirectionName, Strip, Text, parse_strength, parse_strip
+from ..words import WordOptions, choose_directions, require_names, word_group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,26 +56,30 @@ def option_groups() -> list[OptionGroup]:
                     "--set",
                     argument="strengths",
                     multiple=True,
-                    required=True,
                     type=Strength(),
                     metavar="NAME=STRENGTH",
-                    help="Direction, or its file, and how many standard deviations to move along it. Repeatable.",
+                    help="Direction, or its file, and how many standard deviations to move along it; or words, for "
+                    "models that follow prompts, and how much of the way to go. Repeatable.",
                 ),
                 Option(
                     "--keep",
                     multiple=True,
                     type=DirectionName(),
                     metavar="NAME",
-                    help="Direction, or its file, whose score must not change. Repeatable.",
+                    help="Direction, its file, or words, whose score must not change. Repeatable.",
                 ),
                 Option(
                     "--conditional",
                     is_flag=True,
                     help="Move along each direction only where it leaves the others alone.",
                 ),
-                level_option("Refuse directions of another level. [default: each at the level it was fitted at]"),
+                level_option(
+                    "Refuse directions of another level; of words alone, where to stop inverting. [default: each at "
+                    "the level it was fitted at, words at xT]"
+                ),
             ],
         ),
+        word_group(),
         OptionGroup(
             "Output",
             [
@@ -104,6 +101,7 @@ def option_groups() -> list[OptionGroup]:
         ),
         result_group(),
         recursive_group(),
+        *inversion_groups("check", "level"),
         crop_group(all_faces=True),
         session_options(),
     ]
@@ -116,6 +114,8 @@ def option_groups() -> list[OptionGroup]:
     "ddim-edit edit portrait.jpg --set old=+6 -o out/",
     "ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/",
     "ddim-edit edit portrait.jpg --set old --strip -9:9:25 --animate webp -o out/",
+    'ddim-edit edit man.jpg --model DIR --prompt "a man" --set smiling=+2 -o out/',
+    'ddim-edit edit man.jpg --model DIR --prompt "a man" --from "a man" --to "an old man" -o out/',
 )
 def edit(
     images: Sequence[Path],
@@ -123,57 +123,71 @@ def edit(
     keep: Sequence[str],
     conditional: bool,
     level: str | None,
+    words: WordOptions,
     output: Path,
     overwrite: bool,
     result: ResultOptions,
     strip: Strip | None,
     animate: str | None,
     fps: float | None,
+    config: Mapping[str, Any],
     crop: CropOptions,
     session: Session,
 ) -> None:
-    """Edit attributes of faces along directions. A photograph is written whole, as DIR/NAME-edited.jpg or .png.
+    """Edit images along directions or words. A photograph is written whole, as DIR/NAME-edited.jpg or .png.
 
-    Only the face changes: pixels outside of it keep every bit, as far as the format does, and strength 0 changes
-    nothing. A --strip is written as DIR/NAME-strip.png, and its animation as DIR/NAME-animated.webp, both of the
-    model's size.
+    Only the face, or the part that another model sees, changes: pixels outside of it keep every bit, as far as the
+    format does, and strength 0 changes nothing. A --strip is written as DIR/NAME-strip.png, and its animation as
+    DIR/NAME-animated.webp, both of the model's size.
     """
     _require_consistent(strip, animate, result, crop)
-    settings = dict(strengths)
-    if len(settings) < len(strengths):
+    if not strengths and not words.pairs:
+        raise click.UsageError("Missing option '--set'. Name a direction with its strength, as in --set old=+6.")
+    if len(dict(strengths)) < len(strengths):
         raise click.UsageError("--set names a direction twice. Name each once.")
-    for name in [*settings, *keep]:
-        _require_direction(name, session.model)
+    require_names([*dict(strengths), *keep], words, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
-    from ddim_edit import Grid
     from ddim_edit.images import display_factor, to_uint8, upscale
     from ddim_edit.latents.image_recipes import EditRecipe
 
     session.metadata = result.metadata
+    if config["exact"]:
+        session.prefer_dtype("fp32")
     factors = strip.factors if strip else [1.0]
-    steps = [{name: strength * factor for name, strength in settings.items()} for factor in factors]
     destination = _open_destination(session, output, overwrite, result, strip, animate)
     jobs = plan_jobs(session, find_images(session, images, crop), destination)
     writer = ResultWriter(session, result)
+    chosen = choose_directions(session, strengths, keep, words)
+    steps = [{each: strength * factor for each, strength in chosen.strengths.items()} for factor in factors]
+    recorded = None if chosen.fitted else {**config, **({"level": level} if level else {})}
+    own_config = None if recorded is None else make_config(config)
 
     def edit_batch(batch: "Sequence[tuple[Job, list[InputImage]]]") -> "Iterator[list[Tensor]]":
-        return run_on_faces(lambda faces: session.editor.edits(faces, steps, level, keep, conditional), batch)
+        def edits(faces: "list[InputImage]") -> "Tensor":
+            return session.editor.edits(faces, steps, level, chosen.keep, conditional, config=own_config)
+
+        return run_on_faces(edits, batch)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
-        # From the grid of the first direction, which all share: there and back once, to see what is lost, and an edit
-        # for each step.
-        direction = session.editor.direction(next(iter(settings)))
-        inversion = replace(direction.config, check=True)
-        times = Grid(direction.recipe.grid, direction.recipe.times)
-        return inversion.inversion_workload(schedule) + len(steps) * replace(
-            inversion, grid=times, level=None
-        ).decoding_workload(schedule)
+        # There and back once, to see what is lost, and an edit for each step.
+        inversion = chosen.fitted.config if chosen.fitted else replace(make_config(config), level=level)
+        inversion = replace(inversion, check=True)
+        return inversion.inversion_workload(schedule) + len(steps) * inversion.decoding_workload(schedule)
 
     for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps), face_required=True):
         model = session.editor.model.name
         for (job, faces), edited in session.run_batch(batch, edit_batch):
-            recipe = EditRecipe(settings, tuple(keep), conditional, tuple(factors), model, faces[0].source)
+            recipe = EditRecipe(
+                chosen.recorded_strengths,
+                chosen.recorded_keep,
+                conditional,
+                tuple(factors),
+                model,
+                faces[0].source,
+                words=chosen.recorded_words,
+                config=recorded,
+            )
             with session.continue_on_error(job.source):
                 if strip is None:
                     if result.is_photo(faces[0]):
@@ -196,15 +210,6 @@ def _require_consistent(strip: Strip | None, animate: str | None, result: Result
         raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
     if strip and (result.output_size == PHOTO or crop.all_faces):
         raise click.UsageError("A --strip shows one face in the model's size. Enlarge it with --upscale.")
-
-
-def _require_direction(name: str, model: str | None) -> None:
-    """Refuse a name that is neither a file nor packaged for the model, if that is a packaged model itself."""
-    known = list_directions(model)
-    is_file = name.endswith(DIRECTION) or Path(name).exists()
-    if name not in known and not is_file and (model is None or model in list_assets("models")):
-        hint = did_you_mean(name, known) or f" It has {', '.join(known)}."
-        raise click.UsageError(f"{model or DEFAULT_MODEL} has no direction {name!r}, and there is no such file.{hint}")
 
 
 def _open_destination(
@@ -235,6 +240,8 @@ def _write_sweep(
         both_ways = torch.cat([frames, frames[1:-1].flip(0)])
         return write_animation(target, both_ways, fps, signature)
     labels = [f"{factor:+.3g}" if factor else "0" for factor in recipe.factors]
-    title = ", ".join(Path(name).name.removesuffix(DIRECTION) for name in recipe.strengths)
+    words = recipe.words or {}
+    names = [name if name in words else Path(name).name.removesuffix(DIRECTION) for name in recipe.strengths]
+    title = ", ".join(names)
     write(target, labelled([frames], labels, [title]), signature)
     return ()

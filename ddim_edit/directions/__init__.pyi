@@ -14,10 +14,13 @@ from .registry import ESTIMATORS, EstimatorEntry, make_estimator
 from .store_rows import PickedRows, stored_latents
 from .streaming import LatentRows
 from .validation import DirectionEstimator, concordance
+from .word_direction import WORD_FORMS, WordDirection
+from .words import WordEdit, make_edits, resolve_direction
 
 __all__ = [
     "ESTIMATORS",
     "SUFFIX",
+    "WORD_FORMS",
     "BottleneckEdit",
     "Direction",
     "DirectionEstimator",
@@ -32,6 +35,8 @@ __all__ = [
     "RidgeDirection",
     "SVMDirection",
     "ShellEdit",
+    "WordDirection",
+    "WordEdit",
     "complement",
     "concordance",
     "cosines",
@@ -40,10 +45,12 @@ __all__ = [
     "fit_direction",
     "labels",
     "make_edit",
+    "make_edits",
     "make_estimator",
     "orthogonalize",
     "packaged_directions",
     "principal_directions",
+    "resolve_direction",
     "rotate",
     "stored_latents",
     "to_unit",

@@ -49,6 +49,8 @@ class EditRecipe(ImageRecipe):
         model: name of the model.
         source: SHA-256 of the image file.
         frames: of a whole photograph, the parts that were edited: the `preprocessing` of each.
+        words: of the strengths and of what is kept, what are words: each a `WordDirection` as JSON.
+        config: the inversion for words alone, as JSON; fitted directions have theirs.
     """
 
     kind: ClassVar[str] = "edit"
@@ -60,17 +62,30 @@ class EditRecipe(ImageRecipe):
     model: str = field(metadata=entry(schema.text))
     source: str = field(metadata=entry(schema.text))
     frames: tuple[Mapping[str, Any], ...] | None = field(default=None, metadata=FRAMES)
+    words: Mapping[str, Mapping[str, Any]] | None = field(
+        default=None, metadata=entry(schema.map_of(schema.table), omit=True)
+    )
+    config: Mapping[str, Any] | None = field(default=None, metadata=entry(schema.table, omit=True))
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types, without the places of files."""
-        strengths = {_bare_name(name): strength for name, strength in self.strengths.items()}
-        return {**super().to_json(), "set": strengths, "keep": [_bare_name(name) for name in self.keep]}
+        strengths = {self._recorded(name): strength for name, strength in self.strengths.items()}
+        return {**super().to_json(), "set": strengths, "keep": [self._recorded(name) for name in self.keep]}
+
+    def _recorded(self, name: str) -> str:
+        return name if name in (self.words or {}) else _bare_name(name)
 
     def options(self) -> list[str]:
-        """Return --set, --keep, --conditional and --strip."""
+        """Return --set, --from, --to, --keep, --conditional, --strip, and those of words and of their inversion."""
         words: list[str] = []
+        records = self.words or {}
         for name, strength in self.strengths.items():
-            words += ["--set", f"{name}={_positional(strength, '+') if strength else 0}"]
+            value = _positional(strength, "+") if strength else 0
+            record = records.get(name, {})
+            if "from" in record:
+                words += ["--from", str(record["from"]), "--to", f"{record['to']}={value}"]
+            else:
+                words += ["--set", f"{name}={value}"]
         for name in self.keep:
             words += ["--keep", name]
         if self.conditional:
@@ -78,7 +93,18 @@ class EditRecipe(ImageRecipe):
         if len(self.factors) > 1:
             low, high = _positional(self.factors[0]), _positional(self.factors[-1])
             words += ["--strip", f"{low}:{high}:{len(self.factors)}"]
-        return words
+        # The command has one setting for all words.
+        settings: dict[str, Any] = {}
+        for record in records.values():
+            settings |= record
+        for name, option in WORD_OPTIONS.items():
+            if name in settings:
+                words += [option, str(settings[name])]
+        return words + config_options(self.config or {})
+
+
+WORD_OPTIONS = {"form": "--words", "mask_quantile": "--mask-quantile", "warm_up": "--warm-up"}
+"""The options of `ddim-edit edit` for all words, by the fields of a `WordDirection`."""
 
 
 def _bare_name(name: str) -> str:

@@ -121,9 +121,27 @@ class Conditioner:
         Raises:
             ArgumentError: a condition that the network cannot follow.
         """
-        positive = self.encoder.positive(condition)
+        return self.guided(condition, self.encoder.positive(condition))
+
+    def with_conditioning(self, conditioning: Conditioning) -> NetworkDenoiser:
+        """Return the denoiser of the network with these inputs, without guidance."""
+        low = None if self.low is None else self.low.with_conditioning(conditioning)
+        return replace(self.denoiser, network=self.network.with_conditioning(conditioning), low=low)
+
+    def away_from(self, condition: Condition) -> Conditioning:
+        """Return what guidance leads away from: the negative prompt, or no class.
+
+        Raises:
+            ArgumentError: no class stands for none.
+        """
+        if self.encoder.distilled:
+            return self.encoder.positive(replace(condition, prompt=condition.negative_prompt, negative_prompt=""))
+        return self.encoder.negative(condition)
+
+    def guided(self, condition: Condition, positive: Conditioning) -> Denoiser:
+        """Return the denoiser of a condition, with these inputs in place of its prompt or class."""
         if not condition.guided or self.encoder.distilled:
-            return self._with_conditioning(positive)
+            return self.with_conditioning(positive)
         negative = self.encoder.negative(condition)
 
         def guided(network: DeviceNetwork) -> Network:
@@ -143,10 +161,6 @@ class Conditioner:
             return self(NOTHING)
         except ArgumentError as error:
             return UnavailableDenoiser(error)
-
-    def _with_conditioning(self, conditioning: Conditioning) -> NetworkDenoiser:
-        low = None if self.low is None else self.low.with_conditioning(conditioning)
-        return replace(self.denoiser, network=self.network.with_conditioning(conditioning), low=low)
 
 
 @dataclass(frozen=True)

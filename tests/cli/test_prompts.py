@@ -1,6 +1,7 @@
 """Conditions on the command line, on tiny folders shaped as Stable Diffusion, DiT and LDM, with nothing downloaded."""
 
 import json
+import shlex
 import socket
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ddim_edit import Latent
+from ddim_edit import Condition, Editor, InversionConfig, Latent, WordDirection, load_model
+from ddim_edit.images import to_uint8
+from ddim_edit.latents.image_recipes import command_line, recipe_from_json
 
 from .. import pipelines, tiny
 from ..rounding import assert_shown_alike
@@ -194,3 +197,87 @@ def test_offloading_to_no_gpu_is_refused(run: Run, painter: Path, portraits: lis
         1,
         ["error: offload frees the memory of a GPU that has its own, and cpu has that of the processor. Leave it out."],
     )
+
+
+WORDS = ["--prompt", "a photo of the man", *FEW]
+
+
+def test_words_are_directions_of_models_that_follow_prompts(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    editor = Editor(load_model(painter, dtype="float32"))
+    config = InversionConfig(steps=4, condition=Condition("a photo of the man"))
+    smiling = WordDirection("smiling", mask_quantile=0.5)
+    old = WordDirection("the old man", "the man", "embedding")
+    lines = {
+        "set": (["--set", "smiling=+2", "--mask-quantile", "0.5"], {smiling: 2.0}),
+        "pair": (["--from", "the man", "--to", "the old man=+3", "--words", "embedding"], {old: 3.0}),
+        "keep": (["--set", "smiling", "--keep", "old", "--warm-up", "0.2"], None),
+        "zero": (["--set", "smiling=0"], {smiling: 0.0}),
+    }
+    for name, (options, strengths) in lines.items():
+        done("edit", *portraits, "--model", painter, *WORDS, *options, "--output-size", "model", "-o", tmp_path / name)
+        if strengths is not None:
+            written = torch.stack([pixels_of(tmp_path / name / f"{letter}-edited.png") for letter in "ab"])
+            assert_shown_alike(written, to_uint8(editor.edit(portraits, strengths, config=config)))
+
+
+def test_words_are_in_the_recipe_which_makes_the_image_again(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    options = ["--from", "a man / woman", "--to", "old=+2", "--keep", "smiling", "--mask-quantile", "0.5"]
+    line = ["edit", portraits[0], "--model", painter, *WORDS, *options, "--output-size", "model"]
+    (row,) = done(*line, "-o", tmp_path / "out", "--json").rows
+    record = json.loads(done("show", tmp_path / "out" / "a-edited.png").out)["recipe"]
+    assert (record["set"], record["keep"]) == ({"a man / woman -> old": 2.0}, ["smiling"])
+    assert record["words"] == {
+        "a man / woman -> old": {"to": "old", "from": "a man / woman", "mask_quantile": 0.5},
+        "smiling": {"to": "smiling", "mask_quantile": 0.5},
+    }
+    assert record["config"]["condition"] == {"prompt": "a photo of the man"}
+    assert row["words"] == record["words"]
+    recipe = recipe_from_json(record)
+    assert recipe.to_json() == record
+    again = shlex.split(command_line(recipe, [str(portraits[0])], str(tmp_path / "again")))
+    done(*again[1:], "--model", painter, "--output-size", "model")
+    assert_shown_alike(pixels_of(tmp_path / "again" / "a-edited.png"), pixels_of(tmp_path / "out" / "a-edited.png"))
+
+
+def test_a_strip_of_words_has_the_photograph_in_its_middle(
+    done: Run, painter: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    small = tiny.save_picture(tmp_path / "small.png", 1, 32, 32)
+    line = ["edit", small, "--model", painter, *WORDS, "--set", "smiling=2", "--strip", "-1:1:3", "--upscale", "1"]
+    done(*line, "-o", tmp_path)
+    strip = pixels_of(tmp_path / "small-strip.png")
+    assert torch.equal(strip[:, -32:, -66:-34], pixels_of(small))
+
+
+def test_words_are_refused_in_one_sentence(
+    run: Run, model: Path, painter: Path, classifier: Path, portraits: list[Path], tmp_path: Path
+) -> None:
+    for line, status, told in [
+        (["--model", model, "--set", "smiling=2"], 1, "Words are for models that follow prompts, and tiny does not."),
+        (["--model", model, "--from", "a", "--to", "b"], 1, "tiny is unconditional: it follows no words."),
+        (["--model", "faces64", "--set", "grinning=2"], 2, "Words are for a --model that follows prompts."),
+        (["--model", "faces64", "--from", "a", "--to", "b"], 2, "faces64 follows no words."),
+        (["--model", "faces64", "--set", "old=2", "--words", "guidance"], 2, "old is a fitted direction."),
+        (["--model", "faces64", "--set", "old=2", "--steps", "9"], 2, "as old was fitted. Leave --steps out."),
+        (["--model", painter, "--to", "b"], 2, "--from and --to go in pairs."),
+        (["--model", painter], 2, "Missing option '--set'."),
+        (["--model", painter, "--set", "smiling", "--mask-quantile", "1"], 2, "0<=x<1"),
+        (["--model", painter, "--set", "smiling", "--keep", "smiling"], 1, "'smiling' is to change and to stay."),
+        (["--model", classifier, "--set", "smiling"], 1, "dit follows classes from 0 to 999, not words."),
+        (["--model", classifier, "--set", "5", "--words", "embedding"], 1, "which have no embeddings."),
+    ]:
+        refused = run("edit", portraits[0], *line, "-o", tmp_path / "out")
+        assert refused.status == status, refused.err
+        assert told in refused.err
+        assert "Traceback" not in refused.err
+        assert files_in(tmp_path / "out") == []
+
+
+def test_classes_are_words_by_their_numbers(done: Run, classifier: Path, portraits: list[Path], tmp_path: Path) -> None:
+    line = ["edit", portraits[0], "--model", classifier, "--class", "3", *FEW, "--from", "3", "--to", "5=2"]
+    (row,) = done(*line, "-o", tmp_path / "out", "--json").rows
+    assert row["words"] == {"3 -> 5": {"from": "3", "to": "5"}}

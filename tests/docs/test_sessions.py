@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 from dataclasses import fields
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from PIL import Image
 from ddim_edit import InversionConfig
 from ddim_edit.cli import main
 
+from .. import pipelines
 from . import pages
 from .pages import ROOT, Block
 
@@ -38,9 +40,16 @@ def runs(page: Path) -> bool:
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("remembered")]
 
 
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the layout of Stable Diffusion, with random weights."""
+    folder = tmp_path_factory.mktemp("painter")
+    return pipelines.save(partial(pipelines.stable_diffusion, folder / "words"), folder / "stable-diffusion", share=0.1)
+
+
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the photographs that a reader is supposed to have, no network, and small defaults."""
+def reader(tmp_path: Path, painter: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the photographs and the model that a reader is supposed to have, no network, and small defaults."""
 
     def refuse(*_: object) -> None:
         raise OSError("the network is switched off")
@@ -70,6 +79,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         save_faces(tmp_path / name, 6)
     save_faces(tmp_path / "faces", 12, labels=tmp_path / "faces.csv")
     (tmp_path / "assets").symlink_to(ROOT / "assets")
+    (tmp_path / "stable-diffusion").symlink_to(painter)
     return tmp_path
 
 

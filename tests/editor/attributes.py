@@ -21,7 +21,7 @@ def made(
     vector: Tensor | None = None,
 ) -> Direction:
     """A random direction, or that of a vector, fitted at a level as far as anybody can tell; a strength is 3 long."""
-    (codes,) = editor.latents_at(GREY, [level], config)
+    (codes,) = editor.latents_at(torch.zeros(1, 3, *editor.model.size), [level], config)
     draw = torch.randn(codes.values.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     vector = to_unit(draw if vector is None else vector)
     return Direction(name, vector, 0.0, 0.0, 3.0, codes.recipe, codes.times)

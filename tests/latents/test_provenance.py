@@ -99,6 +99,39 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "edit a.png --set old=+2 --set dir/wide.direction.safetensors=-0.5 --keep female --conditional --strip -1:1:3",
     ),
     (
+        EditRecipe(
+            {"a cat/dog -> a dog": 2.0, "smiling": -1.0},
+            ("a hat",),
+            False,
+            (1.0,),
+            "m",
+            "s",
+            words={
+                "a cat/dog -> a dog": {"to": "a dog", "from": "a cat/dog", "mask_quantile": 0.5},
+                "smiling": {"to": "smiling", "mask_quantile": 0.5},
+                "a hat": {"to": "a hat", "mask_quantile": 0.5},
+            },
+            config={"steps": 9, "condition": {"prompt": "a cat"}},
+        ),
+        {
+            "kind": "edit",
+            "set": {"a cat/dog -> a dog": 2.0, "smiling": -1.0},
+            "keep": ["a hat"],
+            "conditional": False,
+            "factors": [1.0],
+            "model": "m",
+            "source": "s",
+            "words": {
+                "a cat/dog -> a dog": {"to": "a dog", "from": "a cat/dog", "mask_quantile": 0.5},
+                "smiling": {"to": "smiling", "mask_quantile": 0.5},
+                "a hat": {"to": "a hat", "mask_quantile": 0.5},
+            },
+            "config": {"steps": 9, "condition": {"prompt": "a cat"}},
+        },
+        "edit a.png --from 'a cat/dog' --to 'a dog=+2' --set smiling=-1 --keep 'a hat' --mask-quantile 0.5 --steps 9 "
+        "--prompt 'a cat'",
+    ),
+    (
         InterpolationRecipe("lerp", 9, True, (RECIPE, RECIPE)),
         {"kind": "lerp", "frames": 9, "loop": True, "ends": [RECIPE_JSON, RECIPE_JSON]},
         "interpolate a.png --frames 9 --interpolation lerp --loop",

@@ -21,6 +21,7 @@ from ... import pipelines
 from .conftest import EPS_TAME
 from .loras import add_lora, disable_lora, fuse_lora, scale_lora
 from .originals import NEGATIVE, ORIGINALS, PROMPT, Original, Run, walked
+from .words import assert_words_are_directions
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 PipeOf = Callable[[str], Any]
@@ -279,3 +280,10 @@ def test_an_ip_adapter_is_refused(pipe_of: PipeOf) -> None:
     pipe.unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
     with pytest.raises(ModelError, match=r"IP-Adapter .* unload_ip_adapter first"):
         Editor.from_pipeline(pipe)
+
+
+@families
+def test_words_lead_from_one_prompt_to_the_other(models: Callable[[str], Model], family: str) -> None:
+    model = models(family)
+    if model.follows == "prompts":
+        assert_words_are_directions(model)

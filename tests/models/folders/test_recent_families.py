@@ -28,6 +28,7 @@ from ... import pipelines, recent_pipelines
 from ..host_tensors import HostTensors, on_meta
 from .originals import PROMPT, epsilon, flow, velocity, walked
 from .recent import RECENT
+from .words import assert_words_are_directions
 
 Diffusers: Any = diffusers  # its types are hidden from mypy
 # Diffusers' schedulers make arrays of tensors in a way that NumPy 2 has deprecated.
@@ -235,3 +236,8 @@ def test_other_models_are_refused_by_name(pipeline: str, tmp_path: Path) -> None
     with pytest.raises(ModelError) as caught:
         load_model(tmp_path)
     assert str(caught.value) == f"{tmp_path}: {words}"
+
+
+@families
+def test_words_lead_from_one_prompt_to_the_other(loaded: Loads, family: str) -> None:
+    assert_words_are_directions(loaded(family).model)
