@@ -36,6 +36,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow with a T5 text encoder.",
     order=39,
     network="AuraFlowTransformer2DModel",
+    unread=r"(^|\.)double_layers\.",
     call=_call,
     sizes=_sizes,
     pipeline=TextPipeline(

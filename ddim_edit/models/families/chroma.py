@@ -44,6 +44,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow of 1024 pixels with a T5 text encoder, made of FLUX.1-schnell and not distilled.",
     order=36,
     network="ChromaTransformer2DModel",
+    unread=r"(^|\.)distilled_guidance_layer\.",
     call=_call,
     shape=shape_of_tokens,
     sizes=sizes_of_tokens,

@@ -28,6 +28,7 @@ FAMILY = DiffusersFamily(
     help="Classes, learned variances and autoencoder are read from the folder. No h-space.",
     order=44,
     network="DiTTransformer2DModel",
+    unread=r"(^|\.)y_embedder\.embedding_table\.",
     classes=_classes,
     call=call_with_class,
     sizes=_sizes,

@@ -238,6 +238,8 @@ class DiffusersFamily:
         own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
         load: loads a network of our own instead, or returns None where diffusers' shall be used.
         original: how it comes as one file, if it does.
+        unread: a regular expression that only names of tensors of its single files match, if these are not read; that
+            of a family that is derived from another one comes before it in the order of tables.
     """
 
     name: str
@@ -259,12 +261,13 @@ class DiffusersFamily:
     own: Callable[[Config], nn.Module | None] | None = None
     load: Callable[[Path, Config], nn.Module | None] | None = None
     original: OriginalFormat | None = None
+    unread: str | None = None
 
     @property
     def files(self) -> str:
         """The files that it comes in."""
         one = "one file, " if self.original else ""
-        return f"{one}diffusers folder or hub id with a {self.network}"
+        return f"{one}diffusers folder or hub id, network {self.network}"
 
 
 Family = SingleFileFamily | DiffusersFamily

@@ -64,6 +64,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow of 1024 pixels with a Mistral text encoder. It takes the scale of guidance as an input.",
     order=34,
     network="Flux2Transformer2DModel",
+    unread=r"(^|\.)double_stream_modulation_",
     accepts=_has_guidance,
     call=call_flux_2,
     shape=shape_of_flux_2,

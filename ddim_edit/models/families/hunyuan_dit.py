@@ -61,6 +61,7 @@ FAMILY = DiffusersFamily(
     help="BERT and multilingual T5 as text encoders, and learned variances, which are left out.",
     order=46,
     network="HunyuanDiT2DModel",
+    unread=r"(^|\.)mlp_t5\.",
     call=_call,
     shape=_shape,
     sizes=sizes_by_patch,

@@ -57,6 +57,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow with a Gemma text encoder. Guidance keeps the norm of every row, as in its pipeline.",
     order=38,
     network="Lumina2Transformer2DModel",
+    unread=r"(^|\.)cap_embedder\.",
     call=_call,
     sizes=_sizes,
     sampler=even_shares,

@@ -49,6 +49,7 @@ FAMILY = DiffusersFamily(
     help="A T5 text encoder, and learned variances, which are left out. The sizes are those of the folder.",
     order=45,
     network="PixArtTransformer2DModel",
+    unread=r"(^|\.)y_embedder\.y_proj\.",
     call=_call,
     sizes=sizes_by_patch,
     pipeline=TextPipeline(

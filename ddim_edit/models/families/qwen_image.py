@@ -42,6 +42,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow of 1024 pixels. Guidance keeps the norm of every token, as in its pipeline (4 is usual).",
     order=32,
     network="QwenImageTransformer2DModel",
+    unread=r"(^|\.)transformer_blocks\.0\.img_mod\.",
     call=_call,
     shape=_shape,
     sizes=sizes_of_tokens,

@@ -45,6 +45,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow with a Gemma text encoder and a deep autoencoder, a cell of which is 32 pixels a side.",
     order=37,
     network="SanaTransformer2DModel",
+    unread=r"(^|\.)(attention_y_norm|blocks\.0\.mlp\.inverted_conv)\.",
     call=_call,
     sizes=sizes_by_patch,
     pipeline=TextPipeline(

@@ -48,6 +48,7 @@ FAMILY = DiffusersFamily(
     help="A rectified flow of 1024 pixels. A scale of guidance is one more than its pipeline's: 6 is 5 there.",
     order=33,
     network="ZImageTransformer2DModel",
+    unread=r"(^|\.)cap_pad_token$",
     call=_call,
     shape=_shape,
     sizes=_sizes,

@@ -1,6 +1,7 @@
 """Stable Diffusion and Flux in one file are the same models as their folders."""
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -381,3 +382,64 @@ def test_loras_and_embeddings_are_added_as_to_a_folder(whole: Whole, tmp_path: P
 
 
 LORA = {"down": (1, 32), "up": (32, 1)}
+
+
+KOHYA: dict[str, tuple[str, str]] = {
+    # Which layers, by the names of the code that trained the model, and what of these names a LoRA leaves out.
+    "stable diffusion 1": (
+        rf"{UNET}(input_blocks\.1\.1|middle_block\.1)\..*(attn1\.to_q|attn2\.to_out\.0|ff\.net\.2|proj_in)",
+        UNET,
+    ),
+    "stable diffusion xl": (
+        rf"{UNET}(input_blocks\.4\.1|middle_block\.1|output_blocks\.0\.1)\..*(attn1\.to_q|attn2\.to_k|ff\.net\.0\.proj)"
+        rf"|{UNET}input_blocks\.4\.0\.(in_layers\.2|emb_layers\.1)",
+        UNET,
+    ),
+    "flux dev": (
+        rf"{UNET}double_blocks\.\d\.(img_attn\.qkv|txt_attn\.proj|img_mlp\.0|txt_mlp\.2|img_mod\.lin)"
+        rf"|{UNET}single_blocks\.\d\.(linear2|modulation\.lin)",
+        UNET,
+    ),
+}
+HF_LAYERS = "text_model.encoder.layers"
+# A layer in a file, and in a LoRA of kohya-ss, which has the names of transformers for text encoders.
+TEXT_ENCODERS: dict[str, dict[str, str]] = {
+    "stable diffusion 1": {f"cond_stage_model.transformer.{HF_LAYERS}.0.self_attn.q_proj": "te.0.self_attn.q_proj"},
+    "stable diffusion xl": {
+        f"conditioner.embedders.0.transformer.{HF_LAYERS}.1.mlp.fc1": "te1.1.mlp.fc1",
+        "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_proj": "te2.0.mlp.fc2",
+    },
+    "flux dev": {f"text_encoders.clip_l.transformer.{HF_LAYERS}.0.self_attn.v_proj": "te1.0.self_attn.v_proj"},
+}
+
+
+@pytest.mark.parametrize("name", KOHYA)
+def test_loras_of_kohya_change_the_layers_of_the_original_code(whole: Whole, tmp_path: Path, name: str) -> None:
+    """A LoRA by their names is the file that it was merged into by hand, text encoders included."""
+    folder, state = whole(name)
+    pattern, prefix = KOHYA[name]
+    words = {}
+    for each in state:
+        if re.fullmatch(rf"(?:{pattern})\.weight", each):
+            layer = each.removesuffix(".weight")
+            words[layer] = f"lora_unet_{layer.removeprefix(prefix).replace('.', '_')}"
+    assert len(words) > 5
+    for layer, word in TEXT_ENCODERS[name].items():
+        encoder, _, rest = word.partition(".")
+        words[layer] = f"lora_{encoder}_{HF_LAYERS}.{rest}".replace(".", "_")
+    generator = torch.Generator().manual_seed(1)
+    merged, lora = dict(state), {}
+    for layer, word in words.items():
+        weight = state[f"{layer}.weight"]
+        down = torch.randn(4, *weight.shape[1:], generator=generator) / 4
+        up = torch.randn(len(weight), 4, *(1 for _ in weight.shape[2:]), generator=generator) / 4
+        lora |= {f"{word}.lora_down.weight": down, f"{word}.lora_up.weight": up, f"{word}.alpha": torch.tensor(2.0)}
+        merged[f"{layer}.weight"] = weight + 0.8 * 2 / 4 * torch.einsum("or,r...->o...", up.flatten(1), down)
+    ink = saved(lora, tmp_path / "ink.safetensors")
+    parts = {"base": folder} if name.startswith("flux") else {}
+    found = load(folder, loras=[f"{ink}:0.8"])
+    wanted = load(saved(merged, tmp_path / "merged.safetensors"), **parts)
+    x, level = torch.randn(1, *wanted.shape, dtype=torch.float64), wanted.schedule.level(0.4 * wanted.schedule.T)
+    assert_alike(*(model.conditioned_on(PROMPT)(x, level).eps for model in (found, wanted)))
+    plain = load(folder)
+    assert (plain.conditioned_on(PROMPT)(x, level).eps - found.conditioned_on(PROMPT)(x, level).eps).abs().max() > 1e-3
