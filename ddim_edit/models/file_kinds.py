@@ -270,7 +270,7 @@ def describe_folder(folder: Path) -> str | None:
         if program := PROGRAMS.get(file.suffix.lower()):
             return f"its weights are those of {program} ({file.name:.60}). Download those of PyTorch, in safetensors."
     if not any(folder.iterdir()):
-        return "the folder is empty."
+        return "the folder is empty, without even a config.json. Download the checkpoint again."
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))
     if files and not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
         return f"it has no model_index.json and no config.json. If {files[0]:.80} is a checkpoint of its own, name it."

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import find_additions
@@ -83,7 +85,7 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     encoder_dtype = find_encoder_dtype(name, family.pipeline, options.parts)
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
-        network = _load_network(network_folder, family, options)
+        network = load_diffusers_network(network_folder, family, *network_layout(options))
     checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
         additions = additions.read(network.inner)
@@ -122,19 +124,20 @@ def _parts(layout: FolderLayout, family: DiffusersFamily, vae: AutoencoderFiles 
     return [part for part in parts if part.is_dir()]
 
 
-def _load_network(folder: Path, family: DiffusersFamily, options: LoadOptions) -> DiffusersNetwork:
-    """Return a network of diffusers on the CPU, as near to how it will run as saves memory."""
+def network_layout(options: LoadOptions) -> tuple[torch.dtype | None, torch.memory_format]:
+    """Return in which dtype (None is that of the file) and format a network is loaded, as near to how it will run as
+    saves memory.
+    """
     if options.parts.get("loras"):
         # They are merged as PEFT does, in float32, and all is cast afterwards.
-        return load_diffusers_network(folder, family)
+        return torch.float32, torch.contiguous_format
     dtype = PRECISIONS[options.dtype].dtype
     if options.parts.get("offload"):
-        return load_diffusers_network(folder, family, dtype, suited_memory_format(options.device))
+        return dtype, suited_memory_format(options.device)
     if options.device.type != "cpu":
         # From the file to the device, tensor by tensor.
-        return load_diffusers_network(folder, family, None)
-    memory_format = options.memory_format or diffusers_memory_format(options.device, dtype)
-    return load_diffusers_network(folder, family, dtype, memory_format)
+        return None, torch.contiguous_format
+    return dtype, options.memory_format or diffusers_memory_format(options.device, dtype)
 
 
 def make_checkpoint(

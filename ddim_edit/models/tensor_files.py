@@ -5,6 +5,7 @@ import re
 import threading
 import warnings
 import zipfile
+from bisect import bisect_right
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -267,6 +268,56 @@ class StoredTensors(Mapping[str, Tensor]):
         """The dtype that holds all of its numbers: that of the floating tensors, float32 where they differ."""
         # fp8 times its scale is float32.
         return _common_dtype({"F32" if record.scale else record.dtype for record in self.records.values()})
+
+
+class StoredViews(Mapping[str, Tensor]):
+    """Tensors that are views of those in a safetensors file, read when they are asked for, and not kept.
+
+    So a network is filled from tensors that were renamed and cut, without all of their file in memory. Tensors that
+    are no such views are kept.
+
+    Args:
+        views: by their names.
+        state: what they may be views of, by the names in the file.
+        file: the file.
+    """
+
+    def __init__(self, views: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path) -> None:
+        self._stored = StoredTensors([file] if file.suffix.lower() == ".safetensors" else [])
+        self._views = views
+        self._places: dict[str, tuple[str, int]] = {}
+        begins = sorted((tensor.data_ptr(), name) for name, tensor in state.items() if tensor.numel())
+        for name, view in views.items():
+            at = bisect_right(begins, view.data_ptr(), key=lambda begin: begin[0]) - 1
+            if at < 0:
+                continue
+            begin, origin = begins[at]
+            record = self._stored.records.get(origin)
+            if record is None or record.shape != state[origin].shape or view.dtype != state[origin].dtype:
+                continue
+            offset = (view.data_ptr() - begin) // view.element_size()
+            if offset < state[origin].numel():
+                self._places[name] = origin, offset
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor."""
+        view = self._views[name]
+        if name not in self._places:
+            return view
+        origin, offset = self._places[name]
+        whole = self._stored[origin]
+        return whole.as_strided(view.shape, view.stride(), whole.storage_offset() + offset)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._views
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that holds all of its numbers, as `common_dtype`."""
+        return common_dtype(self._views.values())
 
 
 def unreadable(path: Path) -> ModelError:

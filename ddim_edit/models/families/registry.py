@@ -10,8 +10,8 @@ where `_encode` returns what the network gets for a prompt:
     FAMILY = DiffusersFamily(
         name="name",
         title="Name",
-        help="A transformer with a T5 text encoder.",
         order=50,
+        notes=FamilyNotes("--model DIR --prompt TEXT", "`NameTransformer2DModel`", "betas, autoencoder, T5"),
         network="NameTransformer2DModel",
         sizes=sizes_by_patch,
         pipeline=TextPipeline("NamePipeline", "transformer", ("text_encoder",), _encode),

@@ -245,6 +245,40 @@ def test_fp8_is_upcast(whole: Whole, tmp_path: Path, scaled: bool) -> None:
     assert "are fp8" in found.notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("stable diffusion 1", {"dtype": "bfloat16"}),
+        ("stable diffusion xl", {"dtype": "float16"}),
+        ("flux dev", {"dtype": "mixed"}),
+        ("stable diffusion 3", {"encoder_dtype": "bfloat16"}),
+    ],
+)
+def test_a_file_is_its_folder_in_every_dtype(whole: Whole, tmp_path: Path, name: str, parts: dict[str, Any]) -> None:
+    """What is mapped, cast or computed more roughly is so of both, and does not change what identifies them."""
+    folder, state = whole(name)
+    half = {each: tensor.half() for each, tensor in state.items()}
+    file = saved(half, tmp_path / "model.safetensors")
+    base = {"base": folder} if name.startswith("flux") else {}
+    found = load(file, **parts, **base)
+    other = {each: value for each, value in parts.items() if each != "dtype"}
+    assert find_difference(found.components, load(file, **other, **base).components) is None
+    network = {key: tensor for key, tensor in inner(found).state_dict().items() if tensor.is_floating_point()}
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    assert {tensor.dtype for tensor in network.values()} == {kinds.get(parts.get("dtype", ""), torch.float32)}
+    wanted = inner(load(file, **base)).state_dict()
+    for key, tensor in network.items():
+        assert torch.equal(tensor, wanted[key].to(tensor.dtype))
+    x, level = torch.randn(1, *found.shape, dtype=torch.float64), found.schedule.level(0.4 * found.schedule.T)
+    assert found.conditioned_on(PROMPT)(x, level).eps.isfinite().all()
+
+
+def inner(model: Model) -> Any:
+    """The network of diffusers."""
+    assert model.conditioner is not None
+    return model.conditioner.network.network.inner
+
+
 Change = Callable[[State], State]
 
 
@@ -287,7 +321,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "its weights are quantised",
     ),
     "LCM": ("stable diffusion 1", with_tensor(f"{UNET}time_embed.cond_proj.weight", 4, 4), "time_embed.cond_proj"),
-    "Chroma": ("flux dev", with_tensor(f"{UNET}distilled_guidance_layer.in_proj.bias", 4), "a family whose"),
+    "Chroma": ("flux dev", with_tensor(f"{UNET}distilled_guidance_layer.in_proj.bias", 4), "it is Chroma in one file"),
     "ControlNet": ("stable diffusion 1", with_tensor("control_model.input_hint_block.0.weight", 4), "a ControlNet"),
     "no prompts": (
         "stable diffusion 1",
@@ -297,12 +331,12 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a layer is missing": (
         "stable diffusion 1",
         lambda state: without(state, f"{UNET}output_blocks.1.0.in_layers.2.weight"),
-        "the weights do not fit the network",
+        "the weights do not fit the config",
     ),
     "a layer of Flux is missing": (
         "flux dev",
         lambda state: without(state, f"{UNET}double_blocks.1.img_mlp.0"),
-        "the weights do not fit the network",
+        "the weights do not fit the config",
     ),
     "a layer of SD3 is missing": (
         "stable diffusion 3",
