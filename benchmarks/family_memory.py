@@ -1,12 +1,12 @@
-"""Measure peak memory of loading and one evaluation of transformers and pixel UNets, over the bytes of their weights.
+"""Measure peak memory of loading and one evaluation of models of several families, over the bytes of their weights.
 
     python benchmarks/family_memory.py [--dtypes float16 float32] [--families pixart stable-diffusion-3 unet2d]
 
-Writes each as a folder with random weights (float16, of pixels float32; up to 1.3 GB) into a temporary folder: PixArt
-and google/ddpm-celebahq-256 at full size, Stable Diffusion 3 with 10 of its 24 layers. Autoencoders and text encoders
-are those of the tests, which take nothing. Each row is one fresh process, whose figure is what the system says of it
-at its end (ru_maxrss); the weights are those of the network as it is held, in --dtype. `benchmarks/memory.py` has the
-whole of Stable Diffusion 1.5 beside diffusers.
+Writes each with random weights (float16, of pixels float32; up to 2.1 GB) into a temporary folder: PixArt,
+google/ddpm-celebahq-256 and Stable Diffusion 1.5 as one file at full size, Stable Diffusion 3 with 10 of its 24 layers.
+Autoencoders and text encoders of the others are those of the tests, which take nothing. Each row is one fresh process,
+whose figure is what the system says of it at its end (ru_maxrss); the weights are those of the network as it is held,
+in --dtype. `benchmarks/memory.py` has the folder of Stable Diffusion 1.5 beside diffusers.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,8 +30,9 @@ sys.path.insert(0, str(ROOT))
 from ddim_edit import hardware  # noqa: E402
 
 GIB = 1024**3
-SIZES = {"pixart": 256, "stable-diffusion-3": 128, "unet2d": 256}
-"""Pixels a side; autoencoders of the tests have a factor of 2, so that these are the latents of 1024 and 512 pixels."""
+FILE = "model.safetensors"
+SIZES = {"pixart": 256, "stable-diffusion-3": 128, "unet2d": 256, "stable-diffusion-file": 512}
+"""Pixels a side; autoencoders of the tests have a factor of 2, so that two are the latents of 1024 and 512 pixels."""
 
 
 def make_pixart(folder: Path) -> None:
@@ -66,30 +69,58 @@ def make_unet2d(folder: Path) -> None:
     from tests import pipelines
     from tests.models.twins import CELEBAHQ
 
+    widths = {"block_out_channels": (128, 128, 256, 256, 512, 512), "norm_num_groups": 32, "layers_per_block": 2}
+
     pipelines.Diffusers.DDPMPipeline(
-        pipelines.Diffusers.UNet2DModel(**{**CELEBAHQ, "sample_size": 256}),
+        pipelines.Diffusers.UNet2DModel(**{**CELEBAHQ, **widths, "sample_size": 256}),
         pipelines.Diffusers.DDPMScheduler(),
     ).save_pretrained(folder)
+
+
+def make_stable_diffusion_file(folder: Path) -> None:
+    """Write Stable Diffusion 1.5 as one file, in the layout of its own code."""
+    import memory
+    import transformers
+    from safetensors.torch import save_file
+
+    from tests.models.single_file.original_names import original_1
+    from tests.pipelines import Diffusers
+
+    text: Any = transformers.CLIPTextModel(transformers.CLIPTextConfig(**memory.TEXT))
+    networks = {
+        "unet": Diffusers.UNet2DConditionModel(**memory.UNET).half(),
+        "vae": Diffusers.AutoencoderKL(**memory.VAE).half(),
+        "text_encoder": text.half(),
+    }
+    folder.mkdir(parents=True)
+    state = original_1(SimpleNamespace(**networks))
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / FILE)
 
 
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     "pixart": make_pixart,
     "stable-diffusion-3": make_stable_diffusion_3,
     "unet2d": make_unet2d,
+    "stable-diffusion-file": make_stable_diffusion_file,
 }
 
 
 def measure(folder: Path, dtype: str, size: int) -> None:
     """Print the peak of this process, and the bytes of the network as it is held."""
     from ddim_edit import Condition, load_model
+    from ddim_edit.models.tensor_files import StoredTensors
 
-    model = load_model(folder, dtype=dtype, size=size)
+    model = load_model(folder / FILE if (folder / FILE).is_file() else folder, dtype=dtype, size=size)
     follows = model.follows == "a prompt"
     denoiser: Any = model.conditioned_on(Condition(prompt="a photo")) if follows else model.denoiser
-    network = denoiser.network
-    while hasattr(network, "network"):
-        network = network.network
-    held = sum(tensor.nbytes for tensor in network.state_dict().values())
+    # Of the files, as networks may have packed their weights.
+    prefix = "model.diffusion_model." if (folder / FILE).is_file() else ""
+    files = (
+        [folder / FILE] if prefix else [*folder.glob("unet/*.safetensors"), *folder.glob("transformer/*.safetensors")]
+    )
+    records = StoredTensors(files).records
+    count = sum(prod(record.shape) for name, record in records.items() if name.startswith(prefix))
+    held = count * (2 if dtype == "float16" else 4)
     with torch.inference_mode():
         denoiser(torch.randn(1, *model.shape, dtype=torch.float64), model.schedule.level(0.9 * model.schedule.T))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -109,7 +109,7 @@ class SingleFileFamily:
     @property
     def memory(self) -> str:
         """The peak memory of loading and one step, over the weights."""
-        return "2, and about 0.5 GiB (computed: the file is mapped, and its weights are copied)"
+        return "not measured; as UNets of pixels in folders, with which they share layers"
 
     @property
     def proven(self) -> str:
@@ -345,7 +345,7 @@ class DiffusersFamily:
     @property
     def memory(self) -> str:
         """The peak memory of loading and one step, over the weights."""
-        return self.notes.memory or "1, and about 1 GiB (computed: loaded as Stable Diffusion and PixArt are)"
+        return self.notes.memory or "1, and about 1 GiB (computed: loaded as Stable Diffusion 3 and PixArt are)"
 
     @property
     def proven(self) -> str:

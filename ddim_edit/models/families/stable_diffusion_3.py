@@ -47,6 +47,7 @@ FAMILY = DiffusersFamily(
         read="flow schedule, autoencoder with shift, two or three text encoders",
         assumed="the shift of its sampler is a grid, `--grid flow`; T5 may be left out",
         trained="1024",
+        memory="measured of a network of 10 layers, at 512 pixels: 1.5 in fp16, 1.4 in fp32",
         config={"pos_embed_max_size": 192},
     ),
     network="SD3Transformer2DModel",
