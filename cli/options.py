@@ -98,6 +98,16 @@ class Suffix(click.Choice[str]):
         return f".{super().convert(value, param, ctx)}"
 
 
+def base_option() -> Option:
+    """Return the option that completes single files."""
+    return SharedOption(
+        "--base",
+        metavar="DIR",
+        help="Take what a single file of Stable Diffusion or Flux lacks (text encoders, tokenizers, autoencoder) "
+        "from a diffusers folder.",
+    )
+
+
 def session_options(*without: str) -> OptionGroup:
     """Return the options of the model and of how to run, which become the command's `session`.
 
@@ -132,12 +142,7 @@ def session_options(*without: str) -> OptionGroup:
             help="Add the word of a textual inversion for prompts; may be repeated.",
         ),
         SharedOption("--vae", metavar="DIR|FILE", help="Use another autoencoder than that of the model."),
-        SharedOption(
-            "--base",
-            metavar="DIR",
-            help="Take what a single file of Stable Diffusion or Flux lacks (text encoders, tokenizers, autoencoder) "
-            "from a diffusers folder.",
-        ),
+        base_option(),
         SharedOption("--device", default="auto", metavar="auto|cuda|mps|cpu", help="Device to compute on."),
         SharedOption(
             "--dtype",

@@ -23,7 +23,8 @@ def models(families: bool, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(row, sort_keys=True))
         elif families:
-            click.echo(f"{row['name']:<28}{row['title']}\n{'':<28}{row['files']}\n{'':<28}{row['help']}")
+            lines = (row["title"], row["files"], f"recognised by: {row['recognised']}", f"works: {row['works']}")
+            click.echo(f"{row['name']:<28}" + f"\n{'':<28}".join(lines))
         else:
             click.echo(f"{row['name']:<12} {row['size']}x{row['size']}  {row['prediction']}  {row['card']}")
 
@@ -45,12 +46,14 @@ def _describe_packaged() -> list[dict[str, Any]]:
 
 
 def _describe_families() -> list[dict[str, Any]]:
-    """Return name, checkpoints, files and limits of each family of the registry."""
+    """Return what is known of each family of the registry, as docs/models.md has it."""
     from ddim_edit import FAMILIES
 
     rows = []
     for family in FAMILIES.values():
-        rows.append({"name": family.name, "title": family.title, "files": family.files, "help": family.help})
+        # Markdown marks code.
+        facts = {name: text.replace("`", "") for name, text in family.facts.items()}
+        rows.append({"name": family.name, "title": family.title, **facts})
     return rows
 
 

@@ -8,7 +8,7 @@ import click
 
 from ..command import OptionGroup, command
 from ..files import LATENT
-from ..options import FILE_OR_FOLDER
+from ..options import FILE_OR_FOLDER, base_option
 from ..session import Session
 from ..store_reading import open_store
 from ..stores import is_store
@@ -21,7 +21,7 @@ SHORT_RECIPE = ("model", "components", "prediction", "dtype", "condition", "solv
 
 def option_groups() -> list[OptionGroup]:
     """Return the options of the command."""
-    return [OptionGroup("Options", [click.Argument(["file"], type=FILE_OR_FOLDER)])]
+    return [OptionGroup("Options", [click.Argument(["file"], type=FILE_OR_FOLDER), base_option()])]
 
 
 @command(
@@ -31,8 +31,9 @@ def option_groups() -> list[OptionGroup]:
     "ddim-edit show out/portrait.png",
     "ddim-edit show portrait.latent.safetensors",
     "ddim-edit show model-100.pt",
+    "ddim-edit show flux1-dev.safetensors --base flux-parts",
 )
-def show(file: Path) -> None:
+def show(file: Path, base: str | None) -> None:
     """Show what a file is, as JSON; - is standard input.
 
     The recipe of a written image or a latent, the contents of a store, how a direction was fitted, or what is read
@@ -41,7 +42,7 @@ def show(file: Path) -> None:
     from ddim_edit.io import content
     from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
 
-    session = Session()
+    session = Session(base=base)
     if file == STANDARD:
         file = session.streams.read()
     kind = content.describe_file(file)
@@ -55,7 +56,7 @@ def show(file: Path) -> None:
         record = _describe_store(session, file)
     elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf"):
         with session.showing_progress():
-            record = _describe_checkpoint(file)
+            record = _describe_checkpoint(session, file)
     else:
         record = _describe_image(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))
@@ -96,10 +97,10 @@ def _describe_store(session: Session, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _describe_checkpoint(path: Path) -> dict[str, Any]:
+def _describe_checkpoint(session: Session, path: Path) -> dict[str, Any]:
     from ddim_edit import load_model
 
-    model = load_model(path)
+    model = load_model(path, **session.parts)
     return {
         "codec": type(model.codec).__name__,
         "components": dict(model.components),

@@ -1,5 +1,6 @@
 """Load diffusers-format autoencoders as codecs; the networks themselves are diffusers'."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -298,6 +299,8 @@ def read_autoencoder_file(file: Path, config: Config) -> ComponentWeights:
     """
     announce_loading(file.name, [file])
     tensors = {name: tensor for name, tensor in read_tensors(file).items() if tensor.is_floating_point()}
+    if not any(re.search(r"(^|\.)decoder\.", name) for name in tensors):
+        raise ModelError(f"{file}: there is no autoencoder (VAE) in this file. Name another one with --vae.")
     return ComponentWeights(name_as_diffusers(tensors, config, str(file)), [file], str(file))
 
 

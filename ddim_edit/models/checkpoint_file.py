@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES
-from ddim_edit.models.file_kinds import describe_fp8, explain_file, explain_own
+from ddim_edit.models.file_kinds import explain_file, explain_own
 from ddim_edit.models.tensor_files import load_pickle, load_safetensors
 
 if TYPE_CHECKING:
@@ -25,10 +24,6 @@ _ONLINE, _AVERAGED = "online_model.", "ema_model."
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])")
 # DataParallel and torch.compile put these into the names of parameters.
 _WRAPPERS = {"module", "_orig_mod"}
-# What bitsandbytes, GPTQ, AWQ and SVDQuant keep beside weights of 4 or 8 bits.
-_QUANTISED = re.compile(r"\.(absmax|quant_map|quant_state\.\S+|SCB|qweight|qzeros|wscales|g_idx)$")
-# Scales of fp8 and notes on them, as ComfyUI writes them.
-_SCALE = re.compile(r"\.(scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$|(^|\.)scaled_fp8$")
 
 
 def read_state_dict(path: Path) -> "StateDict":
@@ -73,44 +68,14 @@ def read_state_dict(path: Path) -> "StateDict":
         else:
             raw = max(raw, state, key=len)
     state = _complete(averaged, raw)
+    if not state and isinstance(loaded, Mapping) and "layer_structure" in loaded:
+        raise ModelError(
+            f"{path}: it is a hypernetwork, which changes another model and is none itself, and cannot be added to one "
+            "here. Use that model."
+        )
     if not state:
         raise ModelError(f"{path}: there are no tensors by name in this {kind}. Save a network's state_dict().")
     return state
-
-
-def upcast_fp8(state: "StateDict") -> "StateDict":
-    """Return a state dict without fp8: as float16, which has all of its numbers, or times the scale of each tensor.
-
-    ComfyUI keeps a scale beside each tensor, as `X.scale_weight` or `X.weight_scale` beside `X.weight`, and others for
-    what the layer gets, which serve computing in fp8.
-    """
-    if not describe_fp8({str(tensor.dtype) for tensor in state.values()}):
-        return state
-    found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if _SCALE.search(name):
-            continue
-        if not str(tensor.dtype).startswith("torch.float8"):
-            found[name] = tensor
-            continue
-        layer = name.removesuffix(".weight")
-        scale = state.get(f"{layer}.scale_weight", state.get(f"{layer}.weight_scale"))
-        found[name] = tensor.to(torch.float16) if scale is None else tensor.float() * scale.float()
-    return found
-
-
-def require_unquantised(state: "StateDict", path: Path) -> None:
-    """Refuse weights of few bits, which only the program that made them can compute with.
-
-    Raises:
-        ModelError: there are such weights.
-    """
-    for name, tensor in state.items():
-        if _QUANTISED.search(name) or (name.endswith(".weight") and not tensor.is_floating_point()):
-            raise ModelError(
-                f"{path}: its weights are quantised ({name:.80}), which cannot be run here. Use the checkpoint in "
-                "float16, bfloat16 or fp8."
-            )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -10,13 +10,15 @@ _NAMES: Mapping[str, str] = {
     "lightning": "Lightning",
     "lcm": "a latent consistency model",
     "latent-consistency": "a latent consistency model",
-    "hyper": "Hyper-SD",
+    r"hyper(?![ _-]*real)": "Hyper-SD",
     "schnell": "FLUX.1-schnell",
     "tcd": "trajectory consistency",
     "dmd2?": "distribution matching",
     "pcm": "a phased consistency model",
 }
 """Kinds of distillation, by words in the names of models."""
+_NEW_WORD = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where a word begins within one, as in dreamshaperXLTurbo and lightningDPMSDE."""
 _SCHEDULERS: Mapping[object, str] = {
     "LCMScheduler": "a latent consistency model",
     "FlowMatchLCMScheduler": "a latent consistency model",
@@ -54,8 +56,9 @@ def _find_kind(name: str, index: Config, network: Config, scheduler: Config) -> 
     if (found := scheduler.get("_class_name")) in _SCHEDULERS:
         return _SCHEDULERS[found]
     for each in (name, index.get("_name_or_path"), network.get("_name_or_path")):
+        words = _NEW_WORD.sub(" ", each).lower() if isinstance(each, str) else ""
         for word, kind in _NAMES.items():
-            if isinstance(each, str) and re.search(rf"(?<![a-z]){word}(?![a-z])", each.lower()):
+            if re.search(rf"(?<![a-z]){word}(?![a-z])", words):
                 return kind
     dynamic = scheduler.get("use_dynamic_shifting")
     if network.get("_class_name") == "FluxTransformer2DModel" and not (network.get("guidance_embeds") or dynamic):

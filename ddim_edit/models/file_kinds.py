@@ -5,8 +5,10 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,30 @@ from ddim_edit.io import content
 from ddim_edit.io.content import OWN, describe_file
 
 _GGUF = "whose quantised weights cannot be run here. Use the checkpoint in safetensors."
-_FP8 = ("F8_", "float8")
 _STEERS = (
     "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is for."
 )
 _VIDEO = "it is a video model, and only models of still images are supported."
+PROGRAMS: Mapping[str, str] = {
+    ".msgpack": "Flax",
+    ".h5": "TensorFlow",
+    ".onnx": "ONNX",
+    ".onnx_data": "ONNX",
+    ".xml": "OpenVINO",
+    ".engine": "TensorRT",
+    ".plan": "TensorRT",
+    ".trt": "TensorRT",
+    ".mlmodelc": "Core ML",
+    ".mlpackage": "Core ML",
+}
+"""Programs whose weights lie in checkpoints too, by the ends of the names of files and folders."""
+_UNFINISHED = (".crdownload", ".part", ".partial", ".download", ".aria2", ".incomplete", ".opdownload")
+"""How browsers and other programs call a download while it goes on."""
+_OF_TORCH = (".pt", ".pth", ".ckpt", ".bin")
+"""How checkpoints of torch are called, which may be damaged inside."""
+_MOST_TEXT = 4096
+"""Bytes of a text that may be an answer of a server which was saved in the place of the file."""
+_NO_PROMPTS = "which an inversion knows nothing of. Use a model of prompts."
 # By the names of their tensors; the first that fits counts. A LoRA of a text encoder has its names too, for example.
 _ADDITIONS: tuple[tuple[str, str], ...] = (
     (
@@ -26,17 +47,29 @@ _ADDITIONS: tuple[tuple[str, str], ...] = (
         "it is a LoRA, which changes another model and is none itself. Name that model, and this file with --lora.",
     ),
     (
-        r"^(control_model\.)?input_hint_block\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.|^lllite_|^body\.\d+\."
+        r"\.RDB\d\.|\.rdb\d\.|^conv_first\.",
+        "it is a network that enlarges images (as ESRGAN), and none that removes noise. Use a diffusion model.",
+    ),
+    (
+        r"^(control_model\.)?input_hint_block\.|to_k_ip\.|^controlnet_|zero_convs\.|\.adapter\.|^adapter\.|^lllite_|^body\.\d+\."
         r"|^(ip_adapter|image_proj)\.",
         _STEERS,
     ),
     (
         r"temporal_transformer|\.time_stack\.|motion_modules|temporal_attentions|temp_conv|temp_attentions"
-        r"|(^|\.)(head\.modulation$|patchify_proj\.|txt_in\.individual_token_refiner\.)",
+        r"|(^|\.)(head\.modulation$|patchify_proj\.|t5_yproj\.|txt_in\.individual_token_refiner\.)",
         _VIDEO,
     ),
 )
 _PARTS: tuple[tuple[str, str], ...] = (
+    (
+        r"(^|\.)(clip_txt_mapper|clip_txt_pooled_mapper|effnet_mapper\.\d+)\.",
+        "it is a stage of Stable Cascade, which is not supported. Use another model.",
+    ),
+    (
+        r"(^|\.)double_stream_blocks\.",
+        "it is HiDream, which is not supported. Use another model.",
+    ),
     (
         r"^model\.diffusion_model\.|^double_blocks\.",
         "it is a model in the layout of its own code, of a family whose single files are not read. Convert it to a "
@@ -48,7 +81,7 @@ _PARTS: tuple[tuple[str, str], ...] = (
         " this file with --vae.",
     ),
     (
-        r"^text_model\.|^encoder\.block\.|^(text_)?embeddings\.|^shared\.weight$|^transformer\.resblocks\.",
+        r"^text_model\.|^(model\.)?(language_model\.)?embed_tokens\.|^encoder\.block\.|^(text_)?embeddings\.|^shared\.weight$|^transformer\.resblocks\.",
         "it is a text encoder alone, without a network that removes noise. Use the model that it belongs to.",
     ),
     (
@@ -75,6 +108,22 @@ _CLASSES: tuple[tuple[str, str], ...] = (
         r"^QwenImage(Edit|Layered)",
         "it takes another image beside the prompt, which an inversion knows nothing of. Use Qwen-Image itself.",
     ),
+    (r"^Kandinsky", f"it is Kandinsky, which is told an image by its embedding, {_NO_PROMPTS}"),
+    (r"UnCLIP", f"it is a model that is told an image by its embedding (unCLIP), {_NO_PROMPTS}"),
+    (
+        r"^(Wuerstchen|StableCascade|Paella)",
+        "it is Stable Cascade or Wuerstchen, a chain of models, which is not supported. Use another model.",
+    ),
+    (r"^IF", "it is DeepFloyd IF, a chain of models, which is not supported. Use another model."),
+    (
+        r"Audio|Music|Dance",
+        "it is a model of sounds, and only models of images are supported.",
+    ),
+    (
+        r"Upscale|SuperResolution",
+        "it is an upscaler, which sees a small image beside the noise. Use the model that it was made from.",
+    ),
+    (r"^Onnx|^ORT", "its weights are those of ONNX. Download those of PyTorch, in safetensors."),
     (
         r"^Kolors",
         "it is Kolors, whose text encoder (ChatGLM) is not supported. Use another model, as Stable Diffusion XL.",
@@ -100,6 +149,13 @@ def explain_own(path: Path) -> str | None:
 def explain_file(path: Path) -> str | None:
     """Return what a file is that cannot be read as weights, and what to do, as "it is ..."; None if that is unknown."""
     kind = describe_file(path)
+    if path.suffix.lower() in _UNFINISHED:
+        return "it is a download that was not finished. Download it again."
+    if program := PROGRAMS.get(path.suffix.lower()):
+        return f"its weights are those of {program}. Download those of PyTorch, in safetensors."
+    is_answer = path.suffix.lower() in (".safetensors", ".gguf", *_OF_TORCH) and path.stat().st_size < _MOST_TEXT
+    if kind == content.TEXT and is_answer:
+        return f"it is a text, {_first_words(path)!r}, not weights. Download the weights themselves."
     if kind is None or kind == content.TEXT:
         return None
     if kind in OWN.values():
@@ -107,24 +163,65 @@ def explain_file(path: Path) -> str | None:
     if kind == content.EMPTY:
         return "the file is empty. Download it again."
     if kind == content.SAFETENSORS:
-        return _find_cut(path)
+        misnamed = None if path.suffix.lower() == ".safetensors" else "it is a safetensors file. Name it .safetensors."
+        return _find_cut(path) or misnamed
     if kind == content.GIT_LFS:
         return f"it is {kind}."
     if kind == content.GGUF:
         return f"it is {kind}, {_GGUF}"
-    if kind in (content.ZIP, content.PICKLE):
-        return f"it is {kind}. If it is a checkpoint of PyTorch, name it .pt."
+    if kind == content.ZIP:
+        return _describe_archive(path)
+    if kind == content.PICKLE:
+        return (
+            None if path.suffix.lower() in _OF_TORCH else f"it is {kind}. If it is a checkpoint of torch, name it .pt."
+        )
     return f"it is {kind}, not weights. Download the weights themselves."
 
 
+def is_archive(path: Path) -> bool:
+    """Return whether a file is a zip archive, as checkpoints of torch are, with its end."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # which it raises of one that claims to go on in other files
+        return False
+
+
+def _first_words(path: Path) -> str:
+    with path.open("rb") as file:
+        text = file.read(60).decode(errors="replace")
+    return " ".join(text.split())
+
+
+def _describe_archive(path: Path) -> str | None:
+    """Return what a zip archive is: a checkpoint of torch, which is one too, or one that something was packed into."""
+    if not is_archive(path):
+        return f"the file is cut short: it is {content.ZIP} without its end. Download it again."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # a damaged archive raises anything at all
+        return None
+    if any(name.endswith("data.pkl") for name in names):
+        return None if path.suffix.lower() in _OF_TORCH else "it is a checkpoint of torch. Name it .pt."
+    first = next((name for name in names if Path(name).suffix in (".safetensors", ".ckpt", ".pt", ".pth")), None)
+    inside = "" if first is None else f" with {Path(first).name:.80} in it"
+    return f"it is a zip archive{inside}. Unpack it, and name the file in it."
+
+
 def _find_cut(path: Path) -> str | None:
-    """Return that a safetensors file ends within its header, if it does."""
+    """Return that a safetensors file ends before what its header says, if it does."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    size = path.stat().st_size
-    if size - 8 >= length:
-        return None
-    return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
+        if size - 8 < length:
+            return f"the file is cut short: it has {size:,} bytes, and its header alone {length:,}. Download it again."
+        try:
+            header = json.loads(file.read(length))
+            ends = [each["data_offsets"][1] for name, each in header.items() if name != "__metadata__"]
+            whole = 8 + length + max(ends, default=0)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return None
+    return f"the file is cut short: it has {size:,} bytes of {whole:,}. Download it again." if size < whole else None
 
 
 def describe_addition(names: Iterable[str]) -> str | None:
@@ -153,11 +250,9 @@ def _find_kind(names: Iterable[str], kinds: Iterable[tuple[str, str]]) -> str | 
     return None
 
 
-def describe_fp8(dtypes: Collection[str]) -> str | None:
-    """Return that weights of these dtypes are fp8, or None."""
-    if any(word in dtype for word in _FP8 for dtype in dtypes):
-        return "its weights are fp8, too coarse to invert with. Use the checkpoint in float16 or float32."
-    return None
+def note_of_fp8(source: str) -> str:
+    """Return what to know of weights in fp8."""
+    return f"the weights of {source} are fp8: those of the same model in float16 are closer to what was trained"
 
 
 def describe_class(name: object) -> str | None:
@@ -178,6 +273,14 @@ def describe_folder(folder: Path) -> str | None:
         return f"it has only GGUF files, {_GGUF}"
     if (folder / "store.json").is_file():
         return "it is a store of latents, not a model. Name the model."
+    if checkpoints := list(folder.glob("checkpoint-*/")):
+        last = max(checkpoints, key=lambda each: (len(each.name), each.name)).name
+        return f"it has only checkpoints of a training. Name one of them, as {folder.name}/{last}."
+    for file in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        if program := PROGRAMS.get(file.suffix.lower()):
+            return f"its weights are those of {program} ({file.name:.60}). Download those of PyTorch, in safetensors."
+    if not any(folder.iterdir()):
+        return "the folder is empty, without even a config.json. Download the checkpoint again."
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))
     if files and not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
         return f"it has no model_index.json and no config.json. If {files[0]:.80} is a checkpoint of its own, name it."

@@ -8,10 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.additions import find_additions
-from ddim_edit.models.autoencoders import autoencoder_factor, find_autoencoder, load_autoencoder
+from ddim_edit.models.autoencoders import (
+    AutoencoderFiles,
+    autoencoder_factor,
+    find_autoencoder,
+    load_autoencoder,
+)
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, Classes, LoadOptions
 from ddim_edit.models.codec.pixels import codec_for
 from ddim_edit.models.devices import PRECISIONS, diffusers_memory_format, suited_memory_format
@@ -21,7 +28,7 @@ from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.effective_weights import unwrapped
 from ddim_edit.models.families.family import COUNT, DiffusersFamily
 from ddim_edit.models.families.registry import family_of_config
-from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder
+from ddim_edit.models.file_kinds import class_of, describe_class, describe_folder, note_of_fp8
 from ddim_edit.models.folder_layout import AUTOENCODERS, INDEX, FolderLayout, find_layout
 from ddim_edit.models.identity import (
     config_beyond_defaults,
@@ -31,7 +38,7 @@ from ddim_edit.models.identity import (
     process_component,
 )
 from ddim_edit.models.loras import find_loras
-from ddim_edit.models.pretrained import read_config, stored_weights, weights_files
+from ddim_edit.models.pretrained import has_fp8, read_config, stored_weights, weights_files
 from ddim_edit.models.scheduler_config import DiffusionProcess, find_scheduler_config, read_process
 from ddim_edit.models.sizes import Size, SizeRule, require_size
 from ddim_edit.models.text_encoders import find_encoder_dtype, load_prompts
@@ -59,6 +66,8 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     """
     layout = find_layout(folder)
     network_folder = layout.network
+    if words := describe_class(layout.index.get("_class_name")):
+        raise ModelError(f"{folder}: {words}")
     if not (network_folder / "config.json").is_file() and (kind := describe_folder(folder)):
         raise ModelError(f"{folder}: {kind}")
     config = read_config(network_folder / "config.json")
@@ -76,7 +85,7 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
     encoder_dtype = find_encoder_dtype(name, family.pipeline, options.parts)
     network: Any = None if family.load is None else family.load(network_folder, config)
     if network is None:
-        network = _load_network(network_folder, family, options)
+        network = load_diffusers_network(network_folder, family, *network_layout(options))
     checkpoint = make_checkpoint(name, network, process, classes, sizes)
     if isinstance(network, DiffusersNetwork):
         additions = additions.read(network.inner)
@@ -96,26 +105,39 @@ def load_folder(folder: Path, name: str, options: LoadOptions) -> CheckpointBund
         components["autoencoder"] = codec.component
     encode_prompts = None
     if family.pipeline is not None and isinstance(network, DiffusersNetwork):
-        encode_prompts = partial(load_prompts, layout.rest, name, network, options.device, additions, encoder_dtype)
+        encode_prompts = partial(load_prompts, layout, name, network, options.device, additions, encoder_dtype)
     notes = [*layout.notes, *describe_distillation(name, layout.index, config, scheduler_config)]
+    if rough := [part.name for part in _parts(layout, family, vae) if has_fp8(part)]:
+        notes.append(note_of_fp8(" and ".join(rough)))
     for file in find_loras(folder, without=additions.loras):
         notes.append(f"the LoRA {file.name} in the folder is not used; --lora {file} merges it")
     return CheckpointBundle(checkpoint, codec, components, encode_prompts, tuple(notes))
 
 
-def _load_network(folder: Path, family: DiffusersFamily, options: LoadOptions) -> DiffusersNetwork:
-    """Return a network of diffusers on the CPU, as near to how it will run as saves memory."""
+def _parts(layout: FolderLayout, family: DiffusersFamily, vae: AutoencoderFiles | None) -> list[Path]:
+    """Return the folders of the components whose weights are read from there."""
+    parts = [layout.network]
+    if vae is not None and vae.file is None:
+        parts.append(vae.folder)
+    if family.pipeline is not None:
+        parts += [layout.text_encoder(each) for each in family.pipeline.text_encoders]
+    return [part for part in parts if part.is_dir()]
+
+
+def network_layout(options: LoadOptions) -> tuple[torch.dtype | None, torch.memory_format]:
+    """Return in which dtype (None is that of the file) and format a network is loaded, as near to how it will run as
+    saves memory.
+    """
     if options.parts.get("loras"):
         # They are merged as PEFT does, in float32, and all is cast afterwards.
-        return load_diffusers_network(folder, family)
+        return torch.float32, torch.contiguous_format
     dtype = PRECISIONS[options.dtype].dtype
     if options.parts.get("offload"):
-        return load_diffusers_network(folder, family, dtype, suited_memory_format(options.device))
+        return dtype, suited_memory_format(options.device)
     if options.device.type != "cpu":
         # From the file to the device, tensor by tensor.
-        return load_diffusers_network(folder, family, None)
-    memory_format = options.memory_format or diffusers_memory_format(options.device, dtype)
-    return load_diffusers_network(folder, family, dtype, memory_format)
+        return None, torch.contiguous_format
+    return dtype, options.memory_format or diffusers_memory_format(options.device, dtype)
 
 
 def make_checkpoint(
@@ -182,9 +204,8 @@ def _require_checkpoint(folder: Path, layout: FolderLayout, config: Mapping[str,
         ModelError: a part of a checkpoint, one of another kind, or one of which a component is missing.
     """
     index = layout.index
-    for kind in (index.get("_class_name"), class_of(config)):
-        if words := describe_class(kind):
-            raise ModelError(f"{folder}: {words}")
+    if words := describe_class(class_of(config)):
+        raise ModelError(f"{folder}: {words}")
     if layout.network == folder != layout.rest and (folder.parent / INDEX).is_file():
         raise ModelError(f"{folder}: {describe_folder(folder)}")
     if index.get("requires_aesthetics_score"):

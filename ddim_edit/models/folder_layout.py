@@ -36,9 +36,20 @@ class FolderLayout:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what is not where a checkpoint has it."""
-        if self.network.parent in (self.rest, self.rest.resolve()) or self.network == self.rest:
+        if not self._is_training:
             return ()
-        return (f"the network is that of {self.network.parent.name}/{self.network.name}, the rest of {self.rest.name}",)
+        own = [self.network.name, *sorted(each.name for each in self.network.parent.glob("text_encoder*"))]
+        names = " and ".join(f"{self.network.parent.name}/{each}" for each in own)
+        return (f"the network is that of {names}, the rest of {self.rest.name}",)
+
+    @property
+    def _is_training(self) -> bool:
+        return self.network.parent not in (self.rest, self.rest.resolve()) and self.network != self.rest
+
+    def text_encoder(self, name: str) -> Path:
+        """Return the folder of a text encoder, which scripts save beside the network where they train it too."""
+        own = self.network.parent / name
+        return own if self._is_training and own.is_dir() else self.rest / name
 
     @property
     def autoencoder(self) -> Path | None:
@@ -55,7 +66,8 @@ def find_layout(folder: Path) -> FolderLayout:
     """Return where the components of a checkpoint are.
 
     Scripts of diffusers save `checkpoint-500/unet` and, where they average weights, `checkpoint-500/unet_ema` beside
-    it, which comes first. Autoencoder, text encoders and scheduler are in the folder above, once it is written.
+    it, which comes first, and text encoders if they are trained too. Everything else is in the folder above, once it is
+    written.
 
     Args:
         folder: a checkpoint, or such a `checkpoint-500` or a part of it.

@@ -18,7 +18,7 @@ from ddim_edit.models.announcements import announce, announce_loading
 from ddim_edit.models.autoencoders import TiledAutoencoder
 from ddim_edit.models.blocks import require_blocks
 from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle, LoadOptions, ModelParts
-from ddim_edit.models.checkpoint_file import read_settings, read_state_dict, require_unquantised, upcast_fp8
+from ddim_edit.models.checkpoint_file import read_settings, read_state_dict
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.conditioning import ClassLabels, ConditionEncoder, Conditioner
@@ -34,6 +34,7 @@ from ddim_edit.models.devices import (
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.families.family import SINGLE_FILE_SUFFIXES, DiffusersFamily
 from ddim_edit.models.families.registry import family_of_state
+from ddim_edit.models.file_kinds import note_of_fp8
 from ddim_edit.models.folder import load_folder
 from ddim_edit.models.hub import fetch
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
@@ -43,6 +44,7 @@ from ddim_edit.models.original_file import load_original_file
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
 from ddim_edit.models.placing import can_share, place_cast, place_network, place_offloaded
 from ddim_edit.models.sizes import Size, require_size
+from ddim_edit.models.tensor_files import require_unquantised, upcast_fp8
 from ddim_edit.models.typicality import find_typicality
 
 
@@ -164,10 +166,9 @@ def load_single_file(path: Path, options: LoadOptions) -> CheckpointBundle:
     state = upcast_fp8(stored)
     family = family_of_state(state, path.name)
     if isinstance(family, DiffusersFamily):
-        require_unquantised(state, path)
+        require_unquantised({name: str(tensor.dtype) for name, tensor in state.items()}, str(path))
         bundle = load_original_file(path, state, family, options)
-        note = f"the weights of {path.name} are fp8: those of the same model in float16 are closer to what was trained"
-        return bundle if state is stored else bundle._replace(notes=(*bundle.notes, note))
+        return bundle if state is stored else bundle._replace(notes=(*bundle.notes, note_of_fp8(path.name)))
     if options.parts:
         raise ArgumentError(
             f"{path.name} is a network of pixels in one file, without {' and '.join(options.parts)}. What its weights "

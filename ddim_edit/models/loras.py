@@ -30,11 +30,13 @@ _FILES = (
 """How LoRAs in folders are called, by diffusers and by PEFT."""
 _DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight")
 _UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight")
+_WHOLE = r"\.diff$"
 _OTHERS: Mapping[str, str] = {
     r"hada_w": "LoHa",
     r"lokr_w": "LoKr",
     r"oft_": "OFT",
     r"dora_scale|lora_magnitude_vector": "DoRA",
+    _WHOLE: "file of whole differences",
 }
 """Adapters that are more than two matrices a layer, by the names of their tensors."""
 _NAMES = re.compile(r"lora[._](A|B|up|down|unet|te|te1|te2|linear)", re.IGNORECASE)
@@ -125,7 +127,9 @@ def read_lora(spec: LoraSpec, pipeline: TextPipeline, network: Any) -> dict[str,
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ModelError(f"{spec.path}: {broken[0]:.80} contains NaN or infinite values. Download it again.")
     for pattern, kind in _OTHERS.items():
-        if any(re.search(pattern, name) for name in tensors):
+        # Single layers of a LoRA may have differences, which its conversion knows or refuses.
+        whole = pattern != _WHOLE or not any(name.endswith(_DOWN) for name in tensors)
+        if whole and any(re.search(pattern, name) for name in tensors):
             raise ModelError(
                 f"{spec.path}: it is a {kind}, and only LoRAs are merged here. Fuse it with diffusers, and save the "
                 "pipeline."

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ddim_edit.errors import ModelError
 from ddim_edit.models.additions import find_additions
@@ -20,12 +17,11 @@ from ddim_edit.models.autoencoders import (
     read_autoencoder_file,
 )
 from ddim_edit.models.checkpoint import CheckpointBundle, LoadOptions
-from ddim_edit.models.devices import PRECISIONS
 from ddim_edit.models.diffusers_network import DiffusersNetwork, adapt_network
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.families.family import DiffusersFamily
-from ddim_edit.models.folder import diffusers_component, make_checkpoint
+from ddim_edit.models.folder import diffusers_component, make_checkpoint, network_layout
 from ddim_edit.models.identity import digest_tensors, process_component
 from ddim_edit.models.original_prompts import OriginalPrompts
 from ddim_edit.models.original_sources import OriginalSources, find_sources
@@ -35,9 +31,9 @@ from ddim_edit.models.originals.parts import Config, strip_prefix
 from ddim_edit.models.pretrained import ComponentWeights, explain_errors, find_class, import_diffusers, quiet_libraries
 from ddim_edit.models.scheduler_config import read_process
 from ddim_edit.models.sizes import require_size
-from ddim_edit.models.tensor_files import common_dtype, read_tensors
+from ddim_edit.models.tensor_files import StoredViews, read_tensors
 from ddim_edit.models.text_encoders import find_encoder_dtype
-from ddim_edit.models.weights import fill
+from ddim_edit.models.weights import fill_in_place, without_parameters
 
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
@@ -73,17 +69,19 @@ def load_original_file(path: Path, state: StateDict, family: DiffusersFamily, op
         require_size(options.size, sizes, factor)
     additions = find_additions(name, family.pipeline, options.parts)
     encoder_dtype = find_encoder_dtype(name, family.pipeline, options.parts)
-    network = _build_network(sources, options)
+    tensors = StoredViews(sources.parts.network.tensors, state, path)
+    network = _build_network(sources, tensors, options)
     checkpoint = make_checkpoint(name, network, process, family.classes(config), sizes)
     additions = additions.read(network.inner)
     is_changed = additions.merge_network(network.inner)
     # As they are in the file, whatever they were cast to since.
-    state = network.inner.state_dict() if is_changed else sources.parts.network.tensors
-    held = {each: state[each] for each in network.inner.state_dict()}
-    tensors = cached_digest([] if is_changed else [path], lambda: digest_tensors(held, path.name), "network")
+    filled = network.inner.state_dict()
+    if not is_changed:
+        filled = StoredViews({each: sources.parts.network.tensors[each] for each in filled}, state, path)
+    digest = cached_digest([] if is_changed else [path], lambda: digest_tensors(filled, path.name), "network")
     codec = _load_autoencoder(sources, vae_config, options, checkpoint.channels)
     components = {
-        "network": diffusers_component(network, tensors),
+        "network": diffusers_component(network, digest),
         "process": process_component(checkpoint),
         "autoencoder": codec.component,
     }
@@ -92,24 +90,19 @@ def load_original_file(path: Path, state: StateDict, family: DiffusersFamily, op
     return CheckpointBundle(checkpoint, codec, components, prompts.load, tuple(notes))
 
 
-def _build_network(sources: OriginalSources, options: LoadOptions) -> DiffusersNetwork:
-    """Return the network on the CPU, in the dtype that it will run in, or in that of the file if it goes elsewhere."""
+def _build_network(sources: OriginalSources, tensors: StoredViews, options: LoadOptions) -> DiffusersNetwork:
+    """Return the network on the CPU, as near to how it will run as saves memory."""
     family, path = sources.family, sources.path
-    config, tensors = sources.parts.network
     announce(f"building the network of {path.name}")
     kind = find_class(import_diffusers(f"Running a {family.network}"), family.network)
-
-    def build() -> Any:
-        with explain_errors(f"{path}: cannot build a {family.network}"), quiet_libraries():
-            return kind.from_config(dict(config))
-
-    dtype = PRECISIONS[options.dtype].dtype
-    if options.parts.get("loras"):
-        dtype = torch.float32  # they are merged as PEFT does, and all is cast afterwards
-    elif options.device.type != "cpu" and not options.parts.get("offload"):
-        dtype = common_dtype(tensors.values())
-    network = fill(build, tensors, str(path), dtype)
-    nn.Module.to(network, dtype)  # buffers that no file holds
+    with (
+        explain_errors(f"{path}: cannot build a {family.network}"),
+        quiet_libraries(),
+        without_parameters(),
+    ):
+        network = kind.from_config(dict(sources.parts.network.config))
+    dtype, memory_format = network_layout(options)
+    fill_in_place(network, tensors, dtype or tensors.dtype, memory_format, str(path))
     return adapt_network(network, family)
 
 

@@ -26,7 +26,7 @@ from ddim_edit.models.pretrained import (
 )
 from ddim_edit.models.prompts import PromptEncoder
 from ddim_edit.models.sizes import Size
-from ddim_edit.models.text_encoders import StoredEncoder, add_to_prompts, load_text_encoder
+from ddim_edit.models.text_encoders import StoredEncoder, add_to_prompts, load_text_encoder, require_vocabulary
 
 CLIP_VOCABULARY = assets_folder() / "tokenizers" / "clip"
 _CLIP_LENGTH = 77
@@ -99,7 +99,8 @@ class OriginalPrompts:
         if folder is None:
             return None
         index = self.sources.base_index or {name: [None, self.sources.parts.facts[name]["architectures"][0]]}
-        module = load_text_encoder(folder.parent, name, index, self.sources.text.encoder_classes)
+        require_vocabulary(folder.parent, name)
+        module = load_text_encoder(folder, index, self.sources.text.encoder_classes)
         return StoredEncoder(module, read_config(folder / "config.json"), weights_files(folder))
 
     def _load_tokenizer(self, name: str) -> Any:

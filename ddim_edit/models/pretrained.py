@@ -22,8 +22,14 @@ from ddim_edit.io.digest import digest_file
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
-from ddim_edit.models.file_kinds import describe_fp8
-from ddim_edit.models.tensor_files import StoredTensors, common_dtype, read_tensors
+from ddim_edit.models.file_kinds import PROGRAMS
+from ddim_edit.models.tensor_files import (
+    StoredTensors,
+    common_dtype,
+    read_tensors,
+    require_unquantised,
+    upcast_fp8,
+)
 from ddim_edit.models.weights import fill_in_place, require_all, require_plausible_config, without_parameters
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -35,8 +41,6 @@ _ROUNDED = ("fp16", "bf16")
 """What the rounded variants of a checkpoint have in the names of their files."""
 _NOT_AVERAGED = "non_ema"
 """What the variant has whose weights were not averaged in training; the others of Stable Diffusion are averages."""
-_ELSEWHERE = {".msgpack": "Flax", ".h5": "TensorFlow", ".onnx": "ONNX", ".onnx_data": "ONNX", ".xml": "OpenVINO"}
-"""Programs whose weights lie in checkpoints too, by the ends of their names."""
 
 
 class ComponentWeights(NamedTuple):
@@ -136,10 +140,15 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for file in files:
-        weights |= read_tensors(file)
-        if kind := describe_fp8({str(tensor.dtype) for tensor in weights.values()}):
-            raise ModelError(f"{file}: {kind}")
+        weights |= upcast_fp8(read_tensors(file))
+        require_unquantised({name: str(tensor.dtype) for name, tensor in weights.items()}, str(file))
     return {_current_name(name): tensor for name, tensor in weights.items()}
+
+
+def has_fp8(folder: Path) -> bool:
+    """Return whether the weights of a component are fp8; safetensors alone have them."""
+    files = [file for file in weights_files(folder) if file.suffix == ".safetensors"]
+    return StoredTensors(files).is_fp8
 
 
 def read_component_weights(folder: Path, config: Mapping[str, Any], quick: bool = False) -> ComponentWeights:
@@ -171,7 +180,7 @@ def _current_name(name: str) -> str:
 def missing_weights(folder: Path) -> ModelError:
     """Return the error for a component without weights, or with those of other programs only."""
     for file in sorted(folder.glob("*")):
-        if program := _ELSEWHERE.get(file.suffix):
+        if program := PROGRAMS.get(file.suffix):
             return ModelError(
                 f"{folder.name}: there are only weights of {program} ({file.name:.60}). Download those of PyTorch, in "
                 "safetensors."
@@ -261,8 +270,7 @@ def open_weights(folder: Path, config: Mapping[str, Any]) -> StoredTensors:
     files = weights_files(folder)
     announce_loading(folder.name, files)
     stored = stored_weights(files)
-    if kind := describe_fp8({record.dtype for record in stored.records.values()}):
-        raise ModelError(f"{files[0]}: {kind}")
+    require_unquantised({name: record.dtype for name, record in stored.records.items()}, str(files[0]))
     require_plausible_config(config, [record.shape for record in stored.records.values()], folder.name)
     return stored
 
@@ -290,14 +298,16 @@ def load_pretrained_text_encoder(kind: Any, folder: Path) -> Any:
         ModelError: weights that are missing or broken, or pickles that would run code.
     """
     config = read_config(folder / "config.json")
-    dtype = open_weights(folder, config).dtype
+    stored = open_weights(folder, config)
+    if stored.is_fp8:
+        return fill_pretrained_network(kind, config, stored, folder.name)
     weights = find_weights(folder)
     # transformers reads pickles with weights_only, and these have been read so already.
     options: dict[str, Any] = {"use_safetensors": weights.container != "bin"}
     if weights.variant:
         options["variant"] = weights.variant
     # The library draws at random what a file lacks, and only logs it; the loading report lists it.
-    network, report = from_pretrained(kind, folder, output_loading_info=True, torch_dtype=dtype, **options)
+    network, report = from_pretrained(kind, folder, output_loading_info=True, torch_dtype=stored.dtype, **options)
     require_all(report["missing_keys"], folder.name)
     return network.eval().requires_grad_(False)
 

@@ -24,6 +24,7 @@ from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.digest_cache import cached_digest
 from ddim_edit.models.embedding_cache import CachedEncoding, is_worth_keeping
 from ddim_edit.models.families.family import TextPipeline
+from ddim_edit.models.folder_layout import INDEX, FolderLayout
 from ddim_edit.models.identity import digest_config, digest_tensors, without_irrelevant
 from ddim_edit.models.pretrained import (
     explain_errors,
@@ -157,7 +158,7 @@ def find_encoder_dtype(name: str, pipeline: TextPipeline | None, parts: ModelPar
 
 
 def load_prompts(
-    folder: Path,
+    layout: FolderLayout,
     name: str,
     network: DiffusersNetwork,
     device: torch.device,
@@ -168,7 +169,7 @@ def load_prompts(
     """Load the text encoders of a diffusers folder whose network is loaded already.
 
     Args:
-        folder: the checkpoint's.
+        layout: where the checkpoint's components are.
         name: the model's.
         network: its network, of a family with a pipeline.
         device: where the text encoders run; between texts they are on the CPU, in the dtype of their files.
@@ -182,7 +183,10 @@ def load_prompts(
     """
     text_pipeline = network.family.pipeline
     assert text_pipeline is not None
-    index = read_config(folder / "model_index.json")
+    folder = layout.rest
+    if not (folder / INDEX).is_file():
+        raise ModelError(f"{folder}: there is no {INDEX}, which names the text encoders. Name the whole checkpoint.")
+    index = read_config(folder / INDEX)
     class_name = text_pipeline.class_of(index)
     library = import_diffusers(f"Running a {class_name}")
     kind = find_class(library, class_name)
@@ -193,13 +197,15 @@ def load_prompts(
     encoders = {}
     for each in text_pipeline.text_encoders:
         if each not in absent:
-            encoders[each] = load_text_encoder(folder, each, index, text_pipeline.encoder_classes)
+            require_vocabulary(folder, each)
+            encoders[each] = load_text_encoder(layout.text_encoder(each), index, text_pipeline.encoder_classes)
     components |= encoders | {text_pipeline.network: network.inner}
     announce("loading the tokenizers")
     pipeline = from_pretrained(kind, folder, **components, **text_pipeline.options)
     stored = {}
     for each, encoder in encoders.items():
-        stored[each] = StoredEncoder(encoder, read_config(folder / each / "config.json"), weights_files(folder / each))
+        place = layout.text_encoder(each)
+        stored[each] = StoredEncoder(encoder, read_config(place / "config.json"), weights_files(place))
     return add_to_prompts(name, pipeline, network, stored, device, additions, dtype, size)
 
 
@@ -323,13 +329,25 @@ def _beyond(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
+def require_vocabulary(folder: Path, text_encoder: str) -> None:
+    """Refuse a checkpoint without the vocabulary of a text encoder.
+
+    Without one transformers would make an empty tokenizer and say nothing.
+
+    Raises:
+        ModelError: there is none in the folder.
+    """
+    tokenizer = text_encoder.replace("text_encoder", "tokenizer")
+    if not any((folder / tokenizer / file).is_file() for file in _VOCABULARIES):
+        raise ModelError(f"{tokenizer}: there is no vocabulary. Download the checkpoint again.")
+
+
+def load_text_encoder(folder: Path, index: Mapping[str, Any], classes: tuple[str, ...]) -> Any:
     """Return a text encoder of a diffusers folder, on the CPU in the dtype of its files.
 
     Args:
-        folder: the checkpoint's.
-        name: the component's, a folder in it.
-        index: what its model_index.json says.
+        folder: the component's, with its name.
+        index: what the model_index.json of the checkpoint says.
         classes: the classes that it may be of.
 
     Raises:
@@ -337,13 +355,12 @@ def load_text_encoder(folder: Path, name: str, index: Mapping[str, Any], classes
     """
     import transformers
 
-    # Without a vocabulary transformers would make an empty tokenizer and say nothing.
-    tokenizer = name.replace("text_encoder", "tokenizer")
-    if not any((folder / tokenizer / file).is_file() for file in _VOCABULARIES):
-        raise ModelError(f"{tokenizer}: there is no vocabulary. Download the checkpoint again.")
+    name = folder.name
     entry = index.get(name)
     kind = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    if kind is None or not folder.is_dir():
+        raise ModelError(f"{folder}: this text encoder is missing. Download it too.")
     # A name in a file must not choose freely among the classes of a library.
     if kind not in classes:
         raise ModelError(f"model_index.json: {name} is of the class {kind!r:.60}. Supported are {', '.join(classes)}.")
-    return load_pretrained_text_encoder(find_class(transformers, kind), folder / name)
+    return load_pretrained_text_encoder(find_class(transformers, kind), folder)

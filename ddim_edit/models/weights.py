@@ -105,16 +105,24 @@ def fill_in_place(
 
     Args:
         network: built `without_parameters`.
-        weights: every parameter and persistent buffer by name, in any floating dtype; others are passed over.
+        weights: every parameter and persistent buffer by name, in any floating dtype, and no other tensors, except
+            for what trainings leave behind, and what the class of the network passes over itself.
         dtype: that of the network afterwards; whole numbers keep theirs.
         memory_format: of its convolutions' weights. What is contiguous and in the dtype already is shared.
         source: what the weights are of, for the error.
 
     Raises:
-        ModelError: tensors that are missing, or of another shape.
+        ModelError: tensors that are missing, unknown, or of another shape.
     """
     expected = network.state_dict()
     require_all([name for name in expected if name not in weights], source)
+    passed_over = getattr(network, "_keys_to_ignore_on_load_unexpected", None) or ()
+    for name in weights:
+        known = name in expected or _LEFT_OVER.match(name) or any(re.search(each, name) for each in passed_over)
+        if not known:
+            raise ModelError(
+                f"{source}: the weights do not fit the config: {name:.80} is unknown. Take both from one checkpoint."
+            )
     tensors = {}
     for name, like in expected.items():
         tensor = weights[name]

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from ddim_edit import Direction, Latent, load_model
 from ddim_edit.errors import DDIMEditError, ModelError
@@ -35,6 +36,9 @@ CONTENTS: Mapping[str, tuple[bytes, str]] = {
     "an archive": (b"\x1f\x8b" + bytes(100), "it is a gzip archive"),
     "numpy": (b"\x93NUMPY" + bytes(100), "it is an array of numpy, not weights. Download"),
     "nothing": (b"", "the file is empty"),
+    "an answer of a server": (b"Entry not found", "it is a text, 'Entry not found', not weights"),
+    "a torn checkpoint of torch": (b"PK\x03\x04" + bytes(100), "the file is cut short"),
+    "a torn safetensors file": (save({"a": torch.zeros(100, 100)})[:-9], "the file is cut short: it has 40,"),
 }
 
 
@@ -69,6 +73,16 @@ STATES: Mapping[str, tuple[dict[str, torch.Tensor], str]] = {
     "a textual inversion of diffusers": ({"cat-toy": torch.zeros(768)}, "it is a textual inversion"),
     "an IP-Adapter": (tensors("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"), "a ControlNet or an adapter"),
     "a T2I-Adapter": (tensors("conv_in.weight", "body.0.block1.weight"), "a ControlNet or an adapter"),
+    "a nested IP-Adapter": (tensors("1.to_k_ip.weight", "1.to_v_ip.weight"), "a ControlNet or an adapter"),
+    "an ESRGAN": (tensors("conv_first.weight", "body.0.rdb1.conv1.weight"), "a network that enlarges images"),
+    "an old ESRGAN": (tensors("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"), "a network that enlarges images"),
+    "a language model": (
+        tensors("model.embed_tokens.weight", "visual.blocks.0.attn.qkv.weight"),
+        "it is a text encoder",
+    ),
+    "Mochi": (tensors("t5_yproj.weight", "blocks.0.attn.qkv_x.weight"), "a video model"),
+    "Stable Cascade": (tensors("clip_txt_mapper.weight", "down_blocks.0.0.channelwise.0.weight"), "of Stable Cascade"),
+    "HiDream": (tensors("double_stream_blocks.0.block.x.weight", "x_embedder.proj.weight"), "it is HiDream"),
     "an image encoder": (tensors("vision_model.embeddings.class_embedding"), "it is an image encoder alone"),
     "a network of diffusers": (tensors("time_embedding.linear_1.weight"), "it is the network of a diffusers folder"),
     "fp8": ({"blocks.0.weight": torch.zeros(2).to(torch.float8_e4m3fn)}, "a checkpoint of an unknown family"),
@@ -139,6 +153,89 @@ def test_a_text_encoder_or_a_lora_is_no_folder_of_a_model(tmp_path: Path) -> Non
     assert "If ema.safetensors is a checkpoint of its own, name it." in refusal(tmp_path / "files")
 
 
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ((), "the folder is empty"),
+        (
+            ("checkpoint-500/optimizer.bin", "checkpoint-1000/optimizer.bin"),
+            "Name one of them, as model/checkpoint-1000",
+        ),
+        (("unet/model.onnx", "vae_decoder/model.onnx"), "its weights are those of ONNX (model.onnx)"),
+        (("unetxl.trt/sd_xl.plan",), "its weights are those of TensorRT"),
+        (("Unet.mlmodelc/coremldata.bin",), "its weights are those of Core ML"),
+        (("flux1-dev-Q4_0.gguf",), "it has only GGUF files"),
+    ],
+)
+def test_folders_of_other_programs_say_what_they_are(tmp_path: Path, files: tuple[str, ...], wanted: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(b"weights")
+    assert wanted in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["WuerstchenDecoderPipeline", "StableCascadePriorPipeline"])
+def test_chains_of_models_are_known_by_their_index(tmp_path: Path, kind: str) -> None:
+    """Their networks lie in folders of other names."""
+    tiny.write_json(tmp_path / "model_index.json", {"_class_name": kind})
+    tiny.write_json(tmp_path / "decoder" / "config.json", {"_class_name": "StableCascadeUNet"})
+    assert "it is Stable Cascade or Wuerstchen" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("model.safetensors.crdownload", "it is a download that was not finished"),
+        ("unet.engine", "its weights are those of TensorRT"),
+        ("model.ckpt", "it is a safetensors file. Name it .safetensors."),
+        ("model.zip", "it is a zip archive with a.safetensors in it. Unpack it"),
+        ("packed.safetensors", "it is a zip archive with a.safetensors in it. Unpack it"),
+        ("torch.safetensors", "it is a checkpoint of torch. Name it .pt."),
+    ],
+)
+def test_files_by_wrong_names_say_how_to_call_them(tmp_path: Path, name: str, wanted: str) -> None:
+    path, tensors_file = tmp_path / name, tmp_path / "a.safetensors"
+    save_file(tensors("a"), tensors_file)
+    if name.startswith("torch"):
+        torch.save(tensors("a"), path)
+    elif "zip" in wanted:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(tensors_file, "a.safetensors")
+    else:
+        tensors_file.rename(path)
+    assert wanted in refusal(path)
+
+
+def test_a_hypernetwork_says_what_it_is(tmp_path: Path) -> None:
+    torch.save({320: [{"linear.0.weight": torch.zeros(2, 2)}], "layer_structure": [1, 2, 1]}, tmp_path / "a.pt")
+    assert "it is a hypernetwork" in refusal(tmp_path / "a.pt")
+
+
+# Names that only single files of these families have, which are not read.
+UNREAD = {
+    "Flux.2": ("double_blocks.0.img_attn.norm.key_norm.scale", "double_stream_modulation_img.lin.weight"),
+    "Chroma": ("double_blocks.0.img_attn.norm.key_norm.scale", "distilled_guidance_layer.in_proj.weight"),
+    "Z-Image": ("cap_embedder.0.weight", "cap_pad_token", "layers.0.attention.qkv.weight"),
+    "Lumina-Image 2.0": ("model.diffusion_model.cap_embedder.0.weight", "model.diffusion_model.noise_refiner.0.x"),
+    "Qwen-Image": ("transformer_blocks.0.img_mod.1.weight", "time_text_embed.timestep_embedder.linear_1.weight"),
+    "AuraFlow": ("model.double_layers.0.attn.w1q.weight", "model.register_tokens"),
+    "Sana": ("attention_y_norm.weight", "y_embedder.y_proj.fc1.weight", "x_embedder.proj.weight"),
+    "PixArt-alpha and PixArt-Sigma": ("y_embedder.y_proj.fc1.weight", "t_block.1.weight", "x_embedder.proj.weight"),
+    "HunyuanDiT": ("mlp_t5.0.weight", "x_embedder.proj.weight"),
+    "DiT": ("y_embedder.embedding_table.weight", "x_embedder.proj.weight"),
+}
+
+
+@pytest.mark.parametrize("family", UNREAD)
+def test_single_files_that_are_not_read_name_their_family(tmp_path: Path, family: str) -> None:
+    save_file(tensors(*UNREAD[family]), tmp_path / "model.safetensors")
+    found = refusal(tmp_path / "model.safetensors")
+    assert f"it is {family}" in found
+    assert "in one file, which cannot be read. Use its folder." in found
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shelf = tmp_path_factory.mktemp("kinds")
@@ -159,9 +256,15 @@ def stale_index(folder: Path) -> None:
     tiny.write_json(folder / "unet" / f"{WEIGHTS}.index.json", {"weight_map": {"conv_in.weight": shard}})
 
 
-def as_fp8(folder: Path) -> None:
+def as_4_bits(folder: Path) -> None:
     file = folder / "unet" / WEIGHTS
-    save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(file).items()}, file)
+    quantised = {"conv_in.weight": torch.zeros(9, 1, dtype=torch.uint8), "conv_in.weight.absmax": torch.zeros(4)}
+    save_file(load_file(file) | quantised, file)
+
+
+def with_a_layer(folder: Path) -> None:
+    file = folder / "unet" / WEIGHTS
+    save_file(load_file(file) | {"conv_out_2.weight": torch.zeros(3, 3)}, file)
 
 
 FOLDERS: Mapping[str, tuple[Change, str]] = {
@@ -172,7 +275,18 @@ FOLDERS: Mapping[str, tuple[Change, str]] = {
     ),
     "a refiner": (change_index(requires_aesthetics_score=True), "it is the refiner of Stable Diffusion XL"),
     "a stale list of shards": (stale_index, "names diffusion_pytorch_model-00001-of-00002.safetensors, which is not"),
-    "fp8": (as_fp8, "its weights are fp8"),
+    "4 bits": (as_4_bits, "its weights are quantised (conv_in.weight"),
+    "a further layer": (with_a_layer, "conv_out_2.weight is unknown"),
+    "no text encoder": (
+        lambda folder: (shutil.rmtree(folder / "text_encoder"), change_index(text_encoder=[None, None])(folder)),
+        "text_encoder: this text encoder is missing",
+    ),
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "there is no model_index.json, which names"),
+    "Kandinsky": (change_index(_class_name="KandinskyV22Pipeline"), "it is Kandinsky"),
+    "Kolors": (change_index(_class_name="KolorsPipeline"), "it is Kolors"),
+    "unCLIP": (change_index(_class_name="StableUnCLIPPipeline"), "told an image by its embedding"),
+    "an upscaler": (change_index(_class_name="StableDiffusionUpscalePipeline"), "it is an upscaler"),
+    "DeepFloyd": (change_index(_class_name="IFPipeline"), "it is DeepFloyd IF"),
     "a vae that is a pointer": (
         lambda folder: (folder / "vae" / WEIGHTS).write_bytes(POINTER),
         "it is a pointer of git-lfs",

@@ -22,7 +22,7 @@ from ddim_edit.models.conditioning import Conditioner
 from ddim_edit.models.devices import DeviceNetwork
 from ddim_edit.models.identity import Components, find_difference
 from ddim_edit.models.pretrained import load_pretrained_network
-from ddim_edit.models.tensor_files import StoredTensors
+from ddim_edit.models.tensor_files import StoredTensors, StoredViews
 
 from .. import pipelines, tiny
 from ..rounding import ROUNDING, assert_alike
@@ -83,6 +83,28 @@ def test_weights_are_read_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPat
         assert all(torch.equal(stored[name], tensor) for name, tensor in loaded.items())
     assert live.most <= 2 * max(tensor.nbytes for tensor in loaded.values())
     assert stored.dtype == torch.float16
+
+
+def test_views_of_weights_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of single files, which are renamed, cut, transposed, and sometimes made anew."""
+    monkeypatch.setattr(tensor_files, "_MAPPED", 0)
+    file = tmp_path / "model.safetensors"
+    save_file({"qkv": torch.randn(6, 4), "bias": torch.randn(3), "none": torch.zeros(0)}, file)
+    state = load_file(file)
+    query, key, value = state["qkv"].chunk(3)
+    made = {
+        "q": query,
+        "k": key,
+        "v": value.T,
+        "b": state["bias"],
+        "flipped": state["bias"].flip(0),
+        "n": state["none"],
+    }
+    views = StoredViews(made, state, file)
+    pointers = {name: tensor.data_ptr() for name, tensor in views.items()}
+    assert [name for name in made if pointers[name] == made[name].data_ptr()] == ["flipped", "n"]
+    assert all(torch.equal(views[name], tensor) for name, tensor in made.items())
+    assert views.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

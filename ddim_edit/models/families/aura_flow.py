@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline, call_network, count_of
+from ddim_edit.models.families.family import Config, DiffusersFamily, FamilyNotes, TextPipeline, call_network, count_of
 from ddim_edit.models.sizes import Size, SizeRule
 
 if TYPE_CHECKING:
@@ -33,9 +33,16 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="aura-flow",
     title="AuraFlow",
-    help="A rectified flow with a T5 text encoder.",
     order=39,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`AuraFlowTransformer2DModel`",
+        read="flow schedule, autoencoder, T5",
+        trained="1024",
+        config={"pos_embed_max_size": 9216},
+    ),
     network="AuraFlowTransformer2DModel",
+    unread=r"(^|\.)double_layers\.",
     call=_call,
     sizes=_sizes,
     pipeline=TextPipeline(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, even_shares
+from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, TextPipeline, even_shares
 from ddim_edit.models.families.tokens import from_tokens, positions_of, shape_of_tokens, sizes_of_tokens, to_tokens
 from ddim_edit.models.sizes import Size
 
@@ -41,9 +41,16 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="chroma",
     title="Chroma",
-    help="A rectified flow of 1024 pixels with a T5 text encoder, made of FLUX.1-schnell and not distilled.",
     order=36,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`ChromaTransformer2DModel`",
+        read="flow schedule, autoencoder, T5",
+        assumed="the mask of the text covers one token of padding, as in its pipeline",
+        trained="1024",
+    ),
     network="ChromaTransformer2DModel",
+    unread=r"(^|\.)distilled_guidance_layer\.",
     call=_call,
     shape=shape_of_tokens,
     sizes=sizes_of_tokens,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.diffusion.sampler_times import RootShift, SamplerTimes
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, sizes_by_patch
+from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, TextPipeline, sizes_by_patch
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -38,8 +38,14 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="cog-view-4",
     title="CogView4",
-    help="A rectified flow with a GLM text encoder. The network is told the size of the images as uncropped.",
     order=40,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`CogView4Transformer2DModel`",
+        read="flow schedule that shifts by the size, autoencoder, GLM",
+        assumed="the network is told the size of the images as uncropped, and times as they were before the shift",
+        trained="1024",
+    ),
     network="CogView4Transformer2DModel",
     sizes=sizes_by_patch,
     sampler=_sampler,

@@ -28,7 +28,7 @@ from ddim_edit.diffusion.schedules import SMALLEST_ALPHA, Floats, Level, NoiseSc
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint
-from ddim_edit.models.families.family import COUNT, Settings, SingleFileFamily, scaled_linear_betas
+from ddim_edit.models.families.family import COUNT, FamilyNotes, Settings, SingleFileFamily, scaled_linear_betas
 from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
@@ -260,8 +260,18 @@ def _float64(tensor: Tensor) -> Floats:
 FAMILY = SingleFileFamily(
     name="denoising-diffusion-pytorch",
     title="denoising-diffusion-pytorch 1.9 and later",
-    help="Layers, levels and objective are read from the file; a network alone is assumed to have the defaults.",
     order=70,
+    notes=FamilyNotes(
+        example="--model model-100.pt --size 128",
+        recognised="`init_conv`, `downs.*`, with or without the prefixes `model.` and `ema_model.`",
+        read="widths, heads, betas, objective (from `loss_weight`), EDM and continuous-time variants",
+        assumed=(
+            "for a network alone: v, sigmoid betas, 1000 steps; size from `image_size` or `--size`; no "
+            "self-conditioning"
+        ),
+        sizes="multiples of 2 for every level but the last",
+        proven="the networks and diffusions of denoising-diffusion-pytorch",
+    ),
     settings=_SETTINGS,
     matches=_matches,
     build=_build,

@@ -7,7 +7,7 @@ References:
 from __future__ import annotations
 
 from ddim_edit.models.checkpoint import Classes
-from ddim_edit.models.families.family import Config, DiffusersFamily, call_with_class, count_of
+from ddim_edit.models.families.family import Config, DiffusersFamily, FamilyNotes, call_with_class, count_of
 from ddim_edit.models.sizes import SizeRule
 
 
@@ -25,9 +25,17 @@ def _sizes(config: Config) -> SizeRule:
 FAMILY = DiffusersFamily(
     name="dit",
     title="DiT (facebook/DiT-XL-2-256)",
-    help="Classes, learned variances and autoencoder are read from the folder. No h-space.",
     order=44,
+    notes=FamilyNotes(
+        example="--model facebook/DiT-XL-2-256 --class 207 --guidance-scale 2",
+        recognised="`DiTTransformer2DModel`, or `Transformer2DModel` with `ada_norm_zero`",
+        read="classes, learned variances, autoencoder",
+        assumed="class `num_embeds_ada_norm` is the null class; learned variances are left out",
+        trained="256 and 512",
+        proven="`DiTPipeline` of diffusers",
+    ),
     network="DiTTransformer2DModel",
+    unread=r"(^|\.)y_embedder\.embedding_table\.",
     classes=_classes,
     call=call_with_class,
     sizes=_sizes,

@@ -20,7 +20,7 @@ from ddim_edit.diffusion.schedules import Level, NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint, Classes
-from ddim_edit.models.families.family import Settings, SingleFileFamily
+from ddim_edit.models.families.family import FamilyNotes, Settings, SingleFileFamily
 from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
@@ -208,8 +208,18 @@ def read_config(weights: StateDict) -> EDMConfig:
 FAMILY = SingleFileFamily(
     name="edm",
     title="EDM (NVlabs/edm) in safetensors form",
-    help="DDPM++, NCSN++ and ADM networks, size and classes are read from the weights; EDMPrecond is assumed.",
     order=80,
+    notes=FamilyNotes(
+        example="--model edm-cifar10-32x32-cond-vp.safetensors --class 3",
+        recognised="`enc.32x32_conv`, `dec.*`",
+        read="DDPM++, NCSN++ and ADM networks, size, classes, filters",
+        assumed=(
+            "`EDMPrecond`, sigma_data 0.5, levels 0.002 to 80; the null class is the label of label dropout; "
+            "grids without t = 0, as `karras`, as it is conditioned on ln(s)"
+        ),
+        sizes="multiples of 2 for every level but the last",
+        proven="the networks of NVlabs/edm",
+    ),
     settings=_SETTINGS,
     matches=_matches,
     build=_build,

@@ -17,7 +17,7 @@ from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint
-from ddim_edit.models.families.family import COUNT, Settings, SingleFileFamily
+from ddim_edit.models.families.family import COUNT, FamilyNotes, Settings, SingleFileFamily
 from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
@@ -171,8 +171,17 @@ def _schedule(settings: Settings) -> NoiseSchedule:
 FAMILY = SingleFileFamily(
     name="ermongroup/ddim",
     title="ermongroup/ddim and pesser/pytorch_diffusion",
-    help="Layers are read from the weights; linear betas from 1e-4 to 0.02 and 1000 steps are assumed.",
     order=60,
+    notes=FamilyNotes(
+        example="--model diffusion_cifar10_model.ckpt",
+        recognised="`temb.dense.*`, `down.*.block.*`",
+        read="widths, blocks, attention levels; averaged weights come first",
+        assumed=(
+            "eps, one head, linear betas from 1e-4 to 0.02, 1000 steps; attention at 16 pixels, which gives the size"
+        ),
+        sizes="multiples of 2 for every level but the last",
+        proven="the network of ermongroup/ddim",
+    ),
     settings=_SETTINGS,
     matches=_matches,
     build=_build,

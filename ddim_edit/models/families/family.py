@@ -35,14 +35,43 @@ COUNT = schema.int_between(1, 1_000_000)
 
 
 @dataclass(frozen=True)
+class FamilyNotes:
+    """What the tables say of a family beside what its other fields tell, in Markdown.
+
+    Args:
+        example: options of a command line that names one of its checkpoints.
+        recognised: what tells it from other families.
+        read: what is read from the files.
+        assumed: what the files do not tell, and whatever else is to be known.
+        trained: the sizes in pixels that its released checkpoints were trained for.
+        cell: pixels a side of a cell of x_0 in these, for families of latents.
+        config: entries of their configs that decide which sizes they take.
+        sizes: which sizes it takes, where its rule does not say it.
+        memory: its peak memory of loading and one step on a CPU, over the weights, where it was measured.
+        proven: what it is compared with in the tests, if that is not its pipeline.
+    """
+
+    example: str
+    recognised: str
+    read: str
+    assumed: str = ""
+    trained: str = ""
+    cell: int = 8
+    config: Config = field(default_factory=dict)
+    sizes: str = ""
+    memory: str = ""
+    proven: str = ""
+
+
+@dataclass(frozen=True)
 class SingleFileFamily:
     """Checkpoints of one code base, each of which is one file with a state dict.
 
     Args:
         name: what users call it; key of the registry.
         title: heading in tables: which checkpoints they are.
-        help: how they are recognised and what is assumed, in a sentence or two.
         order: position in tables.
+        notes: what tables say besides.
         settings: a check for each setting that may stand in NAME.json beside NAME.pt.
         matches: whether a state dict is one of this family, by the names (and shapes) of its tensors.
         build: makes the checkpoint of a state dict that matches. What neither weights nor settings have is assumed as
@@ -51,8 +80,8 @@ class SingleFileFamily:
 
     name: str
     title: str
-    help: str
     order: int
+    notes: FamilyNotes
     settings: schema.Schema
     matches: Callable[[StateDict], bool]
     build: Callable[[StateDict, Settings], Checkpoint]
@@ -61,6 +90,31 @@ class SingleFileFamily:
     def files(self) -> str:
         """The files that it comes in."""
         return f"one file: {', '.join(SINGLE_FILE_SUFFIXES)}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is known of it, in Markdown, by what tables call it."""
+        return _list_facts(self)
+
+    @property
+    def sizes_taken(self) -> str:
+        """The sizes of images that it takes."""
+        return self.notes.sizes
+
+    @property
+    def works(self) -> str:
+        """What can be done with it."""
+        return "everything, h-space too"
+
+    @property
+    def memory(self) -> str:
+        """The peak memory of loading and one step, over the weights."""
+        return "not measured; as UNets of pixels in folders, with which they share layers"
+
+    @property
+    def proven(self) -> str:
+        """What its networks are compared with."""
+        return self.notes.proven
 
     def load(self, state: StateDict, settings: Settings, source: str = "settings") -> Checkpoint:
         """Return the checkpoint of a state dict that matches.
@@ -223,8 +277,8 @@ class DiffusersFamily:
     Args:
         name: what users call it; key of the registry.
         title: heading in tables: which checkpoints they are.
-        help: what is read and what works, in a sentence or two.
         order: position in tables.
+        notes: what tables say besides.
         network: the class of the network, `_class_name` of its config.
         accepts: tells families with one class of network apart, by the config.
         classes: reads the classes that the network was trained on; refuses those that it cannot be called with.
@@ -240,12 +294,14 @@ class DiffusersFamily:
         own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
         load: loads a network of our own instead, or returns None where diffusers' shall be used.
         original: how it comes as one file, if it does.
+        unread: a regular expression that only names of tensors of its single files match, if these are not read; that
+            of a family that is derived from another one comes before it in the order of tables.
     """
 
     name: str
     title: str
-    help: str
     order: int
+    notes: FamilyNotes
     network: str
     accepts: Callable[[Config], bool] = accept_any
     classes: Callable[[Config], Classes | None] = no_classes
@@ -261,15 +317,61 @@ class DiffusersFamily:
     own: Callable[[Config], nn.Module | None] | None = None
     load: Callable[[Path, Config], nn.Module | None] | None = None
     original: OriginalFormat | None = None
+    unread: str | None = None
 
     @property
     def files(self) -> str:
         """The files that it comes in."""
         one = "one file, " if self.original else ""
-        return f"{one}diffusers folder or hub id with a {self.network}"
+        return f"{one}diffusers folder or hub id"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is known of it, in Markdown, by what tables call it."""
+        return _list_facts(self)
+
+    @property
+    def sizes_taken(self) -> str:
+        """The sizes of images that it takes."""
+        rule = self.sizes(self.notes.config).scaled(self.notes.cell)
+        trained = f"; trained for {self.notes.trained}" if self.notes.trained else ""
+        return f"{self.notes.sizes or rule.describe()}{trained}"
+
+    @property
+    def works(self) -> str:
+        """What can be done with it."""
+        if not self.bottleneck:
+            return "everything except h-space: a transformer has no bottleneck"
+        return "everything, h-space too" if self.pipeline is None else "everything; h-space without guidance"
+
+    @property
+    def memory(self) -> str:
+        """The peak memory of loading and one step, over the weights."""
+        return self.notes.memory or "1, and about 1 GiB (computed: loaded as Stable Diffusion 3 and PixArt are)"
+
+    @property
+    def proven(self) -> str:
+        """What its networks are compared with."""
+        own = self.notes.proven or f"`{self.pipeline.name if self.pipeline else self.network}` of diffusers"
+        return f"{own}, at every step and in the image" + (", and files with their folders" if self.original else "")
 
 
 Family = SingleFileFamily | DiffusersFamily
+
+
+def _list_facts(family: Family) -> dict[str, str]:
+    rows = {
+        "example": f"`{family.notes.example}`",
+        "files": family.files,
+        "recognised": family.notes.recognised,
+        "read": family.notes.read,
+        "assumed": family.notes.assumed,
+        "sizes": family.sizes_taken,
+        "memory": family.memory,
+        "works": family.works,
+        "proven": family.proven,
+    }
+    return {name: text for name, text in rows.items() if text}
 
 
 def scaled_linear_betas(T: int) -> NoiseSchedule:

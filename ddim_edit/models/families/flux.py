@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import DiffusersFamily, OriginalFormat, TextPipeline, even_shares
+from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, OriginalFormat, TextPipeline, even_shares
 from ddim_edit.models.families.tokens import from_tokens, positions_of, shape_of_tokens, sizes_of_tokens, to_tokens
 from ddim_edit.models.originals.transformers import is_flux, read_flux
 from ddim_edit.models.sizes import Size
@@ -37,8 +37,16 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="flux",
     title="Flux",
-    help="A rectified flow of 1024 pixels. FLUX.1-dev takes the scale of guidance as an input (3.5 is usual).",
     order=31,
+    notes=FamilyNotes(
+        example=(
+            '--model flux1-dev.safetensors --base DIR --prompt "a photo of a cat" --guidance-scale 3.5 --grid flow'
+        ),
+        recognised="`FluxTransformer2DModel`; in one file `double_blocks.*`",
+        read="flow schedule, autoencoder with shift, CLIP and T5",
+        assumed="FLUX.1-dev takes the scale of guidance as an input (3.5 is usual), schnell is distilled to few steps",
+        trained="1024",
+    ),
     network="FluxTransformer2DModel",
     call=_call,
     shape=shape_of_tokens,

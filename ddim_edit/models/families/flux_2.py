@@ -6,7 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.diffusion.sampler_times import EmpiricalShift, SamplerTimes
-from ddim_edit.models.families.family import Config, DiffusersFamily, NetworkShape, TextPipeline, even_shares
+from ddim_edit.models.families.family import (
+    Config,
+    DiffusersFamily,
+    FamilyNotes,
+    NetworkShape,
+    TextPipeline,
+    even_shares,
+)
 from ddim_edit.models.families.tokens import from_tokens, positions_of, to_tokens
 from ddim_edit.models.sizes import Size
 
@@ -61,9 +68,17 @@ def _has_guidance(config: Config) -> bool:
 FAMILY = DiffusersFamily(
     name="flux-2",
     title="Flux.2",
-    help="A rectified flow of 1024 pixels with a Mistral text encoder. It takes the scale of guidance as an input.",
     order=34,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`Flux2Transformer2DModel` with `guidance_embeds`",
+        read="flow schedule, autoencoder with the normalisation of its patches, Mistral 3 with its template",
+        assumed="the scale of guidance is an input; the shift depends on size and steps",
+        trained="1024",
+        cell=16,
+    ),
     network="Flux2Transformer2DModel",
+    unread=r"(^|\.)double_stream_modulation_",
     accepts=_has_guidance,
     call=call_flux_2,
     shape=shape_of_flux_2,

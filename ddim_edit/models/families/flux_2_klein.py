@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, TextPipeline
+from ddim_edit.models.families.family import Config, DiffusersFamily, FamilyNotes, TextPipeline
 from ddim_edit.models.families.flux_2 import call_flux_2, encode_flux_2, shape_of_flux_2, stepwise_shares
 
 
@@ -13,8 +13,15 @@ def _has_no_guidance(config: Config) -> bool:
 FAMILY = DiffusersFamily(
     name="flux-2-klein",
     title="Flux.2 klein",
-    help="A rectified flow of 1024 pixels with a Qwen 3 text encoder. A cell of x_0 is 16 pixels a side.",
     order=35,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --grid flow',
+        recognised="`Flux2Transformer2DModel` without `guidance_embeds`",
+        read="as Flux.2, with Qwen 3",
+        assumed="the shift depends on size and steps",
+        trained="1024",
+        cell=16,
+    ),
     network="Flux2Transformer2DModel",
     accepts=_has_no_guidance,
     call=call_flux_2,

@@ -19,7 +19,7 @@ from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Checkpoint, Classes
-from ddim_edit.models.families.family import COUNT, Settings, SingleFileFamily, scaled_linear_betas
+from ddim_edit.models.families.family import COUNT, FamilyNotes, Settings, SingleFileFamily, scaled_linear_betas
 from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
@@ -184,8 +184,18 @@ def _build(state: StateDict, settings: Settings) -> Checkpoint:
 FAMILY = SingleFileFamily(
     name="guided-diffusion",
     title="guided-diffusion (ADM) and improved-diffusion",
-    help="Layers and classes are read from the weights; heads, schedule and size are assumed as in the releases.",
     order=50,
+    notes=FamilyNotes(
+        example="--model 256x256_diffusion_uncond.pt",
+        recognised="`input_blocks.*`, `time_embed.*`",
+        read="widths, blocks, attention levels, scale-shift, resampling, classes, learned variances",
+        assumed=(
+            "number and order of heads, betas, `rescale_timesteps` and size, as in the released "
+            "configurations; see [settings](#files)"
+        ),
+        sizes="multiples of 2 for every level but the last",
+        proven="the networks of guided-diffusion and improved-diffusion",
+    ),
     settings=_SETTINGS,
     matches=_matches,
     build=_build,

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import DiffusersFamily, NetworkShape, TextPipeline, call_network, sizes_by_patch
+from ddim_edit.models.families.family import (
+    DiffusersFamily,
+    FamilyNotes,
+    NetworkShape,
+    TextPipeline,
+    call_network,
+    sizes_by_patch,
+)
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -58,9 +65,16 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="hunyuan-dit",
     title="HunyuanDiT",
-    help="BERT and multilingual T5 as text encoders, and learned variances, which are left out.",
     order=46,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4.5',
+        recognised="`HunyuanDiT2DModel`",
+        read="betas, v, autoencoder, BERT and multilingual T5",
+        assumed="learned variances are left out; no style; original size 1024, as in its pipeline",
+        trained="1024",
+    ),
     network="HunyuanDiT2DModel",
+    unread=r"(^|\.)mlp_t5\.",
     call=_call,
     shape=_shape,
     sizes=sizes_by_patch,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddim_edit.models.families.family import (
     Config,
     DiffusersFamily,
+    FamilyNotes,
     TextPipeline,
     call_network,
     count_of,
@@ -54,9 +55,16 @@ def _encode_negative(pipeline: Any, text: str, device: torch.device, size: Size)
 FAMILY = DiffusersFamily(
     name="lumina-2",
     title="Lumina-Image 2.0",
-    help="A rectified flow with a Gemma text encoder. Guidance keeps the norm of every row, as in its pipeline.",
     order=38,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`Lumina2Transformer2DModel`",
+        read="flow schedule, autoencoder, Gemma 2",
+        assumed="its pipeline's instruction to Gemma, as with Sana; guidance keeps the norm of every row",
+        trained="1024",
+    ),
     network="Lumina2Transformer2DModel",
+    unread=r"(^|\.)cap_embedder\.",
     call=_call,
     sizes=_sizes,
     sampler=even_shares,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import DiffusersFamily, NetworkShape, TextPipeline, even_shares
+from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, NetworkShape, TextPipeline, even_shares
 from ddim_edit.models.families.tokens import PATCH, from_tokens, guide_with_norm, sizes_of_tokens, to_tokens
 from ddim_edit.models.sizes import Size
 
@@ -39,9 +39,16 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="qwen-image",
     title="Qwen-Image",
-    help="A rectified flow of 1024 pixels. Guidance keeps the norm of every token, as in its pipeline (4 is usual).",
     order=32,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`QwenImageTransformer2DModel`",
+        read="flow schedule that shifts by the size, autoencoder with statistics of its latents, Qwen 2.5 VL",
+        assumed="guidance keeps the norm that every token has under the prompt, as in its pipeline",
+        trained="1024",
+    ),
     network="QwenImageTransformer2DModel",
+    unread=r"(^|\.)transformer_blocks\.0\.img_mod\.",
     call=_call,
     shape=_shape,
     sizes=sizes_of_tokens,

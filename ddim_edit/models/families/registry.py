@@ -10,8 +10,8 @@ where `_encode` returns what the network gets for a prompt:
     FAMILY = DiffusersFamily(
         name="name",
         title="Name",
-        help="A transformer with a T5 text encoder.",
         order=50,
+        notes=FamilyNotes("--model DIR --prompt TEXT", "`NameTransformer2DModel`", "betas, autoencoder, T5"),
         network="NameTransformer2DModel",
         sizes=sizes_by_patch,
         pipeline=TextPipeline("NamePipeline", "transformer", ("text_encoder",), _encode),
@@ -23,6 +23,7 @@ schedule of their own a `sampler` (`flux_2_klein.py`), and those that guide othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,10 @@ def family_of_state(state: StateDict, source: str) -> Family:
         form = family if isinstance(family, SingleFileFamily) else family.original
         if form is not None and form.matches(state):
             return family
+    for family in FAMILIES.values():
+        unread = family.unread if isinstance(family, DiffusersFamily) else None
+        if unread and any(re.search(unread, name) for name in state):
+            raise ModelError(f"{source}: it is {family.title} in one file, which cannot be read. Use its folder.")
     if kind := describe_part({name: tensor.shape for name, tensor in state.items()}):
         raise ModelError(f"{source}: {kind}")
     names = ", ".join(list(state)[:3])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import DiffusersFamily, TextPipeline, call_network, sizes_by_patch
+from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, TextPipeline, call_network, sizes_by_patch
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -42,9 +42,21 @@ def _encode_after(instruction: list[str] | None, pipeline: Any, text: str, devic
 FAMILY = DiffusersFamily(
     name="sana",
     title="Sana",
-    help="A rectified flow with a Gemma text encoder and a deep autoencoder, a cell of which is 32 pixels a side.",
     order=37,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 4 --grid flow',
+        recognised="`SanaTransformer2DModel`",
+        read="flow schedule, deep autoencoder, Gemma 2",
+        assumed=(
+            "its pipeline's instruction to Gemma before every prompt, not before negative ones; its sampler "
+            "rounds times to whole numbers, ours are exact"
+        ),
+        trained="1024",
+        cell=32,
+        config={"patch_size": 1},
+    ),
     network="SanaTransformer2DModel",
+    unread=r"(^|\.)(attention_y_norm|blocks\.0\.mlp\.inverted_conv)\.",
     call=_call,
     sizes=sizes_by_patch,
     pipeline=TextPipeline(

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, OriginalFormat, TextPipeline, call_network
+from ddim_edit.models.families.family import (
+    Config,
+    DiffusersFamily,
+    FamilyNotes,
+    OriginalFormat,
+    TextPipeline,
+    call_network,
+)
 from ddim_edit.models.originals.latent_diffusion import is_stable_diffusion_xl, read_stable_diffusion_xl
 from ddim_edit.models.sizes import Size
 
@@ -45,8 +52,19 @@ def _adds_text_and_time(config: Config) -> bool:
 FAMILY = DiffusersFamily(
     name="stable-diffusion-xl",
     title="Stable Diffusion XL",
-    help="Both text encoders are read from the folder. The network is told the size of the images as uncropped.",
     order=21,
+    notes=FamilyNotes(
+        example='--model sd_xl_base_1.0.safetensors --prompt "a photo of a cat" --guidance-scale 3',
+        recognised=(
+            "`UNet2DConditionModel` with `addition_embed_type` `text_time`; in one file `label_emb.0.0.weight` too"
+        ),
+        read=(
+            "both text encoders, zeros for an empty negative prompt; Playground 2.5 with EDM and statistics of "
+            "latents, as a folder"
+        ),
+        assumed="the network is told the size of the images as uncropped; no refiner",
+        trained="1024",
+    ),
     network="UNet2DConditionModel",
     accepts=_adds_text_and_time,
     call=_call,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ddim_edit.errors import ModelError
 from ddim_edit.io import schema
 from ddim_edit.models.checkpoint import Classes
-from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, call_with_class
+from ddim_edit.models.families.family import COUNT, Config, DiffusersFamily, FamilyNotes, call_with_class
 from ddim_edit.models.sizes import SizeRule
 
 if TYPE_CHECKING:
@@ -70,8 +70,26 @@ def _sizes(config: Config) -> SizeRule:
 FAMILY = DiffusersFamily(
     name="unet2d",
     title="Unconditional and class-conditional UNets (google/ddpm-*, CompVis/ldm-celebahq-256)",
-    help="The network, its schedule and its classes are read from the folder. Pixel-space UNets need no diffusers.",
     order=10,
+    notes=FamilyNotes(
+        example="--model google/ddpm-cifar10-32",
+        recognised="`UNet2DModel`, in `unet/` or in a flat folder; latent diffusion by `vqvae/` or `vae/` beside it",
+        read=(
+            "the whole network, betas, prediction type, zero terminal SNR, classes (`num_class_embeds`), "
+            "autoencoder with its scaling and shift"
+        ),
+        assumed=(
+            "images in [-1, 1]; classes without a null class, so no guidance; VQ latents are not scaled, as "
+            "in the release of LDM; blocks that this package does not implement (`ResnetDownsampleBlock2D`, "
+            "...) run in diffusers, all others need nothing else"
+        ),
+        sizes="multiples of 2 for every level but the last, as 8 for four levels; times the cell of an autoencoder",
+        memory=(
+            "measured of google/ddpm-celebahq-256, at 256 pixels: 7.5 in fp32 (3.2 GiB in all), as convolutions have "
+            "packed copies of their weights"
+        ),
+        proven="`DDPMPipeline`, `DDIMPipeline` and `LDMPipeline` of diffusers",
+    ),
     network="UNet2DModel",
     classes=_classes,
     call=call_with_class,

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddim_edit.models.families.family import Config, DiffusersFamily, NetworkShape, TextPipeline, even_shares
+from ddim_edit.models.families.family import (
+    Config,
+    DiffusersFamily,
+    FamilyNotes,
+    NetworkShape,
+    TextPipeline,
+    even_shares,
+)
 from ddim_edit.models.families.tokens import PATCH, largest_by_axes
 from ddim_edit.models.sizes import Size, SizeRule
 
@@ -45,9 +52,18 @@ def _encode(pipeline: Any, text: str, device: torch.device, size: Size) -> Condi
 FAMILY = DiffusersFamily(
     name="z-image",
     title="Z-Image",
-    help="A rectified flow of 1024 pixels. A scale of guidance is one more than its pipeline's: 6 is 5 there.",
     order=33,
+    notes=FamilyNotes(
+        example='--model DIR --prompt "a photo of a cat" --guidance-scale 6 --grid flow',
+        recognised="`ZImageTransformer2DModel`",
+        read="flow schedule, autoencoder, Qwen 3 with its template",
+        assumed=(
+            "a scale of guidance is one more than that of its pipeline, so that 1 is none; Z-Image-Turbo needs none"
+        ),
+        trained="1024",
+    ),
     network="ZImageTransformer2DModel",
+    unread=r"(^|\.)cap_pad_token$",
     call=_call,
     shape=_shape,
     sizes=_sizes,

@@ -207,6 +207,7 @@ NO_LORAS: dict[str, tuple[Callable[[Path, Any], object], str]] = {
     "weights": (saved_as({"conv_in.weight": WEIGHT}), "there is no LoRA in this file"),
     "loha": (saved_as({"lora_unet_x.hada_w1_a": WEIGHT}), "it is a LoHa"),
     "lokr": (saved_as({"lora_unet_x.lokr_w1": WEIGHT}), "it is a LoKr"),
+    "whole differences": (saved_as({"lora_unet_mid_block_x.diff": WEIGHT}), "it is a file of whole differences"),
     "dora": (
         saved_as(
             {"unet.x.lora_A.weight": WEIGHT, "unet.x.lora_B.weight": WEIGHT, "unet.x.lora_magnitude_vector": WEIGHT}
@@ -411,7 +412,7 @@ def ldm_shape(name: str, tensor: Tensor) -> Tensor:
         ("nowhere", "There is no autoencoder"),
         ("stable diffusion 1/unet/config.json", "it is|no tensors|broken"),
         ("stable diffusion 1/unet", "UNet2DConditionModel"),
-        ("stable diffusion 1/unet/diffusion_pytorch_model.safetensors", "do not fit|no autoencoder can be made"),
+        ("stable diffusion 1/unet/diffusion_pytorch_model.safetensors", "there is no autoencoder"),
         ("ldm kl", "the autoencoder has 3 latent channels and the network 4"),
     ],
 )

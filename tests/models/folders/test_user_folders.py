@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ddim_edit import Condition, Model, ModelError, load_model
 from ddim_edit.models.identity import find_difference
@@ -150,6 +151,30 @@ def test_unknown_weights_are_no_leftovers(copied: Folders) -> None:
         load_model(folder)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_fp8_is_upcast(copied: Folders, tmp_path: Path, scaled: bool) -> None:
+    """Of every component, also with a scale for each tensor, as ComfyUI has it; a note tells."""
+    coarse = copied("stable diffusion 1")
+    wanted = Path(shutil.copytree(coarse, tmp_path / "wanted"))
+    for file in weights_of(coarse):
+        rough: dict[str, Tensor] = {}
+        upcast: dict[str, Tensor] = {}
+        for name, tensor in load_file(coarse / file).items():
+            if tensor.dim() < 2:
+                rough[name] = upcast[name] = tensor
+                continue
+            scale = tensor.abs().amax() / 400 if scaled else torch.tensor(1.0)
+            rough[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            upcast[name] = rough[name].float() * scale
+            if scaled:
+                rough[f"{name.removesuffix('.weight')}.scale_weight"] = scale
+        save_file(rough, coarse / file, {"format": "pt"})
+        save_file(upcast, wanted / file, {"format": "pt"})
+    found = load_model(coarse)
+    assert_same_model(found, load_model(wanted), ORIGINALS["stable diffusion 1"].conditions[-1])
+    assert found.notes[0].startswith("the weights of unet and vae and text_encoder are fp8")
+
+
 # Checkpoints of trainings.
 
 
@@ -188,6 +213,23 @@ def test_a_checkpoint_of_a_training_is_the_network_in_the_folder_above(
         assert_same_model(model, wanted, condition)
         assert model.notes == (f"the network is that of checkpoint-500/{part}, the rest of out",)
     assert (find_difference(load_model(checkpoint / "unet").components, wanted.components) is None) is not averaged
+
+
+def test_text_encoders_that_were_trained_too_are_read(pipe_of: PipeOf, tmp_path: Path) -> None:
+    """DreamBooth's script saves them beside the network."""
+    pipe = pipe_of("stable diffusion 1")
+    pipe.save_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        for parameter in (*pipe.unet.parameters(), *pipe.text_encoder.parameters()):
+            parameter *= 0.9
+    pipe.save_pretrained(tmp_path / "wanted")
+    for part in ("unet", "text_encoder"):
+        shutil.copytree(tmp_path / "wanted" / part, tmp_path / "out" / "checkpoint-500" / part)
+    model = load_model(tmp_path / "out" / "checkpoint-500")
+    assert_same_model(model, load_model(tmp_path / "wanted"), ORIGINALS["stable diffusion 1"].conditions[-1])
+    assert model.notes == (
+        "the network is that of checkpoint-500/unet and checkpoint-500/text_encoder, the rest of out",
+    )
 
 
 def test_a_checkpoint_of_a_training_that_goes_on_needs_a_scheduler(pipe_of: PipeOf, tmp_path: Path) -> None:
@@ -241,6 +283,8 @@ def test_samplers_of_one_process_are_one_model(copied: Folders, models: Callable
         ("stable diffusion 1", "hyper", {"_class_name": "TCDScheduler"}, "trajectory consistency"),
         ("stable diffusion xl", "sdxl-turbo", {}, "Turbo"),
         ("stable diffusion xl", "sdxl_lightning_4step", {}, "Lightning"),
+        ("stable diffusion xl", "dreamshaperXL_lightningDPMSDE", {}, "Lightning"),
+        ("stable diffusion xl", "photo2TurboXL", {}, "Turbo"),
         ("stable diffusion xl", "xl", {"timestep_spacing": "trailing"}, "Turbo or Lightning, by its scheduler"),
         ("stable diffusion 3", "stable-diffusion-3.5-large-turbo", {}, "Turbo"),
         ("flux schnell", "flux", {"shift": 1.0}, "FLUX.1-schnell"),

@@ -126,7 +126,9 @@ def open_clip(network: Any) -> State:
             found["text_projection"] = tensor.T
         elif ".q_proj." in name:
             stacked = torch.cat([state[name.replace(".q_proj.", f".{each}_proj.")] for each in "qkv"])
-            layer, end = re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(\w+)", name).groups()
+            found_layer = re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.self_attn\.q_proj\.(\w+)", name)
+            assert found_layer is not None
+            layer, end = found_layer.groups()
             found[f"transformer.resblocks.{layer}.attn.in_proj_{end}"] = stacked
         elif not re.search(r"\.[kv]_proj\.", name):
             found[_renamed(name, OPEN_CLIP)] = tensor

@@ -1,6 +1,7 @@
 """Stable Diffusion and Flux in one file are the same models as their folders."""
 
 import json
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -244,6 +245,40 @@ def test_fp8_is_upcast(whole: Whole, tmp_path: Path, scaled: bool) -> None:
     assert "are fp8" in found.notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("stable diffusion 1", {"dtype": "bfloat16"}),
+        ("stable diffusion xl", {"dtype": "float16"}),
+        ("flux dev", {"dtype": "mixed"}),
+        ("stable diffusion 3", {"encoder_dtype": "bfloat16"}),
+    ],
+)
+def test_a_file_is_its_folder_in_every_dtype(whole: Whole, tmp_path: Path, name: str, parts: dict[str, Any]) -> None:
+    """What is mapped, cast or computed more roughly is so of both, and does not change what identifies them."""
+    folder, state = whole(name)
+    half = {each: tensor.half() for each, tensor in state.items()}
+    file = saved(half, tmp_path / "model.safetensors")
+    base = {"base": folder} if name.startswith("flux") else {}
+    found = load(file, **parts, **base)
+    other = {each: value for each, value in parts.items() if each != "dtype"}
+    assert find_difference(found.components, load(file, **other, **base).components) is None
+    network = {key: tensor for key, tensor in inner(found).state_dict().items() if tensor.is_floating_point()}
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    assert {tensor.dtype for tensor in network.values()} == {kinds.get(parts.get("dtype", ""), torch.float32)}
+    wanted = inner(load(file, **base)).state_dict()
+    for key, tensor in network.items():
+        assert torch.equal(tensor, wanted[key].to(tensor.dtype))
+    x, level = torch.randn(1, *found.shape, dtype=torch.float64), found.schedule.level(0.4 * found.schedule.T)
+    assert found.conditioned_on(PROMPT)(x, level).eps.isfinite().all()
+
+
+def inner(model: Model) -> Any:
+    """The network of diffusers."""
+    assert model.conditioner is not None
+    return model.conditioner.network.network.inner
+
+
 Change = Callable[[State], State]
 
 
@@ -286,7 +321,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "its weights are quantised",
     ),
     "LCM": ("stable diffusion 1", with_tensor(f"{UNET}time_embed.cond_proj.weight", 4, 4), "time_embed.cond_proj"),
-    "Chroma": ("flux dev", with_tensor(f"{UNET}distilled_guidance_layer.in_proj.bias", 4), "a family whose"),
+    "Chroma": ("flux dev", with_tensor(f"{UNET}distilled_guidance_layer.in_proj.bias", 4), "it is Chroma in one file"),
     "ControlNet": ("stable diffusion 1", with_tensor("control_model.input_hint_block.0.weight", 4), "a ControlNet"),
     "no prompts": (
         "stable diffusion 1",
@@ -296,12 +331,12 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a layer is missing": (
         "stable diffusion 1",
         lambda state: without(state, f"{UNET}output_blocks.1.0.in_layers.2.weight"),
-        "the weights do not fit the network",
+        "the weights do not fit the config",
     ),
     "a layer of Flux is missing": (
         "flux dev",
         lambda state: without(state, f"{UNET}double_blocks.1.img_mlp.0"),
-        "the weights do not fit the network",
+        "the weights do not fit the config",
     ),
     "a layer of SD3 is missing": (
         "stable diffusion 3",
@@ -381,3 +416,64 @@ def test_loras_and_embeddings_are_added_as_to_a_folder(whole: Whole, tmp_path: P
 
 
 LORA = {"down": (1, 32), "up": (32, 1)}
+
+
+KOHYA: dict[str, tuple[str, str]] = {
+    # Which layers, by the names of the code that trained the model, and what of these names a LoRA leaves out.
+    "stable diffusion 1": (
+        rf"{UNET}(input_blocks\.1\.1|middle_block\.1)\..*(attn1\.to_q|attn2\.to_out\.0|ff\.net\.2|proj_in)",
+        UNET,
+    ),
+    "stable diffusion xl": (
+        rf"{UNET}(input_blocks\.4\.1|middle_block\.1|output_blocks\.0\.1)\..*(attn1\.to_q|attn2\.to_k|ff\.net\.0\.proj)"
+        rf"|{UNET}input_blocks\.4\.0\.(in_layers\.2|emb_layers\.1)",
+        UNET,
+    ),
+    "flux dev": (
+        rf"{UNET}double_blocks\.\d\.(img_attn\.qkv|txt_attn\.proj|img_mlp\.0|txt_mlp\.2|img_mod\.lin)"
+        rf"|{UNET}single_blocks\.\d\.(linear2|modulation\.lin)",
+        UNET,
+    ),
+}
+HF_LAYERS = "text_model.encoder.layers"
+# A layer in a file, and in a LoRA of kohya-ss, which has the names of transformers for text encoders.
+TEXT_ENCODERS: dict[str, dict[str, str]] = {
+    "stable diffusion 1": {f"cond_stage_model.transformer.{HF_LAYERS}.0.self_attn.q_proj": "te.0.self_attn.q_proj"},
+    "stable diffusion xl": {
+        f"conditioner.embedders.0.transformer.{HF_LAYERS}.1.mlp.fc1": "te1.1.mlp.fc1",
+        "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_proj": "te2.0.mlp.fc2",
+    },
+    "flux dev": {f"text_encoders.clip_l.transformer.{HF_LAYERS}.0.self_attn.v_proj": "te1.0.self_attn.v_proj"},
+}
+
+
+@pytest.mark.parametrize("name", KOHYA)
+def test_loras_of_kohya_change_the_layers_of_the_original_code(whole: Whole, tmp_path: Path, name: str) -> None:
+    """A LoRA by their names is the file that it was merged into by hand, text encoders included."""
+    folder, state = whole(name)
+    pattern, prefix = KOHYA[name]
+    words = {}
+    for each in state:
+        if re.fullmatch(rf"(?:{pattern})\.weight", each):
+            layer = each.removesuffix(".weight")
+            words[layer] = f"lora_unet_{layer.removeprefix(prefix).replace('.', '_')}"
+    assert len(words) > 5
+    for layer, word in TEXT_ENCODERS[name].items():
+        encoder, _, rest = word.partition(".")
+        words[layer] = f"lora_{encoder}_{HF_LAYERS}.{rest}".replace(".", "_")
+    generator = torch.Generator().manual_seed(1)
+    merged, lora = dict(state), {}
+    for layer, word in words.items():
+        weight = state[f"{layer}.weight"]
+        down = torch.randn(4, *weight.shape[1:], generator=generator) / 4
+        up = torch.randn(len(weight), 4, *(1 for _ in weight.shape[2:]), generator=generator) / 4
+        lora |= {f"{word}.lora_down.weight": down, f"{word}.lora_up.weight": up, f"{word}.alpha": torch.tensor(2.0)}
+        merged[f"{layer}.weight"] = weight + 0.8 * 2 / 4 * torch.einsum("or,r...->o...", up.flatten(1), down)
+    ink = saved(lora, tmp_path / "ink.safetensors")
+    parts = {"base": folder} if name.startswith("flux") else {}
+    found = load(folder, loras=[f"{ink}:0.8"])
+    wanted = load(saved(merged, tmp_path / "merged.safetensors"), **parts)
+    x, level = torch.randn(1, *wanted.shape, dtype=torch.float64), wanted.schedule.level(0.4 * wanted.schedule.T)
+    assert_alike(*(model.conditioned_on(PROMPT)(x, level).eps for model in (found, wanted)))
+    plain = load(folder)
+    assert (plain.conditioned_on(PROMPT)(x, level).eps - found.conditioned_on(PROMPT)(x, level).eps).abs().max() > 1e-3
