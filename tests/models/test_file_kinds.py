@@ -356,6 +356,7 @@ def test_other_files_are_no_latents_and_directions(tmp_path: Path, content: byte
 
 
 def test_folders_that_are_no_models_say_so(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to load")
     with pytest.raises(ModelError, match=r"it has no model_index\.json and no config\.json"):
         load_model(tmp_path)
     (tmp_path / "store.json").write_text("{}")
