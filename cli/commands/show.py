@@ -52,13 +52,20 @@ def show(file: Path, base: str | None) -> None:
         record = Direction.read_summary(file)
     elif is_store(file):
         record = _describe_store(session, file)
-    elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf"):
+    elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf") or _has_weights(file):
         with session.showing_progress():
             record = _describe_checkpoint(session, file)
     else:
         record = _describe_image(file)
     click.echo(json.dumps(record, indent=2, sort_keys=True))
     session.finish()
+
+
+def _has_weights(file: Path) -> bool:
+    """Return whether a file has the weights of a model by its content, whatever it is called."""
+    from ddim_edit.io.content import GGUF, PICKLE, SAFETENSORS, ZIP, describe_file
+
+    return describe_file(file) in (GGUF, PICKLE, SAFETENSORS, ZIP)
 
 
 def _is_safetensors(file: Path) -> bool:
