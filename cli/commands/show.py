@@ -46,6 +46,7 @@ def show(file: Path, base: str | None) -> None:
     if file == STANDARD:
         file = session.streams.read()
     kind = content.describe_file(file)
+    weights = (content.GGUF, content.PICKLE, content.SAFETENSORS, content.ZIP)  # whatever the file is called
     if file.name.endswith(LATENT) or kind == content.LATENT:
         record = _describe_latent(file)
     elif file.name.endswith(DIRECTION) or kind == content.DIRECTION:
@@ -54,7 +55,7 @@ def show(file: Path, base: str | None) -> None:
         record = Direction.read_summary(file)
     elif is_store(file):
         record = _describe_store(session, file)
-    elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf"):
+    elif file.is_dir() or file.suffix.lower() in (*SINGLE_FILE_SUFFIXES, ".gguf") or kind in weights:
         with session.showing_progress():
             record = _describe_checkpoint(session, file)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from ddim_edit import FAMILIES, Latent, hardware, suited_dtype
 
@@ -50,10 +51,14 @@ def test_every_written_format_shows_its_recipe(done: Run, latents: list[Path], t
 
 def test_files_without_recipe_are_reported(run: Run, pictures: list[Path], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("text")
+    (tmp_path / "model.safetensors.crdownload").write_bytes(save({"a": torch.zeros(2)}))
+    (tmp_path / "model.zip").write_bytes(b"PK\x03\x04" + bytes(60))
     missing, folder = tmp_path / "missing.png", tmp_path
     for file, words in {
         pictures[0]: "there is no recipe in this image",
         tmp_path / "text.png": "this is not a PNG",
+        tmp_path / "model.safetensors.crdownload": "it is a download that was not finished",
+        tmp_path / "model.zip": "the file is cut short",
         missing: "No such file",
         folder: "config.json: cannot read",
         tmp_path / "missing.latent.safetensors": "no such file",
@@ -64,6 +69,12 @@ def test_files_without_recipe_are_reported(run: Run, pictures: list[Path], tmp_p
         assert len(outcome.err.splitlines()) == len(outcome.errors) == 1
         assert words in outcome.errors[0]
         assert file.name in outcome.errors[0]
+
+
+def test_show_completes_single_files(run: Run, model: Path, tmp_path: Path) -> None:
+    outcome = run("show", model, "--base", tmp_path)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "base goes with a single file" in outcome.errors[0]
 
 
 def test_models_lists_packaged_model(done: Run) -> None:

@@ -356,7 +356,7 @@ def test_without_diffusers_the_remedy_is_named(folder: Path, monkeypatch: pytest
 
 def test_other_files_are_no_pickles(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
-    refused(folder, "diffusion_pytorch_model.bin", "the file is broken, or of another kind")
+    refused(folder, "diffusion_pytorch_model.bin", "it is a safetensors file. Name it .safetensors.")
 
 
 @pytest.mark.parametrize("name", ["config.json", WEIGHTS])

@@ -130,5 +130,5 @@ def test_other_weight_files_are_refused(tmp_path: Path, instead: list[str], give
 def test_a_broken_weight_file_is_refused(saved: tuple[Path, Any]) -> None:
     path = saved[0] / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=f"{WEIGHTS}: the file is broken"):
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: the file is cut short"):
         load_unet(saved[0])
