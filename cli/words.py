@@ -1,12 +1,14 @@
 """Words among the directions of `edit`: their options, and how a name is told from words."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+from ddim_edit.errors import ArgumentError
 
 from .command import Command, Option, OptionGroup, did_you_mean
 from .session import Session
@@ -21,12 +23,12 @@ class WordOptions:
     """What the options say of words.
 
     Attributes:
-        pairs: of --from and --to, each with its strength.
+        pairs: of --from and --to, with their strengths.
         settings: of all words, as fields of a `WordDirection`.
     """
 
-    pairs: Sequence[tuple[str, str, float]] = ()
-    settings: Mapping[str, Any] | None = None
+    pairs: "Mapping[WordDirection, float]" = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def word_group() -> OptionGroup:
@@ -67,11 +69,20 @@ def word_group() -> OptionGroup:
     return OptionGroup("Words, for models that follow prompts", options, "words", _combine)
 
 
-def _combine(origins: Sequence[str], targets: Sequence[tuple[str, float]], **settings: Any) -> WordOptions:
+def _combine(origins: Sequence[str], targets: Sequence[tuple[str, float]], **values: Any) -> WordOptions:
+    from ddim_edit import WordDirection
+
     if len(origins) != len(targets):
         raise click.UsageError("--from and --to go in pairs. For words without a --from there is --set.")
-    pairs = [(origin, to, strength) for origin, (to, strength) in zip(origins, targets, strict=True)]
-    return WordOptions(pairs, {name: value for name, value in settings.items() if value is not None})
+    settings = {name: value for name, value in values.items() if value is not None}
+    pairs: dict[WordDirection, float] = {}
+    try:
+        WordDirection("words", **settings)  # refuses what does not go together before a model is loaded
+        for origin, (to, strength) in zip(origins, targets, strict=True):
+            pairs[WordDirection(to, origin, **settings)] = strength
+    except ArgumentError as error:
+        raise click.UsageError(str(error)) from error
+    return WordOptions(pairs, settings)
 
 
 def require_names(names: Iterable[str], options: WordOptions, model: str | None) -> None:
@@ -143,7 +154,7 @@ def choose_directions(
     from ddim_edit.directions import resolve_direction
     from ddim_edit.latents.image_recipes import WORD_OPTIONS
 
-    settings = options.settings or {}
+    settings = options.settings
     typed: dict[Direction | WordDirection, str] = {}
 
     def find(name: str) -> "Direction | WordDirection":
@@ -154,8 +165,8 @@ def choose_directions(
         return found
 
     moved = {find(name): strength for name, strength in dict(strengths).items()}
-    for origin, to, strength in options.pairs:
-        moved[WordDirection(to, origin, **settings)] = strength
+    for direction, strength in options.pairs.items():
+        moved[direction] = strength
     chosen = ChosenDirections(moved, [find(name) for name in keep], typed)
     fitted = next(iter(typed.values()), None)
     if settings and chosen.recorded_words is None:

@@ -264,6 +264,8 @@ def test_words_are_refused_in_one_sentence(
         (["--model", "faces64", "--set", "old=2", "--words", "guidance"], 2, "old is a fitted direction."),
         (["--model", "faces64", "--set", "old=2", "--steps", "9"], 2, "as old was fitted. Leave --steps out."),
         (["--model", painter, "--to", "b"], 2, "--from and --to go in pairs."),
+        (["--model", painter, "--from", "b", "--to", "b"], 2, "not from 'b' to 'b'."),
+        (["--set", "b", "--words", "embedding", "--warm-up", "0.1"], 2, "warm_up is for the form 'guidance'."),
         (["--model", painter], 2, "Missing option '--set'."),
         (["--model", painter, "--set", "smiling", "--mask-quantile", "1"], 2, "0<=x<1"),
         (["--model", painter, "--set", "smiling", "--keep", "smiling"], 1, "'smiling' is to change and to stay."),
