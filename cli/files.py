@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".ti
 TENSOR_SUFFIXES = (".safetensors", ".npy", ".npz", ".latent", ".pt", ".pth", ".ckpt", ".bin")
 READ_AHEAD = 8
 """Photographs whose faces are read before they are needed."""
-KNOWN_SUFFIXES = (*IMAGE_SUFFIXES, *TENSOR_SUFFIXES, ".mp4", ".webm", ".csv", ".json", ".md", ".pdf", ".svg")
+KNOWN_SUFFIXES = (*IMAGE_SUFFIXES, *TENSOR_SUFFIXES, ".mp4", ".webm", ".csv", ".json", ".md", ".txt", ".pdf", ".svg")
 """Suffixes that nobody gives a folder. An output that ends in one is meant to be a file."""
 
 
@@ -135,6 +135,8 @@ def open_destination(
         return Destination(output, ending, suffix, overwrite)
     if not name.endswith(tuple(files)):
         raise click.UsageError(f"{output}: this command writes {join_or(files)}. Change the suffix, or name a folder.")
+    if not output.suffix:  # ".png" is a hidden file without one
+        raise click.UsageError(f"{output}: there is no name before the suffix. Name a file, or a folder.")
     source = click.get_current_context().get_parameter_source("format")
     if is_image and source is ParameterSource.COMMANDLINE and suffix is not None and not name.endswith(suffix):
         raise click.UsageError(f"{output} is not of --format {suffix.removeprefix('.')}. Leave one of them out.")

@@ -328,7 +328,7 @@ class Recipe:
         "schedule": schema.table_of({"T": schema.count}),
         "times": Check("2 to 10,002 times from 0 up, each later than the one before", _are_times),
         "condition": schema.table_of(_CONDITION, closed=True),
-        "dequantise": Check("at most 4096 pairs of a seed and a weight", _are_seeded_weights),
+        "dequantise": Check(f"up to {_MOST_NOISES} pairs of a seed and a weight from 0 to 1", _are_seeded_weights),
         "origin": schema.table,
         "format": schema.integer,
     }

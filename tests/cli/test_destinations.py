@@ -73,6 +73,8 @@ def test_single_input_is_written_to_named_file(
         ("invert", "x.png", "x.png: this command writes .latent.safetensors. Change the suffix, or name a folder."),
         ("reconstruct", "x.bmp", "x.bmp: this command writes .png, .webp, .jpg or .jpeg."),
         ("reconstruct", f"x{LATENT}", "this command writes .png"),
+        ("reconstruct", "x.txt", "x.txt: this command writes .png"),
+        ("reconstruct", ".png", ".png: there is no name before the suffix. Name a file, or a folder."),
         ("evaluate", "x.png", "x.png is not a folder, and this command writes several files."),
         ("evaluate", "-", "- is not a folder"),
         ("train", "-", "- is not a folder"),
