@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 HEAD = 512
 """Bytes that are looked at."""
 
@@ -125,6 +123,8 @@ def describe_file(path: Path) -> str | None:
 
 def describe_safetensors(path: Path) -> str:
     """Return which of our own files a safetensors file is, or `SAFETENSORS`."""
+    from safetensors import SafetensorError, safe_open  # which the list of formats does without
+
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}

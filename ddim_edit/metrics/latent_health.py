@@ -1,6 +1,7 @@
 """Health of latents: how close they are to white Gaussian noise."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,17 +120,23 @@ def patch_std(x: Tensor) -> Tensor:
 
 def _band_powers(x: Tensor) -> dict[str, tuple[Tensor, int]]:
     """Return the mean power [B] in bands of frequencies, relative to white noise, and of how many values it is."""
-    height, width = x.shape[-2:]
     power = torch.fft.fft2(x, norm="ortho").abs().square()
-    down = torch.fft.fftfreq(height, dtype=x.dtype, device=x.device)[:, None]
-    across = torch.fft.fftfreq(width, dtype=x.dtype, device=x.device)
-    radius = 2 * torch.hypot(down, across)  # 1 is alternating cells
+    radius = _frequencies(x.shape[-2:], x.device)
+    counted = _frequencies(x.shape[-2:], torch.device("cpu"))  # a count on a GPU would be waited for
     found = {}
     # The mean, at frequency 0, is a figure of its own.
     for name, low, high in (("low", 0, 1 / 3), ("middle", 1 / 3, 2 / 3), ("high", 2 / 3, 2)):
+        count = x.shape[1] * int(((counted > low) & (counted <= high)).sum())
         inside = (radius > low) & (radius <= high)
-        found[name] = (power[..., inside].mean(dim=(1, 2)), max(1, x.shape[1] * int(inside.sum())))
+        # Without any such frequency it is 0 / 0, which is undefined.
+        found[name] = ((power * inside).sum(dim=(1, 2, 3)) / count, max(1, count))
     return found
+
+
+def _frequencies(size: Sequence[int], device: torch.device) -> Tensor:
+    """Return the length of each frequency of images of a size (H, W), of which 1 is alternating cells: [H, W]."""
+    down, across = (torch.fft.fftfreq(side, dtype=torch.float64, device=device) for side in size)
+    return 2 * torch.hypot(down[:, None], across)
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ def test_photographs_without_a_face(run: Run, done: Run, fitted: Path, face_mode
 def test_without_opencv_the_centre_is_used(
     run: Run, done: Run, face_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddim_edit.images.faces.find_spec", lambda name: None)
+    monkeypatch.setattr("ddim_edit.images.faces.is_installed", lambda name: False)
     outcome = done("invert", PORTRAIT, "--model", face_model, "-o", tmp_path, "--steps", "2")
     assert outcome.err.count("pip install 'ddim-edit[faces]'") == 1
     latent = Latent.load(tmp_path / "astronaut.latent.safetensors")

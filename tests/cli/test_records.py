@@ -60,7 +60,7 @@ def test_files_without_recipe_are_reported(run: Run, pictures: list[Path], tmp_p
         tmp_path / "model.safetensors.crdownload": "it is a download that was not finished",
         tmp_path / "model.zip": "the file is cut short",
         missing: "No such file",
-        folder: "config.json: cannot read",
+        folder: "it has no model_index.json and no config.json",
         tmp_path / "missing.latent.safetensors": "no such file",
     }.items():
         outcome = run("show", file)

@@ -241,7 +241,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an unknown dtype": (lambda record: record["recipe"].update(dtype="int8"), "the recipe: dtype must be "),
     "a million noises": (
         lambda record: record["recipe"].update(dequantise=[[1, 1.0]] * 5000),
-        "the recipe: dequantise must be up to 4096 pairs of a seed and a weight from 0 to 1, not a list of 5000 entries",
+        "dequantise must be up to 4096 pairs of a seed and a weight from 0 to 1, not a list of 5000 entries",
     ),
 }
 
