@@ -39,7 +39,7 @@ class PreparedImage(NamedTuple):
     @property
     def digest(self) -> str:
         """SHA-256 of the pixels, the same for every file of one image and on every machine."""
-        return hashlib.sha256(self.pixels.numpy().astype("<f8", copy=False).tobytes()).hexdigest()
+        return _digest(self.pixels)
 
 
 def read_all(
@@ -172,8 +172,12 @@ def _prepare_tensor(x: Tensor) -> PreparedImage:
     x = x.detach().cpu().double().contiguous()
     if not x.isfinite().all():
         raise ArgumentError("Images must be finite, but this tensor has NaN or infinite values. Leave that image out.")
-    origin: dict[str, Any] = {"source": PreparedImage(x, {}).digest, "preprocessing": None}
-    return PreparedImage(x, origin)
+    return PreparedImage(x, {"source": _digest(x), "preprocessing": None})
+
+
+def _digest(pixels: Tensor) -> str:
+    # As little-endian float64, so that equal images have equal digests on every machine.
+    return hashlib.sha256(pixels.numpy().astype("<f8", copy=False).tobytes()).hexdigest()
 
 
 def _require_size(x: Tensor, size: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ _STEERS = (
     "it is a ControlNet or an adapter, which steers another model and is none itself. Use the model that it is for."
 )
 _VIDEO = "it is a video model, and only models of still images are supported."
-PROGRAMS: Mapping[str, str] = {
+_PROGRAMS: Mapping[str, str] = {
     ".msgpack": "Flax",
     ".h5": "TensorFlow",
     ".onnx": "ONNX",
@@ -140,6 +140,11 @@ _CLASSES: tuple[tuple[str, str], ...] = (
 )
 
 
+def program_of(file: Path) -> str | None:
+    """Return the other program whose weights a file or folder has, by the end of its name; None for all others."""
+    return _PROGRAMS.get(file.suffix.lower())
+
+
 def explain_own(path: Path) -> str | None:
     """Return that a file is one that ddim-edit writes and not weights, and what to do; None for all others."""
     kind = describe_file(path)
@@ -151,7 +156,7 @@ def explain_file(path: Path) -> str | None:
     kind = describe_file(path)
     if path.suffix.lower() in _UNFINISHED:
         return "it is a download that was not finished. Download it again."
-    if program := PROGRAMS.get(path.suffix.lower()):
+    if program := program_of(path):
         return f"its weights are those of {program}. Download those of PyTorch, in safetensors."
     is_answer = path.suffix.lower() in (".safetensors", ".gguf", *_OF_TORCH) and path.stat().st_size < _MOST_TEXT
     if kind == content.TEXT and is_answer:
@@ -277,16 +282,16 @@ def describe_folder(folder: Path) -> str | None:
         last = max(checkpoints, key=lambda each: (len(each.name), each.name)).name
         return f"it has only checkpoints of a training. Name one of them, as {folder.name}/{last}."
     for file in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if program := PROGRAMS.get(file.suffix.lower()):
+        if program := program_of(file):
             return f"its weights are those of {program} ({file.name:.60}). Download those of PyTorch, in safetensors."
     if not any(folder.iterdir()):
         return "the folder is empty, without even a config.json. Download the checkpoint again."
+    if any((folder / name).is_file() for name in ("model_index.json", "config.json")):
+        return None
     files = sorted(file.name for file in folder.glob("*") if file.suffix in (".safetensors", ".pt", ".pth", ".ckpt"))
-    if files and not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
+    if files:
         return f"it has no model_index.json and no config.json. If {files[0]:.80} is a checkpoint of its own, name it."
-    if not any((folder / name).is_file() for name in ("model_index.json", "config.json")):
-        return "it has no model_index.json and no config.json, as folders of diffusers have. Name such a folder."
-    return None
+    return "it has no model_index.json and no config.json, as folders of diffusers have. Name such a folder."
 
 
 def class_of(config: Mapping[str, Any]) -> object:

@@ -22,7 +22,7 @@ from ddim_edit.io.digest import digest_file
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.announcements import announce, announce_loading
-from ddim_edit.models.file_kinds import PROGRAMS
+from ddim_edit.models.file_kinds import program_of
 from ddim_edit.models.tensor_files import (
     StoredTensors,
     common_dtype,
@@ -140,8 +140,9 @@ def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for file in files:
-        weights |= upcast_fp8(read_tensors(file))
-        require_unquantised({name: str(tensor.dtype) for name, tensor in weights.items()}, str(file))
+        tensors = upcast_fp8(read_tensors(file))
+        require_unquantised({name: str(tensor.dtype) for name, tensor in tensors.items()}, str(file))
+        weights |= tensors
     return {_current_name(name): tensor for name, tensor in weights.items()}
 
 
@@ -180,7 +181,7 @@ def _current_name(name: str) -> str:
 def missing_weights(folder: Path) -> ModelError:
     """Return the error for a component without weights, or with those of other programs only."""
     for file in sorted(folder.glob("*")):
-        if program := PROGRAMS.get(file.suffix):
+        if program := program_of(file):
             return ModelError(
                 f"{folder.name}: there are only weights of {program} ({file.name:.60}). Download those of PyTorch, in "
                 "safetensors."

@@ -206,11 +206,8 @@ class EditingTab:
             values = self.picker.show(loaded, CropChoice(*remembered["choice"]))
             settings = EditSettings(remembered["level"], remembered["strengths"], remembered["keep"])
             return values | self._show_settings(settings)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # kept by the browser for another version of the page
+        except (KeyError, TypeError, ValueError):
+            # The browser kept it for another version of the page.
             return {self.picker.loaded: None}
 
     def _open(self, values: Values, request: gr.Request, progress: gr.Progress = PROGRESS) -> Values:

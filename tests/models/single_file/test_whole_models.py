@@ -146,12 +146,16 @@ def test_averaged_weights_come_first(whole: Whole, tmp_path: Path) -> None:
     assert find_difference(found.components, wanted.components) == "another network (other weights)"
 
 
+def network_alone(state: State) -> State:
+    """As files of a network without autoencoder and text encoders are, whose names have no prefix."""
+    return {name.removeprefix(UNET): tensor for name, tensor in state.items() if name.startswith(UNET)}
+
+
 def test_what_a_file_lacks_comes_from_a_folder(whole: Whole, tmp_path: Path) -> None:
     folder, state = whole("stable diffusion 1")
     pruned = saved(without(state, VAE), tmp_path / "pruned.safetensors")
     assert "there is no autoencoder (VAE) in this file. Name one with --vae" in refusal(pruned)
-    network = saved(prefixed("", {name.removeprefix(UNET): state[name] for name in state if name.startswith(UNET)}),
-                    tmp_path / "unet.safetensors")  # fmt: skip
+    network = saved(network_alone(state), tmp_path / "unet.safetensors")
     assert (
         "has only the network and no text_encoder and no autoencoder (VAE). Name a diffusers folder with --base"
         in refusal(network)
@@ -193,8 +197,7 @@ def test_t5_needs_a_vocabulary(whole: Whole, tmp_path: Path) -> None:
     folder, state = whole("flux dev")
     path = saved(state, tmp_path / "flux.safetensors")
     assert "Fetch the folder tokenizer_2 of a diffusers folder of Flux once" in refusal(path)
-    transformer = saved(prefixed("", {name.removeprefix(UNET): state[name] for name in state if name.startswith(UNET)}),
-                        tmp_path / "transformer.safetensors")  # fmt: skip
+    transformer = saved(network_alone(state), tmp_path / "transformer.safetensors")
     assert (
         "has only the network and no text_encoder and no text_encoder_2 and no autoencoder (VAE). Name a diffusers"
         in refusal(transformer)
