@@ -375,10 +375,7 @@ def grid_forms() -> str:
     """Return the names of all grids, each with its parameter if it has one."""
     from ddim_edit import GRID_ENTRIES
 
-    forms: list[str] = []
-    for entry in GRID_ENTRIES.values():
-        forms.append(f"{entry.name}[:{entry.parameter}]" if entry.parameter else entry.name)
-    return ", ".join(forms)
+    return ", ".join(entry.form for entry in GRID_ENTRIES.values())
 
 
 def parse_level(text: str) -> str:

@@ -303,14 +303,15 @@ class BatchRunner:
             state = tuple(self.model.to_state_device(each) for each in Latents(alike).state)
             mixes = [latent.recipe.dequantise for latent in alike]
             noise = self._to_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
+            detail = self.model.to_state_device(Latents(alike).detail) if recipe.denoised else None
             own = denoiser or self.model.conditioned_on(recipe.condition)
             self._begin(SAMPLING)
-            x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise).x0
+            x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise, detail).x0
             return self._decode(x0)
 
         images: list[Tensor] = []
         # Latents that are decoded alike share batches; only neighbours do, so that the order stays.
-        for _, alike in groupby(latents, key=lambda latent: latent.recipe.compatibility_key):
+        for _, alike in groupby(latents, key=lambda latent: (latent.recipe.compatibility_key, latent.recipe.denoised)):
             images += self.batches(decode_batch, alike)
         return torch.cat(images)
 
@@ -409,7 +410,7 @@ class BatchRunner:
         """
         model = self.model
         recipe = latent.recipe
-        if problem := find_contradiction(recipe, latent.t, latent.delta is not None):
+        if problem := find_contradiction(recipe, latent.t, latent.parts):
             raise LatentError(f"The latent contradicts itself: {problem} Invert its image again.")
         if solver is None and recipe.solver not in SOLVER_ENTRIES:
             raise LatentError(

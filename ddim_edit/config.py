@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ddim_edit.diffusion.grids import Grid, GridMaker, make_grid
+from ddim_edit.diffusion.grids import Grid, GridMaker, Karras, find_grid, make_grid
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.spaces import parse_level
@@ -93,6 +93,21 @@ class InversionConfig:
             return grid
         return grid.until(grid.nearest(parse_level(self.level, schedule.T).stop(schedule.T)))
 
+    def make_sampling_grid(self, schedule: NoiseSchedule) -> Grid:
+        """Return the grid from noise down to the clean image, t = 0.
+
+        A start above the image is for inversions, whose images have the detail below that level. It is left out here.
+
+        Raises:
+            ArgumentError: as `make_grid`.
+        """
+        if isinstance(self.grid, Grid):
+            return self.grid.to_clean()
+        maker = find_grid(self.grid) if isinstance(self.grid, str) else self.grid
+        if isinstance(maker, Karras):
+            maker = replace(maker, start=1.0)
+        return replace(self, grid=maker).make_grid(schedule).to_clean()
+
     def plain_solver(self) -> Solver:
         """Return the solver itself, which neither checks nor iterates.
 
@@ -152,8 +167,8 @@ class InversionConfig:
         """
         from ddim_edit.diffusion.workload import decoding_workload
 
-        grid = self.make_grid(schedule)
-        return decoding_workload(self.plain_solver(), schedule.spans(grid.to_clean() if to_clean else grid))
+        grid = self.make_sampling_grid(schedule) if to_clean else self.make_grid(schedule)
+        return decoding_workload(self.plain_solver(), schedule.spans(grid))
 
 
 class SolverOptions(TypedDict, total=False):

@@ -928,7 +928,7 @@ class Editor:
     def _grid_to_clean(self, config: InversionConfig) -> Grid:
         if config.level is not None:
             raise ArgumentError(f"This goes to x_T and takes no level, but the config has level {config.level}.")
-        return config.make_grid(self.model.schedule).to_clean()
+        return config.make_sampling_grid(self.model.schedule)
 
 
 def _as_images(x: Tensor) -> ImageTensor:

@@ -161,29 +161,43 @@ def logsnr(schedule: NoiseSchedule, steps: int) -> Grid:
 
 @dataclass(frozen=True)
 class Karras:
-    """Maker of grids evenly spaced in s^(1/rho) from index 0 (t = 1) to T; they leave the clean image out.
+    """Maker of grids evenly spaced in s^(1/rho) from a start time to T; they leave the clean image out.
 
     Args:
         rho: how strongly steps crowd at low noise; 1 is uniform in s, infinity is `logsnr`.
+        start: the first time, at least 1, which is index 0 of the network. An image is brought to its level by seeded
+            noise.
 
     References:
         Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
         arXiv:2206.00364, eq. 5.
+        Staniszewski et al., "There and Back Again: On the relation between Noise and Image Inversions in Diffusion
+        Models", ICLR 2026, arXiv:2410.23530 (start: forward diffusion in place of the first steps).
     """
 
     rho: float = 7.0
+    start: float = 1.0
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
-        """Return the grid of that many steps."""
-        low, high = schedule.s(1) ** (1 / self.rho), schedule.s(schedule.T) ** (1 / self.rho)
-        return _grid_of_levels(f"karras:{self.rho:g}", schedule, np.linspace(low, high, steps + 1) ** self.rho)
+        """Return the grid of that many steps.
+
+        Raises:
+            ArgumentError: a start that is not from 1 to below T.
+        """
+        if not 1 <= self.start < schedule.T:
+            raise ArgumentError(
+                f"A grid starts at a time from 1 to below {schedule.T}, not at {self.start:g}. Leave the start out."
+            )
+        low, high = schedule.s(self.start) ** (1 / self.rho), schedule.s(schedule.T) ** (1 / self.rho)
+        name = f"karras:{self.rho:g}" if self.start == 1 else f"karras:{self.rho:g}@{self.start:g}"
+        return _grid_of_levels(name, schedule, np.linspace(low, high, steps + 1) ** self.rho, self.start)
 
 
-def _grid_of_levels(name: str, schedule: NoiseSchedule, s: Floats) -> Grid:
-    """Return the grid from t = 1 to T whose inner levels are those of s."""
+def _grid_of_levels(name: str, schedule: NoiseSchedule, s: Floats, start: float = 1.0) -> Grid:
+    """Return the grid from a start time to T whose inner levels are those of s."""
     # The ends are written down, because going through s and back would round them.
     inner = [schedule.time(value) for value in s[1:-1]]
-    return Grid(name, (1.0, *inner, float(schedule.T)))
+    return Grid(name, (float(start), *inner, float(schedule.T)))
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,7 @@ class GridEntry:
         parameter: what the NUMBER of "name:NUMBER" is called; None for grids without a parameter.
         with_parameter: returns the maker for a parameter of at least 1.
         usual: a usual parameter.
+        with_start: returns the maker for a parameter and a start; None for grids without a start.
     """
 
     name: str
@@ -259,12 +274,20 @@ class GridEntry:
     parameter: str | None = None
     with_parameter: Callable[[float], GridMaker] | None = None
     usual: float = 1.0
+    with_start: Callable[[float, float], GridMaker] | None = None
+
+    @property
+    def form(self) -> str:
+        """The name, with what may follow it in brackets."""
+        if self.parameter is None:
+            return self.name
+        return f"{self.name}[:{self.parameter}{'[@START]' if self.with_start else ''}]"
 
 
 GRID_ENTRIES: Mapping[str, GridEntry] = {
     entry.name: entry
     for entry in (
-        GridEntry("karras", "even in s^(1/rho), as in EDM", Karras(), "RHO", Karras, 7.0),
+        GridEntry("karras", "even in s^(1/rho), as in EDM", Karras(), "RHO", Karras, 7.0, Karras),
         GridEntry("logsnr", "even in log s", logsnr),
         GridEntry("uniform", "even in time", uniform),
         GridEntry("quad", "even in the square root of time", quad),
@@ -283,30 +306,44 @@ GRIDS: Mapping[str, GridMaker] = {name: entry.maker for name, entry in GRID_ENTR
 def find_grid(name: str) -> GridMaker:
     """Return what makes the grid of a name in `GRIDS`, or of "karras:RHO", "flow:SHIFT" or "times:T,T,...".
 
+    "karras:RHO@START" begins at the time START, to which an image is brought by seeded noise, and not at t = 1.
+
     Raises:
-        ArgumentError: an unknown name, a rho or shift below 1, or times that are no numbers.
+        ArgumentError: an unknown name, a rho, shift or start below 1, or times that are no numbers.
     """
     kind, colon, text = name.partition(":")
     if kind == "times" and colon:
         return Times(_parse_times(text))
     entry = GRID_ENTRIES.get(kind)
     if entry is None or (colon and entry.with_parameter is None):
-        forms = [f"{each.name}:{each.parameter}" for each in GRID_ENTRIES.values() if each.parameter]
-        raise ArgumentError(
-            f"There is no grid {name!r}. Use {', '.join((*GRID_ENTRIES, *forms))} or times:T,T,... of your own."
-        )
+        forms = ", ".join(each.form for each in GRID_ENTRIES.values())
+        raise ArgumentError(f"There is no grid {name!r}. Use {forms} or times:T,T,... of your own.")
     if not colon or entry.with_parameter is None:
         return entry.maker
+    parameter, at, start = text.partition("@")
+    if at and entry.with_start is not None:
+        number = _parse_parameter(entry, parameter)
+        try:
+            return entry.with_start(number, float(start))
+        except ValueError:
+            raise ArgumentError(
+                f"START of {kind}:{entry.parameter}@START must be a time of at least 1, not {start!r:.40}."
+                f" {kind}:{number:g}@20 is usual."
+            ) from None
+    return entry.with_parameter(_parse_parameter(entry, text))
+
+
+def _parse_parameter(entry: GridEntry, text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not 1 <= number < math.inf:
         raise ArgumentError(
-            f"{entry.parameter} of {kind}:{entry.parameter} must be a number of at least 1, not {text!r}."
-            f" {kind}:{entry.usual:g} is usual."
+            f"{entry.parameter} of {entry.name}:{entry.parameter} must be a number of at least 1, not {text!r}."
+            f" {entry.name}:{entry.usual:g} is usual."
         )
-    return entry.with_parameter(number)
+    return number
 
 
 def _parse_times(text: str) -> tuple[float, ...]:

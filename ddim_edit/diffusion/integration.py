@@ -5,9 +5,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser
+from ddim_edit.diffusion.parametrization import Prediction
+from ddim_edit.diffusion.schedules import Level
 from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
+
+HIGHEST_PLAIN_START = 1.0
+"""Up to this first time the seeded noise is too weak to be seen, so that it is taken off of moved latents too."""
 
 
 class RoundTripCheck(NamedTuple):
@@ -35,6 +40,8 @@ class Inversion(NamedTuple):
         residual: largest residual of an implicit step [B], in units of x.
         converged: whether every tolerance was met and x_T is finite [B].
         check: the round trip, where the solver made one to check itself.
+        detail: what the denoiser's x0 at the first level lacks of the images [B, ...]; None where that level is so low
+            that its noise need not be told from the image.
     """
 
     state: State
@@ -42,6 +49,7 @@ class Inversion(NamedTuple):
     residual: Tensor
     converged: Tensor
     check: RoundTripCheck | None = None
+    detail: Tensor | None = None
 
 
 class Sampled(NamedTuple):
@@ -56,6 +64,14 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
 
     The state at the first level is x = alpha (x0 + s n). With n ~ N(0, I) it has the noise that its level implies, and
     x_T is closer to Gaussian; without, n = 0. The state is float64 throughout.
+
+    Decoding takes s n off again. Of a latent that was moved in between, the noise is no longer n: such a latent is
+    decoded to the denoiser's x0 at the first level, plus the detail
+
+        d = x0 - D(x, t)
+
+    that the denoiser D lost of the image, which is found here. It costs no evaluation where the solver begins with that
+    one, as most do.
 
     Args:
         denoiser: predicts x0 and eps; it must not clip x0, which is many-to-one.
@@ -86,9 +102,14 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
         raise ArgumentError("A denoiser that clips x0 cannot be inverted: it maps many images to one. Do not clip.")
     start = spans[0].here
     offset = 0.0 if noise is None else start.s * noise
-    tracked = TrackedDenoiser.start(denoiser, len(x0), x0.device)
     # Only the network computes in low precision: rounding errors of the state would add up over the steps.
-    state, own_check = solver.invert(tracked, start.alpha * (x0.double() + offset), spans)
+    x = start.alpha * (x0.double() + offset)
+    watched = _FirstPrediction(denoiser, x)
+    tracked = TrackedDenoiser.start(watched, len(x0), x0.device)
+    state, own_check = solver.invert(tracked, x, spans)
+    detail = None
+    if noise is not None and start.t > HIGHEST_PLAIN_START:
+        detail = x0 - (tracked(x, start) if watched.first is None else watched.first).x0.double()
     check = None
     if own_check is not None:
         decoded = own_check.decoded / start.alpha - offset
@@ -96,10 +117,17 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
         check = RoundTripCheck(decoded, own_check.nfe, error, own_check.rounds)
     # A network in 16 bits may overflow where no equation is solved that could notice.
     converged = tracked.converged & state[0].flatten(1).isfinite().all(1)
-    return Inversion(state, tracked.nfe, tracked.residual, converged, check)
+    return Inversion(state, tracked.nfe, tracked.residual, converged, check, detail)
 
 
-def sample(denoiser: Denoiser, state: State, spans: Spans, solver: Solver, noise: Tensor | None = None) -> Sampled:
+def sample(
+    denoiser: Denoiser,
+    state: State,
+    spans: Spans,
+    solver: Solver,
+    noise: Tensor | None = None,
+    detail: Tensor | None = None,
+) -> Sampled:
     """Integrate latents down to images; the inverse of `invert` with the same spans, solver and noise.
 
     Args:
@@ -108,12 +136,31 @@ def sample(denoiser: Denoiser, state: State, spans: Spans, solver: Solver, noise
         spans: as for `invert`, from the image towards noise.
         solver: for example one of `SOLVERS`.
         noise: the n given to `invert`.
+        detail: of a latent that was moved, in place of the noise: `Inversion.detail`, or a mixture of several. It takes
+            one evaluation more.
     """
     tracked = TrackedDenoiser.start(denoiser, len(state[0]), state[0].device)
     x = solver.decode(tracked, tuple(each.double() for each in state), spans)
     start = spans[0].here
+    if detail is not None:
+        return Sampled(tracked(x, start).x0.double() + detail, tracked.nfe.cpu())
     offset = 0.0 if noise is None else start.s * noise
     return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
+
+
+class _FirstPrediction:
+    """A denoiser that keeps its prediction at one state, if that is evaluated."""
+
+    def __init__(self, denoiser: Denoiser, x: Tensor) -> None:
+        self.denoiser = denoiser
+        self.first: Prediction | None = None
+        self._x = x
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        prediction = self.denoiser(x, level)
+        if x is self._x:
+            self.first = prediction
+        return prediction
 
 
 def _clips(denoiser: object) -> bool:

@@ -71,8 +71,9 @@ class ShellEdit:
         held_names = tuple(each.name for each in self.held)
         edited = []
         for latent, x in zip(latents, moved, strict=True):
-            recipe = replace(latent.recipe, origin=EditOrigin(strengths, held_names, latent.recipe.origin))
-            edited.append(replace(latent, x=x, recipe=recipe, report={}))
+            kept = latent.moved() if any(strengths.values()) else latent
+            recipe = replace(kept.recipe, origin=EditOrigin(strengths, held_names, latent.recipe.origin))
+            edited.append(replace(kept, x=x, recipe=recipe, report={}))
         return Latents(edited), denoiser
 
 
@@ -117,6 +118,8 @@ class BottleneckEdit:
             # Without a shift the network runs unchanged, so that the image is the same bit by bit.
             if any(part.any() for part in parts):
                 shifts[t] = torch.stack(parts).sum(0)
+        if shifts:
+            latents = Latents(latent.moved() for latent in latents)
         return latents, ShiftedDenoiser(denoiser, shifts, FORMS[self.form])
 
 

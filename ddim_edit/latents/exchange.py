@@ -334,7 +334,7 @@ def import_latents(path: str | Path, like: Latent, of: str | None = None, model:
     x = form.units(model, like.t).invert(form.read(path, tuple(like.x.shape)))
     source = digest_file(path)
     return Latents(
-        Latent(row, like.t, replace(like.recipe, origin=ImportOrigin(form.name, source, index)))
+        Latent(row, like.t, replace(like.recipe, origin=ImportOrigin(form.name, source, index)), detail=like.detail)
         for index, row in enumerate(x)
     )
 

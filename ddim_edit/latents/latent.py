@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +63,8 @@ class Latent:
         recipe: what made it and what decodes it.
         delta: float64 [C, H, W], or None.
         report: what the inversion reports of itself: nfe, residual, converged and so on, as JSON types.
+        detail: float16 [C, H, W], what the denoiser's x0 at the grid's first level lacks of the image; None for grids
+            that start at the image or right above it. It is used where the latent was moved: see `moved`.
     """
 
     x: Tensor
@@ -70,6 +72,7 @@ class Latent:
     recipe: Recipe
     delta: Tensor | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+    detail: Tensor | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return what it is and what made it, by what names it, as JSON types."""
@@ -95,6 +98,12 @@ class Latent:
         """What a solver decodes, as a batch of one: x and, if there is one, delta, each [1, C, H, W]."""
         return (self.x[None],) if self.delta is None else (self.x[None], self.delta[None])
 
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """Its tensors by name, those that it has of x, delta and detail."""
+        parts = {"x": self.x, "delta": self.delta, "detail": self.detail}
+        return {name: part for name, part in parts.items() if part is not None}
+
     def require_finite(self) -> None:
         """Refuse a latent with NaN or infinity.
 
@@ -103,7 +112,7 @@ class Latent:
         """
         if NONFINITE in self.report:
             raise NonFiniteError(self.report[NONFINITE])
-        if not all(part.isfinite().all() for part in self.state):
+        if not all(part.isfinite().all() for part in self.parts.values()):
             raise NonFiniteError("the latent contains NaN or infinite values. Invert its image with --dtype fp32.")
 
     def with_condition(self, condition: Condition) -> Latent:
@@ -115,7 +124,19 @@ class Latent:
             Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or, "Prompt-to-Prompt Image Editing with Cross Attention
             Control", ICLR 2023, arXiv:2208.01626.
         """
-        return replace(self, recipe=replace(self.recipe, condition=condition))
+        return replace(self.moved(), recipe=replace(self.moved().recipe, condition=condition))
+
+    def moved(self) -> Latent:
+        """Return the latent as one that no longer decodes to its own image.
+
+        The noise that was added to the image at the first level of the grid comes back exactly where the latent was
+        left as it is. If it was moved, or is decoded in another way, the noise at the first level has changed with the
+        image, and taking off the known one would leave the difference as grain. So the decode of a moved latent ends
+        with the denoiser's x0 there, to which the detail is added that the denoiser lost of the image.
+        """
+        if self.detail is None:
+            return self
+        return replace(self, recipe=replace(self.recipe, dequantise=(), denoised=True))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file whose header holds the recipe as sorted JSON; it reads back bit by bit.
@@ -128,9 +149,8 @@ class Latent:
             LatentError: the place cannot be written; nothing half-written is left there.
         """
         self.require_finite()
-        tensors = {"x": self.x} if self.delta is None else {"x": self.x, "delta": self.delta}
         header = {"recipe": self.recipe.to_json(), "report": dict(self.report), "t": self.t}
-        LATENT_FILE.save(path, tensors, header)
+        LATENT_FILE.save(path, self.parts, header)
 
     @classmethod
     def load(cls, path: str | Path) -> Latent:
@@ -145,16 +165,18 @@ class Latent:
         name = Path(path).name
         recipe = _parse_recipe(name, header, tensors)
         x = tensors["x"]
-        delta = tensors.get("delta")
+        delta, detail = tensors.get("delta"), tensors.get("detail")
         dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        for part in (x, x if delta is None else delta):
+        for part in (x, delta, detail):
+            if part is None:
+                continue
             if part.dtype not in dtypes or part.ndim != 3 or not part.numel() or part.shape != x.shape:
                 kinds = ", ".join(f"{key} {each.dtype} {list(each.shape)}" for key, each in tensors.items())
                 raise LatentError(
-                    f"{name}: x and delta must be real numbers of one shape [C, H, W], not {kinds}. "
+                    f"{name}: x, delta and detail must be real numbers of one shape [C, H, W], not {kinds}. "
                     f"{LATENT_FILE.remedy}"
                 )
-        return cls(x, header["t"], recipe, delta, header["report"])
+        return cls(x, header["t"], recipe, delta, header["report"], detail)
 
     @staticmethod
     def read_header(path: str | Path) -> LatentHeader:
@@ -176,28 +198,30 @@ def _parse_recipe(name: str, header: Mapping[str, Any], tensors: Mapping[str, ob
         recipe = Recipe.from_json(header["recipe"])
     except LatentError as error:
         raise LatentError(f"{name}: {error}") from error
-    if problem := find_contradiction(recipe, header["t"], "delta" in tensors):
+    if problem := find_contradiction(recipe, header["t"], tensors):
         raise LatentError(f"{name}: {problem} {LATENT_FILE.remedy}")
     return recipe
 
 
-def find_contradiction(recipe: Recipe, t: float, paired: bool) -> str | None:
+def find_contradiction(recipe: Recipe, t: float, parts: Container[str]) -> str | None:
     """Return in what a latent contradicts its recipe, as a sentence, or None.
 
     Args:
         recipe: of the latent.
         t: the time at which it stands.
-        paired: whether it has a delta.
+        parts: the names of its tensors.
     """
     if t != recipe.times[-1]:
         return f"it stands at t = {t:g}, but the last time of its recipe is {recipe.times[-1]:g}."
+    if recipe.denoised and "detail" not in parts:
+        return "its decode ends with the denoiser's image plus a detail, which is missing."
     entry = SOLVER_ENTRIES.get(recipe.solver)  # None for solver objects that are not registered
     if entry is None:
         return None
-    if paired and not entry.two_state:
+    if "delta" in parts and not entry.two_state:
         return f"it has a second state, delta, but its solver {recipe.solver} has only one."
     # Noise, and what was translated from another model, have no delta, which then is 0.
-    if not paired and entry.two_state and _was_inverted(recipe.origin):
+    if "delta" not in parts and entry.two_state and _was_inverted(recipe.origin):
         return f"its solver {recipe.solver} has two states, but the second one, delta, is missing."
     return None
 
@@ -254,7 +278,14 @@ class Latents(Sequence[Latent]):
 
         if all(latent.delta is None for latent in self):
             return (self.x,)
-        return self.x, torch.stack([_delta(latent) for latent in self])
+        return self.x, torch.stack([_or_zeros(latent.delta, latent.x) for latent in self])
+
+    @property
+    def detail(self) -> Tensor:
+        """What the denoiser's images at the first level lack, 0 where a latent has no such part: [B, C, H, W]."""
+        import torch
+
+        return torch.stack([_or_zeros(latent.detail, latent.x) for latent in self])
 
 
 def draw_latents(rows: Sequence[Tensor]) -> bytes:
@@ -273,15 +304,24 @@ def draw_latents(rows: Sequence[Tensor]) -> bytes:
     return to_png(torch.cat(drawn, -1))
 
 
-def _delta(latent: Latent) -> Tensor:
-    return latent.x.new_zeros(latent.x.shape) if latent.delta is None else latent.delta
+def _or_zeros(part: Tensor | None, x: Tensor) -> Tensor:
+    """Return a part of a latent, which is 0 where it has none, in the dtype of x."""
+    return x.new_zeros(x.shape) if part is None else part.to(x.dtype)
+
+
+def _mix_parts(a: Tensor | None, b: Tensor | None, x: Tensor, w: float) -> Tensor | None:
+    """Return the fraction w of the way from one part to another, on the straight line; None if neither is there."""
+    if a is None and b is None:
+        return None
+    return _or_zeros(a, x).lerp(_or_zeros(b, x), w)
 
 
 def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
     """Return the latent a fraction w of the way from a to b.
 
     The interpolation is that of x. The delta of a two-state solver is small and not Gaussian; it lies on the straight
-    line. The dequantisation noises are mixed with the weights 1 - w and w.
+    line, and so does the detail. The dequantisation noises are mixed with the weights 1 - w and w; where there is a
+    detail, they are left out, as `Latent.moved` says.
 
     Args:
         a: the latent at w = 0.
@@ -297,13 +337,17 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
 
     function = find_interpolation(interpolation)
     require_compatible([a, b])
-    delta = None if a.delta is None and b.delta is None else _delta(a).lerp(_delta(b), w)
-    recipe = replace(
-        a.recipe,
-        dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
-        origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
-    )
-    return Latent(function(a.x, b.x, w), a.t, recipe, delta)
+    origin = InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin))
+    x = function(a.x, b.x, w)
+    if w in (0, 1):
+        end = b if w else a
+        return replace(end, x=x, recipe=replace(end.recipe, origin=origin), report={})
+    delta = _mix_parts(a.delta, b.delta, x, w)
+    detail = _mix_parts(a.detail, b.detail, x, w)
+    mixes = interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
+    recipe = replace(a.recipe, dequantise=mixes, origin=origin)
+    mixed = Latent(x, a.t, recipe, delta, detail=None if detail is None else detail.half())
+    return mixed.moved()
 
 
 def require_compatible(latents: Sequence[Latent]) -> None:

@@ -306,6 +306,8 @@ class Recipe:
         dequantise: the noise to take off at the first time, as seeds and weights.
         origin: how the latent came to be.
         format: version of its JSON.
+        denoised: whether the image is the denoiser's x0 at the first time plus the latent's detail, as that of a latent
+            that was moved; see `Latent.moved`. Without, the JSON has no such entry.
     """
 
     model: str
@@ -320,6 +322,7 @@ class Recipe:
     dequantise: "NoiseMix" = ()
     origin: Origin = field(default_factory=UnknownOrigin)
     format: int = FORMAT
+    denoised: bool = False
 
     SCHEMA: ClassVar[schema.Schema] = {
         **dict.fromkeys(("model", "prediction", "solver", "grid"), schema.text),
@@ -331,11 +334,14 @@ class Recipe:
         "dequantise": Check(f"up to {_MOST_NOISES} pairs of a seed and a weight from 0 to 1", _are_seeded_weights),
         "origin": schema.table,
         "format": schema.integer,
+        "denoised": schema.flag,
     }
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON types."""
         record = {each.name: _to_json(getattr(self, each.name)) for each in fields(self)}
+        if not self.denoised:
+            del record["denoised"]
         return {**record, "condition": self.condition.as_dict()}
 
     @classmethod
@@ -351,7 +357,7 @@ class Recipe:
             raise LatentError(
                 f"this version of ddim-edit reads {given}. Make it again, or use the version that wrote it."
             )
-        values = schema.validate(record, cls.SCHEMA, "the recipe", LatentError, closed=True)
+        values = schema.validate({"denoised": False, **record}, cls.SCHEMA, "the recipe", LatentError, closed=True)
         T = record["schedule"].get("T")
         if T is not None and record["times"][-1] > T:
             raise LatentError(f"the recipe: its times go up to {record['times'][-1]:g}, and its schedule to {T}.")

@@ -111,12 +111,13 @@ class InversionBatch(NamedTuple):
 
     def latents(self, recipes: list[Recipe]) -> list[Latent]:
         """Return the latents, one recipe each, with what the inversion reports of them; all of it is on the CPU."""
-        state = self.found.state
+        state, details = self.found.state, self.found.detail
         reports = self._reports()
         latents = []
         for index, recipe in enumerate(recipes):
             delta = state[1][index] if len(state) > 1 else None
-            latents.append(Latent(state[0][index], recipe.times[-1], recipe, delta, reports[index]))
+            detail = None if details is None else details[index].half()
+            latents.append(Latent(state[0][index], recipe.times[-1], recipe, delta, reports[index], detail))
         return latents
 
     def _reports(self) -> list[dict[str, Any]]:

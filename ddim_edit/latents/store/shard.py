@@ -1,10 +1,11 @@
 """Shards of a store: many latents in one memory-mapped safetensors file.
 
-A shard has the tensors x [N, C, H, W] and, for two-state solvers, delta in float64, the JSON records of its latents as
-bytes, one after the other, and the offsets [N + 1] at which they begin. What their recipes share is in the header. The
-checksums [N + 1] are those of the header's text and of each row, that is of its x, delta and record. A row is checked
-when it is read, so that a damaged one costs no other. They are CRC-32, which took 0.5 seconds for a gigabyte where it
-was measured; SHA-256 took 1.1 and BLAKE2b 3.4, and reading from disk 0.8.
+A shard has the tensors x [N, C, H, W] and, for two-state solvers, delta in float64, for grids that start above the
+image detail in float16, the JSON records of its latents as bytes, one after the other, and the offsets [N + 1] at
+which they begin. What their recipes share is in the header. The checksums [N + 1] are those of the header's text and
+of each row, that is of its tensors and record. A row is checked when it is read, so that a damaged one costs no other.
+They are CRC-32, which took 0.5 seconds for a gigabyte where it was measured; SHA-256 took 1.1 and BLAKE2b 3.4, and
+reading from disk 0.8.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ddim_edit.latents.latent import Latent
 
 KEY = "ddim-edit store"
+PARTS = ("x", "delta", "detail")
+"""The tensors of latents, all of one shape."""
 OWN = ("dequantise", "origin")
 """The entries of a recipe that each latent has for itself; the others are the same in all of a store."""
 _REMEDY = "Delete it and run the same command again."
@@ -46,8 +49,8 @@ _HEADER = {
     "unconverged": schema.count,
 }
 _RECORD = {"name": schema.text, "t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
-_DTYPES = {"x": "F64", "delta": "F64", "offsets": "I64", "records": "U8", "checksums": "I64"}
-_BYTES = {"F64": 8, "I64": 8, "U8": 1}
+_DTYPES = {"x": "F64", "delta": "F64", "detail": "F16", "offsets": "I64", "records": "U8", "checksums": "I64"}
+_BYTES = {"F64": 8, "I64": 8, "F16": 2, "U8": 1}
 
 Blocks = Iterable[npt.NDArray[Any]]
 
@@ -58,7 +61,7 @@ class ShardHeader(NamedTuple):
     Attributes:
         rows: number of latents.
         shape: of one x, (C, H, W).
-        paired: whether the latents have a delta.
+        parts: the names of the latents' tensors, in the order of `PARTS`.
         extent: number of bytes of all records.
         recipe: what their recipes share, or None without a latent.
         failures: why images are missing, by name.
@@ -67,7 +70,7 @@ class ShardHeader(NamedTuple):
 
     rows: int
     shape: tuple[int, ...]
-    paired: bool
+    parts: tuple[str, ...]
     extent: int
     recipe: Mapping[str, Any] | None
     failures: Mapping[str, str]
@@ -115,12 +118,11 @@ class Shard:
             recipe = Recipe.from_json({**(self.header.recipe or {}), **{name: record[name] for name in OWN}})
         except LatentError as error:
             raise LatentError(f"{self.path}: row {row}: {error}") from error
-        if problem := find_contradiction(recipe, record["t"], self.header.paired):
+        if problem := find_contradiction(recipe, record["t"], self.header.parts):
             raise LatentError(f"{self.path}: row {row}: {problem} {_REMEDY}")
         # Copied, so that a latent neither keeps the whole file mapped nor can change in it.
-        x = self._file.get_slice("x")[row].clone()
-        delta = self._file.get_slice("delta")[row].clone() if self.header.paired else None
-        return Latent(x, record["t"], recipe, delta, record["report"])
+        parts: dict[str, Tensor] = {name: self._file.get_slice(name)[row].clone() for name in self.header.parts}
+        return Latent(t=record["t"], recipe=recipe, report=record["report"], **parts)
 
     def __iter__(self) -> Iterator[Latent]:
         return (self[row] for row in range(len(self)))
@@ -133,7 +135,7 @@ class Shard:
         """
         if row in self._checked:
             return
-        tensors = [self.array("x")[row], *([self.array("delta")[row]] if self.header.paired else [])]
+        tensors = [self.array(name)[row] for name in self.header.parts]
         if _checksum(tensors, self._record_bytes(row)) != self.array("checksums")[row + 1]:
             raise LatentError(
                 f"{self.path}: row {row} is damaged: its checksum is another one. Run the command that makes the store"
@@ -160,7 +162,7 @@ class Shard:
         return self.array("records")[start:end].tobytes()
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Return all of x, delta, offsets, records or checksums, as a view of the memory-mapped file."""
+        """Return all of x, delta, detail, offsets, records or checksums, as a view of the memory-mapped file."""
         if name not in self._arrays:
             tensor: Tensor = self._file.get_tensor(name)
             self._arrays[name] = tensor.numpy()
@@ -195,14 +197,15 @@ def _read_header(file: Any) -> ShardHeader:
             raise LatentError(f"it has a tensor {name} of another kind")
     count, *shape = shapes["x"]
     (extent,) = shapes["records"]
-    if shapes.get("delta", shapes["x"]) != shapes["x"] or shapes["offsets"] != (count + 1,):
+    parts = tuple(name for name in PARTS if name in shapes)
+    if any(shapes[name] != shapes["x"] for name in parts) or shapes["offsets"] != (count + 1,):
         raise LatentError("its tensors are of different lengths")
     if shapes["checksums"] != (count + 1,) or file.get_slice("checksums")[:1].item() != zlib.crc32(text.encode()):
         raise LatentError("its header is damaged: its checksum is another one")
     return ShardHeader(
         rows=count,
         shape=tuple(shape),
-        paired="delta" in shapes,
+        parts=parts,
         extent=extent,
         recipe=record["recipe"],
         failures=record["failures"],
@@ -230,24 +233,24 @@ def write_shard(path: Path, latents: Mapping[str, Latent], failures: Mapping[str
         own = {entry: recipe[entry] for entry in OWN}
         record = {"name": name, "t": latent.t, "report": dict(latent.report), **own}
         records.append(json.dumps(record, sort_keys=True).encode())
-        checksums.append(_checksum([part[0].cpu().numpy() for part in latent.state], records[-1]))
+        checksums.append(_checksum([part.cpu().numpy() for part in latent.parts.values()], records[-1]))
     lengths = [len(record) for record in records]
     header = ShardHeader(
         rows=len(rows),
         shape=tuple(shape),
-        paired=any(latent.delta is not None for latent in rows),
+        parts=tuple(rows[0].parts) if rows else PARTS[:1],
         extent=sum(lengths),
         recipe={name: value for name, value in recipes[0].items() if name not in OWN} if recipes else None,
         failures=dict(failures),
         unconverged=sum(not latent.report.get("converged", True) for latent in rows),
     )
     blocks: dict[str, Blocks] = {
-        "x": (latent.x.cpu().numpy() for latent in rows),
-        "delta": (latent.delta.cpu().numpy() for latent in rows if latent.delta is not None),
         "offsets": [_offsets(lengths)],
         "records": (np.frombuffer(record, np.uint8) for record in records),
         "checksums": [np.array(checksums, np.int64)],
     }
+    for name in header.parts:
+        blocks[name] = [latent.parts[name].cpu().numpy() for latent in rows]
     _write(path, header, blocks)
 
 
@@ -270,14 +273,14 @@ def join_shards(path: Path, parts: Sequence[Path]) -> ShardHeader:
     joined = ShardHeader(
         rows=sum(header.rows for header in headers),
         shape=headers[0].shape,
-        paired=any(header.paired for header in headers),
+        parts=next((header.parts for header in headers if header.rows), PARTS[:1]),
         extent=sum(header.extent for header in headers),
         recipe=next((header.recipe for header in headers if header.recipe is not None), None),
         failures={name: reason for header in headers for name, reason in header.failures.items()},
         unconverged=sum(header.unconverged for header in headers),
     )
     lengths = [length for offsets in column("offsets") for length in np.diff(offsets)]
-    blocks: dict[str, Blocks] = {name: column(name) for name in ("x", "delta", "records")}
+    blocks: dict[str, Blocks] = {name: column(name) for name in (*joined.parts, "records")}
     # Not computed anew, so that what was damaged since it was written is found to be.
     checksums = (each[1:] for each in column("checksums"))
     _write(path, joined, {**blocks, "offsets": [_offsets(lengths)], "checksums": checksums})
@@ -304,9 +307,7 @@ def _write(path: Path, header: ShardHeader, blocks: Mapping[str, Blocks]) -> Non
         header: its header.
         blocks: of each tensor; the checksums are those of the rows, and that of the header is put before them.
     """
-    shapes: dict[str, tuple[int, ...]] = {"x": (header.rows, *header.shape)}
-    if header.paired:
-        shapes["delta"] = shapes["x"]
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(header.parts, (header.rows, *header.shape))
     shapes["offsets"] = (header.rows + 1,)
     shapes["records"] = (header.extent,)
     shapes["checksums"] = (header.rows + 1,)

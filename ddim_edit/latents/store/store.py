@@ -181,7 +181,7 @@ class LatentStore(Sequence["Latent"]):
         Raises:
             LatentError: the store has no latent.
         """
-        return self._some_header.paired
+        return "delta" in self._some_header.parts
 
     @property
     def names(self) -> Sequence[str]:
@@ -337,7 +337,7 @@ def _require_alike(file: Path, header: ShardHeader, others: Sequence[ShardHeader
     first = next((other for other in others if other.rows), None)
     if first is None or not header.rows:
         return
-    same = (header.recipe, header.shape, header.paired) == (first.recipe, first.shape, first.paired)
+    same = (header.recipe, header.shape, header.parts) == (first.recipe, first.shape, first.parts)
     if not same:
         mine, theirs = header.recipe or {}, first.recipe or {}
         differing = next((name for name in mine if mine[name] != theirs.get(name)), "shape")

@@ -139,7 +139,7 @@ def test_times_that_do_not_increase_from_0_upwards_make_no_grid(times: tuple[flo
 
 
 NAMES = (
-    "karras, logsnr, uniform, quad, leading, trailing, linspace, flow, karras:RHO, flow:SHIFT or times:T,T,... of your "
+    "karras[:RHO[@START]], logsnr, uniform, quad, leading, trailing, linspace, flow[:SHIFT] or times:T,T,... of your "
     "own"
 )
 WRONG = {
@@ -150,6 +150,10 @@ WRONG = {
     ("karras:0.5", 20): "RHO of karras:RHO must be a number of at least 1, not '0.5'. karras:7 is usual.",
     ("karras:inf", 20): "RHO of karras:RHO must be a number of at least 1, not 'inf'. karras:7 is usual.",
     ("karras:x", 20): "RHO of karras:RHO must be a number of at least 1, not 'x'. karras:7 is usual.",
+    ("karras:7@x", 20): "START of karras:RHO@START must be a time of at least 1, not 'x'. karras:7@20 is usual.",
+    ("karras:7@0.5", 20): "A grid starts at a time from 1 to below 1000, not at 0.5. Leave the start out.",
+    ("karras:7@1000", 20): "A grid starts at a time from 1 to below 1000, not at 1000. Leave the start out.",
+    ("karras:7@nan", 20): "A grid starts at a time from 1 to below 1000, not at nan. Leave the start out.",
     ("flow:0.5", 20): "SHIFT of flow:SHIFT must be a number of at least 1, not '0.5'. flow:3 is usual.",
     ("trailing", 2000): "A grid needs at least two times from 0 upwards, each larger than the one before, "
     "not 2000 times (0, 1, 2, 2, ...). Use more steps, or fewer than the schedule has levels.",

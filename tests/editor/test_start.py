@@ -1,0 +1,195 @@
+"""Grids that start above the image: what decodes latents that stayed and latents that were moved."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddim_edit import (
+    SOLVERS,
+    Condition,
+    Editor,
+    InversionConfig,
+    Latent,
+    LatentError,
+    MixtureDenoiser,
+    NoiseSchedule,
+    Recipe,
+    make_grid,
+)
+from ddim_edit.diffusion.grids import Karras
+from ddim_edit.diffusion.integration import Inversion, invert, sample
+from ddim_edit.diffusion.noise import SeededNoise
+from ddim_edit.directions import make_edit
+from ddim_edit.latents.latent import interpolate
+from ddim_edit.latents.store.shard import Shard, join_shards, write_shard
+
+from .attributes import made
+from .measures import max_error
+
+SCHEDULE = NoiseSchedule.linear()
+STARTED = InversionConfig(steps=5, grid="karras:10@80")
+WIDTH = 0.6
+STEPS = 100
+
+
+@pytest.fixture(scope="module")
+def gaussian() -> MixtureDenoiser:
+    """The exact denoiser of images from N(0, WIDTH^2)."""
+    return MixtureDenoiser(torch.zeros(1, 3, 8, 8), torch.tensor([WIDTH], dtype=torch.float64), torch.ones(1))
+
+
+@pytest.fixture(scope="module")
+def noise() -> Tensor:
+    return SeededNoise([5, 6]).draw((3, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return WIDTH * SeededNoise([1, 2]).draw((3, 8, 8))
+
+
+def inverted(denoiser: MixtureDenoiser, images: Tensor, noise: Tensor | None, solver: str = "dpm2m") -> Inversion:
+    return invert(denoiser, images, SCHEDULE.spans(Karras(10, 80)(SCHEDULE, STEPS)), SOLVERS[solver], noise)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_detail_is_what_the_denoiser_loses_at_the_first_level(
+    gaussian: MixtureDenoiser, images: Tensor, noise: Tensor, solver: str
+) -> None:
+    """Of N(0, c^2) the denoiser's image is c^2 / (c^2 + s^2) y, whatever the solver."""
+    found = inverted(gaussian, images, noise, solver)
+    s = SCHEDULE.s(80)
+    kept = WIDTH**2 / (WIDTH**2 + s**2)
+    assert found.detail is not None
+    assert max_error(found.detail, images - kept * (images + s * noise)) < 1e-12
+
+
+def test_the_detail_costs_no_evaluation(gaussian: MixtureDenoiser, images: Tensor, noise: Tensor) -> None:
+    assert inverted(gaussian, images, noise).nfe.tolist() == [STEPS, STEPS]
+
+
+def test_there_is_no_detail_without_noise_or_right_above_the_image(
+    gaussian: MixtureDenoiser, images: Tensor, noise: Tensor
+) -> None:
+    assert inverted(gaussian, images, None).detail is None
+    spans = SCHEDULE.spans(make_grid("karras:14", SCHEDULE, 20))
+    assert invert(gaussian, images, spans, SOLVERS["dpm2m"], noise).detail is None
+
+
+def test_a_mixture_of_latents_of_gaussian_images_is_the_mixture_of_the_images(
+    gaussian: MixtureDenoiser, images: Tensor, noise: Tensor
+) -> None:
+    """The denoiser is linear there, so that detail and image add up to what was mixed, but for the solver's error."""
+    found = inverted(gaussian, images, noise)
+    assert found.detail is not None
+    spans = SCHEDULE.spans(Karras(10, 80)(SCHEDULE, STEPS))
+    mixed = sample(
+        gaussian, (found.state[0].mean(0, keepdim=True),), spans, SOLVERS["dpm2m"], None, found.detail.mean(0)
+    )
+    apart = sample(gaussian, found.state, spans, SOLVERS["dpm2m"], noise).x0
+    assert max_error(mixed.x0[0], apart.mean(0)) < 2e-3
+    assert max_error(apart, images) < 2e-3
+    assert mixed.nfe.tolist() == [STEPS + 1]
+
+
+def test_the_level_of_the_start_is_that_of_the_seeded_noise() -> None:
+    grid = make_grid("karras:14@20", SCHEDULE, 20)
+    assert (grid.name, grid.times[0], grid.times[-1], grid.steps) == ("karras:14@20", 20.0, 1000.0, 20)
+    roots = torch.tensor([SCHEDULE.s(t) ** (1 / 14) for t in grid.times], dtype=torch.float64)
+    assert max_error(roots.diff(), roots.diff().mean().expand(20)) < 1e-9
+    assert make_grid(Karras(7, start=1), SCHEDULE, 20) == make_grid("karras:7", SCHEDULE, 20)
+
+
+@pytest.fixture(scope="module")
+def latents(editor: Editor, files: list[Path]) -> list[Latent]:
+    return list(editor.invert(files[:2], STARTED))
+
+
+def test_what_stayed_decodes_without_its_detail_and_what_moved_with_it(editor: Editor, latents: list[Latent]) -> None:
+    a, b = latents
+    bare = replace(a, detail=None)
+    assert torch.equal(editor.decode(a), editor.decode(bare))
+    middle = interpolate(a, b, "slerp", 0.5)
+    assert middle.recipe.denoised
+    assert middle.recipe.dequantise == ()
+    assert middle.detail is not None
+    assert a.detail is not None
+    assert b.detail is not None
+    other = replace(middle, detail=middle.detail + 0.25)
+    assert max_error(editor.decode(other), editor.decode(middle) + 0.25) < 1e-3
+    assert max_error(middle.detail.double(), (a.detail.double() + b.detail.double()) / 2) < 1e-3
+
+
+def test_the_ends_of_a_path_are_the_latents_themselves(editor: Editor, latents: list[Latent]) -> None:
+    path = editor.interpolate(latents, 3)
+    assert [latent.recipe.denoised for latent in path] == [False, True, False]
+    assert torch.equal(editor.decode([path[0], path[2]]), editor.decode(latents))
+
+
+def test_moved_and_unmoved_latents_are_decoded_side_by_side(editor: Editor, latents: list[Latent]) -> None:
+    path = editor.interpolate(latents, 4)
+    together = editor.decode(path)
+    for latent, image in zip(path, together, strict=True):
+        assert max_error(editor.decode(latent), image) < 1e-5
+
+
+@pytest.mark.parametrize("level", ["0.4T", "h"])
+def test_an_edit_moves_and_strength_0_does_not(editor: Editor, files: list[Path], level: str) -> None:
+    direction = made(editor, "a", 1, level, STARTED)
+    latents = editor.invert(files[:2], direction.config)
+    for strength, denoised in ((0.0, False), (1.0, True)):
+        edited, _ = make_edit({direction: strength})(latents, editor.model.denoiser)
+        assert [latent.recipe.denoised for latent in edited] == [denoised] * 2
+
+
+def test_a_weak_edit_is_near_the_image(editor: Editor, files: list[Path]) -> None:
+    """The two ways to end a decode meet at strength 0 but for what the denoiser makes of the solver's error."""
+    direction = made(editor, "a", 1, "0.4T", replace(STARTED, steps=20))
+    still, weak = editor.edits(files[:2], [{direction: 0.0}, {direction: 1e-6}]).unbind(1)
+    assert max_error(still, weak) < 0.05
+
+
+def test_another_condition_moves_a_latent(latents: list[Latent]) -> None:
+    assert latents[0].with_condition(Condition(label=1)).recipe.denoised
+
+
+def test_sampling_goes_down_to_the_image(editor: Editor) -> None:
+    (latent,) = editor.noise([3], STARTED)
+    assert latent.recipe.times[:2] == (0.0, 1.0)
+    assert torch.equal(editor.decode(latent), editor.decode(editor.noise([3], grid="karras:10", steps=5)[0]))
+
+
+def test_a_moved_latent_reads_back_from_its_file(editor: Editor, latents: list[Latent], tmp_path: Path) -> None:
+    middle = interpolate(*latents, "slerp", 0.25)
+    middle.save(tmp_path / "middle.latent.safetensors")
+    back = Latent.load(tmp_path / "middle.latent.safetensors")
+    assert back.recipe == middle.recipe
+    assert torch.equal(editor.decode(back), editor.decode(middle))
+
+
+def test_recipes_of_latents_that_stayed_are_written_as_ever(latents: list[Latent]) -> None:
+    record = latents[0].recipe.to_json()
+    assert "denoised" not in record
+    assert Recipe.from_json(json.loads(json.dumps(record))) == latents[0].recipe
+    moved = latents[0].moved().recipe
+    assert Recipe.from_json(json.loads(json.dumps(moved.to_json()))) == moved
+
+
+def test_a_moved_latent_without_its_detail_is_refused(editor: Editor, latents: list[Latent]) -> None:
+    with pytest.raises(LatentError, match="ends with the denoiser's image plus a detail, which is missing"):
+        editor.decode(replace(latents[0].moved(), detail=None))
+
+
+def test_stores_keep_the_detail(latents: list[Latent], tmp_path: Path) -> None:
+    a, b = latents
+    shape = tuple(a.x.shape)
+    for name, latent in (("a", a), ("b", b)):
+        write_shard(tmp_path / name, {name: latent}, {}, shape)
+    join_shards(tmp_path / "joined", [tmp_path / "a", tmp_path / "b"])
+    for kept, latent in zip(Shard(tmp_path / "joined"), latents, strict=True):
+        assert kept.parts.keys() == latent.parts.keys() == {"x", "detail"}
+        assert all(torch.equal(part, latent.parts[name]) for name, part in kept.parts.items())
