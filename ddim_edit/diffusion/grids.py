@@ -165,8 +165,8 @@ class Karras:
 
     Args:
         rho: how strongly steps crowd at low noise; 1 is uniform in s, infinity is `logsnr`.
-        start: the first time, at least 1, which is index 0 of the network. An image is brought to its level by seeded
-            noise.
+        start: the first time, at least 1, which is index 0 of the network; as text it may be a part of T ("0.08T"). An
+            image is brought to its level by seeded noise.
 
     References:
         Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
@@ -176,7 +176,7 @@ class Karras:
     """
 
     rho: float = 7.0
-    start: float = 1.0
+    start: float | str = 1.0
 
     def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
         """Return the grid of that many steps.
@@ -184,13 +184,30 @@ class Karras:
         Raises:
             ArgumentError: a start that is not from 1 to below T.
         """
-        if not 1 <= self.start < schedule.T:
-            raise ArgumentError(
-                f"A grid starts at a time from 1 to below {schedule.T}, not at {self.start:g}. Leave the start out."
-            )
-        low, high = schedule.s(self.start) ** (1 / self.rho), schedule.s(schedule.T) ** (1 / self.rho)
-        name = f"karras:{self.rho:g}" if self.start == 1 else f"karras:{self.rho:g}@{self.start:g}"
-        return _grid_of_levels(name, schedule, np.linspace(low, high, steps + 1) ** self.rho, self.start)
+        start = _parse_start(self.start, schedule.T)
+        low, high = schedule.s(start) ** (1 / self.rho), schedule.s(schedule.T) ** (1 / self.rho)
+        text = self.start if isinstance(self.start, str) else f"{start:g}"
+        name = f"karras:{self.rho:g}" if start == 1 else f"karras:{self.rho:g}@{text}"
+        return _grid_of_levels(name, schedule, np.linspace(low, high, steps + 1) ** self.rho, start)
+
+
+def _parse_start(start: float | str, T: int) -> float:
+    """Return the time of a start.
+
+    Raises:
+        ArgumentError: one that is no time from 1 to below T.
+    """
+    number, part, rest = str(start).partition("T")
+    try:
+        t = float(number) * (T if part else 1)
+    except ValueError:
+        t = math.nan
+    if rest or not 1 <= t < T:
+        raise ArgumentError(
+            f"A grid starts at a time from 1 to below {T}, or at a part of T such as 0.08T, not at {str(start)!r:.40}."
+            " Leave the start out to begin right above the image."
+        )
+    return t
 
 
 def _grid_of_levels(name: str, schedule: NoiseSchedule, s: Floats, start: float = 1.0) -> Grid:
@@ -274,7 +291,7 @@ class GridEntry:
     parameter: str | None = None
     with_parameter: Callable[[float], GridMaker] | None = None
     usual: float = 1.0
-    with_start: Callable[[float, float], GridMaker] | None = None
+    with_start: Callable[[float, str], GridMaker] | None = None
 
     @property
     def form(self) -> str:
@@ -306,10 +323,11 @@ GRIDS: Mapping[str, GridMaker] = {name: entry.maker for name, entry in GRID_ENTR
 def find_grid(name: str) -> GridMaker:
     """Return what makes the grid of a name in `GRIDS`, or of "karras:RHO", "flow:SHIFT" or "times:T,T,...".
 
-    "karras:RHO@START" begins at the time START, to which an image is brought by seeded noise, and not at t = 1.
+    "karras:RHO@START" begins at the time START, or at a part of T ("karras:10@0.08T"), to which an image is brought by
+    seeded noise, and not at t = 1.
 
     Raises:
-        ArgumentError: an unknown name, a rho, shift or start below 1, or times that are no numbers.
+        ArgumentError: an unknown name, a rho or shift below 1, or times that are no numbers.
     """
     kind, colon, text = name.partition(":")
     if kind == "times" and colon:
@@ -322,14 +340,7 @@ def find_grid(name: str) -> GridMaker:
         return entry.maker
     parameter, at, start = text.partition("@")
     if at and entry.with_start is not None:
-        number = _parse_parameter(entry, parameter)
-        try:
-            return entry.with_start(number, float(start))
-        except ValueError:
-            raise ArgumentError(
-                f"START of {kind}:{entry.parameter}@START must be a time of at least 1, not {start!r:.40}."
-                f" {kind}:{number:g}@20 is usual."
-            ) from None
+        return entry.with_start(_parse_parameter(entry, parameter), start)
     return entry.with_parameter(_parse_parameter(entry, text))
 
 

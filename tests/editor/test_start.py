@@ -102,6 +102,8 @@ def test_the_level_of_the_start_is_that_of_the_seeded_noise() -> None:
     roots = torch.tensor([SCHEDULE.s(t) ** (1 / 14) for t in grid.times], dtype=torch.float64)
     assert max_error(roots.diff(), roots.diff().mean().expand(20)) < 1e-9
     assert make_grid(Karras(7, start=1), SCHEDULE, 20) == make_grid("karras:7", SCHEDULE, 20)
+    part = make_grid("karras:14@0.02T", SCHEDULE, 20)
+    assert (part.name, part.times) == ("karras:14@0.02T", grid.times)
 
 
 @pytest.fixture(scope="module")

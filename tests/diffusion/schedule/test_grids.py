@@ -142,6 +142,10 @@ NAMES = (
     "karras[:RHO[@START]], logsnr, uniform, quad, leading, trailing, linspace, flow[:SHIFT] or times:T,T,... of your "
     "own"
 )
+NO_START = (
+    "A grid starts at a time from 1 to below 1000, or at a part of T such as 0.08T, not at '{}'. Leave the start out "
+    "to begin right above the image."
+)
 WRONG = {
     ("kaRRas", 20): f"There is no grid 'kaRRas'. Use {NAMES}.",
     ("uniform:2", 20): f"There is no grid 'uniform:2'. Use {NAMES}.",
@@ -150,10 +154,7 @@ WRONG = {
     ("karras:0.5", 20): "RHO of karras:RHO must be a number of at least 1, not '0.5'. karras:7 is usual.",
     ("karras:inf", 20): "RHO of karras:RHO must be a number of at least 1, not 'inf'. karras:7 is usual.",
     ("karras:x", 20): "RHO of karras:RHO must be a number of at least 1, not 'x'. karras:7 is usual.",
-    ("karras:7@x", 20): "START of karras:RHO@START must be a time of at least 1, not 'x'. karras:7@20 is usual.",
-    ("karras:7@0.5", 20): "A grid starts at a time from 1 to below 1000, not at 0.5. Leave the start out.",
-    ("karras:7@1000", 20): "A grid starts at a time from 1 to below 1000, not at 1000. Leave the start out.",
-    ("karras:7@nan", 20): "A grid starts at a time from 1 to below 1000, not at nan. Leave the start out.",
+    **{("karras:7@" + start, 20): NO_START.format(start) for start in ("x", "0.5", "1000", "nan", "", "1T", "0.1T0")},
     ("flow:0.5", 20): "SHIFT of flow:SHIFT must be a number of at least 1, not '0.5'. flow:3 is usual.",
     ("trailing", 2000): "A grid needs at least two times from 0 upwards, each larger than the one before, "
     "not 2000 times (0, 1, 2, 2, ...). Use more steps, or fewer than the schedule has levels.",
