@@ -426,10 +426,11 @@ def workload_of(latents: "Iterable[Latent]") -> "FindWorkload":
     def find(schedule: "NoiseSchedule") -> "Workload":
         from ddim_edit import Grid, InversionConfig, Workload
 
-        counts = Counter((latent.recipe.solver, latent.recipe.grid, latent.recipe.times) for latent in latents)
+        recipes = [latent.recipe for latent in latents]
+        counts = Counter((recipe.solver, recipe.grid, recipe.times, recipe.denoised) for recipe in recipes)
         total = Workload.exactly(0)
-        for (solver, grid, times), count in counts.items():
-            total += count * InversionConfig(solver, Grid(grid, times)).decoding_workload(schedule)
+        for (solver, grid, times, moved), count in counts.items():
+            total += count * InversionConfig(solver, Grid(grid, times)).decoding_workload(schedule, moved=moved)
         return total
 
     return find

@@ -51,7 +51,7 @@ class InversionConfig:
     """
 
     solver: str | Solver = field(default="dpm2m", metadata={"help": "Solver of the diffusion ODE."})
-    grid: str | Grid | GridMaker = field(default="karras:14", metadata={"help": "Grid of timesteps."})
+    grid: str | Grid | GridMaker = field(default="karras:10@0.08T", metadata={"help": "Grid of timesteps."})
     steps: int = field(default=20, metadata={"help": "Number of steps."})
     exact: bool = field(
         default=False, metadata={"help": "Iterate until the decoded image is the same, and certify that it is."}
@@ -93,20 +93,22 @@ class InversionConfig:
             return grid
         return grid.until(grid.nearest(parse_level(self.level, schedule.T).stop(schedule.T)))
 
+    def without_start(self) -> InversionConfig:
+        """Return the config with the same kind of grid from t = 1, where it starts higher.
+
+        A start above the image leaves the detail below it to the image itself. Samples have no image to take it from,
+        and translations would take that of the other domain.
+        """
+        maker = find_grid(self.grid) if isinstance(self.grid, str) else self.grid
+        return replace(self, grid=replace(maker, start=1.0)) if isinstance(maker, Karras) else self
+
     def make_sampling_grid(self, schedule: NoiseSchedule) -> Grid:
         """Return the grid from noise down to the clean image, t = 0.
-
-        A start above the image is for inversions, whose images have the detail below that level. It is left out here.
 
         Raises:
             ArgumentError: as `make_grid`.
         """
-        if isinstance(self.grid, Grid):
-            return self.grid.to_clean()
-        maker = find_grid(self.grid) if isinstance(self.grid, str) else self.grid
-        if isinstance(maker, Karras):
-            maker = replace(maker, start=1.0)
-        return replace(self, grid=maker).make_grid(schedule).to_clean()
+        return self.without_start().make_grid(schedule).to_clean()
 
     def plain_solver(self) -> Solver:
         """Return the solver itself, which neither checks nor iterates.
@@ -155,20 +157,26 @@ class InversionConfig:
 
         return inversion_workload(self.make_solver(), schedule.spans(self.make_grid(schedule)))
 
-    def decoding_workload(self, schedule: NoiseSchedule, to_clean: bool = False) -> Workload:
+    def decoding_workload(self, schedule: NoiseSchedule, to_clean: bool = False, moved: bool = False) -> Workload:
         """Return how many evaluations decoding one latent takes.
 
         Args:
             schedule: of the model.
             to_clean: whether down to t = 0, as new images are sampled, and not to the first level of an inversion.
+            moved: whether the latent was moved since it was inverted; see `Latent.moved`.
 
         Raises:
             ArgumentError: as `make_grid` and `plain_solver`.
         """
-        from ddim_edit.diffusion.workload import decoding_workload
+        from ddim_edit.diffusion.integration import has_detail
+        from ddim_edit.diffusion.workload import Workload, decoding_workload
 
         grid = self.make_sampling_grid(schedule) if to_clean else self.make_grid(schedule)
-        return decoding_workload(self.plain_solver(), schedule.spans(grid))
+        spans = schedule.spans(grid)
+        workload = decoding_workload(self.plain_solver(), spans)
+        if moved and self.dequantise is not None and has_detail(spans):
+            workload += Workload.exactly(1)
+        return workload
 
 
 class SolverOptions(TypedDict, total=False):

@@ -847,7 +847,7 @@ class Editor:
             Su, Song, Meng, Ermon, "Dual Diffusion Implicit Bridges for Image-to-Image Translation", ICLR 2023,
             arXiv:2203.08382.
         """
-        config = make_config(config, options)
+        config = make_config(config, options).without_start()
         if self.model.shape != to.model.shape:
             raise LatentMismatchError(
                 f"{self.model.name} has latents of shape {list(self.model.shape)}, {to.model.name} of "

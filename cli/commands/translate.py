@@ -71,7 +71,7 @@ def translate(
     jobs = plan_jobs(session, find_images(session, images, crop), destination)
     other = session.load(to)
     writer = ResultWriter(session, result)
-    inversion_config = make_config(config)
+    inversion_config = make_config(config).without_start()
 
     def translate_batch(batch: "Sequence[tuple[Job, list[InputImage]]]") -> "Iterator[list[Tensor]]":
         return run_on_faces(lambda faces: session.editor.translate(faces, other, inversion_config), batch)

@@ -11,9 +11,6 @@ from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
 
-HIGHEST_PLAIN_START = 1.0
-"""Up to this first time the seeded noise is too weak to be seen, so that it is taken off of moved latents too."""
-
 
 class RoundTripCheck(NamedTuple):
     """What the latents of an inversion decode to; all on the device of the images.
@@ -108,7 +105,7 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     tracked = TrackedDenoiser.start(watched, len(x0), x0.device)
     state, own_check = solver.invert(tracked, x, spans)
     detail = None
-    if noise is not None and start.t > HIGHEST_PLAIN_START:
+    if noise is not None and has_detail(spans):
         detail = x0 - (tracked(x, start) if watched.first is None else watched.first).x0.double()
     check = None
     if own_check is not None:
@@ -146,6 +143,14 @@ def sample(
         return Sampled(tracked(x, start).x0.double() + detail, tracked.nfe.cpu())
     offset = 0.0 if noise is None else start.s * noise
     return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
+
+
+def has_detail(spans: Spans) -> bool:
+    """Return whether inversions over these spans find the detail of images, for latents that are moved.
+
+    Up to t = 1 the seeded noise is too weak to be seen, so that it is taken off of moved latents too.
+    """
+    return spans[0].here.t > 1
 
 
 class _FirstPrediction:

@@ -118,9 +118,7 @@ class BottleneckEdit:
             # Without a shift the network runs unchanged, so that the image is the same bit by bit.
             if any(part.any() for part in parts):
                 shifts[t] = torch.stack(parts).sum(0)
-        if shifts:
-            latents = Latents(latent.moved() for latent in latents)
-        return latents, ShiftedDenoiser(denoiser, shifts, FORMS[self.form])
+        return latents.moved() if shifts else latents, ShiftedDenoiser(denoiser, shifts, FORMS[self.form])
 
 
 def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = (), conditional: bool = False) -> Edit:

@@ -67,7 +67,7 @@ class WordEdit:
     def __call__(self, latents: Latents, denoiser: Denoiser) -> tuple[Latents, Denoiser]:
         """Return the same latents, and the denoiser with the words."""
         guided = self.guide(denoiser, latents[0].recipe.condition)
-        return (latents if guided is denoiser else Latents(latent.moved() for latent in latents)), guided
+        return latents if guided is denoiser else latents.moved(), guided
 
     def guide(self, denoiser: Denoiser, condition: Condition) -> Denoiser:
         """Return the denoiser of a condition with the words.

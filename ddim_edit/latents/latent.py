@@ -63,7 +63,7 @@ class Latent:
         recipe: what made it and what decodes it.
         delta: float64 [C, H, W], or None.
         report: what the inversion reports of itself: nfe, residual, converged and so on, as JSON types.
-        detail: float16 [C, H, W], what the denoiser's x0 at the grid's first level lacks of the image; None for grids
+        detail: float32 [C, H, W], what the denoiser's x0 at the grid's first level lacks of the image; None for grids
             that start at the image or right above it. It is used where the latent was moved: see `moved`.
     """
 
@@ -280,6 +280,12 @@ class Latents(Sequence[Latent]):
             return (self.x,)
         return self.x, torch.stack([_or_zeros(latent.delta, latent.x) for latent in self])
 
+    def moved(self) -> Latents:
+        """Return the latents as ones that no longer decode to their own images, as `Latent.moved`."""
+        if all(latent.detail is None for latent in self):
+            return self
+        return Latents(latent.moved() for latent in self)
+
     @property
     def detail(self) -> Tensor:
         """What the denoiser's images at the first level lack, 0 where a latent has no such part: [B, C, H, W]."""
@@ -337,17 +343,15 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
 
     function = find_interpolation(interpolation)
     require_compatible([a, b])
-    origin = InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin))
     x = function(a.x, b.x, w)
-    if w in (0, 1):
-        end = b if w else a
-        return replace(end, x=x, recipe=replace(end.recipe, origin=origin), report={})
-    delta = _mix_parts(a.delta, b.delta, x, w)
-    detail = _mix_parts(a.detail, b.detail, x, w)
-    mixes = interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w)
-    recipe = replace(a.recipe, dequantise=mixes, origin=origin)
-    mixed = Latent(x, a.t, recipe, delta, detail=None if detail is None else detail.half())
-    return mixed.moved()
+    recipe = replace(
+        (b if w == 1 else a).recipe,
+        dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
+        origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
+    )
+    delta, detail = _mix_parts(a.delta, b.delta, x, w), _mix_parts(a.detail, b.detail, x, w)
+    mixed = Latent(x, a.t, recipe, delta, detail=None if detail is None else detail.float())
+    return mixed if w in (0, 1) else mixed.moved()
 
 
 def require_compatible(latents: Sequence[Latent]) -> None:

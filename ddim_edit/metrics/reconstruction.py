@@ -116,7 +116,7 @@ class InversionBatch(NamedTuple):
         latents = []
         for index, recipe in enumerate(recipes):
             delta = state[1][index] if len(state) > 1 else None
-            detail = None if details is None else details[index].half()
+            detail = None if details is None else details[index].float()
             latents.append(Latent(state[0][index], recipe.times[-1], recipe, delta, reports[index], detail))
         return latents
 

@@ -26,10 +26,10 @@ def test_documented_directions_are_packaged() -> None:
 
 
 @pytest.mark.parametrize("name", PACKAGED)
-def test_each_belongs_to_faces64_and_default_config(editor: Editor, name: str) -> None:
+def test_each_belongs_to_faces64_and_its_own_grid(editor: Editor, name: str) -> None:
     direction = Direction.load(PACKAGED[name])
-    grid = InversionConfig(level=400).make_grid(editor.model.schedule)
-    direction.require_fits(editor._runner.recipe(InversionConfig(), grid))
+    config = InversionConfig(grid="karras:14", level=400)
+    direction.require_fits(editor._runner.recipe(config, config.make_grid(editor.model.schedule)))
     direction.require_level("0.4T")
     assert direction.name == name
     assert direction.vector.shape == editor.model.shape

@@ -10,7 +10,7 @@ from ddim_edit.images import read, to_float
 
 from .. import tiny
 
-QUICK = InversionConfig(steps=4)
+QUICK = InversionConfig(grid="karras:14", steps=4)
 
 
 def as_tensor(files: list[Path]) -> Tensor:

@@ -49,7 +49,7 @@ def images(files: list[Path]) -> Tensor:
 
 @pytest.mark.parametrize(("solver", "options"), CASES)
 def test_images_are_inverted_and_decoded(model: Model, images: Tensor, solver: str, options: dict[str, Any]) -> None:
-    method = InversionConfig(solver, steps=4, **options)
+    method = InversionConfig(solver, steps=6, **options)
 
     def there_and_back(editor: Editor) -> Tensor:
         latents = editor.invert(images, method)
@@ -58,6 +58,12 @@ def test_images_are_inverted_and_decoded(model: Model, images: Tensor, solver: s
         return torch.cat(parts, 1)
 
     found, expected, _ = on_both(model, there_and_back)
+    assert max_error(found, expected) < 1e-4
+
+
+def test_moved_latents_are_decoded(model: Model, images: Tensor) -> None:
+    config = InversionConfig(steps=6)
+    found, expected, _ = on_both(model, lambda editor: editor.decode(editor.interpolate(images[:2], 3, config=config)))
     assert max_error(found, expected) < 1e-4
 
 

@@ -68,7 +68,7 @@ def test_codes_of_a_level_decode_to_the_picture(
     editor: Editor, files: list[Path], solver: str, level: float | None
 ) -> None:
     """Exactly so where the inversion is exact, and a latent of any level says where it stands."""
-    method = InversionConfig(solver, steps=8, exact=True, level=level)
+    method = InversionConfig(solver, "karras:14", steps=8, exact=True, level=level)
     latents = editor.invert(files[:2], method)
     assert max_error(editor.decode(latents), as_tensor(files[:2])) < 0.0036
     grid = method.make_grid(editor.model.schedule)

@@ -127,7 +127,7 @@ def test_translation_to_same_model_is_the_round_trip(editor: Editor, files: list
     image = files[:1]
     method = InversionConfig(solver, "uniform", 20, dequantise=None)
     assert max_error(editor.translate(image, editor, method), editor.decode(editor.invert(image, method))) < 1e-5
-    default = InversionConfig(solver, dequantise=None)
+    default = InversionConfig(solver, "karras:14", dequantise=None)
     assert max_error(editor.translate(image, editor, default), editor.decode(editor.invert(image, default))) < 0.1
 
 

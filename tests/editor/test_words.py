@@ -32,7 +32,7 @@ MAN = Condition("a photo of the man")
 GUIDED = Condition("a photo of the man", "young", guidance_scale=3.0)
 SMILING, OLD = WordDirection("smiling"), WordDirection("a photo of the old man", "a photo of the man")
 EMBEDDED = WordDirection("a photo of the old man", "a photo of the man", "embedding")
-CONFIG = InversionConfig(steps=4, condition=MAN)
+CONFIG = InversionConfig(grid="karras:14", steps=4, condition=MAN)
 SENTENCE = r"^[^\n]+$"
 
 

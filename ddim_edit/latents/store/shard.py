@@ -1,7 +1,7 @@
 """Shards of a store: many latents in one memory-mapped safetensors file.
 
 A shard has the tensors x [N, C, H, W] and, for two-state solvers, delta in float64, for grids that start above the
-image detail in float16, the JSON records of its latents as bytes, one after the other, and the offsets [N + 1] at
+image detail in float32, the JSON records of its latents as bytes, one after the other, and the offsets [N + 1] at
 which they begin. What their recipes share is in the header. The checksums [N + 1] are those of the header's text and
 of each row, that is of its tensors and record. A row is checked when it is read, so that a damaged one costs no other.
 They are CRC-32, which took 0.5 seconds for a gigabyte where it was measured; SHA-256 took 1.1 and BLAKE2b 3.4, and
@@ -49,8 +49,8 @@ _HEADER = {
     "unconverged": schema.count,
 }
 _RECORD = {"name": schema.text, "t": schema.number, "report": schema.table, **dict.fromkeys(OWN, schema.anything)}
-_DTYPES = {"x": "F64", "delta": "F64", "detail": "F16", "offsets": "I64", "records": "U8", "checksums": "I64"}
-_BYTES = {"F64": 8, "I64": 8, "F16": 2, "U8": 1}
+_DTYPES = {"x": "F64", "delta": "F64", "detail": "F32", "offsets": "I64", "records": "U8", "checksums": "I64"}
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "U8": 1}
 
 Blocks = Iterable[npt.NDArray[Any]]
 

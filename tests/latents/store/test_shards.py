@@ -60,7 +60,7 @@ def test_the_recipe_of_a_shard_is_what_its_latents_share(tmp_path: Path) -> None
     del shared["dequantise"], shared["origin"]
     assert Shard(tmp_path / "one").header.recipe == shared
     write_shard(tmp_path / "none", {}, {"a": "no picture"}, SHAPE)
-    assert Shard(tmp_path / "none").header == (0, SHAPE, False, 0, None, {"a": "no picture"}, 0)
+    assert Shard(tmp_path / "none").header == (0, SHAPE, ("x",), 0, None, {"a": "no picture"}, 0)
 
 
 def test_rows_are_float32_and_flat(tmp_path: Path) -> None:
