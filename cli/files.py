@@ -427,10 +427,11 @@ def workload_of(latents: "Iterable[Latent]") -> "FindWorkload":
         from ddim_edit import Grid, InversionConfig, Workload
 
         recipes = [latent.recipe for latent in latents]
-        counts = Counter((recipe.solver, recipe.grid, recipe.times, recipe.denoised) for recipe in recipes)
+        counts = Counter((recipe.solver, recipe.grid, recipe.times, recipe.detail) for recipe in recipes)
         total = Workload.exactly(0)
-        for (solver, grid, times, moved), count in counts.items():
-            total += count * InversionConfig(solver, Grid(grid, times)).decoding_workload(schedule, moved=moved)
+        for (solver, grid, times, detail), count in counts.items():
+            config = InversionConfig(solver, Grid(grid, times))
+            total += count * config.decoding_workload(schedule, detail=detail)
         return total
 
     return find

@@ -13,8 +13,8 @@ from torch import Tensor
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.bottleneck import BottleneckReader
 from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
-from ddim_edit.diffusion.grids import Grid
-from ddim_edit.diffusion.integration import invert, sample
+from ddim_edit.diffusion.grids import Grid, grid_below
+from ddim_edit.diffusion.integration import Ending, invert, sample
 from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise
 from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
@@ -303,15 +303,18 @@ class BatchRunner:
             state = tuple(self.model.to_state_device(each) for each in Latents(alike).state)
             mixes = [latent.recipe.dequantise for latent in alike]
             noise = self._to_device(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
-            detail = self.model.to_state_device(Latents(alike).detail) if recipe.denoised else None
+            ending = None
+            if recipe.detail is not None:
+                below = self.model.schedule.spans(grid_below(recipe.times[0], self.model.schedule))
+                ending = Ending(self.model.to_state_device(Latents(alike).detail), recipe.detail, below)
             own = denoiser or self.model.conditioned_on(recipe.condition)
             self._begin(SAMPLING)
-            x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise, detail).x0
+            x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise, ending).x0
             return self._decode(x0)
 
         images: list[Tensor] = []
         # Latents that are decoded alike share batches; only neighbours do, so that the order stays.
-        for _, alike in groupby(latents, key=lambda latent: (latent.recipe.compatibility_key, latent.recipe.denoised)):
+        for _, alike in groupby(latents, key=lambda latent: (latent.recipe.compatibility_key, latent.recipe.detail)):
             images += self.batches(decode_batch, alike)
         return torch.cat(images)
 

@@ -155,27 +155,31 @@ class InversionConfig:
         """
         from ddim_edit.diffusion.workload import inversion_workload
 
-        return inversion_workload(self.make_solver(), schedule.spans(self.make_grid(schedule)))
+        spans = schedule.spans(self.make_grid(schedule))
+        return inversion_workload(self.make_solver(), spans, noisy=self.dequantise is not None)
 
-    def decoding_workload(self, schedule: NoiseSchedule, to_clean: bool = False, moved: bool = False) -> Workload:
+    def decoding_workload(
+        self, schedule: NoiseSchedule, to_clean: bool = False, detail: float | None = None
+    ) -> Workload:
         """Return how many evaluations decoding one latent takes.
 
         Args:
             schedule: of the model.
             to_clean: whether down to t = 0, as new images are sampled, and not to the first level of an inversion.
-            moved: whether the latent was moved since it was inverted; see `Latent.moved`.
+            detail: of a latent that was moved, `Recipe.detail`.
 
         Raises:
             ArgumentError: as `make_grid` and `plain_solver`.
         """
+        from ddim_edit.diffusion.grids import grid_below
         from ddim_edit.diffusion.integration import has_detail
         from ddim_edit.diffusion.workload import Workload, decoding_workload
 
         grid = self.make_sampling_grid(schedule) if to_clean else self.make_grid(schedule)
         spans = schedule.spans(grid)
         workload = decoding_workload(self.plain_solver(), spans)
-        if moved and self.dequantise is not None and has_detail(spans):
-            workload += Workload.exactly(1)
+        if detail is not None and self.dequantise is not None and has_detail(spans):
+            workload += Workload.exactly(1 if detail == 1 else grid_below(grid.times[0], schedule).steps)
         return workload
 
 

@@ -214,7 +214,7 @@ def _edits_workload(config: "InversionConfig", moved: Sequence[bool], schedule: 
     """Return the evaluations of an image: there and back once, to see what is lost, and an edit for each step."""
     total = replace(config, check=True).inversion_workload(schedule)
     for each in moved:
-        total += config.decoding_workload(schedule, moved=each)
+        total += config.decoding_workload(schedule, detail=1.0 if each else None)
     return total
 
 

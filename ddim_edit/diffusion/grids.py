@@ -191,6 +191,21 @@ class Karras:
         return _grid_of_levels(name, schedule, np.linspace(low, high, steps + 1) ** self.rho, start)
 
 
+def grid_below(start: float, schedule: NoiseSchedule) -> Grid:
+    """Return the steps from the start of a grid down to the clean image: even in log s to t = 1, and one to t = 0.
+
+    They are at most a factor of 1.75 in s apart, about as those of the default grid are at its start.
+
+    Args:
+        start: above 1.
+        schedule: of the model.
+    """
+    low, high = schedule.s(1), schedule.s(start)
+    steps = math.ceil(math.log(high / low) / math.log(1.75))
+    inner = [schedule.time(value) for value in np.geomspace(low, high, steps + 1)[1:-1]]
+    return Grid("below", (0.0, 1.0, *inner, start))
+
+
 def _parse_start(start: float | str, T: int) -> float:
     """Return the time of a start.
 

@@ -1,5 +1,6 @@
 """Integration of the probability-flow ODE: `invert` from images to latents, `sample` from latents to images."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
+from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
@@ -117,15 +119,38 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     return Inversion(state, tracked.nfe, tracked.residual, converged, check, detail)
 
 
+class Ending(NamedTuple):
+    """How the image is made of the state at the first level, for latents that were moved.
+
+    Attributes:
+        detail: `Inversion.detail`, or what is left of those of several sources [B, ...].
+        part: how much of the detail that is, from 0 to 1; the rest is the model's own.
+        below: the steps from the first level down to the image, for the model's own detail, again from the image
+            towards noise.
+    """
+
+    detail: Tensor
+    part: float
+    below: Spans
+
+
 def sample(
     denoiser: Denoiser,
     state: State,
     spans: Spans,
     solver: Solver,
     noise: Tensor | None = None,
-    detail: Tensor | None = None,
+    ending: Ending | None = None,
 ) -> Sampled:
     """Integrate latents down to images; the inverse of `invert` with the same spans, solver and noise.
+
+    With an ending the image is
+
+        D(x, t) + d + (1 - p) (F(x) - D(x, t))
+
+    of the state x at the first level t: D is the denoiser, d what is left of the detail of the sources and p its part,
+    and F(x) the image that the ODE leads to from there. It takes one evaluation more, or where p < 1 one for each step
+    below.
 
     Args:
         denoiser: predicts x0 and eps.
@@ -133,16 +158,25 @@ def sample(
         spans: as for `invert`, from the image towards noise.
         solver: for example one of `SOLVERS`.
         noise: the n given to `invert`.
-        detail: of a latent that was moved, in place of the noise: `Inversion.detail`, or a mixture of several. It takes
-            one evaluation more.
+        ending: for latents that were moved, in place of the noise.
     """
     tracked = TrackedDenoiser.start(denoiser, len(state[0]), state[0].device)
     x = solver.decode(tracked, tuple(each.double() for each in state), spans)
     start = spans[0].here
-    if detail is not None:
-        return Sampled(tracked(x, start).x0.double() + detail, tracked.nfe.cpu())
-    offset = 0.0 if noise is None else start.s * noise
-    return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
+    if ending is None:
+        offset = 0.0 if noise is None else start.s * noise
+        return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
+    if ending.part == 1:
+        return Sampled(tracked(x, start).x0.double() + ending.detail, tracked.nfe.cpu())
+    watched = _FirstPrediction(denoiser, x)
+    own = DETAIL_SOLVER.decode(replace(tracked, denoiser=watched), (x,), ending.below)
+    assert watched.first is not None  # explicit steps begin there
+    denoised = watched.first.x0.double()
+    return Sampled(denoised + ending.detail + (1 - ending.part) * (own - denoised), tracked.nfe.cpu())
+
+
+DETAIL_SOLVER = find_solver("dpm2m")
+"""Solver of the steps below the first level of a grid, whatever solver goes down to there."""
 
 
 def has_detail(spans: Spans) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddim_edit.diffusion.integration import has_detail, invert
 from ddim_edit.diffusion.parametrization import Prediction
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.diffusion.solvers.exact import CheckedSolver, ExactSolver
@@ -56,17 +57,28 @@ class Workload:
         return Workload(factor * self.expected, None if self.most is None else factor * self.most)
 
 
-def inversion_workload(solver: Solver, spans: Spans) -> Workload:
+def inversion_workload(solver: Solver, spans: Spans, noisy: bool = False) -> Workload:
     """Return what inverting one image takes.
 
     Args:
         solver: any solver that inverts.
         spans: `schedule.spans(grid)`.
+        noisy: whether with noise at the first level, so that the detail below it may be found.
     """
+    found = _solver_workload(solver, spans)
+    if noisy and has_detail(spans):
+        steps = spans[:_COUNTED_SPANS]
+        with_detail = int(invert(_predict_nothing, _IMAGE, steps, solver, torch.zeros_like(_IMAGE)).nfe)
+        found += Workload.exactly(with_detail - int(invert(_predict_nothing, _IMAGE, steps, solver).nfe))
+    return found
+
+
+def _solver_workload(solver: Solver, spans: Spans) -> Workload:
+    """Return what the solver itself takes."""
     if isinstance(solver, CheckedSolver):
-        return inversion_workload(solver.solver, spans) + decoding_workload(solver.solver, spans)
+        return _solver_workload(solver.solver, spans) + decoding_workload(solver.solver, spans)
     if isinstance(solver, ExactSolver):
-        once = inversion_workload(solver.solver, spans) + decoding_workload(solver.solver, spans)
+        once = _solver_workload(solver.solver, spans) + decoding_workload(solver.solver, spans)
         # A solver that solves its steps to a tolerance leaves little to the rounds.
         rounds = _ROUNDS if once.known else 1
         return Workload(round(rounds * once.expected), None if once.most is None else solver.limit * once.most)

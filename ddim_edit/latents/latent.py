@@ -134,9 +134,9 @@ class Latent:
         image, and taking off the known one would leave the difference as grain. So the decode of a moved latent ends
         with the denoiser's x0 there, to which the detail is added that the denoiser lost of the image.
         """
-        if self.detail is None:
+        if self.detail is None or self.recipe.detail is not None:
             return self
-        return replace(self, recipe=replace(self.recipe, dequantise=(), denoised=True))
+        return replace(self, recipe=replace(self.recipe, dequantise=(), detail=1.0))
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file whose header holds the recipe as sorted JSON; it reads back bit by bit.
@@ -213,7 +213,7 @@ def find_contradiction(recipe: Recipe, t: float, parts: Container[str]) -> str |
     """
     if t != recipe.times[-1]:
         return f"it stands at t = {t:g}, but the last time of its recipe is {recipe.times[-1]:g}."
-    if recipe.denoised and "detail" not in parts:
+    if recipe.detail is not None and "detail" not in parts:
         return "its decode ends with the denoiser's image plus a detail, which is missing."
     entry = SOLVER_ENTRIES.get(recipe.solver)  # None for solver objects that are not registered
     if entry is None:
@@ -315,19 +315,14 @@ def _or_zeros(part: Tensor | None, x: Tensor) -> Tensor:
     return x.new_zeros(x.shape) if part is None else part.to(x.dtype)
 
 
-def _mix_parts(a: Tensor | None, b: Tensor | None, x: Tensor, w: float) -> Tensor | None:
-    """Return the fraction w of the way from one part to another, on the straight line; None if neither is there."""
-    if a is None and b is None:
-        return None
-    return _or_zeros(a, x).lerp(_or_zeros(b, x), w)
-
-
 def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
     """Return the latent a fraction w of the way from a to b.
 
     The interpolation is that of x. The delta of a two-state solver is small and not Gaussian; it lies on the straight
-    line, and so does the detail. The dequantisation noises are mixed with the weights 1 - w and w; where there is a
-    detail, they are left out, as `Latent.moved` says.
+    line. The dequantisation noises are mixed with the weights 1 - w and w.
+
+    Where latents have a detail, each keeps the part max(0, 2 w - 1) of its own, w its weight, and the rest becomes the
+    model's own: the detail of one image over the other would be seen, as the rims of glasses on a face without.
 
     Args:
         a: the latent at w = 0.
@@ -344,14 +339,35 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
     function = find_interpolation(interpolation)
     require_compatible([a, b])
     x = function(a.x, b.x, w)
+    delta = None if a.delta is None and b.delta is None else _or_zeros(a.delta, x).lerp(_or_zeros(b.delta, x), w)
     recipe = replace(
         (b if w == 1 else a).recipe,
         dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
         origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
     )
-    delta, detail = _mix_parts(a.delta, b.delta, x, w), _mix_parts(a.detail, b.detail, x, w)
-    mixed = Latent(x, a.t, recipe, delta, detail=None if detail is None else detail.float())
-    return mixed if w in (0, 1) else mixed.moved()
+    if w in (0, 1):
+        return Latent(x, a.t, recipe, delta, detail=(b if w else a).detail)
+    return mix_details(Latent(x, a.t, recipe, delta), (a, b), (1 - w, w))
+
+
+def mix_details(mixed: Latent, sources: Sequence[Latent], weights: Sequence[float]) -> Latent:
+    """Return a mixture of latents with what is left of the details of its sources, where they have any.
+
+    Args:
+        mixed: the mixture, without a detail.
+        sources: what was mixed.
+        weights: of the sources, which sum to 1.
+    """
+    if all(source.detail is None for source in sources):
+        return mixed
+    detail = mixed.x.new_zeros(mixed.x.shape)
+    part = 0.0
+    for source, weight in zip(sources, weights, strict=True):
+        kept = max(0.0, 2 * weight - 1)
+        if source.detail is not None and kept:
+            detail = detail + kept * source.detail.to(detail.dtype)
+            part += kept * (1.0 if source.recipe.detail is None else source.recipe.detail)
+    return replace(mixed, recipe=replace(mixed.recipe, dequantise=(), detail=part), detail=detail.float())
 
 
 def require_compatible(latents: Sequence[Latent]) -> None:

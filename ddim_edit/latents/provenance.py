@@ -281,6 +281,10 @@ def _are_times(value: object) -> bool:
     return all(map(schema.number.accepts, value)) and value[0] >= 0 and all(a < b for a, b in pairwise(value))
 
 
+def _is_part(value: object) -> bool:
+    return schema.number.accepts(value) and 0 <= value <= 1  # type: ignore[operator]
+
+
 _CONDITION = {
     "prompt": schema.text,
     "negative_prompt": schema.text,
@@ -306,8 +310,9 @@ class Recipe:
         dequantise: the noise to take off at the first time, as seeds and weights.
         origin: how the latent came to be.
         format: version of its JSON.
-        denoised: whether the image is the denoiser's x0 at the first time plus the latent's detail, as that of a latent
-            that was moved; see `Latent.moved`. Without, the JSON has no such entry.
+        detail: of a latent that was moved, the part of the detail below the grid's first level that is that of its
+            sources, from 0 to 1; the rest is the model's own. None for a latent that stayed, whose noise is taken off;
+            its JSON has no such entry. See `Latent.moved`.
     """
 
     model: str
@@ -322,7 +327,7 @@ class Recipe:
     dequantise: "NoiseMix" = ()
     origin: Origin = field(default_factory=UnknownOrigin)
     format: int = FORMAT
-    denoised: bool = False
+    detail: float | None = None
 
     SCHEMA: ClassVar[schema.Schema] = {
         **dict.fromkeys(("model", "prediction", "solver", "grid"), schema.text),
@@ -334,14 +339,14 @@ class Recipe:
         "dequantise": Check(f"up to {_MOST_NOISES} pairs of a seed and a weight from 0 to 1", _are_seeded_weights),
         "origin": schema.table,
         "format": schema.integer,
-        "denoised": schema.flag,
+        "detail": optional(Check("a number from 0 to 1", _is_part)),
     }
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON types."""
         record = {each.name: _to_json(getattr(self, each.name)) for each in fields(self)}
-        if not self.denoised:
-            del record["denoised"]
+        if self.detail is None:
+            del record["detail"]
         return {**record, "condition": self.condition.as_dict()}
 
     @classmethod
@@ -357,7 +362,7 @@ class Recipe:
             raise LatentError(
                 f"this version of ddim-edit reads {given}. Make it again, or use the version that wrote it."
             )
-        values = schema.validate({"denoised": False, **record}, cls.SCHEMA, "the recipe", LatentError, closed=True)
+        values = schema.validate({"detail": None, **record}, cls.SCHEMA, "the recipe", LatentError, closed=True)
         T = record["schedule"].get("T")
         if T is not None and record["times"][-1] > T:
             raise LatentError(f"the recipe: its times go up to {record['times'][-1]:g}, and its schedule to {T}.")

@@ -1,6 +1,7 @@
 """Grids that start above the image: what decodes latents that stayed and latents that were moved."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from ddim_edit import (
     Recipe,
     make_grid,
 )
-from ddim_edit.diffusion.grids import Karras
-from ddim_edit.diffusion.integration import Inversion, invert, sample
+from ddim_edit.diffusion.grids import Karras, grid_below
+from ddim_edit.diffusion.integration import Ending, Inversion, Sampled, invert, sample
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.directions import make_edit
 from ddim_edit.latents.latent import interpolate
@@ -80,20 +81,44 @@ def test_there_is_no_detail_without_noise_or_right_above_the_image(
     assert invert(gaussian, images, spans, SOLVERS["dpm2m"], noise).detail is None
 
 
-def test_a_mixture_of_latents_of_gaussian_images_is_the_mixture_of_the_images(
-    gaussian: MixtureDenoiser, images: Tensor, noise: Tensor
-) -> None:
-    """The denoiser is linear there, so that detail and image add up to what was mixed, but for the solver's error."""
-    found = inverted(gaussian, images, noise)
+def decoded(gaussian: MixtureDenoiser, found: Inversion, part: float) -> Sampled:
     assert found.detail is not None
     spans = SCHEDULE.spans(Karras(10, 80)(SCHEDULE, STEPS))
-    mixed = sample(
-        gaussian, (found.state[0].mean(0, keepdim=True),), spans, SOLVERS["dpm2m"], None, found.detail.mean(0)
-    )
-    apart = sample(gaussian, found.state, spans, SOLVERS["dpm2m"], noise).x0
-    assert max_error(mixed.x0[0], apart.mean(0)) < 2e-3
-    assert max_error(apart, images) < 2e-3
-    assert mixed.nfe.tolist() == [STEPS + 1]
+    ending = Ending(part * found.detail, part, SCHEDULE.spans(grid_below(80, SCHEDULE)))
+    return sample(gaussian, found.state, spans, SOLVERS["dpm2m"], None, ending)
+
+
+@pytest.mark.parametrize("part", [1.0, 0.5, 0.0])
+def test_moved_latents_end_with_the_detail_of_the_image_and_the_model_s_own(
+    gaussian: MixtureDenoiser, images: Tensor, noise: Tensor, part: float
+) -> None:
+    """The ODE of N(0, c^2) leads from y at s to the image c / sqrt(c^2 + s^2) y."""
+    found = inverted(gaussian, images, noise)
+    s = SCHEDULE.s(80)
+    own = WIDTH / math.hypot(WIDTH, s) * (images + s * noise)
+    ended = decoded(gaussian, found, part)
+    assert max_error(ended.x0, part * images + (1 - part) * own) < 0.015  # of the few steps below
+    below = grid_below(80, SCHEDULE).steps
+    assert ended.nfe.tolist() == [STEPS + (1 if part == 1 else below)] * 2
+
+
+@pytest.mark.parametrize("grid", ["karras:10@80", "times:160,400,700,1000"])
+def test_exact_is_of_the_image_wherever_the_grid_starts(editor: Editor, files: list[Path], grid: str) -> None:
+    """The state is alpha times the image, and so its error is smaller."""
+    config = InversionConfig(grid=grid, steps=4, exact=True)
+    found = editor.reconstruct(files[:2], config)
+    errors = (found.decoded - found.originals).abs().amax((1, 2, 3))
+    assert all(latent.report["converged"] for latent in found.latents)
+    assert float(errors.max()) <= config.tol
+
+
+@pytest.mark.parametrize("start", [80.0, 20.0, 1.5])
+def test_steps_below_a_start_are_even_and_small(start: float) -> None:
+    times = grid_below(start, SCHEDULE).times
+    assert (times[0], times[1], times[-1]) == (0.0, 1.0, start)
+    ratios = torch.tensor([SCHEDULE.s(t) for t in times[1:]]).log().diff().exp()
+    assert max_error(ratios, ratios.mean().expand(len(ratios))) < 1e-4
+    assert 1 < float(ratios[0]) <= 1.75
 
 
 def test_the_level_of_the_start_is_that_of_the_seeded_noise() -> None:
@@ -112,23 +137,32 @@ def latents(editor: Editor, files: list[Path]) -> list[Latent]:
 
 
 def test_what_stayed_decodes_without_its_detail_and_what_moved_with_it(editor: Editor, latents: list[Latent]) -> None:
-    a, b = latents
-    bare = replace(a, detail=None)
-    assert torch.equal(editor.decode(a), editor.decode(bare))
-    middle = interpolate(a, b, "slerp", 0.5)
-    assert middle.recipe.denoised
-    assert middle.recipe.dequantise == ()
-    assert middle.detail is not None
-    assert a.detail is not None
-    assert b.detail is not None
-    other = replace(middle, detail=middle.detail + 0.25)
-    assert max_error(editor.decode(other), editor.decode(middle) + 0.25) < 1e-3
-    assert max_error(middle.detail.double(), (a.detail.double() + b.detail.double()) / 2) < 1e-3
+    latent = latents[0]
+    assert latent.detail is not None
+    assert torch.equal(editor.decode(latent), editor.decode(replace(latent, detail=None)))
+    moved = latent.moved()
+    other = replace(moved, detail=latent.detail + 0.25)
+    assert max_error(editor.decode(other), editor.decode(moved) + 0.25) < 1e-6
+
+
+@pytest.mark.parametrize(("w", "part"), [(0.25, 0.5), (0.5, 0.0), (0.9, 0.8)])
+def test_details_of_two_images_are_never_added(latents: list[Latent], w: float, part: float) -> None:
+    nearest = latents[round(w)]
+    mixed = interpolate(*latents, "slerp", w)
+    assert mixed.detail is not None
+    assert nearest.detail is not None
+    assert (mixed.recipe.detail, mixed.recipe.dequantise) == (pytest.approx(part), ())
+    assert max_error(mixed.detail, part * nearest.detail) < 1e-7
+
+
+def test_mixtures_of_mixtures_keep_the_part_of_what_they_are_made_of(latents: list[Latent]) -> None:
+    once = interpolate(*latents, "slerp", 0.25)
+    assert interpolate(once, latents[1], "slerp", 0.25).recipe.detail == pytest.approx(0.25)
 
 
 def test_the_ends_of_a_path_are_the_latents_themselves(editor: Editor, latents: list[Latent]) -> None:
     path = editor.interpolate(latents, 3)
-    assert [latent.recipe.denoised for latent in path] == [False, True, False]
+    assert [latent.recipe.detail for latent in path] == [None, 0.0, None]
     assert torch.equal(editor.decode([path[0], path[2]]), editor.decode(latents))
 
 
@@ -143,9 +177,9 @@ def test_moved_and_unmoved_latents_are_decoded_side_by_side(editor: Editor, late
 def test_an_edit_moves_and_strength_0_does_not(editor: Editor, files: list[Path], level: str) -> None:
     direction = made(editor, "a", 1, level, STARTED)
     latents = editor.invert(files[:2], direction.config)
-    for strength, denoised in ((0.0, False), (1.0, True)):
+    for strength, detail in ((0.0, None), (1.0, 1.0)):
         edited, _ = make_edit({direction: strength})(latents, editor.model.denoiser)
-        assert [latent.recipe.denoised for latent in edited] == [denoised] * 2
+        assert [latent.recipe.detail for latent in edited] == [detail] * 2
 
 
 def test_a_weak_edit_is_near_the_image(editor: Editor, files: list[Path]) -> None:
@@ -156,7 +190,7 @@ def test_a_weak_edit_is_near_the_image(editor: Editor, files: list[Path]) -> Non
 
 
 def test_another_condition_moves_a_latent(latents: list[Latent]) -> None:
-    assert latents[0].with_condition(Condition(label=1)).recipe.denoised
+    assert latents[0].with_condition(Condition(label=1)).recipe.detail == 1
 
 
 def test_sampling_goes_down_to_the_image(editor: Editor) -> None:
@@ -175,7 +209,7 @@ def test_a_moved_latent_reads_back_from_its_file(editor: Editor, latents: list[L
 
 def test_recipes_of_latents_that_stayed_are_written_as_ever(latents: list[Latent]) -> None:
     record = latents[0].recipe.to_json()
-    assert "denoised" not in record
+    assert "detail" not in record
     assert Recipe.from_json(json.loads(json.dumps(record))) == latents[0].recipe
     moved = latents[0].moved().recipe
     assert Recipe.from_json(json.loads(json.dumps(moved.to_json()))) == moved

@@ -148,7 +148,7 @@ def test_header_is_sorted_json_without_paths(place: Path) -> None:
     record = json.loads(text)
     assert text == json.dumps(record, sort_keys=True)
     assert set(record) == {"recipe", "report", "t"}
-    assert set(record["recipe"]) == {each.name for each in fields(Recipe)} - {"denoised"}
+    assert set(record["recipe"]) == {each.name for each in fields(Recipe)} - {"detail"}
     assert record["recipe"]["format"] == FORMAT
     assert str(place.parent).encode() not in place.read_bytes()
     assert place.name.encode() not in place.read_bytes()

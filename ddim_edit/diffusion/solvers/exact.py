@@ -66,9 +66,11 @@ class ExactSolver:
             decoded, nfe = _decode_and_count(self.solver, tracked, state, spans)
             return y + (select_rows(x, rows) - decoded), (decoded, nfe, *state)
 
-        found = fixed_point(correct, x, self.tol, AndersonAccelerator(), self.limit)
+        # The state at the first level is alpha times the image, and so is its error.
+        tol = self.tol * spans[0].here.alpha
+        found = fixed_point(correct, x, tol, AndersonAccelerator(), self.limit)
         # The decode decides, not whether the inner solver solved its own equations.
-        denoiser.set_converged(found.residual <= self.tol)
+        denoiser.set_converged(found.residual <= tol)
         decoded, nfe, *state = found.outputs
         return SolverInversion(tuple(state), SelfCheck(decoded, nfe, found.evaluations))
 
