@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -306,17 +306,27 @@ class BatchRunner:
             ending = None
             if recipe.detail is not None:
                 below = self.model.schedule.spans(grid_below(recipe.times[0], self.model.schedule))
-                ending = Ending(self.model.to_state_device(Latents(alike).detail), recipe.detail, below)
+                parts = [latent.recipe.detail or 0.0 for latent in alike]
+                ending = Ending(self.model.to_state_device(Latents(alike).detail), parts, below)
             own = denoiser or self.model.conditioned_on(recipe.condition)
             self._begin(SAMPLING)
             x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise, ending).x0
             return self._decode(x0)
 
-        images: list[Tensor] = []
-        # Latents that are decoded alike share batches; only neighbours do, so that the order stays.
-        for _, alike in groupby(latents, key=lambda latent: (latent.recipe.compatibility_key, latent.recipe.detail)):
-            images += self.batches(decode_batch, alike)
-        return torch.cat(images)
+        # Latents that are decoded alike share batches, wherever they stand. Their keys hold mappings and have no hash.
+        groups: list[tuple[object, list[int]]] = []
+        for row, latent in enumerate(latents):
+            key = (latent.recipe.compatibility_key, latent.recipe.detail is None)
+            rows = next((rows for other, rows in groups if other == key), None)
+            if rows is None:
+                groups.append((key, [row]))
+            else:
+                rows.append(row)
+        images: dict[int, Tensor] = {}
+        for _, rows in groups:
+            decoded = torch.cat(list(self.batches(decode_batch, [latents[row] for row in rows])))
+            images.update(zip(rows, decoded, strict=True))
+        return torch.stack([images[row] for row in range(len(latents))])
 
     def sample(
         self, seeds: Sequence[int], config: InversionConfig, grid: Grid, make_solver: Callable[[SeededNoise], Solver]

@@ -1,8 +1,10 @@
 """Integration of the probability-flow ODE: `invert` from images to latents, `sample` from latents to images."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser
@@ -12,6 +14,7 @@ from ddim_edit.diffusion.solvers.registry import find_solver
 from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
+from ddim_edit.transfer import to_device
 
 
 class RoundTripCheck(NamedTuple):
@@ -124,13 +127,13 @@ class Ending(NamedTuple):
 
     Attributes:
         detail: `Inversion.detail`, or what is left of those of several sources [B, ...].
-        part: how much of the detail that is, from 0 to 1; the rest is the model's own.
+        parts: how much of the detail that is, from 0 to 1, image by image; the rest is the model's own.
         below: the steps from the first level down to the image, for the model's own detail, again from the image
             towards noise.
     """
 
     detail: Tensor
-    part: float
+    parts: Sequence[float]
     below: Spans
 
 
@@ -149,8 +152,8 @@ def sample(
         D(x, t) + d + (1 - p) (F(x) - D(x, t))
 
     of the state x at the first level t: D is the denoiser, d what is left of the detail of the sources and p its part,
-    and F(x) the image that the ODE leads to from there. It takes one evaluation more, or where p < 1 one for each step
-    below.
+    and F(x) the image that the ODE leads to from there. It takes one evaluation more where all p are 1, and else one
+    for each step below.
 
     Args:
         denoiser: predicts x0 and eps.
@@ -166,13 +169,15 @@ def sample(
     if ending is None:
         offset = 0.0 if noise is None else start.s * noise
         return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
-    if ending.part == 1:
+    if min(ending.parts) == 1:
         return Sampled(tracked(x, start).x0.double() + ending.detail, tracked.nfe.cpu())
     watched = _FirstPrediction(denoiser, x)
     own = DETAIL_SOLVER.decode(replace(tracked, denoiser=watched), (x,), ending.below)
     assert watched.first is not None  # explicit steps begin there
     denoised = watched.first.x0.double()
-    return Sampled(denoised + ending.detail + (1 - ending.part) * (own - denoised), tracked.nfe.cpu())
+    rest = to_device(1 - torch.tensor(ending.parts, dtype=torch.float64), x.device)
+    rest = rest.view(-1, *[1] * (x.ndim - 1))
+    return Sampled(denoised + ending.detail + rest * (own - denoised), tracked.nfe.cpu())
 
 
 DETAIL_SOLVER = find_solver("dpm2m")

@@ -308,7 +308,7 @@ def recipe_from_json(record: Mapping[str, Any]) -> Recipe | ImageRecipe:
 OPTIONS: Mapping[str, tuple[str, Any]] = {
     "steps": ("--steps", 20),
     "solver": ("--solver", "dpm2m"),
-    "grid": ("--grid", "karras:10@0.08T"),
+    "grid": ("--grid", "karras:12@0.16T"),
     "exact": ("--exact", False),
     "tol": ("--tol", None),
     "check": ("--check", False),

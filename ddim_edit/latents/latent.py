@@ -124,7 +124,10 @@ class Latent:
             Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or, "Prompt-to-Prompt Image Editing with Cross Attention
             Control", ICLR 2023, arXiv:2208.01626.
         """
-        return replace(self.moved(), recipe=replace(self.moved().recipe, condition=condition))
+        if condition == self.recipe.condition:
+            return self
+        moved = self.moved()
+        return replace(moved, recipe=replace(moved.recipe, condition=condition))
 
     def moved(self) -> Latent:
         """Return the latent as one that no longer decodes to its own image.
@@ -334,6 +337,8 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
         LatentMismatchError: latents that are not decoded alike.
         ArgumentError: an unknown interpolation.
     """
+    import torch
+
     from ddim_edit.diffusion.noise import interpolate_mixes
 
     function = find_interpolation(interpolation)
@@ -345,7 +350,7 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
         dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
         origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
     )
-    if w in (0, 1):
+    if w in (0, 1) or torch.equal(a.x, b.x):
         return Latent(x, a.t, recipe, delta, detail=(b if w else a).detail)
     return mix_details(Latent(x, a.t, recipe, delta), (a, b), (1 - w, w))
 
@@ -358,15 +363,23 @@ def mix_details(mixed: Latent, sources: Sequence[Latent], weights: Sequence[floa
         sources: what was mixed.
         weights: of the sources, which sum to 1.
     """
+    import torch
+
     if all(source.detail is None for source in sources):
         return mixed
     detail = mixed.x.new_zeros(mixed.x.shape)
     part = 0.0
-    for source, weight in zip(sources, weights, strict=True):
-        kept = max(0.0, 2 * weight - 1)
-        if source.detail is not None and kept:
-            detail = detail + kept * source.detail.to(detail.dtype)
-            part += kept * (1.0 if source.recipe.detail is None else source.recipe.detail)
+    for source in sources:
+        if source.detail is None:
+            continue
+        # The same image may be among the sources twice.
+        alike = [each.detail is not None and torch.equal(each.detail, source.detail) for each in sources]
+        weight = sum(weight for weight, same in zip(weights, alike, strict=True) if same)
+        kept = max(0.0, 2 * weight - 1) / sum(alike)
+        detail = detail + kept * source.detail.to(detail.dtype)
+        part += kept * (1.0 if source.recipe.detail is None else source.recipe.detail)
+    # Fractions such as 0.7 and 0.3 sum to 1 but for their last bits.
+    part = min(part, 1.0)
     return replace(mixed, recipe=replace(mixed.recipe, dequantise=(), detail=part), detail=detail.float())
 
 

@@ -1,7 +1,7 @@
 """One model at work for the page: it opens photos, edits them, interpolates between images and samples new ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,10 +222,12 @@ class Session:
             return EditedPixels(photo.image.pixels, whole)
         directions = self.directions[settings.level]
         config = next(directions[name].config for name in settings.moved)
-        steps = len(directions[next(iter(settings.moved))].recipe.times) - 1
+        schedule = self.editor.model.schedule
+        workload = config.decoding_workload(schedule, detail=1.0)
         # Inverting and decoding once, to see what is lost, is done only the first time at a level.
-        runs = 1 if config in photo.inversions else 3
-        with self._queue.job(runs * steps, on_progress):
+        if config not in photo.inversions:
+            workload += replace(config, check=True).inversion_workload(schedule)
+        with self._queue.job(workload.expected, on_progress):
             if config not in photo.inversions:
                 made = self.editor.reconstruct([photo.image], config)
                 photo.inversions[config] = LevelInversion(made.latents, made.originals - made.decoded)
@@ -248,10 +250,15 @@ class Session:
             ArgumentError: fewer than two images or frames; ImageError for a crop that does not fit.
         """
         key = tuple(photos)
-        path_length = len(set(plan_path(len(photos), frames, loop)))
+        points = set(plan_path(len(photos), frames, loop))
+        between = sum(0 < point.w < 1 for point in points)
         missing = [] if key in self._inverted else list(dict.fromkeys(key))
         images = [read(photo.source.file, self.size, photo.crop) for photo in missing]
-        with self._queue.job(CONFIG.steps * (len(images) + path_length), on_progress):
+        schedule = self.editor.model.schedule
+        workload = len(images) * CONFIG.inversion_workload(schedule)
+        workload += (len(points) - between) * CONFIG.decoding_workload(schedule)
+        workload += between * CONFIG.decoding_workload(schedule, detail=0.0)
+        with self._queue.job(workload.expected, on_progress):
             if images:
                 found = dict(zip(missing, self.editor.invert(images, CONFIG), strict=True))
                 self._inverted = {key: Latents(found[photo] for photo in key)}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ddim_edit import InversionConfig
 from ddim_edit.cli import main
 from ddim_edit.cli.main import commands
 
@@ -115,7 +116,7 @@ def test_variables_set_flags_lists_and_shared_options(
     assert (options["model"], options["offline"], options["json"], options["quiet"]) == ("a", True, True, False)
     assert options["set"] == (("old", 2), ("female", -1))
     options = parse("interpolate", "a", "b", "-o", "out.png")
-    assert (options["sheet"], options["grid"]) == ((3, 4), "karras:14")
+    assert (options["sheet"], options["grid"]) == ((3, 4), InversionConfig().grid)
     monkeypatch.setenv("DDIM_EDIT_CONFIG", config("[edit]\nupscale = 5")[1])
     assert parse("edit", "a.png", "-o", "out")["upscale"] == 5
 

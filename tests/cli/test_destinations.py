@@ -112,7 +112,7 @@ def test_images_and_latents_through_standard_streams(
     content = pictures[0].read_bytes()
     status, latent, said = piped(content, "invert", "-", "-o", "-", "--exact")
     assert status == 0, said
-    assert set(load(latent)) == {"x"}
+    assert set(load(latent)) == {"x", "detail"}
     status, image, said = piped(latent, "decode", "-", "-o", "-")
     assert status == 0, said
     (tmp_path / "back.png").write_bytes(image)

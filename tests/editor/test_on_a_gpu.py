@@ -24,7 +24,7 @@ from ..pretend_gpu import PretendGPU, model_on, pretend_gpu
 from .attributes import made
 from .measures import QUICK, as_tensor, max_error
 
-KINDS = {"plain": {}, "check": {"check": True}, "level": {"level": 400.0}}
+KINDS = {"plain": {}, "check": {"check": True}, "level": {"level": 400.0, "grid": "karras:14"}}
 CASES = [*((solver, {"exact": True}) for solver in SOLVERS), *zip(SOLVERS, cycle(KINDS.values()))]
 IMAGES = 3
 BATCHES = 2

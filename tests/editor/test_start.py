@@ -84,7 +84,7 @@ def test_there_is_no_detail_without_noise_or_right_above_the_image(
 def decoded(gaussian: MixtureDenoiser, found: Inversion, part: float) -> Sampled:
     assert found.detail is not None
     spans = SCHEDULE.spans(Karras(10, 80)(SCHEDULE, STEPS))
-    ending = Ending(part * found.detail, part, SCHEDULE.spans(grid_below(80, SCHEDULE)))
+    ending = Ending(part * found.detail, [part] * 2, SCHEDULE.spans(grid_below(80, SCHEDULE)))
     return sample(gaussian, found.state, spans, SOLVERS["dpm2m"], None, ending)
 
 

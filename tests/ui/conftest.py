@@ -32,7 +32,7 @@ def fitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     picture, editor = tiny.save_picture(folder / "a.png"), Editor(load_model(model))
     for seed, (name, level) in enumerate(LEVELS.items()):
-        latent = editor.invert(picture, InversionConfig(steps=6, level=level))
+        latent = editor.invert(picture, InversionConfig(grid="karras:14", steps=6, level=level))
         vector = torch.randn(latent.x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         recipe = replace(latent.recipe, dequantise=(), origin=LatentArrayOrigin())
         direction = Direction(name, vector / vector.norm(), 0.0, 0.0, 3.0, recipe)
