@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
-from ddim_edit.errors import LatentError, LatentMismatchError, NonFiniteError
+from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError, NonFiniteError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
-from ddim_edit.latents.interpolation import find_interpolation
+from ddim_edit.latents.interpolation import find_interpolation, find_shares, linear_combination, weighted_sum
 from ddim_edit.latents.provenance import (
     COMPATIBILITY,
+    MOST_NOISES,
+    CombinationOrigin,
     EditOrigin,
     InterpolationOrigin,
     InversionOrigin,
@@ -205,6 +207,8 @@ def find_contradiction(recipe: Recipe, t: float, paired: bool) -> str | None:
 def _was_inverted(origin: Origin) -> bool:
     if isinstance(origin, InterpolationOrigin):
         return any(map(_was_inverted, origin.ends))
+    if isinstance(origin, CombinationOrigin):
+        return any(map(_was_inverted, origin.sources))
     return _was_inverted(origin.of) if isinstance(origin, EditOrigin) else isinstance(origin, InversionOrigin)
 
 
@@ -293,17 +297,61 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
         LatentMismatchError: latents that are not decoded alike.
         ArgumentError: an unknown interpolation.
     """
-    from ddim_edit.diffusion.noise import interpolate_mixes
-
     function = find_interpolation(interpolation)
     require_compatible([a, b])
-    delta = None if a.delta is None and b.delta is None else _delta(a).lerp(_delta(b), w)
-    recipe = replace(
-        a.recipe,
-        dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
-        origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
-    )
-    return Latent(function(a.x, b.x, w), a.t, recipe, delta)
+    origin = InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin))
+    return _mix([a, b], [1 - w, w], function(a.x, b.x, w), origin)
+
+
+def combine(latents: Sequence[Latent], weights: Sequence[float] | None = None) -> Latent:
+    """Return the linear combination of latents, which `linear_combination` scales to their mean length.
+
+    The delta of a two-state solver and the dequantisation noises are mixed with the factors that x itself is mixed
+    with, w_i ||x|| / ||sum_j w_j x_j||, as if decoding were linear. Of independent latents these are w_i over the
+    square root of sum_j w_j^2, so that as much noise is taken off a mixture of many images as of one.
+
+    Args:
+        latents: at least one, all of the same model, solver and grid.
+        weights: one for each, finite and not all 0, also negative; only their ratios count. None weighs all alike,
+            which is the centroid.
+
+    Raises:
+        LatentMismatchError: latents that are not decoded alike.
+        ArgumentError: other weights, no latents, latents that cancel, or too many noises for one recipe.
+    """
+    if weights is None:
+        weights = [1.0] * len(latents)
+    shares = find_shares(weights, len(latents))
+    require_compatible(latents)
+    sources = [latent.x for latent in latents]
+    x = linear_combination(sources, weights)
+    scale = float(x.double().norm() / weighted_sum(sources, shares).double().norm())
+    origin = CombinationOrigin(tuple(map(float, weights)), tuple(latent.recipe.origin for latent in latents))
+    return _mix(latents, [scale * share for share in shares], x, origin)
+
+
+def _mix(latents: Sequence[Latent], factors: Sequence[float], x: Tensor, origin: Origin) -> Latent:
+    """Return the latent at x with everything else mixed linearly.
+
+    Args:
+        latents: what is mixed.
+        factors: one for each of them.
+        x: of the mixture.
+        origin: of the mixture.
+
+    Raises:
+        ArgumentError: more noises than a recipe may have.
+    """
+    from ddim_edit.diffusion.noise import combine_mixes
+
+    noises = combine_mixes([latent.recipe.dequantise for latent in latents], factors)
+    if len(noises) > MOST_NOISES:
+        raise ArgumentError(f"A mixture has at most {MOST_NOISES:,} dequantisation noises, not {len(noises):,}.")
+    delta = None
+    if any(latent.delta is not None for latent in latents):
+        delta = weighted_sum([_delta(latent) for latent in latents], factors)
+    first = latents[0]
+    return Latent(x, first.t, replace(first.recipe, dequantise=noises, origin=origin), delta)
 
 
 def require_compatible(latents: Sequence[Latent]) -> None:

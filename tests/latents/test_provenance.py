@@ -25,6 +25,7 @@ from ddim_edit.latents.image_recipes import (
     recipe_from_json,
 )
 from ddim_edit.latents.provenance import (
+    CombinationOrigin,
     EditOrigin,
     ImportOrigin,
     InterpolationOrigin,
@@ -76,6 +77,10 @@ ORIGINS: list[tuple[Origin, dict[str, Any]]] = [
     (
         InterpolationOrigin("slerp", 0.25, (NoiseOrigin(3), UnknownOrigin())),
         {"kind": "slerp", "w": 0.25, "ends": [{"kind": "noise", "seed": 3}, {}]},
+    ),
+    (
+        CombinationOrigin((0.5, -2.0), (NoiseOrigin(3), UnknownOrigin())),
+        {"kind": "combination", "weights": [0.5, -2.0], "sources": [{"kind": "noise", "seed": 3}, {}]},
     ),
     (
         EditOrigin({"old": 2.0}, ("female",), NoiseOrigin(3)),
@@ -220,6 +225,9 @@ def test_recipes_of_latents_are_written_as_ever_and_read_back() -> None:
         ({"kind": "edit", "set": {"old": "much"}, "keep": [], "of": {}}, "set.old must be a finite number"),
         ({"kind": "slerp", "w": 0.5, "ends": [{}]}, "ends must be a list of 2"),
         ({"kind": "slerp", "w": 0.5, "ends": [{}, {"kind": "import"}]}, "format is missing"),
+        ({"kind": "combination", "weights": [1.0], "sources": [{}, {}]}, "must have a weight for each source"),
+        ({"kind": "combination", "weights": [0.0], "sources": [{}]}, "not all of them 0"),
+        ({"kind": "combination", "weights": ["a"], "sources": [{}]}, r"weights\[0\] must be a finite number"),
         ({"kind": "translation", "of": {}}, "reads format 3 of a recipe, not null"),
     ],
     ids=str,
