@@ -261,6 +261,18 @@ class EvaluationRecipe(ImageRecipe):
 
 
 @dataclass(frozen=True)
+class SelfInterpolationRecipe(ImageRecipe):
+    """A plot of a self-interpolation test.
+
+    Attributes:
+        settings: what its rows have in common, as JSON.
+    """
+
+    kind: ClassVar[str] = "self-interpolation"
+    settings: Mapping[str, Any] = field(metadata=REST)
+
+
+@dataclass(frozen=True)
 class ProbeRecipe(ImageRecipe):
     """A plot of linear probes.
 

@@ -19,6 +19,7 @@ from ddim_edit.latents.image_recipes import (
     ReconstructionRecipe,
     SampleRecipe,
     SampleSheetRecipe,
+    SelfInterpolationRecipe,
     TrainingSheetRecipe,
     TranslationRecipe,
     command_line,
@@ -188,6 +189,7 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "sample a.png -n 2 --seed 7",
     ),
     (EvaluationRecipe({"model": "m", "tol": 0.1}), {"kind": "evaluation", "model": "m", "tol": 0.1}, ""),
+    (SelfInterpolationRecipe({"model": "m"}), {"kind": "self-interpolation", "model": "m"}, ""),
     (
         ProbeRecipe("m", ("0.4T", "xT"), 0, SAMPLING),
         {"kind": "probe", "model": "m", "levels": ["0.4T", "xT"], "seed": 0, **SAMPLING},
