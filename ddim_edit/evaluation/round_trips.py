@@ -29,7 +29,7 @@ class SelfInterpolated(NamedTuple):
     """Images sampled from known latents, and what is between these and the latents that are found by inverting them.
 
     Attributes:
-        images: as they were sampled [B, 3, H, W], clipped to [-1, 1].
+        images: as they were sampled [B, 3, H, W], not clipped to [-1, 1].
         true: the x_T that they were sampled from [B, C, H, W].
         found: the x_T that inverting them gives.
         decoded: for each fraction, the images of slerp(true, found, w).
@@ -70,7 +70,7 @@ class RoundTrip(Protocol):
     def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
         """Sample images from seeds, invert them, and decode what is between the true and the found x_T.
 
-        Every latent is decoded as sampling decodes x_T: to t = 0, with no noise taken off.
+        Samples are taken at the first level of the grid, where inversions start, and no noise is added to them.
 
         Args:
             seeds: one for each image.
@@ -99,22 +99,23 @@ class EditorRoundTrip:
     def self_interpolation_workload(self, fractions: int) -> Workload:
         """Return the evaluations that `self_interpolate` takes for a seed."""
         schedule = self.editor.model.schedule
-        sampling = self.config.decoding_workload(schedule, to_clean=True)
-        return (1 + fractions) * sampling + self.config.inversion_workload(schedule)
+        return (1 + fractions) * self.config.decoding_workload(schedule) + self.config.inversion_workload(schedule)
 
     def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
         """Sample, invert, and decode along the way by the editor."""
-        true = self.editor.noise(seeds, self.config)
-        images = self.editor.decode(true).clamp(-1, 1)
-        found = []
-        for latent, sampled in zip(self.editor.invert(images, self.config), true, strict=True):
-            # The recipe of samples goes to t = 0; that of inversions takes off noise at the first level.
-            found.append(replace(latent, recipe=replace(sampled.recipe, origin=latent.recipe.origin)))
+        config = replace(self.config, dequantise=None)
+        grid = config.make_grid(self.editor.model.schedule)
+        true = []
+        for latent in self.editor.noise(seeds, config):
+            # Samples go on to t = 0, from where no inversion comes back to what they were at the first level.
+            true.append(replace(latent, recipe=replace(latent.recipe, grid=grid.name, times=grid.times)))
+        images = self.editor.decode(true)
+        (found,) = self.editor.invert_batches([images], config, check_typicality=False)
         decoded = []
         for w in fractions:
             between = [interpolate(a, b, "slerp", w) for a, b in zip(true, found, strict=True)]
             decoded.append(self.editor.decode(between))
-        return SelfInterpolated(images, true.x, Latents(found).x, decoded)
+        return SelfInterpolated(images, Latents(true).x, found.x, decoded)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class BaselineRoundTrip:
         def decode(x: Tensor) -> Tensor:
             return self.loop.decode(self.model.to_state_device(x).float(), steps).cpu().double()
 
-        images = decode(true).clamp(-1, 1)
+        images = decode(true)
         found = self.loop.encode(self.model.to_state_device(images).float(), steps).cpu().double()
         return SelfInterpolated(images, true, found, [decode(slerp(true, found, w)) for w in fractions])
 

@@ -181,22 +181,21 @@ def self_interpolate(
 ) -> SelfInterpolation:
     """Run the self-interpolation test: sample images, invert them, and decode between the true and the found x_T.
 
-    Each setting samples an image from x_T ~ N(0, I) of a seed, inverts it, and decodes slerp(x_T, found x_T, w). Good
-    latents lie in one region that is all decoded to the image. A round trip tests w = 1 alone, and an inversion that is
-    exact may still find an x_T that is not like noise.
+    Each setting samples an image from x_T ~ N(0, I) of a seed, inverts it, and decodes slerp(x_T, found x_T, w). A
+    round trip tests w = 1 alone: an inversion may return to the image, and still find an x_T that is not like noise, or
+    far from the one that the image has.
 
-    All latents are decoded as samples are: to t = 0, and no noise is taken off. At w = 0 this gives the image exactly;
-    at w = 1 it shows what the found x_T knows of the image by itself. An inversion with dequantisation starts at the
-    first level of its grid with a noise of its own, where the sample had another one there, so that its x_T differs
-    from the true one in what makes up that noise, however accurate its solver is.
+    An x_T decides on an image and on the noise that the image has at the first level of the grid. So samples are taken
+    there, without the last step to t = 0, and inverted as they are, without dequantisation, which would put another
+    noise in place of theirs: the true x_T is then what a perfect solver finds, and w = 0 gives the image bit by bit.
 
     Args:
         editor: whose model is tested.
         seeds: one for each image, at least one.
         solvers: names in `SOLVERS`.
         grids: names, as `make_grid` takes them.
-        steps: numbers of steps, for inverting; sampling adds one from the first level to t = 0.
-        config: everything else about the inversions: exact, tol, dequantise, condition.
+        steps: numbers of steps, each way.
+        config: everything else about the inversions: exact, tol, condition.
         against: names in `BASELINES`.
         fractions: each in [0, 1]; at least one.
 
@@ -225,7 +224,7 @@ def self_interpolate_iter(
             batch = seeds[start : start + editor.batch_size]
             made = round_trip.self_interpolate(batch, fractions)
             difference = (made.found - made.true).flatten(1).norm(dim=1) / made.true.flatten(1).norm(dim=1)
-            scores = [_score(scorer, decoded, made.images) for decoded in made.decoded]
+            scores = [_score(scorer, decoded, made.images.clamp(-1, 1)) for decoded in made.decoded]
             for index, seed in enumerate(batch):
                 for w, rows in zip(fractions, scores, strict=True):
                     yield SelfInterpolationRow(seed, round_trip.setting, w, float(difference[index]), rows[index])

@@ -145,6 +145,25 @@ class InterpolationRecipe(ImageRecipe):
 
 
 @dataclass(frozen=True)
+class CombinationRecipe(ImageRecipe):
+    """How an image is combined of others. The image itself has the recipe of its one latent.
+
+    Attributes:
+        weights: one for each image.
+    """
+
+    kind: ClassVar[str] = "combination"
+    command: ClassVar[str] = "combine"
+    weights: tuple[float, ...] = field(metadata=entry(list_of(schema.number), parse=tuple))
+
+    def options(self) -> list[str]:
+        """Return --weights, unless all are the same."""
+        if len(set(self.weights)) == 1 and self.weights[0] > 0:
+            return []
+        return ["--weights", ",".join(map(_positional, self.weights))]
+
+
+@dataclass(frozen=True)
 class TranslationRecipe(ImageRecipe):
     """An image taken to the domain of another model.
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from ddim_edit import ArgumentError, Editor, InversionConfig, Model, NetworkDenoiser, NoiseSchedule
 from ddim_edit.diffusion.denoisers import MixtureDenoiser
-from ddim_edit.diffusion.noise import draw_mixed_noise
 from ddim_edit.evaluation import EvaluationSetting, SelfInterpolation, make_round_trips, self_interpolate
 from ddim_edit.images import read_recipe
 from ddim_edit.latents.interpolation import slerp
@@ -48,31 +48,35 @@ def move(x: Tensor, start: float, end: float) -> Tensor:
     return b.alpha * MEAN + (x - a.alpha * MEAN) * spread_b / spread_a
 
 
-def sample(x: Tensor) -> Tensor:
-    """Solvers take the last step, from t = 1, by the mean of x_0 given x_1."""
-    first = SCHEDULE.level(1)
-    gain = first.alpha * WIDTH**2 / (first.alpha**2 * WIDTH**2 + first.sigma**2)
-    return MEAN + gain * (move(x, float(SCHEDULE.T), 1) - first.alpha * MEAN)
+@pytest.mark.parametrize("solver", ["heun", "dpm2m", "ddim", "bdia"])
+def test_on_a_gaussian_the_true_latent_is_found(gaussian: Editor, solver: str) -> None:
+    """To the order of the solver: errors of a second-order one are a quarter with twice the steps."""
+    errors = []
+    for steps in (40, 80):
+        (round_trip,) = make_round_trips(gaussian, [solver], ["karras:14"], [steps])
+        made = round_trip.self_interpolate([3, 4], [0.5])
+        assert torch.equal(made.true, gaussian.noise([3, 4]).x)
+        images = move(made.true, SCHEDULE.T, 1) / SCHEDULE.level(1).alpha
+        errors.append(float((made.images - images).abs().max()))
+        assert float((made.found - made.true).norm() / made.true.norm()) < 0.03
+        assert float((made.decoded[0] - made.images).abs().max()) < 0.01
+    assert errors[1] < (0.6 if solver == "ddim" else 0.35) * errors[0] < 0.02
 
 
-@pytest.mark.parametrize("solver", ["heun", "dpm2m"])
-def test_on_a_gaussian_every_point_of_the_way_is_that_of_the_closed_form(gaussian: Editor, solver: str) -> None:
-    config = InversionConfig(solver, steps=200)
-    (round_trip,) = make_round_trips(gaussian, [solver], ["karras:14"], [200], config)
-    fractions = [0.0, 0.3, 1.0]
-    made = round_trip.self_interpolate([3, 4], fractions)
-    true = gaussian.noise([3, 4], config).x
-    images = sample(true)
-    assert torch.equal(made.true, true)
-    assert torch.allclose(made.images, images, rtol=0, atol=1e-5)
-    # What is inverted is the image with its own seeded noise at t = 1.
-    mixes = [latent.recipe.dequantise for latent in gaussian.invert(made.images, config)]
-    first = SCHEDULE.level(1)
-    noisy = first.alpha * images + first.sigma * draw_mixed_noise(mixes, (3, 16, 16))
-    found = move(noisy, 1, float(SCHEDULE.T))
-    assert torch.allclose(made.found, found, rtol=0, atol=1e-3)
-    for w, decoded in zip(fractions, made.decoded, strict=True):
-        assert torch.allclose(decoded, sample(slerp(true, found, w)), rtol=0, atol=1e-4)
+@pytest.mark.parametrize("solver", ["heun", "dpm2m", "ddim"])
+def test_on_a_gaussian_the_way_is_linear_however_few_the_steps(gaussian: Editor, solver: str) -> None:
+    """Its denoiser is affine, and so is what solvers make of it: f(a x + b y) = a f(x) + b f(y) + (1 - a - b) f(0)."""
+    (round_trip,) = make_round_trips(gaussian, [solver], ["karras:14"], [4])
+    made = round_trip.self_interpolate([3], [0.3, 1.0])
+    x, y = made.true.flatten(), made.found.flatten()
+    assert 0.01 < float((x - y).norm() / x.norm()) < 1
+    between = slerp(made.true, made.found, 0.3).flatten()
+    a, b = torch.linalg.lstsq(torch.stack([x, y], 1), between[:, None]).solution.flatten()
+    (latent,) = gaussian.noise([3], solver=solver, steps=4)
+    times = gaussian.invert(MEAN, solver=solver, steps=4).recipe.times
+    origin = replace(latent, x=torch.zeros_like(latent.x), recipe=replace(latent.recipe, times=times))
+    expected = a * made.images + b * made.decoded[1] + (1 - a - b) * gaussian.decode(origin)
+    assert torch.allclose(made.decoded[0], expected, rtol=0, atol=1e-9)
 
 
 def test_rows_are_the_scores_of_what_is_decoded_by_hand(editor: Editor) -> None:
@@ -80,19 +84,21 @@ def test_rows_are_the_scores_of_what_is_decoded_by_hand(editor: Editor) -> None:
     assert len(found.rows) == 2 * 3 * 2
     scorer = ImageScorer()
     for solver in ("ddim", "bdia"):
-        config = InversionConfig(solver, steps=4)
+        config = InversionConfig(solver, steps=4, dequantise=None)
         true = editor.noise([3, 4, 5], config)
-        images = editor.decode(true).clamp(-1, 1)
+        times = config.make_grid(editor.model.schedule).times
+        images = editor.decode([replace(each, recipe=replace(each.recipe, times=times)) for each in true])
         inverted = editor.invert(images, config)
         rows = [row for row in found.rows if row.setting == EvaluationSetting(solver, "karras:14", 4)]
         assert [row.seed for row in rows] == [3, 3, 4, 4, 5, 5]
         distances = (inverted.x - true.x).flatten(1).norm(dim=1) / true.x.flatten(1).norm(dim=1)
         assert [row.distance for row in rows[::2]] == pytest.approx(distances.tolist(), rel=1e-4)
-        # At w = 1 the found latent is decoded as a sample is, its second state included.
-        samples = [replace(latent, recipe=like.recipe) for latent, like in zip(inverted, true, strict=True)]
-        scores = scorer(editor.decode(samples).clamp(-1, 1), images)
+        # At w = 1 it is the round trip, of which the second state is a part.
+        scores = scorer(editor.decode(inverted).clamp(-1, 1), images.clamp(-1, 1))
         for name in METRICS:
-            assert [row.scores[name] for row in rows[1::2]] == pytest.approx(scores[name].tolist(), rel=1e-3)
+            # Two states return to the very image, whose PSNR is infinite.
+            expected = [value if math.isfinite(value) else None for value in scores[name].tolist()]
+            assert [row.scores[name] for row in rows[1::2]] == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
 
 def test_at_its_true_latent_an_image_comes_back_bit_by_bit(editor: Editor) -> None:
@@ -104,11 +110,11 @@ def test_a_baseline_is_tested_by_its_own_loop(gaussian: Editor) -> None:
     found = self_interpolate(gaussian, [3], (), steps=(20,), against=("diffusers",), fractions=(1.0,))
     (round_trip,) = make_round_trips(gaussian, [], [], [20], against=["diffusers"])
     true = gaussian.noise([3]).x
-    images = round_trip.loop.decode(true.float(), 20).double().clamp(-1, 1)
+    images = round_trip.loop.decode(true.float(), 20).double()
     decoded = round_trip.loop.decode(round_trip.loop.encode(images.float(), 20), 20).double()
     (row,) = found.rows
     assert row.setting == EvaluationSetting("diffusers", "leading", 20)
-    assert row.scores["mse"] == pytest.approx(float(mse(decoded.clamp(-1, 1), images)), rel=1e-4)
+    assert row.scores["mse"] == pytest.approx(float(mse(decoded.clamp(-1, 1), images.clamp(-1, 1))), rel=1e-4)
 
 
 def test_the_workload_is_what_is_evaluated(editor: Editor) -> None:

@@ -11,6 +11,7 @@ from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.images import Box, CentreSquare, Fit
 from ddim_edit.latents.image_recipes import (
     OPTIONS,
+    CombinationRecipe,
     EditRecipe,
     EvaluationRecipe,
     ImageRecipe,
@@ -189,6 +190,12 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "sample a.png -n 2 --seed 7",
     ),
     (EvaluationRecipe({"model": "m", "tol": 0.1}), {"kind": "evaluation", "model": "m", "tol": 0.1}, ""),
+    (
+        CombinationRecipe((0.5, -1.0, 2.0)),
+        {"kind": "combination", "weights": [0.5, -1.0, 2.0]},
+        "combine a.png --weights 0.5,-1,2",
+    ),
+    (CombinationRecipe((1.0, 1.0)), {"kind": "combination", "weights": [1.0, 1.0]}, "combine a.png"),
     (SelfInterpolationRecipe({"model": "m"}), {"kind": "self-interpolation", "model": "m"}, ""),
     (
         ProbeRecipe("m", ("0.4T", "xT"), 0, SAMPLING),
