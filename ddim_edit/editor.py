@@ -29,7 +29,7 @@ from ddim_edit.images.prepare import PreparedImage
 from ddim_edit.images.sources import ImageSource, reread
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
-from ddim_edit.latents.interpolation import PathPoint, count_rows, plan_line, plan_path
+from ddim_edit.latents.interpolation import PathPoint, count_rows, find_shares, plan_line, plan_path
 from ddim_edit.latents.latent import Latent, Latents, combine, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction, score_batch
@@ -502,6 +502,8 @@ class Editor:
             >>> list(latent.x.shape), len(latent.recipe.origin.sources)
             ([3, 64, 64], 3)
         """
+        if weights is not None:
+            find_shares(weights, len(weights))  # refuses weights before images are inverted for them
         if not _are_latents(latents):
             latents = self._invert(cast(Images, latents), make_config(config, options), crop)
         return combine(latents, weights)

@@ -109,7 +109,7 @@ def combine(
     target = claim(output, resolve_all(split_crop(path)[0] for path in inputs), overwrite or session.to_stdout)
     latents = load_or_invert(session, inputs, config, crop)
     combined = session.editor.combine(latents, weights)
-    if output.name.endswith(LATENT):
+    if output.name.lower().endswith(LATENT):
         session.editor.require_own(combined)  # as decoding it would, so that a file that is written decodes
         combined.save(target)
     else:
@@ -118,8 +118,7 @@ def combine(
             progress.finish_images(1)
         session.save_image(target, enlarge(to_uint8(image), upscale or 1), combined.recipe)
     names = [str(session.streams.name_of(path)) for path in inputs]
-    used = list(combined.recipe.origin.to_json()["weights"])
-    session.emit({"inputs": names, "weights": used, "output": str(target)}, target)
+    session.emit({"inputs": names, "weights": weights or [1.0] * len(inputs), "output": str(target)}, target)
     session.finish()
 
 

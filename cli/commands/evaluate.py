@@ -158,7 +158,8 @@ def evaluate(
     if images:
         _evaluate_images(session, files, crop, round_trips, recipe, output)
     if seeds is not None:
-        _self_interpolate(session, range(seeds), round_trips, recipe, output)
+        # Samples are inverted with the noise that they have.
+        _self_interpolate(session, range(seeds), round_trips, {**recipe, "dequantise": None}, output)
     session.finish()
 
 
@@ -214,8 +215,9 @@ def _self_interpolate(
 
     loads = [round_trip.self_interpolation_workload(len(FRACTIONS)) for round_trip in round_trips]
     workload = len(seeds) * sum(loads, Workload.exactly(0))
+    passes = (2 + len(FRACTIONS)) * len(round_trips)
     rows: list[SelfInterpolationRow] = []
-    with session.counting_evaluations(len(seeds), lambda schedule: workload, 4 * len(round_trips)) as progress:
+    with session.counting_evaluations(len(seeds), lambda schedule: workload, passes) as progress:
         for round_trip in round_trips:
             setting = round_trip.setting
             with session.continue_on_error(f"{setting.solver} {setting.grid} {setting.steps}"):

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -211,7 +211,7 @@ def self_interpolate(
     rows = tuple(self_interpolate_iter(editor, seeds, round_trips, fractions))
     if not rows:
         raise ArgumentError("The self-interpolation test needs at least one seed and one fraction.")
-    return SelfInterpolation(rows, evaluation_recipe(editor, config))
+    return SelfInterpolation(rows, evaluation_recipe(editor, replace(config, dequantise=None)))
 
 
 def self_interpolate_iter(

@@ -182,6 +182,7 @@ def test_the_self_interpolation_test_runs_without_images(evaluated: Evaluate, mo
     recipe = read_recipe(tmp_path / "out" / "self-interpolation.png")
     written = json.loads((tmp_path / "out" / "self-interpolation.json").read_text())
     assert recipe == {"kind": "self-interpolation", **written["recipe"]}
+    assert recipe["dequantise"] is None
     wanted = self_interpolate(Editor.from_pretrained(model), [0, 1], ("ddim", "dpm2m"), steps=(2, 3))
     assert [each["w"] for each in written["settings"]] == [each.w for each in wanted.summaries]
     for found, summary in zip(written["settings"], wanted.summaries, strict=True):
