@@ -1,5 +1,6 @@
 """Plot what becomes of images between their true and their found x_T."""
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -30,7 +31,7 @@ PANELS = ("lpips", "psnr")
 def self_interpolation_curves(
     result: SelfInterpolation, path: str | PathLike[str], recipe: Mapping[str, Any] | None = None
 ) -> None:
-    """Draw LPIPS and PSNR along the way from the true to the found x_T, one line per setting.
+    """Draw LPIPS (logarithmic) and PSNR along the way from the true to the found x_T, one line per setting.
 
     Bands are 95 % intervals of the mean over the seeds; a single seed has none. The same result gives the same bytes
     with the same matplotlib.
@@ -59,21 +60,33 @@ def self_interpolation_figure(result: SelfInterpolation) -> "Figure":
         lines.setdefault(name, []).append(summary)
     styles = assign_styles(lines)
     for axes, metric in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        is_error = metric == "lpips"
         ends = []
+        means: list[float] = []
         for name, summaries in lines.items():
-            # The PSNR of equal images has no value, as at w = 0.
-            points = [(each.w, score) for each in summaries if (score := each.scores[metric]) is not None]
+            # Equal images have no place on a logarithmic axis, and no PSNR.
+            points = []
+            for summary in summaries:
+                score = summary.scores[metric]
+                if score is not None and (score.mean > 0 or not is_error):
+                    points.append((summary.w, score))
             if not points:
                 continue
-            w = [place for place, _ in points]
-            means = [score.mean for _, score in points]
-            lows = [score.mean if score.low is None else score.low for _, score in points]
-            highs = [score.mean if score.high is None else score.high for _, score in points]
-            draw_line(axes, styles[name], w, means, lows, highs)
-            ends.append(LineEnd(w[-1], means[-1], name, styles[name].colour))
+            w, scores = [place for place, _ in points], [score for _, score in points]
+            y = [score.mean for score in scores]
+            low = [score.mean if score.low is None else score.low for score in scores]
+            high = [score.mean if score.high is None else score.high for score in scores]
+            draw_line(axes, styles[name], w, y, low, high)
+            means += y
+            ends.append(LineEnd(w[-1], y[-1], name, styles[name].colour))
+        axes.set_xlim(0, 1.03)
         decorate_axes(axes, "from the true (0) to the found x_T (1)", "", METRICS[metric].title)
-        if ends:
-            label_line_ends(axes, ends)
+        if is_error:
+            axes.set_yscale("log")
+        # Room for every mean, and for a part of the bands, which are wide for few seeds.
+        if means:
+            axes.set_ylim((min(means) / 3, 3 * max(means)) if is_error else (min(means) - 5, max(means) + 5))
+            label_line_ends(axes, ends, math.log10 if is_error else float)
     seeds = len({row.seed for row in result.rows})
     title = (
         f"Self-interpolation of {seeds} images sampled by {result.recipe['model']}, bands: 95 % intervals of the mean"

@@ -48,7 +48,16 @@ class InterpolationTab:
                     self.pickers.append(PhotoPicker(controller, "ABCD"[place], "ABCD"[place], f"place-{place}", 200))
                     label = f"Weight of {'ABCD'[place]}"
                     self._weights.append(
-                        gr.Slider(-1, 1, 1, step=0.05, label=label, buttons=[], elem_id=f"weight-{place}")
+                        gr.Slider(
+                            -1,
+                            1,
+                            1,
+                            step=0.05,
+                            label=label,
+                            buttons=[],
+                            elem_id=f"weight-{place}",
+                            elem_classes="signed",
+                        )
                     )
         with gr.Row():
             self._frames = gr.Number(FRAMES, precision=0, label="Frames from each to the next", elem_id="frames")
