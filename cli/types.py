@@ -165,6 +165,18 @@ def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return parse_list
 
 
+def parse_weights(text: str) -> list[float]:
+    """Return numbers with commas between them.
+
+    Raises:
+        ValueError: something else.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(NUMBER, word) for word in words):
+        raise ValueError(f"{text!r} is not a list of numbers with commas between them, as in 0.5,0.3,0.2.")
+    return [float(word) for word in words]
+
+
 def parse_steps(text: str) -> int:
     """Return a number of steps.
 

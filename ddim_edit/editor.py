@@ -29,8 +29,8 @@ from ddim_edit.images.prepare import PreparedImage
 from ddim_edit.images.sources import ImageSource, reread
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
-from ddim_edit.latents.interpolation import PathPoint, plan_path
-from ddim_edit.latents.latent import Latent, Latents, interpolate, require_compatible
+from ddim_edit.latents.interpolation import PathPoint, count_rows, find_shares, plan_line, plan_path
+from ddim_edit.latents.latent import Latent, Latents, combine, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction, score_batch
 from ddim_edit.metrics.registry import ImageScorer
@@ -464,35 +464,95 @@ class Editor:
         if not _are_latents(latents):
             latents = self._invert(cast(Images, latents), make_config(config, options), crop)
         require_compatible(latents)
-        points = plan_path(len(latents), frames, loop)
-        # A point that is passed twice, as on the way back of a loop, is one object, and is decoded once.
-        mixed: dict[PathPoint, Latent] = {}
-        for point in points:
-            if point not in mixed:
-                mixed[point] = interpolate(latents[point.start], latents[point.end], interpolation, point.w)
-        return Latents(mixed[point] for point in points)
+        return _at_points(latents, plan_path(len(latents), frames, loop), interpolation)
 
-    def sheet(
-        self, corners: Sequence[Latent], rows: int = 7, columns: int = 7, interpolation: str = "slerp"
-    ) -> list[Latents]:
-        """Return latents between four corners (top left, top right, bottom left, bottom right), one `Latents` per row.
+    def combine(
+        self,
+        latents: Sequence[Latent] | Images,
+        weights: Sequence[float] | None = None,
+        config: InversionConfig | None = None,
+        *,
+        crop: Crop | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> Latent:
+        """Return a linear combination of any number of latents, or of those of images.
 
-        Arguments and errors as `interpolate`.
+        The result is as long as its sources are, so that it decodes like them: see
+        `ddim_edit.latents.interpolation.linear_combination`.
+
+        Args:
+            latents: at least one, of one model, solver and grid; or images as for `invert`, which are inverted.
+            weights: one for each, finite and not all 0; negative ones take away, as in a - b + c. Only their ratios
+                count. None weighs all alike, which gives the centroid.
+            config: how to invert images.
+            crop: as for `invert`.
+            **options: fields of `InversionConfig`.
 
         Raises:
-            ArgumentError: another number of corners.
+            LatentMismatchError: latents that cannot be mixed.
+            ArgumentError: other weights, no latents, or latents that cancel.
+
+        References:
+            Bodin, Stere, Margineantu, Ek, Moss, "Linear Combinations of Latents in Generative Models: Subspaces and
+            Beyond", ICLR 2025, arXiv:2408.08558.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> latent = editor.combine(editor.noise([1, 2, 3]), [0.5, 0.3, 0.2])
+            >>> list(latent.x.shape), len(latent.recipe.origin.sources)
+            ([3, 64, 64], 3)
+        """
+        if weights is not None:
+            find_shares(weights, len(weights))  # refuses weights before images are inverted for them
+        if not _are_latents(latents):
+            latents = self._invert(cast(Images, latents), make_config(config, options), crop)
+        return combine(latents, weights)
+
+    def sheet(
+        self,
+        corners: Sequence[Latent],
+        rows: int = 7,
+        columns: int = 7,
+        interpolation: str = "slerp",
+        across: int = 2,
+    ) -> list[Latents]:
+        """Return latents between those at the corners of a sheet, or on a grid over it, one `Latents` per row.
+
+        Four latents are the corners: top left, top right, bottom left, bottom right. More lie on a grid, `across` of
+        them in each of its rows, evenly over the sheet; between them latents are interpolated, first down and then
+        across. All of them are on the sheet if rows - 1 is a multiple of the grid's rows - 1, and so for the columns.
+
+        Args:
+            corners: row by row, at least two rows.
+            rows: of the sheet, at least 2.
+            columns: of the sheet, at least 2.
+            interpolation: one of `INTERPOLATIONS`.
+            across: how many of the corners are in a row, at least 2.
+
+        Raises:
+            LatentMismatchError: latents that cannot be mixed.
+            ArgumentError: a number of corners that does not fill rows, too few rows or columns, or an unknown
+                interpolation.
 
         Examples:
             >>> editor = Editor.from_pretrained()
             >>> rows = editor.sheet(editor.noise([1, 2, 3, 4]), rows=3, columns=4)
             >>> len(rows), len(rows[0])
             (3, 4)
+            >>> six = editor.sheet(editor.noise(range(6)), rows=5, columns=5, across=3)
+            >>> six[0][2].x.equal(editor.noise([1])[0].x)
+            True
         """
-        if len(corners) != 4:
-            raise ArgumentError(f"A sheet has 4 corners, not {len(corners)}. Pass one latent for each.")
-        left = self.interpolate([corners[0], corners[2]], rows, interpolation)
-        right = self.interpolate([corners[1], corners[3]], rows, interpolation)
-        return [self.interpolate(ends, columns, interpolation) for ends in zip(left, right, strict=True)]
+        down = count_rows(len(corners), across)
+        require_compatible(corners)
+        left_to_right = []
+        for column in range(across):
+            points = plan_line(down, rows)
+            left_to_right.append(_at_points(corners[column::across], points, interpolation))
+        found = []
+        for ends in zip(*left_to_right, strict=True):
+            found.append(_at_points(ends, plan_line(across, columns), interpolation))
+        return found
 
     def latents_at(
         self,
@@ -929,6 +989,15 @@ class Editor:
         if config.level is not None:
             raise ArgumentError(f"This goes to x_T and takes no level, but the config has level {config.level}.")
         return config.make_sampling_grid(self.model.schedule)
+
+
+def _at_points(latents: Sequence[Latent], points: Sequence[PathPoint], interpolation: str) -> Latents:
+    """Return the latents at points of a path; a point that is passed twice is one object, and is decoded once."""
+    mixed: dict[PathPoint, Latent] = {}
+    for point in points:
+        if point not in mixed:
+            mixed[point] = interpolate(latents[point.start], latents[point.end], interpolation, point.w)
+    return Latents(mixed[point] for point in points)
 
 
 def _as_images(x: Tensor) -> ImageTensor:

@@ -109,7 +109,7 @@ def option_groups() -> list[OptionGroup]:
 
 @command(
     "Edit and create",
-    2,
+    3,
     option_groups,
     "ddim-edit edit portrait.jpg --set old=+6 -o out/",
     "ddim-edit edit portrait.jpg --set old --strip -9:9:7 --keep female -o out/",

@@ -2,29 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..command import Option, OptionGroup, command
-from ..crops import CropOptions, CropText, crop_group, split_crop
-from ..files import (
-    LATENT,
-    claim,
-    join_or,
-    load_latents,
-    open_standard_output,
-    read_batches,
-    resolve_all,
-    workload_of,
-)
+from ..crops import CropOptions, crop_group, split_crop
+from ..files import LATENT, claim, join_or, open_standard_output, resolve_all, workload_of
+from ..latent_inputs import load_or_invert
 from ..options import (
     FILE_OR_FOLDER,
     fps_option,
     image_options,
     inputs_argument,
     inversion_groups,
-    make_config,
     overwrite_option,
     session_options,
     upscale_option,
@@ -37,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddim_edit import Latent, Latents
-    from ddim_edit.images import InputImage
 
 
 def option_groups() -> list[OptionGroup]:
@@ -88,7 +78,15 @@ def option_groups() -> list[OptionGroup]:
                     "--sheet",
                     type=Text(parse_columns_and_rows),
                     metavar="COLUMNSxROWS",
-                    help="Write a sheet between four inputs, its corners, in place of a path.",
+                    help="Write a sheet between four inputs, its corners, in place of a path. More inputs lie on a "
+                    "grid over it.",
+                ),
+                Option(
+                    "--across",
+                    type=click.IntRange(2, 100),
+                    default=2,
+                    metavar="N",
+                    help="Inputs in each row of the grid that a sheet lies between.",
                 ),
             ],
         ),
@@ -104,6 +102,7 @@ def option_groups() -> list[OptionGroup]:
     option_groups,
     "ddim-edit interpolate a.png b.png -o a-to-b.webp --frames 13",
     "ddim-edit interpolate a.png b.png c.png d.png -o sheet.png --sheet 7x7",
+    "ddim-edit interpolate a.png b.png c.png d.png e.png f.png -o sheet.png --sheet 9x5 --across 3",
 )
 def interpolate(
     inputs: Sequence[Path],
@@ -117,6 +116,7 @@ def interpolate(
     interpolation: str,
     loop: bool,
     sheet: tuple[int, int] | None,
+    across: int,
     config: Mapping[str, Any],
     crop: CropOptions,
     session: Session,
@@ -129,7 +129,7 @@ def interpolate(
     # .webp may be both; where a sheet is asked for it is one image.
     animated = output.suffix.lower() in animation_suffixes() and sheet is None and not session.to_stdout
     still = output.suffix.lower() in still_suffixes() and not animated
-    _require_outputs(inputs, output, sheet, animated, still)
+    _require_outputs(inputs, output, sheet, across, animated, still)
     if animated:
         find_animation_format(output)  # refuses a format whose package is not installed, before hours of work
 
@@ -146,12 +146,12 @@ def interpolate(
         session.prefer_dtype("fp32")
     inputs = [session.streams.read() if path == STANDARD else path for path in inputs]
     target = claim(output, resolve_all(split_crop(path)[0] for path in inputs), overwrite or session.to_stdout)
-    ends = _load_or_invert(session, inputs, config, crop)
+    ends = load_or_invert(session, inputs, config, crop)
     if sheet is None:
         rows = [session.editor.interpolate(ends, frames, interpolation, loop)]
     else:
         columns, lines = sheet
-        rows = session.editor.sheet(ends, lines, columns, interpolation)
+        rows = session.editor.sheet(ends, lines, columns, interpolation, across)
     recipe = InterpolationRecipe(interpolation, frames, loop, tuple(latent.recipe for latent in ends))
     frames_of = [_decode(session, row, upscale) for row in rows]
     signature = session.recipe_json(recipe)
@@ -178,55 +178,25 @@ def interpolate(
 
 
 def _require_outputs(
-    inputs: Sequence[Path], output: Path, sheet: tuple[int, int] | None, animated: bool, still: bool
+    inputs: Sequence[Path], output: Path, sheet: tuple[int, int] | None, across: int, animated: bool, still: bool
 ) -> None:
     """Refuse inputs and an output that do not go together."""
+    from ddim_edit import ArgumentError
     from ddim_edit.images import animation_suffixes, still_suffixes
+    from ddim_edit.latents.interpolation import count_rows
 
     if len(inputs) < 2:
         raise click.UsageError("Interpolation needs at least two inputs.")
-    if sheet is not None and (len(inputs) != 4 or not still):
-        raise click.UsageError(f"--sheet needs four inputs and an output that ends in {join_or(still_suffixes())}.")
+    if sheet is not None and not still:
+        raise click.UsageError(f"--sheet needs an output that ends in {join_or(still_suffixes())}.")
+    if sheet is not None:
+        try:
+            count_rows(len(inputs), across)
+        except ArgumentError as error:
+            raise click.UsageError(f"{error} --across says how many inputs are in a row.") from error
     if output.suffix and not animated and not still:
         known = join_or(dict.fromkeys([*animation_suffixes(), *still_suffixes()]))
         raise click.UsageError(f"The output must end in {known}, or be a folder, not in {output.suffix}.")
-
-
-class _End(NamedTuple):
-    """An input, and its own crop, if it has one."""
-
-    source: Path
-    crop: CropText | None = None
-
-
-def _load_or_invert(
-    session: Session, inputs: Sequence[Path], config: Mapping[str, Any], crop: CropOptions
-) -> "list[Latent]":
-    """Return the latent of every input; images are inverted together."""
-    of_latents = [path for path in inputs if path.name.endswith(LATENT) or _is_latent(session, path)]
-    latents: dict[_End, Latent] = {}
-    for path, latent in load_latents(session, of_latents).items():
-        latents[_End(path)] = latent
-    ends: list[_End] = []
-    for path, crop_of_input in zip(inputs, crop.for_inputs(len(inputs)), strict=True):
-        file, own = split_crop(path)
-        ends.append(_End(path) if path in of_latents else _End(file, own or crop_of_input))
-    # An input that comes twice is inverted once, unless it is cropped differently.
-    to_invert = list(dict.fromkeys(end for end in ends if end.source not in of_latents))
-    crops = [crop.make(session, end.crop) for end in to_invert]
-    inversion_config = make_config(config)
-
-    def invert_batch(batch: "Sequence[tuple[_End, InputImage]]") -> "Latents":
-        return session.editor.invert([image for _, image in batch], inversion_config)
-
-    passes = 3 if inversion_config.exact else 1
-    files = [end.source for end in to_invert]
-    for batch in read_batches(session, to_invert, files, crops, inversion_config.inversion_workload, passes):
-        for (end, _), latent in session.run_batch(batch, invert_batch):
-            session.warn_if_unconverged(end.source, latent.report)
-            latents[end] = latent
-    session.finish()  # a path needs all of its ends
-    return [latents[end] for end in ends]
 
 
 def _label(path: str, number: int) -> str:
@@ -238,13 +208,6 @@ def _label(path: str, number: int) -> str:
         return otherwise
     file, _ = split_crop(Path(path))
     return short_label(Path(file.name.removesuffix(LATENT)).stem, otherwise)
-
-
-def _is_latent(session: Session, path: Path) -> bool:
-    """Return whether standard input, which has no name, holds a latent."""
-    from ddim_edit.io import content
-
-    return path == session.streams.input and content.describe_file(path) == content.LATENT
 
 
 def _decode(session: Session, latents: "Latents", factor: int | None) -> "dict[int, Tensor]":

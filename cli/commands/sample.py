@@ -77,7 +77,7 @@ def option_groups() -> list[OptionGroup]:
     ]
 
 
-@command("Edit and create", 3, option_groups, "ddim-edit sample -n 8 --seed 0 --sheet -o samples/")
+@command("Edit and create", 4, option_groups, "ddim-edit sample -n 8 --seed 0 --sheet -o samples/")
 def sample(
     output: Path,
     suffix: str,

@@ -44,7 +44,7 @@ def option_groups() -> list[OptionGroup]:
 
 
 @command(
-    "Edit and create", 4, option_groups, "ddim-edit translate photos/ --model ./photos64 --to ./paintings64 -o out/"
+    "Edit and create", 5, option_groups, "ddim-edit translate photos/ --model ./photos64 --to ./paintings64 -o out/"
 )
 def translate(
     images: Sequence[Path],

@@ -69,12 +69,17 @@ def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
     return total
 
 
-def interpolate_mixes(a: NoiseMix, b: NoiseMix, w: float) -> NoiseMix:
-    """Return the mix (1 - w) a + w b, without seeds of weight 0."""
+def combine_mixes(mixes: Sequence[NoiseMix], factors: Sequence[float]) -> NoiseMix:
+    """Return the weighted sum of several mixes as one mix, without seeds of weight 0.
+
+    Args:
+        mixes: the mixes.
+        factors: one for each of them.
+    """
     weights: dict[int, float] = {}
-    for mix, share in ((a, 1 - w), (b, w)):
+    for mix, factor in zip(mixes, factors, strict=True):
         for seed, weight in mix:
-            weights[seed] = weights.get(seed, 0.0) + share * weight
+            weights[seed] = weights.get(seed, 0.0) + factor * weight
     return tuple((seed, weight) for seed, weight in weights.items() if weight)
 
 

@@ -4,6 +4,14 @@ from .probing import random_projection
 from .report import Evaluation
 from .round_trips import RoundTrip, make_round_trips
 from .rows import EvaluationRow, EvaluationSetting, read_rows, row_writer
+from .self_interpolation import (
+    FRACTIONS,
+    SelfInterpolation,
+    SelfInterpolationRow,
+    SelfInterpolationSummary,
+    self_interpolate,
+    self_interpolate_iter,
+)
 from .settings import BASELINES, DEFAULT_GRIDS, DEFAULT_SOLVERS, DEFAULT_STEPS
 from .statistics import Interval, Summary, interval
 from .tables import markdown, means_table, reconstruction_table, write_tables
@@ -13,11 +21,15 @@ __all__ = [
     "DEFAULT_GRIDS",
     "DEFAULT_SOLVERS",
     "DEFAULT_STEPS",
+    "FRACTIONS",
     "Evaluation",
     "EvaluationRow",
     "EvaluationSetting",
     "Interval",
     "RoundTrip",
+    "SelfInterpolation",
+    "SelfInterpolationRow",
+    "SelfInterpolationSummary",
     "Summary",
     "evaluate",
     "evaluate_iter",
@@ -31,5 +43,7 @@ __all__ = [
     "read_rows",
     "reconstruction_table",
     "row_writer",
+    "self_interpolate",
+    "self_interpolate_iter",
     "write_tables",
 ]

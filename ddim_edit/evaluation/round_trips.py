@@ -1,25 +1,44 @@
-"""Round trips that can be evaluated: the editor's, and those of baselines."""
+"""Round trips that can be evaluated, and their self-interpolations: the editor's, and those of baselines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
+from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.workload import Workload
 from ddim_edit.editor import DEFAULT, Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.evaluation.rows import EvaluationSetting
 from ddim_edit.evaluation.settings import BASELINES
 from ddim_edit.images.inputs import Images
+from ddim_edit.latents.interpolation import slerp
+from ddim_edit.latents.latent import Latents, interpolate
 from ddim_edit.metrics.reconstruction import InversionBatch, score_batch
 from ddim_edit.metrics.registry import METRICS, ImageScorer
 from ddim_edit.models.diffusers_inversion import DiffusersInversion, IndexedNetwork
 from ddim_edit.models.model import Model
+
+
+class SelfInterpolated(NamedTuple):
+    """Images sampled from known latents, and what is between these and the latents that are found by inverting them.
+
+    Attributes:
+        images: as they were sampled [B, 3, H, W], not clipped to [-1, 1].
+        true: the x_T that they were sampled from [B, C, H, W].
+        found: the x_T that inverting them gives.
+        decoded: for each fraction, the images of slerp(true, found, w).
+    """
+
+    images: Tensor
+    true: Tensor
+    found: Tensor
+    decoded: Sequence[Tensor]
 
 
 class RoundTrip(Protocol):
@@ -44,6 +63,21 @@ class RoundTrip(Protocol):
         """
         ...
 
+    def self_interpolation_workload(self, fractions: int) -> Workload:
+        """Return the evaluations that `self_interpolate` takes for a seed."""
+        ...
+
+    def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
+        """Sample images from seeds, invert them, and decode what is between the true and the found x_T.
+
+        Samples are taken at the first level of the grid, where inversions start, and no noise is added to them.
+
+        Args:
+            seeds: one for each image.
+            fractions: how far from the true to the found x_T.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class EditorRoundTrip:
@@ -61,6 +95,27 @@ class EditorRoundTrip:
     def __call__(self, images: Images, originals: Tensor) -> Sequence[Mapping[str, Any]]:
         """Reconstruct and return the scores."""
         return self.editor.reconstruct(images, self.config).scores
+
+    def self_interpolation_workload(self, fractions: int) -> Workload:
+        """Return the evaluations that `self_interpolate` takes for a seed."""
+        schedule = self.editor.model.schedule
+        return (1 + fractions) * self.config.decoding_workload(schedule) + self.config.inversion_workload(schedule)
+
+    def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
+        """Sample, invert, and decode along the way by the editor."""
+        config = replace(self.config, dequantise=None)
+        grid = config.make_grid(self.editor.model.schedule)
+        true = []
+        for latent in self.editor.noise(seeds, config):
+            # Samples go on to t = 0, from where no inversion comes back to what they were at the first level.
+            true.append(replace(latent, recipe=replace(latent.recipe, grid=grid.name, times=grid.times)))
+        images = self.editor.decode(true)
+        (found,) = self.editor.invert_batches([images], config, check_typicality=False)
+        decoded = []
+        for w in fractions:
+            between = [interpolate(a, b, "slerp", w) for a, b in zip(true, found, strict=True)]
+            decoded.append(self.editor.decode(between))
+        return SelfInterpolated(images, Latents(true).x, found.x, decoded)
 
 
 @dataclass(frozen=True)
@@ -96,6 +151,22 @@ class BaselineRoundTrip:
             if not is_finite:
                 row.update(dict.fromkeys(METRICS))
         return rows
+
+    def self_interpolation_workload(self, fractions: int) -> Workload:
+        """Return the evaluations that `self_interpolate` takes for a seed."""
+        return Workload.exactly((2 + fractions) * self.setting.steps)
+
+    def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
+        """Sample, invert, and decode along the way by the baseline's loop."""
+        steps = self.setting.steps
+        true = SeededNoise(seeds).draw(self.model.shape)
+
+        def decode(x: Tensor) -> Tensor:
+            return self.loop.decode(self.model.to_state_device(x).float(), steps).cpu().double()
+
+        images = decode(true)
+        found = self.loop.encode(self.model.to_state_device(images).float(), steps).cpu().double()
+        return SelfInterpolated(images, true, found, [decode(slerp(true, found, w)) for w in fractions])
 
 
 def _counted(network: IndexedNetwork, on_evaluation: Callable[[int], object]) -> IndexedNetwork:

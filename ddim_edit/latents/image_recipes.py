@@ -145,6 +145,25 @@ class InterpolationRecipe(ImageRecipe):
 
 
 @dataclass(frozen=True)
+class CombinationRecipe(ImageRecipe):
+    """How an image is combined of others. The image itself has the recipe of its one latent.
+
+    Attributes:
+        weights: one for each image.
+    """
+
+    kind: ClassVar[str] = "combination"
+    command: ClassVar[str] = "combine"
+    weights: tuple[float, ...] = field(metadata=entry(list_of(schema.number), parse=tuple))
+
+    def options(self) -> list[str]:
+        """Return --weights, unless all are the same."""
+        if len(set(self.weights)) == 1 and self.weights[0] > 0:
+            return []
+        return ["--weights", ",".join(map(_positional, self.weights))]
+
+
+@dataclass(frozen=True)
 class TranslationRecipe(ImageRecipe):
     """An image taken to the domain of another model.
 
@@ -257,6 +276,18 @@ class EvaluationRecipe(ImageRecipe):
     """
 
     kind: ClassVar[str] = "evaluation"
+    settings: Mapping[str, Any] = field(metadata=REST)
+
+
+@dataclass(frozen=True)
+class SelfInterpolationRecipe(ImageRecipe):
+    """A plot of a self-interpolation test.
+
+    Attributes:
+        settings: what its rows have in common, as JSON.
+    """
+
+    kind: ClassVar[str] = "self-interpolation"
     settings: Mapping[str, Any] = field(metadata=REST)
 
 

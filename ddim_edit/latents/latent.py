@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
-from ddim_edit.errors import LatentError, LatentMismatchError, NonFiniteError
+from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError, NonFiniteError
 from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
-from ddim_edit.latents.interpolation import find_interpolation
+from ddim_edit.latents.interpolation import find_interpolation, find_shares, linear_combination, weighted_sum
 from ddim_edit.latents.provenance import (
     COMPATIBILITY,
+    MOST_NOISES,
+    CombinationOrigin,
     EditOrigin,
     InterpolationOrigin,
     InversionOrigin,
@@ -232,6 +234,8 @@ def find_contradiction(recipe: Recipe, t: float, parts: Container[str]) -> str |
 def _was_inverted(origin: Origin) -> bool:
     if isinstance(origin, InterpolationOrigin):
         return any(map(_was_inverted, origin.ends))
+    if isinstance(origin, CombinationOrigin):
+        return any(map(_was_inverted, origin.sources))
     return _was_inverted(origin.of) if isinstance(origin, EditOrigin) else isinstance(origin, InversionOrigin)
 
 
@@ -337,49 +341,88 @@ def interpolate(a: Latent, b: Latent, interpolation: str, w: float) -> Latent:
         LatentMismatchError: latents that are not decoded alike.
         ArgumentError: an unknown interpolation.
     """
-    import torch
-
-    from ddim_edit.diffusion.noise import interpolate_mixes
-
     function = find_interpolation(interpolation)
     require_compatible([a, b])
-    x = function(a.x, b.x, w)
-    delta = None if a.delta is None and b.delta is None else _or_zeros(a.delta, x).lerp(_or_zeros(b.delta, x), w)
-    recipe = replace(
-        (b if w == 1 else a).recipe,
-        dequantise=interpolate_mixes(a.recipe.dequantise, b.recipe.dequantise, w),
-        origin=InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin)),
-    )
-    if w in (0, 1) or torch.equal(a.x, b.x):
-        return Latent(x, a.t, recipe, delta, detail=(b if w else a).detail)
-    return mix_details(Latent(x, a.t, recipe, delta), (a, b), (1 - w, w))
+    origin = InterpolationOrigin(interpolation, w, (a.recipe.origin, b.recipe.origin))
+    return _mix([a, b], [1 - w, w], [1 - w, w], function(a.x, b.x, w), origin)
 
 
-def mix_details(mixed: Latent, sources: Sequence[Latent], weights: Sequence[float]) -> Latent:
-    """Return a mixture of latents with what is left of the details of its sources, where they have any.
+def combine(latents: Sequence[Latent], weights: Sequence[float] | None = None) -> Latent:
+    """Return the linear combination of latents, which `linear_combination` scales to their mean length.
+
+    The delta of a two-state solver and the dequantisation noises are mixed with the factors that x itself is mixed
+    with, w_i ||x|| / ||sum_j w_j x_j||, as if decoding were linear. Of independent latents these are w_i over the
+    square root of sum_j w_j^2, so that as much noise is taken off a mixture of many images as of one.
 
     Args:
-        mixed: the mixture, without a detail.
-        sources: what was mixed.
-        weights: of the sources, which sum to 1.
+        latents: at least one, all of the same model, solver and grid.
+        weights: one for each, finite and not all 0, also negative; only their ratios count. None weighs all alike,
+            which is the centroid.
+
+    Raises:
+        LatentMismatchError: latents that are not decoded alike.
+        ArgumentError: other weights, no latents, latents that cancel, or too many noises for one recipe.
     """
+    if weights is None:
+        weights = [1.0] * len(latents)
+    shares = find_shares(weights, len(latents))
+    require_compatible(latents)
+    sources = [latent.x for latent in latents]
+    x = linear_combination(sources, weights)
+    scale = float(x.double().norm() / weighted_sum(sources, shares).double().norm())
+    origin = CombinationOrigin(tuple(map(float, weights)), tuple(latent.recipe.origin for latent in latents))
+    return _mix(latents, shares, [scale * share for share in shares], x, origin)
+
+
+def _mix(
+    latents: Sequence[Latent], shares: Sequence[float], factors: Sequence[float], x: Tensor, origin: Origin
+) -> Latent:
+    """Return the latent at x, with delta and noises mixed linearly, and what is left of the details.
+
+    Args:
+        latents: what is mixed.
+        shares: the weights of the latents, whose absolute values sum to 1.
+        factors: what delta and noises are multiplied with.
+        x: of the mixture.
+        origin: of the mixture.
+
+    Raises:
+        ArgumentError: more noises than a recipe may have.
+    """
+    from ddim_edit.diffusion.noise import combine_mixes
+
+    noises = combine_mixes([latent.recipe.dequantise for latent in latents], factors)
+    if len(noises) > MOST_NOISES:
+        raise ArgumentError(f"A mixture has at most {MOST_NOISES:,} dequantisation noises, not {len(noises):,}.")
+    delta = None
+    if any(latent.delta is not None for latent in latents):
+        delta = weighted_sum([_or_zeros(latent.delta, x) for latent in latents], factors)
+    first = latents[0]
+    mixed = Latent(x, first.t, replace(first.recipe, dequantise=noises, origin=origin), delta)
+    return _mix_details(mixed, latents, shares)
+
+
+def _mix_details(mixed: Latent, latents: Sequence[Latent], shares: Sequence[float]) -> Latent:
+    """Return a mixture with what is left of the details of the latents, if they have any."""
     import torch
 
-    if all(source.detail is None for source in sources):
+    if all(latent.detail is None for latent in latents):
         return mixed
+    distinct: list[tuple[Latent, float]] = []
+    for latent, share in zip(latents, shares, strict=True):
+        # One latent may be there twice.
+        total = sum(each for other, each in zip(latents, shares, strict=True) if torch.equal(other.x, latent.x))
+        if total >= 1 - 1e-12:
+            recipe = replace(mixed.recipe, detail=latent.recipe.detail)
+            return replace(mixed, recipe=recipe, detail=latent.detail)
+        if share and not any(torch.equal(other.x, latent.x) for other, _ in distinct):
+            distinct.append((latent, total))
     detail = mixed.x.new_zeros(mixed.x.shape)
     part = 0.0
-    for source in sources:
-        if source.detail is None:
-            continue
-        # The same image may be among the sources twice.
-        alike = [each.detail is not None and torch.equal(each.detail, source.detail) for each in sources]
-        weight = sum(weight for weight, same in zip(weights, alike, strict=True) if same)
-        kept = max(0.0, 2 * weight - 1) / sum(alike)
-        detail = detail + kept * source.detail.to(detail.dtype)
-        part += kept * (1.0 if source.recipe.detail is None else source.recipe.detail)
-    # Fractions such as 0.7 and 0.3 sum to 1 but for their last bits.
-    part = min(part, 1.0)
+    for latent, share in distinct:
+        kept = max(0.0, 2 * share - 1)
+        detail = detail + kept * _or_zeros(latent.detail, mixed.x)
+        part += kept * (1.0 if latent.recipe.detail is None else latent.recipe.detail)
     return replace(mixed, recipe=replace(mixed.recipe, dequantise=(), detail=part), detail=detail.float())
 
 

@@ -29,8 +29,8 @@ FORMAT = 3
 """Version of the JSON of a `Recipe`. Versions 1 and 2 had the hash of a file instead of the model's components."""
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "mixed", "float64")
 """What networks compute in, by name: the keys of `devices.PRECISIONS`, which imports torch, and what others' have."""
-_MOST_NOISES = 4096
-"""How many noises may be mixed; each mixture of two latents adds theirs."""
+MOST_NOISES = 4096
+"""How many noises may be mixed; each mixture of latents adds theirs."""
 COMPATIBILITY = ("components", "schedule", "dtype", "condition", "solver", "times")
 """What the recipes of two latents must share for them to be decoded together or mixed."""
 
@@ -202,7 +202,8 @@ def origin_from_json(record: Mapping[str, Any]) -> Origin:
         LatentError: an entry is missing, unknown or something else.
     """
     kind = record.get("kind")
-    for each in (InversionOrigin, LatentArrayOrigin, NoiseOrigin, ImportOrigin, EditOrigin, TranslationOrigin):
+    known = (InversionOrigin, LatentArrayOrigin, NoiseOrigin, ImportOrigin, CombinationOrigin, EditOrigin)
+    for each in (*known, TranslationOrigin):
         if kind == each.kind:
             return each.from_json(record)
     return InterpolationOrigin.from_json(record) if "ends" in record else UnknownOrigin(dict(record))
@@ -223,6 +224,34 @@ class InterpolationOrigin(Origin):
     ends: tuple[Origin, ...] = field(
         metadata=entry(list_of(schema.table, 2), parse=lambda ends: tuple(map(origin_from_json, ends)))
     )
+
+
+@dataclass(frozen=True)
+class CombinationOrigin(Origin):
+    """A linear combination of latents.
+
+    Attributes:
+        weights: one for each latent, as they were given.
+        sources: where the latents come from.
+    """
+
+    kind: ClassVar[str] = "combination"
+    weights: tuple[float, ...] = field(metadata=entry(list_of(schema.number), parse=tuple))
+    sources: tuple[Origin, ...] = field(
+        metadata=entry(list_of(schema.table), parse=lambda sources: tuple(map(origin_from_json, sources)))
+    )
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Return the record in a JSON object of this kind.
+
+        Raises:
+            LatentError: as for any record, or another number of weights than of sources.
+        """
+        origin = super().from_json(record)
+        if len(origin.weights) != len(origin.sources) or not any(origin.weights):
+            raise LatentError("a record of kind 'combination' must have a weight for each source, not all of them 0.")
+        return origin
 
 
 @dataclass(frozen=True)
@@ -264,13 +293,12 @@ def find_inversion(origin: Origin) -> InversionOrigin | None:
 
 
 def _are_seeded_weights(value: object) -> bool:
-    if not isinstance(value, list) or len(value) > _MOST_NOISES:
+    if not isinstance(value, list) or len(value) > MOST_NOISES:
         return False
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
             return False
-        # Mixtures of mixtures have weights that are products of fractions, whose sum may be rounded up.
-        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]) or not 0 <= pair[1] <= 1.001:
+        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]):
             return False
     return True
 
@@ -336,7 +364,7 @@ class Recipe:
         "schedule": schema.table_of({"T": schema.count}),
         "times": Check("2 to 10,002 times from 0 up, each later than the one before", _are_times),
         "condition": schema.table_of(_CONDITION, closed=True),
-        "dequantise": Check(f"up to {_MOST_NOISES} pairs of a seed and a weight from 0 to 1", _are_seeded_weights),
+        "dequantise": Check(f"up to {MOST_NOISES} pairs of a seed and a weight", _are_seeded_weights),
         "origin": schema.table,
         "format": schema.integer,
         "detail": optional(Check("a number from 0 to 1", _is_part)),

@@ -131,7 +131,7 @@ class InversionBatch(NamedTuple):
             columns |= {f"xt_{name}": value for name, value in asdict(self.health).items()}
         if self.atypicality is not None:
             columns["atypicality"] = self.atypicality
-        return _to_json_rows(columns)
+        return to_json_rows(columns)
 
 
 def score_batch(batch: InversionBatch, scorer: ImageScorer) -> list[dict[str, Any]]:
@@ -149,10 +149,10 @@ def score_batch(batch: InversionBatch, scorer: ImageScorer) -> list[dict[str, An
     }
     if batch.coded is not None:
         columns["codec_psnr"] = psnr(batch.originals, batch.coded.clamp(-1, 1))
-    return _to_json_rows(columns)
+    return to_json_rows(columns)
 
 
-def _to_json_rows(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+def to_json_rows(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """Return tensors [B] by name as B mappings; values that are not finite, which JSON cannot hold, become None."""
     rows: list[dict[str, Any]] = [{} for _ in next(iter(columns.values()))]
     for name, column in columns.items():

@@ -28,6 +28,7 @@ from ddim_edit.images import (
 )
 from ddim_edit.io.digest import digest_file
 from ddim_edit.latents.image_recipes import (
+    CombinationRecipe,
     EditRecipe,
     InterpolationRecipe,
     SampleRecipe,
@@ -40,6 +41,7 @@ from ddim_edit.ui.crop_choice import BOX, CENTRE, FIT, CropChoice
 from ddim_edit.ui.inversion_summary import draw_patches, summarize_inversion
 from ddim_edit.ui.model_queue import ProgressCallback, ignore_progress
 from ddim_edit.ui.records import (
+    CombinedFile,
     EditedPhoto,
     InterpolationFiles,
     LoadedPhoto,
@@ -232,11 +234,7 @@ class PageController:
         Raises:
             ArgumentError: too few or too many images or frames; ImageError for a crop that does not fit.
         """
-        if not 2 <= len(photos) <= MOST_IMAGES:
-            raise ArgumentError(f"Choose 2 to {MOST_IMAGES} images, not {len(photos)}.")
-        cropped = []
-        for loaded, choice in photos:
-            cropped.append(CroppedPhoto(loaded.source, self.session.crop(loaded.source, choice)))
+        cropped = self._cropped(photos)
         made = self.session.interpolate(cropped, frames, loop, on_progress)
         factor = display_factor(made.images.shape[-1])
         still = upscale(made.one_way, factor)
@@ -251,14 +249,51 @@ class PageController:
         strip = self._write("between.png", labelled([still], labels), strip_recipe.to_json())
         animation = strip.with_suffix(suffix)
         write_animation(animation, upscale(made.images, factor), recipe=animation_recipe.to_json())
-        commands, names = self._sources([loaded.upload for loaded, _ in photos])
-        for place, photo in enumerate(cropped):
-            if photo.crop != self.session.default_crop:
-                names[place] += f"@{crop_text(photo.crop)}"
+        commands, names = self._named_inputs(photos, cropped)
         options = self._flags
         commands.append(command_line(strip_recipe, names, strip.name, options=options))
         commands.append(command_line(animation_recipe, names, animation.name, options=options))
         return InterpolationFiles(strip, animation, "\n".join(commands))
+
+    def combine(
+        self,
+        photos: Sequence[tuple[LoadedPhoto, CropChoice]],
+        weights: Sequence[float],
+        on_progress: ProgressCallback = ignore_progress,
+    ) -> CombinedFile:
+        """Combine two to four images with weights.
+
+        Raises:
+            ArgumentError: too few or too many images, or weights that are all 0; ImageError for a crop that does not
+                fit.
+        """
+        cropped = self._cropped(photos)
+        # As a command line shows them, so that it makes the same image.
+        weights = [round(float(weight), 3) for weight in weights]
+        made = self.session.combine(cropped, weights, on_progress)
+        factor = display_factor(made.pixels.shape[-1])
+        image = self._write("combined.png", upscale(made.pixels, factor), made.latent.recipe.to_json())
+        commands, names = self._named_inputs(photos, cropped)
+        recipe = CombinationRecipe(tuple(weights))
+        options = ["--upscale", str(factor), *self._flags] if factor > 1 else self._flags
+        commands.append(command_line(recipe, names, image.name, options=options))
+        return CombinedFile(image, "\n".join(commands))
+
+    def _cropped(self, photos: Sequence[tuple[LoadedPhoto, CropChoice]]) -> list[CroppedPhoto]:
+        """Return the chosen parts of photos; ArgumentError for too few or too many."""
+        if not 2 <= len(photos) <= MOST_IMAGES:
+            raise ArgumentError(f"Choose 2 to {MOST_IMAGES} images, not {len(photos)}.")
+        return [CroppedPhoto(loaded.source, self.session.crop(loaded.source, choice)) for loaded, choice in photos]
+
+    def _named_inputs(
+        self, photos: Sequence[tuple[LoadedPhoto, CropChoice]], cropped: Sequence[CroppedPhoto]
+    ) -> tuple[list[str], list[str]]:
+        """Return the commands that make those of the photos that were sampled here, and all photos as inputs."""
+        commands, names = self._sources([loaded.upload for loaded, _ in photos])
+        for place, photo in enumerate(cropped):
+            if photo.crop != self.session.default_crop:
+                names[place] += f"@{crop_text(photo.crop)}"
+        return commands, names
 
     @property
     def first_seed(self) -> int:

@@ -41,6 +41,7 @@ const label = () => {
   describe("[id^=place-] img", ["The photo, with a box around each face; what the model sees is bright"]);
   describe("#strip img", ["Images from the first photo to the last"]);
   describe("#moving img", ["The images one after another"]);
+  describe("#combined img", ["The images combined with their weights"]);
   document.querySelectorAll(".line textarea").forEach((box) => box.setAttribute("aria-label", "Command line"));
   document.querySelectorAll("#compare [data-testid=slider]").forEach((line) => {
     if (line.tabIndex === 0) return;

@@ -68,6 +68,13 @@ class InterpolationFiles(NamedTuple):
     command: str
 
 
+class CombinedFile(NamedTuple):
+    """The image that others were combined to, and the command line that makes it."""
+
+    image: Path
+    command: str
+
+
 class SampledImages(NamedTuple):
     """New images: thumbnails, files, all on a sheet, and the command line that makes the files."""
 

@@ -24,7 +24,7 @@ from ddim_edit.images import (
     to_uint8,
 )
 from ddim_edit.latents.interpolation import plan_path
-from ddim_edit.latents.latent import Latents
+from ddim_edit.latents.latent import Latent, Latents
 from ddim_edit.metrics.reconstruction import Reconstruction
 from ddim_edit.ui.crop_choice import CENTRE, CropChoice
 from ddim_edit.ui.model_queue import ModelQueue, ProgressCallback, ignore_progress
@@ -150,6 +150,14 @@ class InterpolatedFrames:
         return self.images[: (len(self.latents) - 1) * (self.frames - 1) + 1]
 
 
+@dataclass(frozen=True, eq=False)
+class CombinedImage:
+    """An image uint8 [3, H, W] that was combined of others, and its latent."""
+
+    pixels: Tensor
+    latent: Latent
+
+
 class Session:
     """Does for the page what commands do, with the same images, and keeps latents in between.
 
@@ -163,7 +171,7 @@ class Session:
         self.editor = editor
         self.directions = directions
         self._queue = queue
-        # Of the last interpolation alone: after a change of its options the same images come again.
+        # Of the last mixture alone: after a change of its options the same images come again.
         self._inverted: dict[tuple[CroppedPhoto, ...], Latents] = {}
 
     @property
@@ -249,25 +257,52 @@ class Session:
         Raises:
             ArgumentError: fewer than two images or frames; ImageError for a crop that does not fit.
         """
-        key = tuple(photos)
         points = set(plan_path(len(photos), frames, loop))
         between = sum(0 < point.w < 1 for point in points)
-        missing = [] if key in self._inverted else list(dict.fromkeys(key))
-        images = [read(photo.source.file, self.size, photo.crop) for photo in missing]
+        missing = self._read_missing(photos)
         schedule = self.editor.model.schedule
-        workload = len(images) * CONFIG.inversion_workload(schedule)
+        workload = len(missing) * CONFIG.inversion_workload(schedule)
         workload += (len(points) - between) * CONFIG.decoding_workload(schedule)
         workload += between * CONFIG.decoding_workload(schedule, detail=0.0)
         with self._queue.job(workload.expected, on_progress):
-            if images:
-                found = dict(zip(missing, self.editor.invert(images, CONFIG), strict=True))
-                self._inverted = {key: Latents(found[photo] for photo in key)}
-            latents = self._inverted[key]
+            latents = self._invert(photos, missing)
             path = self.editor.interpolate(latents, frames, loop=loop)
             # On the way back between two images every latent comes again.
             different = list(dict.fromkeys(path))
             decoded = dict(zip(different, to_uint8(self.editor.decode(different)), strict=True))
         return InterpolatedFrames(torch.stack([decoded[latent] for latent in path]), latents, frames, loop)
+
+    def combine(
+        self,
+        photos: Sequence[CroppedPhoto],
+        weights: Sequence[float],
+        on_progress: ProgressCallback = ignore_progress,
+    ) -> CombinedImage:
+        """Combine images with weights.
+
+        Raises:
+            ArgumentError: weights that are all 0, or latents that cancel; ImageError for a crop that does not fit.
+        """
+        missing = self._read_missing(photos)
+        schedule = self.editor.model.schedule
+        workload = len(missing) * CONFIG.inversion_workload(schedule) + CONFIG.decoding_workload(schedule, detail=0.0)
+        with self._queue.job(workload.expected, on_progress):
+            latent = self.editor.combine(self._invert(photos, missing), weights)
+            return CombinedImage(to_uint8(self.editor.decode(latent)), latent)
+
+    def _read_missing(self, photos: Sequence[CroppedPhoto]) -> dict[CroppedPhoto, InputImage]:
+        """Return the images of photos whose latents are not those of the last mixture."""
+        if tuple(photos) in self._inverted:
+            return {}
+        return {photo: read(photo.source.file, self.size, photo.crop) for photo in dict.fromkeys(photos)}
+
+    def _invert(self, photos: Sequence[CroppedPhoto], missing: Mapping[CroppedPhoto, InputImage]) -> Latents:
+        """Return the latents of photos, and keep them; the caller holds the queue."""
+        key = tuple(photos)
+        if missing:
+            found = dict(zip(missing, self.editor.invert(list(missing.values()), CONFIG), strict=True))
+            self._inverted = {key: Latents(found[photo] for photo in photos)}
+        return self._inverted[key]
 
     def sample(self, count: int, seed: int, on_progress: ProgressCallback = ignore_progress) -> Tensor:
         """Return new images of the seeds from this one on, uint8 [count, 3, H, W]."""

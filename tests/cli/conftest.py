@@ -19,10 +19,10 @@ from ddim_edit.models.devices import DeviceNetwork
 
 from .. import tiny
 
-WALKING = ("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "probe")
+WALKING = ("invert", "decode", "reconstruct", "interpolate", "combine", "edit", "translate", "sample", "fit", "probe")
 
 
-READING = ("decode", "interpolate")
+READING = ("decode", "interpolate", "combine")
 """Commands that compute in the dtype of the latents they are given."""
 
 

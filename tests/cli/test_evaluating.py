@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddim_edit import Editor, Evaluation, InversionConfig
+from ddim_edit.evaluation import self_interpolate
 from ddim_edit.images import read_recipe
 from ddim_edit.metrics import METRICS
 
@@ -170,3 +171,43 @@ def test_unsupported_settings_are_refused_before_inversion(
         assert len(outcome.errors) == 1
         assert "Traceback" not in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_self_interpolation_test_runs_without_images(evaluated: Evaluate, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    outcome = evaluated("-o", tmp_path / "out", "--self-interpolation", 2)
+    assert outcome.status == 0, outcome.err
+    assert files_in(tmp_path / "out") == [f"self-interpolation{suffix}" for suffix in (".csv", ".json", ".md", ".png")]
+    assert outcome.out == (tmp_path / "out" / "self-interpolation.md").read_text()
+    recipe = read_recipe(tmp_path / "out" / "self-interpolation.png")
+    written = json.loads((tmp_path / "out" / "self-interpolation.json").read_text())
+    assert recipe == {"kind": "self-interpolation", **written["recipe"]}
+    assert recipe["dequantise"] is None
+    wanted = self_interpolate(Editor.from_pretrained(model), [0, 1], ("ddim", "dpm2m"), steps=(2, 3))
+    assert [each["w"] for each in written["settings"]] == [each.w for each in wanted.summaries]
+    for found, summary in zip(written["settings"], wanted.summaries, strict=True):
+        score = summary.scores["mse"]
+        assert score is not None
+        assert found["mse"]["mean"] == pytest.approx(score.mean, rel=1e-3)
+
+
+def test_both_are_run_and_rows_are_printed(evaluated: Evaluate, pictures: list[Path], tmp_path: Path) -> None:
+    outcome = evaluated(pictures[0], "-o", tmp_path / "out", "--self-interpolation", 1, "--json", "--no-dequantise")
+    assert outcome.status == 0, outcome.err
+    assert [row["w"] for row in outcome.rows if "w" in row] == 4 * [0.25, 0.5, 0.75, 1.0]
+    assert len([row for row in outcome.rows if "picture" in row]) == 4
+    assert len(files_in(tmp_path / "out")) == 8
+
+
+def test_nothing_to_evaluate_is_refused(evaluated: Evaluate, tmp_path: Path) -> None:
+    outcome = evaluated("-o", tmp_path / "out")
+    assert outcome.status == 2
+    assert "Give images to evaluate, or --self-interpolation COUNT, or both." in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_the_self_interpolation_test_are_kept(evaluated: Evaluate, tmp_path: Path) -> None:
+    (tmp_path / "self-interpolation.md").write_text("mine")
+    outcome = evaluated("-o", tmp_path, "--self-interpolation", 1)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert files_in(tmp_path) == ["self-interpolation.md"]

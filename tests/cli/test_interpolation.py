@@ -166,6 +166,25 @@ def test_sheet_has_inputs_in_corners(
     assert_shown_alike(whole, sheet(tensors, gap=8))
 
 
+def test_a_sheet_lies_between_rows_of_inputs(done: Run, latents: list[Path], model: Path, tmp_path: Path) -> None:
+    inputs = [*latents, *latents[:2]]
+    done("interpolate", *inputs, "-o", tmp_path / "sheet.png", "--sheet", "5x2", "--across", "3", "--upscale", "1")
+    editor = Editor.from_pretrained(model)
+    wanted = editor.sheet([Latent.load(path) for path in inputs], rows=2, columns=5, across=3)
+    assert_shown_alike(
+        pixels_of(tmp_path / "sheet.png"), sheet([to_uint8(editor.decode(row)) for row in wanted], gap=0)
+    )
+
+
+@pytest.mark.parametrize(("count", "across"), [(3, 2), (4, 3)])
+def test_inputs_that_do_not_make_full_rows_are_wrong_use(
+    run: Run, latents: list[Path], tmp_path: Path, count: int, across: int
+) -> None:
+    outcome = run("interpolate", *latents[:count], "-o", tmp_path / "a.png", "--sheet", "3x3", "--across", across)
+    assert outcome.status == 2
+    assert f"not {count} in rows of {across}. --across says how many inputs are in a row." in outcome.err
+
+
 def test_one_input_may_be_given_twice(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     done("interpolate", pictures[0], pictures[0], "-o", tmp_path / "out", "--frames", "3")
     first, *others = (pixels_of(tmp_path / "out" / name) for name in files_in(tmp_path / "out"))

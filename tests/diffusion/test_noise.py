@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise, interpolate_mixes
+from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, combine_mixes, derive_seed, draw_mixed_noise
 from ddim_edit.errors import ArgumentError
 
 SHAPE = (1, 3, 4)
@@ -84,15 +84,15 @@ def test_mixed_noise_is_the_weighted_sum(a: NoiseMix, b: NoiseMix) -> None:
 
 
 @given(mixes(), mixes(), st.floats(0, 1))
-def test_blending_mixes_blends_their_noise(a: NoiseMix, b: NoiseMix, w: float) -> None:
-    noise_a, noise_b, noise = draw_mixed_noise([a, b, interpolate_mixes(a, b, w)], SHAPE)
+def test_combining_mixes_combines_their_noise(a: NoiseMix, b: NoiseMix, w: float) -> None:
+    noise_a, noise_b, noise = draw_mixed_noise([a, b, combine_mixes([a, b], [1 - w, w])], SHAPE)
     assert torch.allclose(noise, (1 - w) * noise_a + w * noise_b, rtol=0, atol=1e-13)
 
 
 @given(mixes(), mixes())
 def test_the_ends_of_a_blend_are_the_mixes(a: NoiseMix, b: NoiseMix) -> None:
-    assert dict(interpolate_mixes(a, b, 0.0)) == dict(a)
-    assert dict(interpolate_mixes(a, b, 1.0)) == dict(b)
+    assert dict(combine_mixes([a, b], [1, 0])) == dict(a)
+    assert dict(combine_mixes([a, b], [0, 1])) == dict(b)
 
 
 @given(SEED, st.text(), st.text())

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddim_edit import ArgumentError, Editor, InversionConfig, LatentMismatchError, Latents
+from ddim_edit.latents.interpolation import linear_combination
 
 from .measures import QUICK, max_error
 
@@ -70,8 +71,44 @@ def test_a_sheet_has_its_corners_and_straight_sides(editor: Editor, files: list[
     assert torch.equal(torch.stack([rows[0][0].x, rows[0][2].x, rows[1][0].x, rows[1][2].x]), corners.x)
     assert torch.equal(rows[0].x, editor.interpolate(corners[:2], 3).x)
     assert torch.equal(rows[1].x, editor.interpolate(corners[2:], 3).x)
-    with pytest.raises(ArgumentError, match="A sheet has 4 corners"):
+    with pytest.raises(ArgumentError, match="The corners of a sheet make at least 2 full rows"):
         editor.sheet(corners[:3])
+
+
+def test_a_sheet_over_a_grid_is_sheets_side_by_side(editor: Editor) -> None:
+    grid = editor.noise(range(6), QUICK)
+    whole = editor.sheet(grid, rows=3, columns=5, across=3)
+    left = editor.sheet([grid[0], grid[1], grid[3], grid[4]], rows=3, columns=3)
+    right = editor.sheet([grid[1], grid[2], grid[4], grid[5]], rows=3, columns=3)
+    for row, one, other in zip(whole, left, right, strict=True):
+        assert torch.equal(row.x, torch.cat([one.x, other.x[1:]]))
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(across=st.integers(2, 3), down=st.integers(2, 3), rows=st.integers(2, 5), columns=st.integers(2, 5))
+def test_a_sheet_of_any_shape_keeps_its_four_corners(
+    editor: Editor, across: int, down: int, rows: int, columns: int
+) -> None:
+    grid = editor.noise(range(across * down), QUICK)
+    sheet = editor.sheet(grid, rows, columns, across=across)
+    assert [len(row) for row in sheet] == [columns] * rows
+    found = torch.stack([sheet[0][0].x, sheet[0][-1].x, sheet[-1][0].x, sheet[-1][-1].x])
+    wanted = torch.stack([grid[0].x, grid[across - 1].x, grid[-across].x, grid[-1].x])
+    assert torch.equal(found, wanted)
+
+
+def test_latents_and_images_are_combined(editor: Editor, files: list[Path]) -> None:
+    ends = editor.invert(files[:3], QUICK)
+    weights = [0.5, 0.3, -0.2]
+    made = editor.combine(ends, weights)
+    assert torch.equal(made.x, linear_combination([latent.x for latent in ends], weights))
+    assert max_error(editor.combine(files[:3], weights, QUICK).x, made.x) < 1e-5
+    assert editor.decode(made).isfinite().all()
+
+
+def test_a_combination_with_a_single_weight_decodes_as_its_latent(editor: Editor, files: list[Path]) -> None:
+    ends = editor.invert(files[:3], QUICK)
+    assert torch.equal(editor.decode(editor.combine(ends, [0, 1, 0])), editor.decode(ends[1]))
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -100,6 +137,10 @@ Refused = Callable[[Editor, Latents], object]
         lambda editor, latents: editor.interpolate([]),
         lambda editor, latents: editor.interpolate(latents, 1),
         lambda editor, latents: editor.interpolate(latents, 3, "spline"),
+        lambda editor, latents: editor.combine([]),
+        lambda editor, latents: editor.combine(latents, [1, 2]),
+        lambda editor, latents: editor.sheet(latents, rows=1),
+        lambda editor, latents: editor.sheet(latents, across=4),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig("rk45")),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), InversionConfig(grid="zigzag")),
         lambda editor, latents: editor.invert(torch.zeros(1, 3, 16, 16), grid=[3, 2, 1]),

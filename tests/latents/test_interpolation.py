@@ -1,4 +1,5 @@
 import math
+import random
 import subprocess
 import sys
 
@@ -9,7 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddim_edit.errors import ArgumentError
-from ddim_edit.latents.interpolation import INTERPOLATIONS, PathPoint, find_interpolation, lerp, norm, plan_path, slerp
+from ddim_edit.latents.interpolation import (
+    INTERPOLATIONS,
+    PathPoint,
+    count_rows,
+    find_interpolation,
+    find_shares,
+    lerp,
+    linear_combination,
+    norm,
+    plan_line,
+    plan_path,
+    slerp,
+)
 
 SHAPE = (2, 3, 4)
 SEEDS, W, SCALES = st.integers(0, 2**31), st.floats(0, 1), st.floats(1e-3, 1e3)
@@ -185,6 +198,107 @@ def test_the_registry_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+WEIGHTS = st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=1, max_size=6).filter(
+    lambda weights: max(map(abs, weights)) > 0.1
+)
+
+
+@given(WEIGHTS)
+def test_a_combination_is_the_weighted_sum_at_the_mean_length(weights: list[float]) -> None:
+    latents = [(1 + index) * randn(index) for index in range(len(weights))]
+    total = sum(weight * x for weight, x in zip(weights, latents, strict=True))
+    assert isinstance(total, Tensor)
+    sizes = [abs(weight) for weight in weights]
+    radius = sum(size * float(length(x)) for size, x in zip(sizes, latents, strict=True)) / sum(sizes)
+    assert max_error(linear_combination(latents, weights), radius / length(total) * total) < 1e-12 * radius
+
+
+@given(SEEDS, SEEDS, W, SCALES)
+def test_a_combination_of_two_is_the_interpolation_norm(one: int, other: int, w: float, scale: float) -> None:
+    a, b = randn(one), scale * randn(other + 1)
+    assert max_error(linear_combination([a, b], [1 - w, w]), norm(a, b, w)) < 1e-12 * max(1, scale)
+
+
+@given(WEIGHTS, st.randoms())
+def test_the_order_of_latents_does_not_matter(weights: list[float], random: random.Random) -> None:
+    pairs = [(randn(index), weight) for index, weight in enumerate(weights)]
+    shuffled = random.sample(pairs, len(pairs))
+    found = linear_combination([x for x, _ in shuffled], [weight for _, weight in shuffled])
+    assert max_error(found, linear_combination([x for x, _ in pairs], weights)) < 1e-12
+
+
+@given(WEIGHTS, st.floats(1e-200, 1e200))
+def test_only_the_ratios_of_weights_count(weights: list[float], factor: float) -> None:
+    latents = [randn(index) for index in range(len(weights))]
+    found = linear_combination(latents, [factor * weight for weight in weights])
+    assert max_error(found, linear_combination(latents, weights)) < 1e-12
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3, 1e-300])
+def test_a_single_weight_returns_its_latent_bit_by_bit(weight: float) -> None:
+    latents = [randn(index).half() for index in range(3)]
+    assert torch.equal(linear_combination(latents, [0, weight, 0]), latents[1])
+    assert torch.equal(linear_combination(latents, [0, -weight, 0]), -latents[1])
+
+
+def test_a_combination_of_normal_latents_is_normal() -> None:
+    """d is N(0, sum w^2 I), so d / ||d|| is uniform, and the length is that of its sources: see the paper."""
+    weights, shape, count = [0.5, 0.3, -0.2], (1, 2, 2), 200_000
+    generator = torch.Generator().manual_seed(7)
+    latents = [torch.randn(count, *shape, generator=generator, dtype=torch.float64) for _ in weights]
+    x = linear_combination(latents, weights).flatten(1)
+    # The length is a mean of independent chi variables, whose mean and variance are known, and so is its square's mean.
+    D = 4
+    mean = math.sqrt(2) * math.gamma((D + 1) / 2) / math.gamma(D / 2)
+    shares = find_shares(weights, 3)
+    squared = mean**2 + (D - mean**2) * sum(share**2 for share in shares)
+    assert max_error(x.mean(0), torch.zeros(D)) < 5 / math.sqrt(count)
+    assert max_error(x.T @ x / count, squared / D * torch.eye(D)) < 10 / math.sqrt(count)
+    assert float(x.norm(dim=1).mean()) == pytest.approx(mean, abs=5 / math.sqrt(count))
+
+
+def test_the_length_of_independent_latents_is_that_of_lol() -> None:
+    """In as many dimensions as latents have, dividing by the square root of the sum of w^2 is the same to a percent."""
+    weights = [0.5, 0.3, 0.2, -0.4]
+    generator = torch.Generator().manual_seed(3)
+    latents = list(torch.randn(4, 3, 64, 64, generator=generator, dtype=torch.float64))
+    lol = sum(weight * x for weight, x in zip(weights, latents, strict=True)) / math.hypot(*weights)
+    assert float(length(linear_combination(latents, weights)) / length(lol)) == pytest.approx(1, abs=0.01)
+
+
+def test_a_combination_of_equal_latents_is_that_latent() -> None:
+    """Where LOL takes them for independent, its result is longer by the square root of their number."""
+    a = randn()
+    assert max_error(linear_combination([a, a.clone(), a.clone()], [1, 1, 1]), a) < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], "needs one weight for each latent, not 1 for 2"),
+        ([1.0, math.nan], "Weights must be finite numbers, and not all of them 0, unlike 1, nan"),
+        ([1.0, math.inf], "Weights must be finite"),
+        ([0.0, 0.0], "Weights must be finite numbers, and not all of them 0, unlike 0, 0"),
+        ([1.0, 0.5], "These latents cancel with these weights"),
+    ],
+)
+def test_weights_that_make_no_combination_are_refused(weights: list[float], message: str) -> None:
+    a = randn()
+    with pytest.raises(ArgumentError, match=message):
+        linear_combination([a, -2 * a], weights)
+
+
+def test_a_combination_of_nothing_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="needs one weight for each latent, not 0 for 0"):
+        linear_combination([], [])
+
+
+def test_latents_that_do_not_fit_together_are_not_combined() -> None:
+    for other in (randn()[:1], randn().int(), math.nan * randn()):
+        with pytest.raises(ArgumentError, match=r"floats of one shape|NaN or infinite"):
+            linear_combination([randn(), other], [1, 1])
+
+
 def places(stops: list[PathPoint]) -> list[float]:
     """Where stops lie on a line with the ends at 0, 1, 2, ..."""
     return [(1 - stop.w) * stop.start + stop.w * stop.end for stop in stops]
@@ -224,6 +338,33 @@ def test_the_ends_of_legs_are_exact() -> None:
 def test_a_path_needs_two_pictures_and_two_frames(ends: int, frames: int) -> None:
     with pytest.raises(ArgumentError, match=f"not {ends} images and {frames} frames"):
         plan_path(ends, frames)
+
+
+@given(st.integers(2, 6), st.integers(2, 12))
+def test_the_points_of_a_line_are_evenly_from_its_first_to_its_last_end(ends: int, count: int) -> None:
+    stops = plan_line(ends, count)
+    assert places(stops) == pytest.approx([i * (ends - 1) / (count - 1) for i in range(count)])
+    assert (stops[0].w, stops[-1].w) == (0, 1)
+
+
+@given(st.integers(2, 6), st.integers(2, 6))
+def test_a_line_with_room_for_every_end_is_the_path(ends: int, frames: int) -> None:
+    stops = plan_line(ends, (ends - 1) * (frames - 1) + 1)
+    assert places(stops) == pytest.approx(places(plan_path(ends, frames)))
+    assert [place for place in places(stops) if place in range(ends)] == list(range(ends))
+
+
+@pytest.mark.parametrize(("ends", "count"), [(1, 5), (3, 1)])
+def test_a_line_needs_two_pictures_and_two_points(ends: int, count: int) -> None:
+    with pytest.raises(ArgumentError, match=f"not {ends} images and {count} points"):
+        plan_line(ends, count)
+
+
+def test_corners_make_full_rows() -> None:
+    assert [count_rows(4, 2), count_rows(6, 3), count_rows(6, 2), count_rows(12, 4)] == [2, 2, 3, 3]
+    for corners, across in ((3, 2), (5, 2), (3, 3), (4, 1), (4, 0), (0, 2)):
+        with pytest.raises(ArgumentError, match=f"not {corners} in rows of {across}"):
+            count_rows(corners, across)
 
 
 FAR: dict[str, tuple[float, float, float]] = {

@@ -14,13 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddim_edit.errors import LatentError, LatentMismatchError
-from ddim_edit.latents.interpolation import slerp
-from ddim_edit.latents.latent import SUFFIX, Latent, Latents, interpolate, require_compatible
+from ddim_edit.errors import ArgumentError, LatentError, LatentMismatchError
+from ddim_edit.latents.interpolation import linear_combination, slerp
+from ddim_edit.latents.latent import SUFFIX, Latent, Latents, combine, interpolate, require_compatible
 from ddim_edit.latents.provenance import (
     COMPATIBILITY,
     DTYPES,
     FORMAT,
+    CombinationOrigin,
     EditOrigin,
     InterpolationOrigin,
     InversionOrigin,
@@ -241,7 +242,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an unknown dtype": (lambda record: record["recipe"].update(dtype="int8"), "the recipe: dtype must be "),
     "a million noises": (
         lambda record: record["recipe"].update(dequantise=[[1, 1.0]] * 5000),
-        "dequantise must be up to 4096 pairs of a seed and a weight from 0 to 1, not a list of 5000 entries",
+        "dequantise must be up to 4096 pairs of a seed and a weight, not a list of 5000 entries",
     ),
 }
 
@@ -258,6 +259,7 @@ def test_latents_that_contradict_themselves_are_refused(place: Path, name: str) 
 ENDS = {
     "inversion": RECIPE.origin,
     "interpolation": InterpolationOrigin("slerp", 0.5, (UnknownOrigin(), RECIPE.origin)),
+    "combination": CombinationOrigin((1.0, 2.0), (UnknownOrigin(), RECIPE.origin)),
     "edit": EditOrigin({"old": 1.0}, (), RECIPE.origin),
 }
 
@@ -409,6 +411,58 @@ def test_interpolation_is_exact_at_its_ends(method: str) -> None:
         made = interpolate(a, b, method, w)
         assert all(torch.equal(part, same) for part, same in zip(made.state, end.state, strict=True))
         assert made.recipe.dequantise == end.recipe.dequantise
+
+
+@given(st.lists(st.floats(0.1, 2), min_size=3, max_size=3), st.sampled_from([1, -1]))
+def test_combine_mixes_x_delta_and_noise_alike(sizes: list[float], sign: int) -> None:
+    weights = [sizes[0], sign * sizes[1], sizes[2]]
+    latents = [latent(5 * seed, dequantise=((seed, 1.0),)) for seed in range(3)]
+    made = combine(latents, weights)
+    assert torch.equal(made.x, linear_combination([each.x for each in latents], weights))
+    factors = [weight for _, weight in sorted(made.recipe.dequantise)]
+    assert [factor / factors[0] for factor in factors] == pytest.approx([weight / weights[0] for weight in weights])
+    for part, parts in zip(made.state, zip(*(each.state for each in latents), strict=True), strict=True):
+        expected = sum(factor * each for factor, each in zip(factors, parts, strict=True))
+        assert torch.allclose(part, torch.as_tensor(expected), rtol=0, atol=1e-12)
+    assert made.recipe.compatibility_key == latents[0].recipe.compatibility_key
+    assert made.recipe.origin == CombinationOrigin(tuple(weights), tuple(each.recipe.origin for each in latents))
+    assert (made.t, made.report) == (latents[0].t, {})
+
+
+def test_as_much_noise_is_taken_off_a_mixture_as_of_its_sources() -> None:
+    """Of independent latents: the variances of independent noises add up to 1."""
+    generator = torch.Generator().manual_seed(5)
+    states = torch.randn(4, 3, 64, 64, generator=generator, dtype=torch.float64)
+    latents = [replace(latent(dequantise=((seed, 1.0),)), x=x, delta=None) for seed, x in enumerate(states)]
+    noises = combine(latents, [3, 1, -1, 1]).recipe.dequantise
+    assert sum(weight**2 for _, weight in noises) == pytest.approx(1, abs=0.02)
+
+
+def test_a_combination_with_a_single_weight_is_its_latent() -> None:
+    latents = [latent(seed, dequantise=((seed, 1.0),)) for seed in range(3)]
+    made = combine(latents, [0, 3, 0])
+    assert all(torch.equal(part, same) for part, same in zip(made.state, latents[1].state, strict=True))
+    assert made.recipe.dequantise == latents[1].recipe.dequantise
+
+
+def test_without_weights_a_combination_is_the_centroid() -> None:
+    latents = [latent(seed) for seed in range(3)]
+    assert torch.equal(combine(latents).x, combine(latents, [1, 1, 1]).x)
+
+
+def test_combined_latents_can_be_saved_and_combined_again(place: Path) -> None:
+    latents = [latent(seed, dequantise=((seed, 1.0),)) for seed in range(3)]
+    once = combine(latents, [1, -1, 1])
+    once.save(place)
+    twice = combine([Latent.load(place), latent(9)], [0.5, 0.5])
+    twice.save(place)
+    assert Latent.load(place).recipe == twice.recipe
+
+
+def test_more_noises_than_a_recipe_holds_are_not_mixed() -> None:
+    noisy = [latent(first, dequantise=tuple((first + seed, 1e-4) for seed in range(3000))) for first in (0, 3000)]
+    with pytest.raises(ArgumentError, match="at most 4,096 dequantisation noises, not 6,000"):
+        combine(noisy)
 
 
 def test_interpolated_latents_can_be_saved_and_interpolated_again(place: Path) -> None:

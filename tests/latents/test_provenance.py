@@ -11,6 +11,7 @@ from ddim_edit.errors import ArgumentError, LatentError
 from ddim_edit.images import Box, CentreSquare, Fit
 from ddim_edit.latents.image_recipes import (
     OPTIONS,
+    CombinationRecipe,
     EditRecipe,
     EvaluationRecipe,
     ImageRecipe,
@@ -19,12 +20,14 @@ from ddim_edit.latents.image_recipes import (
     ReconstructionRecipe,
     SampleRecipe,
     SampleSheetRecipe,
+    SelfInterpolationRecipe,
     TrainingSheetRecipe,
     TranslationRecipe,
     command_line,
     recipe_from_json,
 )
 from ddim_edit.latents.provenance import (
+    CombinationOrigin,
     EditOrigin,
     ImportOrigin,
     InterpolationOrigin,
@@ -76,6 +79,10 @@ ORIGINS: list[tuple[Origin, dict[str, Any]]] = [
     (
         InterpolationOrigin("slerp", 0.25, (NoiseOrigin(3), UnknownOrigin())),
         {"kind": "slerp", "w": 0.25, "ends": [{"kind": "noise", "seed": 3}, {}]},
+    ),
+    (
+        CombinationOrigin((0.5, -2.0), (NoiseOrigin(3), UnknownOrigin())),
+        {"kind": "combination", "weights": [0.5, -2.0], "sources": [{"kind": "noise", "seed": 3}, {}]},
     ),
     (
         EditOrigin({"old": 2.0}, ("female",), NoiseOrigin(3)),
@@ -184,6 +191,13 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
     ),
     (EvaluationRecipe({"model": "m", "tol": 0.1}), {"kind": "evaluation", "model": "m", "tol": 0.1}, ""),
     (
+        CombinationRecipe((0.5, -1.0, 2.0)),
+        {"kind": "combination", "weights": [0.5, -1.0, 2.0]},
+        "combine a.png --weights 0.5,-1,2",
+    ),
+    (CombinationRecipe((1.0, 1.0)), {"kind": "combination", "weights": [1.0, 1.0]}, "combine a.png"),
+    (SelfInterpolationRecipe({"model": "m"}), {"kind": "self-interpolation", "model": "m"}, ""),
+    (
         ProbeRecipe("m", ("0.4T", "xT"), 0, SAMPLING),
         {"kind": "probe", "model": "m", "levels": ["0.4T", "xT"], "seed": 0, **SAMPLING},
         "",
@@ -220,6 +234,9 @@ def test_recipes_of_latents_are_written_as_ever_and_read_back() -> None:
         ({"kind": "edit", "set": {"old": "much"}, "keep": [], "of": {}}, "set.old must be a finite number"),
         ({"kind": "slerp", "w": 0.5, "ends": [{}]}, "ends must be a list of 2"),
         ({"kind": "slerp", "w": 0.5, "ends": [{}, {"kind": "import"}]}, "format is missing"),
+        ({"kind": "combination", "weights": [1.0], "sources": [{}, {}]}, "must have a weight for each source"),
+        ({"kind": "combination", "weights": [0.0], "sources": [{}]}, "not all of them 0"),
+        ({"kind": "combination", "weights": ["a"], "sources": [{}]}, r"weights\[0\] must be a finite number"),
         ({"kind": "translation", "of": {}}, "reads format 3 of a recipe, not null"),
     ],
     ids=str,

@@ -201,6 +201,12 @@ def test_interpolation_saves_strip_and_animation(guest: Visit, group: Path) -> N
     name, content = guest.saved("strip-file")
     with Image.open(io.BytesIO(content)) as strip:
         assert (name, strip.format, strip.size) == ("between.png", "PNG", (3 * 256 + 2 * 8, 36 + 256))
+    guest.type_in("weight-1", "-0.25")
+    guest.page.locator("#combine").click()
+    expect(guest.line).to_have_value(re.compile("combine .*seed-0014.png --weights 1,-0.25"), timeout=PATIENCE)
+    name, content = guest.saved("combined-file")
+    with Image.open(io.BytesIO(content)) as combined:
+        assert (name, combined.format, combined.size) == ("combined.png", "PNG", (256, 256))
     if find_spec("av") is not None:
         guest.type_in("frames", "2")
         guest.page.get_by_label("MP4").check()

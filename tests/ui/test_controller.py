@@ -193,6 +193,23 @@ def test_interpolations_equal_those_of_the_command_line(
     assert_same_file(made.animation, Path(f"between{suffix}"))
 
 
+@pytest.mark.parametrize("weights", [[0.5, 0.30000001, -0.2], [1, 1, 1]])
+def test_combinations_equal_those_of_the_command_line(
+    controller: PageController, at_home: Path, types: Types, weights: list[float]
+) -> None:
+    photos = load_all(controller, [tiny.save_picture(at_home / f"{seed}.png", seed) for seed in range(3)])
+    photos[1] = (photos[1][0], CropChoice("fit"))
+    made = controller.combine(photos, weights)
+    types(made.command)
+    assert_same_file(made.image, Path("combined.png"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_combinations_need_two_to_four_images(controller: PageController, photo: UploadedImage, count: int) -> None:
+    with pytest.raises(ArgumentError, match="Choose 2 to 4 images"):
+        controller.combine([(controller.load(photo), CropChoice())] * count, [1.0] * count)
+
+
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_interpolations_need_two_to_four_images(controller: PageController, photo: UploadedImage, count: int) -> None:
     with pytest.raises(ArgumentError, match="Choose 2 to 4 images"):
