@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import ClippedDenoiser, Denoiser
+from ddim_edit.diffusion.schedules import Level
 from ddim_edit.diffusion.solvers.solver import Solver, Spans, State
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.errors import ArgumentError
@@ -85,13 +86,12 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     if _clips(denoiser):
         raise ArgumentError("A denoiser that clips x0 cannot be inverted: it maps many images to one. Do not clip.")
     start = spans[0].here
-    offset = 0.0 if noise is None else start.s * noise
     tracked = TrackedDenoiser.start(denoiser, len(x0), x0.device)
     # Only the network computes in low precision: rounding errors of the state would add up over the steps.
-    state, own_check = solver.invert(tracked, start.alpha * (x0.double() + offset), spans)
+    state, own_check = solver.invert(tracked, add_noise(x0.double(), start, noise), spans)
     check = None
     if own_check is not None:
-        decoded = own_check.decoded / start.alpha - offset
+        decoded = remove_noise(own_check.decoded, start, noise)
         error = (decoded - x0).flatten(1).abs().amax(1)
         check = RoundTripCheck(decoded, own_check.nfe, error, own_check.rounds)
     # A network in 16 bits may overflow where no equation is solved that could notice.
@@ -111,9 +111,18 @@ def sample(denoiser: Denoiser, state: State, spans: Spans, solver: Solver, noise
     """
     tracked = TrackedDenoiser.start(denoiser, len(state[0]), state[0].device)
     x = solver.decode(tracked, tuple(each.double() for each in state), spans)
-    start = spans[0].here
-    offset = 0.0 if noise is None else start.s * noise
-    return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
+    return Sampled(remove_noise(x, spans[0].here, noise), tracked.nfe.cpu())
+
+
+def add_noise(x0: Tensor, level: Level, noise: Tensor | None) -> Tensor:
+    """Return x = alpha (x0 + s n) [B, ...] of images and their noise n, which is 0 if there is none."""
+    return level.alpha * (x0 if noise is None else x0 + level.s * noise)
+
+
+def remove_noise(x: Tensor, level: Level, noise: Tensor | None) -> Tensor:
+    """Return x0 = x / alpha - s n [B, ...]; the inverse of `add_noise`."""
+    x0 = x / level.alpha
+    return x0 if noise is None else x0 - level.s * noise
 
 
 def _clips(denoiser: object) -> bool:
