@@ -17,6 +17,7 @@ from ddim_edit.images.inputs import NO_IMAGES, Images
 from ddim_edit.images.prepare import prepare_images
 from ddim_edit.integrations.diffusers.schedulers import (
     DEFAULT_GRID,
+    DEFAULT_STEPS,
     DDIMEditInverseScheduler,
     DDIMEditScheduler,
 )
@@ -58,7 +59,7 @@ def invert(
     images: Images,
     prompt: str | list[str] = "",
     *,
-    num_inference_steps: int = 20,
+    num_inference_steps: int = DEFAULT_STEPS,
     guidance_scale: float = 1.0,
     grid: str = DEFAULT_GRID,
     dequantise: int | None = 0,
@@ -115,7 +116,9 @@ def invert(
     up = DDIMEditInverseScheduler.from_config(pipe.scheduler.config, grid=grid)
     up.set_timesteps(num_inference_steps)
     start = up.add_noise(kind.to_sample(x0), noise, up.timesteps[:1])
-    _run(pipe, up, {**arguments, "output_type": "latent"}, kind.to_latents(start, x0))
+    # Their images are not needed: "latent" spares decoding them where there is something to decode.
+    output_type = "latent" if "latents" in _parameters(pipe) else "pt"
+    _run(pipe, up, {**arguments, "output_type": output_type}, kind.to_latents(start, x0))
     found = up.latest_sample
     if found is None or not found.isfinite().all():
         raise NonFiniteError("The latents are NaN or infinite. Run the pipeline in float32 or bfloat16.")

@@ -6,6 +6,7 @@ reverse, so that what `DDIMEditInverseScheduler` made of an image is returned by
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid, find_grid, make_grid
 from ddim_edit.diffusion.integration import add_noise, remove_noise
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule, Span
@@ -25,16 +27,17 @@ from ddim_edit.models.devices import state_device
 from ddim_edit.models.pretrained import import_diffusers
 from ddim_edit.models.scheduler_config import OWN_SCHEDULERS, SCHEDULERS, DiffusionProcess, read_process
 
-DEFAULT_GRID = "karras:14"
+DEFAULT_GRID = str(InversionConfig.grid)
+DEFAULT_STEPS = InversionConfig.steps
 
 _library = import_diffusers("Scheduling steps in diffusers")
-_SchedulerMixin: Any = _library.SchedulerMixin
+SchedulerMixin: Any = _library.SchedulerMixin  # by this name diffusers finds that our classes are schedulers
 _ConfigMixin: Any = _library.ConfigMixin
 _register_to_config: Any = _library.configuration_utils.register_to_config
 _SchedulerOutput: Any = _library.schedulers.scheduling_utils.SchedulerOutput
 
 
-class _GridScheduler(_SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
+class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
     """What the two schedulers share.
 
     The sample of a pipeline is what its network is given: x = alpha x0 + sigma eps, on straight paths
@@ -91,11 +94,9 @@ class _GridScheduler(_SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
             ModelError: the scheduler of a process that is not supported.
         """
         if isinstance(config, Mapping):
-            kind = config.get("_class_name", "DDPMScheduler")
             # Entries at their defaults belong to the process too, since those of other classes differ.
             config = {name: value for name, value in config.items() if name != "_use_default_values"}
-            if kind not in OWN_SCHEDULERS:
-                config["trained_with"] = kind
+            config["trained_with"] = _find_class(config)
         made = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
         _ = (made[0] if return_unused_kwargs else made).process  # refused now rather than at the first image
         return made
@@ -229,7 +230,7 @@ class _GridScheduler(_SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
             self._state = self._from_sample(exact, self._span(0).here)
         else:
             exact = self._advance(model_output, sample, index)
-        returned = exact.to(sample)
+        returned = exact.to(sample, copy=True)
         self.latest_sample = exact
         self._returned = returned.clone()  # which the pipeline cannot change
         self._step_index = index + 1
@@ -367,6 +368,22 @@ class DDIMEditScheduler(_GridScheduler):
                 "the noise of these latents."
             )
         return remove_noise(x, level, None if self.noise is None else self.noise.to(x))
+
+
+def _find_class(config: Mapping[str, Any]) -> str:
+    """Return the class of the scheduler that a config is of, or of the one whose place our own has taken."""
+    named = config.get("_class_name")
+    if named is not None and named not in OWN_SCHEDULERS:
+        return str(named)
+    if "trained_with" in config:
+        return str(config["trained_with"])
+    # The config of a scheduler that was not loaded does not name it, but it has all of its entries.
+    entries = {name for name in config if not name.startswith("_")}
+    for name in SCHEDULERS:
+        kind = getattr(_library, name, None)
+        if kind is not None and entries == inspect.signature(kind.__init__).parameters.keys() - {"self"}:
+            return name
+    return "DDPMScheduler"
 
 
 def _are_equal(a: Tensor, b: Tensor) -> bool:
