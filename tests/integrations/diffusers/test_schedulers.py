@@ -41,7 +41,7 @@ THEIRS: dict[str, Any] = {
 FROM_CLEAN = {"scaled_linear epsilon": "leading", "flow": "flow"}
 """Grids that begin with the clean image, where the network can be asked there."""
 families = pytest.mark.parametrize("family", THEIRS)
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # of diffusers
 
 
 def up_of(family: str, grid: str = "karras:14") -> DDIMEditInverseScheduler:
