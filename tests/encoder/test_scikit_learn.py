@@ -22,7 +22,6 @@ LOOKS_AT_NOTHING = "fit looks at nothing: what is no image is refused by transfo
 TAKES_IMAGES = "images have no number of features, which a table must keep"
 EXPECTED = {
     "check_complex_data": LOOKS_AT_NOTHING,
-    "check_dtype_object": LOOKS_AT_NOTHING,
     "check_estimator_sparse_tag": LOOKS_AT_NOTHING,
     "check_estimators_empty_data_messages": LOOKS_AT_NOTHING,
     "check_estimators_nan_inf": LOOKS_AT_NOTHING,

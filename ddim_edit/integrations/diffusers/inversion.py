@@ -92,9 +92,14 @@ def invert(
         NonFiniteError: the network or the autoencoder returned NaN or infinity.
 
     Examples:
-        >>> found = invert(pipe, "portrait.jpg", "a photo of a man")  # doctest: +SKIP
-        >>> found.decode(pipe).images[0].save("again.png")  # doctest: +SKIP
-        >>> found.decode(pipe, prompt="a photo of an old man").images[0].save("old.png")  # doctest: +SKIP
+        >>> from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+        >>> blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+        >>> unet = UNet2DModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1, **blocks)
+        >>> pipe = DDIMPipeline(unet, DDIMScheduler())
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> found = invert(pipe, torch.zeros(3, 16, 16), num_inference_steps=2)
+        >>> list(found.latents.shape), found.decode(pipe).images[0].size
+        ([1, 3, 16, 16], (16, 16))
     """
     if "latents" in arguments:
         raise ArgumentError("invert finds the latents of images, and takes none. Leave latents= out.")

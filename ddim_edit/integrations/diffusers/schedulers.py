@@ -190,7 +190,7 @@ class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
         for row, time in enumerate(timesteps.flatten().expand(len(x0)).tolist()):
             level = self._span(self._find(time)).here
             rows.append(self._to_sample(add_noise(x0[row], level, noise[row]), level))
-        return torch.stack(rows).to(original_samples)
+        return _hand_back(torch.stack(rows), original_samples)
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """Return noisy samples, as `add_noise` does; pipelines of rectified flows call it so."""
@@ -230,7 +230,7 @@ class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
             self._state = self._from_sample(exact, self._span(0).here)
         else:
             exact = self._advance(model_output, sample, index)
-        returned = exact.to(sample, copy=True)
+        returned = _hand_back(exact, sample)
         self.latest_sample = exact
         self._returned = returned.clone()  # which the pipeline cannot change
         self._step_index = index + 1
@@ -259,7 +259,7 @@ class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
             x = self._from_sample(sample, span.here)
         if model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]
-        prediction = self.process.parametrization.to_prediction(model_output.to(x), x, span.here)
+        prediction = self.process.parametrization.to_prediction(model_output.to(x.device).double(), x, span.here)
         known = TrackedDenoiser.start(lambda x, level: prediction, len(x), x.device)
         x, self._history = dpm2m_step(known, x, span, self._history)
         self._state = x
@@ -367,7 +367,7 @@ class DDIMEditScheduler(_GridScheduler):
                 f"The noise has the shape {list(self.noise.shape)}, and the latents {list(x.shape)}. Give set_noise "
                 "the noise of these latents."
             )
-        return remove_noise(x, level, None if self.noise is None else self.noise.to(x))
+        return remove_noise(x, level, None if self.noise is None else self.noise.to(x.device).double())
 
 
 def _find_class(config: Mapping[str, Any]) -> str:
@@ -384,6 +384,11 @@ def _find_class(config: Mapping[str, Any]) -> str:
         if kind is not None and entries == inspect.signature(kind.__init__).parameters.keys() - {"self"}:
             return name
     return "DDPMScheduler"
+
+
+def _hand_back(exact: Tensor, sample: Tensor) -> Tensor:
+    """Return a copy in the dtype and on the device of a sample, rounded first: not every device has float64."""
+    return exact.to(sample.dtype, copy=True).to(sample.device)
 
 
 def _are_equal(a: Tensor, b: Tensor) -> bool:
