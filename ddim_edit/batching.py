@@ -15,7 +15,7 @@ from ddim_edit.diffusion.bottleneck import BottleneckReader
 from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.grids import Grid, grid_below
 from ddim_edit.diffusion.integration import Ending, invert, sample
-from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, derive_seed, draw_mixed_noise
+from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, draw_mixed_noise, noise_of_image
 from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver
@@ -350,12 +350,7 @@ class BatchRunner:
         originals = torch.empty(0, 3, *self.model.size, dtype=torch.float64)
         if images:
             originals = torch.stack([image.pixels for image in images])
-        mixes: list[NoiseMix] = []
-        for image in images:
-            if config.dequantise is None:
-                mixes.append(())
-            else:
-                mixes.append(((derive_seed(config.dequantise, image.origin["source"]), 1.0),))
+        mixes = [noise_of_image(config.dequantise, image.origin["source"]) for image in images]
         noise = self.model.pinned(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
         return PreparedBatch(images, self.model.pinned(originals), mixes, noise)
 

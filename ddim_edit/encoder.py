@@ -2,12 +2,14 @@
 
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from ddim_edit.config import InversionConfig
@@ -16,10 +18,33 @@ from ddim_edit.errors import ArgumentError
 from ddim_edit.images import Crop
 from ddim_edit.images.arrays import CHANNELS
 from ddim_edit.latents.cache import LatentCache
+from ddim_edit.models.loading import load_model
+from ddim_edit.models.model import Model
+
+
+class _SharedModel:
+    """One loaded model, which an encoder and its clones share, and the widths of the tables that they made."""
+
+    def __init__(self) -> None:
+        self.widths: dict[tuple[object, ...], int] = {}
+        self._lock = Lock()
+        self._key: tuple[object, ...] = ()
+        self._model: Model | None = None
+
+    def get(self, model: str | Path | None, device: str, dtype: str) -> Model:
+        """Return the model, loaded unless it is the one that was asked for last."""
+        with self._lock:
+            key = (model, device, dtype)
+            if self._model is None or self._key != key:
+                self._model, self._key = load_model(model, device, dtype), key
+            return self._model
 
 
 class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Transforms images to their latents at one level, float32 [n, d]; there is nothing to fit.
+
+    Clones, as searches and cross-validation make them, use the network of the original, whichever of them loads it
+    first. Copies in other processes load their own.
 
     Args:
         model: a packaged model's name, a diffusers folder or a hub id; faces64 when left out.
@@ -77,34 +102,53 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Do nothing; scikit-learn wants it."""
+        _ = self._shared  # so that transform changes no attribute
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return latents [n, d] of images as `Editor.invert` takes them, or of floats [n, 3, H, W] in [-1, 1]."""
         config = InversionConfig(self.solver, self.grid, self.steps, dequantise=self.dequantise)
         cache = None if self.cache is None else LatentCache(self.cache)
-        (latents,) = self._editor.latents_at(_images(X), [self.level], config, crop=self.crop, cache=cache)
-        return latents.values.flatten(1).numpy()
+        editor = Editor(self._shared.get(self.model, self.device, self.dtype), self.batch_size)
+        (latents,) = editor.latents_at(_images(X), [self.level], config, crop=self.crop, cache=cache)
+        rows = latents.values.flatten(1).numpy()
+        self._shared.widths[self.model, self.level] = rows.shape[1]
+        return rows
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
+        """Return the names of the columns, "latent0" to "latent{d - 1}", of the numbers of a latent in C order.
+
+        Args:
+            input_features: not used: an image has no named columns.
+
+        Raises:
+            NotFittedError: before the first `transform`, which tells how many there are.
+        """
+        width = self._shared.widths.get((self.model, self.level))
+        if width is None:
+            raise NotFittedError("The number of columns is known once images have been transformed. Transform some.")
+        return np.array([f"latent{column}" for column in range(width)], dtype=object)
 
     @cached_property
-    def _editor(self) -> Editor:
-        return Editor.from_pretrained(self.model, self.device, self.dtype, batch_size=self.batch_size)
+    def _shared(self) -> _SharedModel:
+        return _SharedModel()
+
+    def __sklearn_clone__(self) -> Self:
+        """Return a clone that shares the loaded network."""
+        made: Self = super().__sklearn_clone__()
+        made._shared = self._shared
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the network, which is loaded again where it is unpickled."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_editor"}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; another model is loaded when it is needed."""
-        self.__dict__.pop("_editor", None)
-        super().set_params(**params)
-        return self
+        return {name: value for name, value in super().__getstate__().items() if name != "_shared"}
 
     def __sklearn_tags__(self) -> Tags:
-        """Return scikit-learn's tags: takes images, not tables, and needs no fit."""
+        """Return scikit-learn's tags: takes images, not tables, returns float32, and needs no fit."""
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
         tags.requires_fit = False
         return tags
 

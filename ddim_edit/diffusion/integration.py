@@ -103,9 +103,8 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
     if _clips(denoiser):
         raise ArgumentError("A denoiser that clips x0 cannot be inverted: it maps many images to one. Do not clip.")
     start = spans[0].here
-    offset = 0.0 if noise is None else start.s * noise
     # Only the network computes in low precision: rounding errors of the state would add up over the steps.
-    x = start.alpha * (x0.double() + offset)
+    x = add_noise(x0.double(), start, noise)
     watched = _FirstPrediction(denoiser, x)
     tracked = TrackedDenoiser.start(watched, len(x0), x0.device)
     state, own_check = solver.invert(tracked, x, spans)
@@ -114,7 +113,7 @@ def invert(denoiser: Denoiser, x0: Tensor, spans: Spans, solver: Solver, noise: 
         detail = x0 - (tracked(x, start) if watched.first is None else watched.first).x0.double()
     check = None
     if own_check is not None:
-        decoded = own_check.decoded / start.alpha - offset
+        decoded = remove_noise(own_check.decoded, start, noise)
         error = (decoded - x0).flatten(1).abs().amax(1)
         check = RoundTripCheck(decoded, own_check.nfe, error, own_check.rounds)
     # A network in 16 bits may overflow where no equation is solved that could notice.
@@ -167,8 +166,7 @@ def sample(
     x = solver.decode(tracked, tuple(each.double() for each in state), spans)
     start = spans[0].here
     if ending is None:
-        offset = 0.0 if noise is None else start.s * noise
-        return Sampled(x / start.alpha - offset, tracked.nfe.cpu())
+        return Sampled(remove_noise(x, start, noise), tracked.nfe.cpu())
     if min(ending.parts) == 1:
         return Sampled(tracked(x, start).x0.double() + ending.detail, tracked.nfe.cpu())
     watched = _FirstPrediction(denoiser, x)
@@ -178,6 +176,17 @@ def sample(
     rest = to_device(1 - torch.tensor(ending.parts, dtype=torch.float64), x.device)
     rest = rest.view(-1, *[1] * (x.ndim - 1))
     return Sampled(denoised + ending.detail + rest * (own - denoised), tracked.nfe.cpu())
+
+
+def add_noise(x0: Tensor, level: Level, noise: Tensor | None) -> Tensor:
+    """Return x = alpha (x0 + s n) [B, ...] of images and their noise n, which is 0 if there is none."""
+    return level.alpha * (x0 if noise is None else x0 + level.s * noise)
+
+
+def remove_noise(x: Tensor, level: Level, noise: Tensor | None) -> Tensor:
+    """Return x0 = x / alpha - s n [B, ...]; the inverse of `add_noise`."""
+    x0 = x / level.alpha
+    return x0 if noise is None else x0 - level.s * noise
 
 
 DETAIL_SOLVER = find_solver("dpm2m")

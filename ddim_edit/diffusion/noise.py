@@ -55,6 +55,16 @@ class SeededNoise:
         return to_device(self.draw(x.shape[1:]), x.device).to(x.dtype)
 
 
+def noise_of_image(seed: int | None, source: str) -> NoiseMix:
+    """Return the dequantisation noise of an image, which has a seed of its own; no noise without a seed.
+
+    Args:
+        seed: `InversionConfig.dequantise`.
+        source: what identifies the image: the digest of its file or of its pixels.
+    """
+    return () if seed is None else ((derive_seed(seed, source), 1.0),)
+
+
 def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
     """Return the noises of several mixes, [B, *shape] in float64 on the CPU."""
     total = torch.zeros(len(mixes), *shape, dtype=torch.float64)

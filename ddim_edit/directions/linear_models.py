@@ -77,9 +77,9 @@ class Hyperplane(BaseEstimator):  # type: ignore[misc]
     latents that do not fit in memory.
     """
 
-    regularization: ClassVar[tuple[str, str] | None] = None
-    """The parameter that lists regularisations, strongest first once sorted by `strongest_first`, and the attribute
-    that holds the one chosen; None for estimators without any."""
+    regularization: ClassVar[tuple[str, str, str] | None] = None
+    """The parameter for one regularisation, the one that lists several to choose from, and the attribute that holds the
+    one chosen; None for estimators without any."""
     direction_: Array
     intercept_: float
 
@@ -88,20 +88,26 @@ class Hyperplane(BaseEstimator):  # type: ignore[misc]
         """Return regularisations with the strongest first."""
         return sorted(values)
 
+    def regularizations(self) -> list[float]:
+        """Return the regularisations to choose from, the strongest first; the one parameter comes before the list."""
+        if self.regularization is None:
+            return []
+        one, several, _ = self.regularization
+        value = getattr(self, one)
+        return self.strongest_first(getattr(self, several)) if value is None else [value]
+
     def candidates(self) -> list[Self]:
         """Return unfitted copies with one regularisation each, the strongest first."""
         if self.regularization is None:
             return [clone(self)]
-        parameter, _ = self.regularization
-        values = self.strongest_first(getattr(self, parameter))
-        return [clone(self).set_params(**{parameter: (value,)}) for value in values]
+        return [clone(self).set_params(**{self.regularization[0]: value}) for value in self.regularizations()]
 
     def settled(self) -> Self:
         """Return an unfitted copy with the regularisation that this fit chose."""
         if self.regularization is None:
             return clone(self)  # type: ignore[no-any-return]
-        parameter, chosen = self.regularization
-        return clone(self).set_params(**{parameter: (getattr(self, chosen),)})  # type: ignore[no-any-return]
+        one, _, chosen = self.regularization
+        return clone(self).set_params(**{one: getattr(self, chosen)})  # type: ignore[no-any-return]
 
     def _distances(self, X: ArrayLike) -> Array:
         check_is_fitted(self)

@@ -236,7 +236,7 @@ def assemble_model(
     """
     checkpoint = bundle.checkpoint
     codec = bundle.codec
-    height, width = _latent_size(checkpoint, codec, size)
+    height, width = latent_size(checkpoint, codec, size)
     # A token of a transformer is a patch, the sides of which height and width must be multiples of.
     patch = checkpoint.sizes.multiple
     sampler = checkpoint.schedule.sampler.for_tokens((height // patch) * (width // patch))
@@ -285,7 +285,7 @@ def _notes_of_size(codec: Codec, height: int, width: int) -> list[str]:
     ]
 
 
-def _latent_size(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:
+def latent_size(checkpoint: Checkpoint, codec: Codec, size: Size | None) -> Size:
     """Return height and width of x_0 for images of a size in pixels, or of the size of its training."""
     if size is None:
         if checkpoint.size is None:

@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, ModelError
 from ddim_edit.models.announcements import announce
 from ddim_edit.models.autoencoders import codec_of_autoencoder
-from ddim_edit.models.checkpoint import CheckpointBundle
+from ddim_edit.models.checkpoint import Checkpoint, CheckpointBundle
 from ddim_edit.models.codec.autoencoder import AutoencoderCodec
 from ddim_edit.models.codec.pixels import Codec, codec_for
 from ddim_edit.models.devices import DeviceNetwork, Precision
@@ -23,10 +23,11 @@ from ddim_edit.models.distillation import describe_distillation
 from ddim_edit.models.effective_weights import EffectiveWeights, unwrapped
 from ddim_edit.models.families.family import DiffusersFamily
 from ddim_edit.models.families.registry import family_of_config
+from ddim_edit.models.families.tokens import from_tokens, to_tokens
 from ddim_edit.models.folder import diffusers_component, make_checkpoint, require_pixels
 from ddim_edit.models.folder_layout import AUTOENCODERS, NETWORKS
 from ddim_edit.models.identity import digest_tensors, network_component, process_component
-from ddim_edit.models.loading import PlacedNetworks, assemble_model
+from ddim_edit.models.loading import PlacedNetworks, assemble_model, latent_size
 from ddim_edit.models.model import Model
 from ddim_edit.models.pretrained import import_diffusers
 from ddim_edit.models.prompts import PromptEncoder
@@ -49,42 +50,19 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
         ArgumentError: something that is no pipeline, or a size that cannot be had.
         ModelError: a pipeline whose network or process is not supported.
     """
-    library = import_diffusers("Using a pipeline")
-    if not isinstance(pipeline, library.DiffusionPipeline):
-        raise ArgumentError(
-            f"from_pipeline takes a pipeline object of diffusers, not {type(pipeline).__name__}. To load a model by "
-            "its name or path, use from_pretrained."
-        )
-    name = _name(pipeline)
-    component = _find_network(pipeline, name)
-    network = pipeline.components[component]
-    config = _config(network)
-    source = f"{type(pipeline).__name__}.{component}"
-    family = family_of_config(config, source)
+    name, config, family, adapted, checkpoint, scheduler_config = _read(pipeline, "from_pipeline")
     _require_unsteered(pipeline, config)
-    scheduler = pipeline.components.get("scheduler")
-    if scheduler is None:
-        raise ModelError(f"{name}: the pipeline has no scheduler, which tells its noise schedule. Give it one.")
-    scheduler_config = _config(scheduler)
-    process = read_process(scheduler_config)
-    classes = family.classes(config)
-    adapted = adapt_network(network, family)
-    checkpoint = make_checkpoint(name, adapted, process, classes, family.sizes(config))
     announce("hashing the weights of the pipeline")
     components = {"network": _network_component(adapted, family, config), "process": process_component(checkpoint)}
-    vae = next((each for each in AUTOENCODERS if pipeline.components.get(each) is not None), None)
-    if vae is None:
-        require_pixels(checkpoint, name, "the pipeline has no vae. Give it one.")
-        codec: Codec = codec_for(checkpoint.channels)
-    else:
-        codec = autoencoder = _codec(pipeline, vae)
-        components["autoencoder"] = autoencoder.component
+    codec = _find_codec(pipeline, name, checkpoint, digested=True)
+    if isinstance(codec, AutoencoderCodec):
+        components["autoencoder"] = codec.component
     encode_prompts = None
     if family.pipeline is not None:
         encode_prompts = partial(_prompts, pipeline, name, adapted)
     notes = describe_distillation(name, {"is_distilled": pipeline.config.get("is_distilled")}, config, scheduler_config)
     bundle = CheckpointBundle(checkpoint, codec, components, encode_prompts, notes)
-    dtype = network.dtype
+    dtype = adapted.inner.dtype
 
     def place(module: nn.Module) -> PlacedNetworks:
         # It runs where it is, as it is: hooks and adapters of the pipeline do their work, which no faster executor
@@ -93,6 +71,88 @@ def model_from_pipeline(pipeline: Any, size: Size | int | None = None) -> Model:
 
     pair = (size, size) if isinstance(size, int) else size
     return assemble_model(name, bundle, place, str(dtype).removeprefix("torch."), pair)
+
+
+class PipelineLatents(NamedTuple):
+    """What the latents of a pipeline are.
+
+    Attributes:
+        codec: between images and x_0.
+        size: height and width of the images in pixels.
+        dtype: what the network computes in.
+        family: whose pipeline it is.
+    """
+
+    codec: Codec
+    size: Size
+    dtype: torch.dtype
+    family: DiffusersFamily
+
+    def to_sample(self, x: Tensor) -> Tensor:
+        """Return x [B, C, H, W] as the pipeline's scheduler gets it."""
+        return to_tokens(x, self.family.tokens) if self.family.tokens else x
+
+    def to_latents(self, sample: Tensor, x: Tensor) -> Tensor:
+        """Return what the scheduler gets, for x of this shape, as `latents=` takes it, in the dtype of the network."""
+        latents = from_tokens(sample, x, self.family.tokens) if self.family.packs else sample
+        return latents.to(self.dtype)
+
+
+def latents_of_pipeline(pipeline: Any, size: Size | int | None = None) -> PipelineLatents:
+    """Return what the latents of a pipeline are; unlike `model_from_pipeline`, it neither hashes nor refuses adapters.
+
+    Args:
+        pipeline: the pipeline, which is not changed.
+        size: as for `model_from_pipeline`.
+
+    Raises:
+        MissingExtraError: diffusers or transformers is not installed.
+        ArgumentError: something that is no pipeline, or a size that cannot be had.
+        ModelError: a pipeline whose network or process is not supported.
+    """
+    name, _, family, adapted, checkpoint, _ = _read(pipeline, "invert")
+    if family.unshifted_times:
+        raise ModelError(
+            f"{name}: the pipelines of {family.title} give times of their own to the network, which no scheduler knows "
+            "of. Use Editor.from_pipeline."
+        )
+    codec = _find_codec(pipeline, name, checkpoint, digested=False)
+    pair = (size, size) if isinstance(size, int) else size
+    height, width = latent_size(checkpoint, codec, pair)
+    size = (height * codec.factor, width * codec.factor)
+    return PipelineLatents(codec, size, adapted.inner.dtype, family)
+
+
+class _PipelineParts(NamedTuple):
+    name: str
+    config: Mapping[str, Any]
+    family: DiffusersFamily
+    network: DiffusersNetwork
+    checkpoint: Checkpoint
+    scheduler_config: Mapping[str, Any]
+
+
+def _read(pipeline: Any, caller: str) -> _PipelineParts:
+    """Return what a pipeline is made of; `caller` is what errors call the function that was given it."""
+    library = import_diffusers("Using a pipeline")
+    if not isinstance(pipeline, library.DiffusionPipeline):
+        raise ArgumentError(
+            f"{caller} takes a pipeline object of diffusers, not {type(pipeline).__name__}. To load a model by its "
+            "name or path, use from_pretrained."
+        )
+    name = _name(pipeline)
+    component = _find_network(pipeline, name)
+    network = pipeline.components[component]
+    config = _config(network)
+    family = family_of_config(config, f"{type(pipeline).__name__}.{component}")
+    scheduler = pipeline.components.get("scheduler")
+    if scheduler is None:
+        raise ModelError(f"{name}: the pipeline has no scheduler, which tells its noise schedule. Give it one.")
+    scheduler_config = _config(scheduler)
+    process = read_process(scheduler_config)
+    adapted = adapt_network(network, family)
+    checkpoint = make_checkpoint(name, adapted, process, family.classes(config), family.sizes(config))
+    return _PipelineParts(name, config, family, adapted, checkpoint, scheduler_config)
 
 
 def _name(pipeline: Any) -> str:
@@ -151,9 +211,14 @@ def _network_component(network: DiffusersNetwork, family: DiffusersFamily, confi
     return diffusers_component(network, tensors)
 
 
-def _codec(pipeline: Any, component: str) -> AutoencoderCodec:
+def _find_codec(pipeline: Any, name: str, checkpoint: Checkpoint, digested: bool) -> Codec:
+    """Return the codec of a pipeline; with `digested`, an autoencoder says what identifies it."""
+    component = next((each for each in AUTOENCODERS if pipeline.components.get(each) is not None), None)
+    if component is None:
+        require_pixels(checkpoint, name, "the pipeline has no vae. Give it one.")
+        return codec_for(checkpoint.channels)
     autoencoder = pipeline.components[component]
-    tensors = digest_tensors(EffectiveWeights(autoencoder), component)
+    tensors = digest_tensors(EffectiveWeights(autoencoder), component) if digested else ""
     source = f"{type(pipeline).__name__}.{component}"
     return codec_of_autoencoder(autoencoder, _config(autoencoder), pipeline, tensors, source)
 

@@ -20,6 +20,8 @@ from ddim_edit.models.pretrained import component_folder, read_config
 
 SCHEDULER_CONFIG = "scheduler_config.json"
 Config = Mapping[str, Any]
+OWN_SCHEDULERS = ("DDIMEditScheduler", "DDIMEditInverseScheduler")
+"""Our own, of `ddim_edit.integrations.diffusers`: `trained_with` names the one that they take the place of."""
 BETAS: Mapping[str, Config] = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
     "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 0.012},
@@ -102,6 +104,8 @@ def read_process(config: Config) -> DiffusionProcess:
         ModelError: a process that is not supported.
     """
     kind = _entry(config, "_class_name", schema.text, "DDPMScheduler")
+    if kind in OWN_SCHEDULERS:
+        kind = _entry(config, "trained_with", schema.text, "DDPMScheduler")
     if kind not in _PROCESSES:
         raise ModelError(
             f"{SCHEDULER_CONFIG}: schedulers of the class {kind!r} are not supported. Supported are those of discrete "
@@ -193,6 +197,8 @@ _PROCESSES: Mapping[str, Callable[[Config], DiffusionProcess]] = {
     "EDMEulerScheduler": _edm,
     "EDMDPMSolverMultistepScheduler": _edm,
 }
+SCHEDULERS = tuple(_PROCESSES)
+"""The classes of diffusers whose processes are known."""
 
 
 _HIGHER_ORDER = (

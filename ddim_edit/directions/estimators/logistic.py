@@ -28,6 +28,7 @@ class LogisticDirection(BinaryDirection):
 
     Args:
         Cs: inverse regularisations; of several the best by AUC over folds is kept, ties and no folds give the least.
+        C: a single one, which takes the place of all of Cs, for searches of scikit-learn's own.
         standardize: whether each column first gets the standard deviation 1.
         cv: at most this many stratified, shuffled folds, fewer where a class has fewer samples.
         tol: of the gradient per sample; the default leaves angles of some 0.003 to the optimum.
@@ -46,18 +47,20 @@ class LogisticDirection(BinaryDirection):
         Cox, "The Regression Analysis of Binary Sequences", Journal of the Royal Statistical Society B 20, 1958.
     """
 
-    regularization = ("Cs", "C_")
+    regularization = ("C", "Cs", "C_")
 
     def __init__(
         self,
         Cs: Sequence[float] = (0.01, 0.1, 1.0, 10.0, 100.0),
         *,
+        C: float | None = None,
         standardize: bool = True,
         cv: int = 3,
         tol: float = 1e-5,
         random_state: int | None = 0,
     ) -> None:
         self.Cs = Cs
+        self.C = C
         self.standardize = standardize
         self.cv = cv
         self.tol = tol
@@ -70,7 +73,7 @@ class LogisticDirection(BinaryDirection):
         z, to_rows = sample_coordinates(rows)
         # tol is of the mean loss, whose gradient rows of length 1 keep small: scikit-learn's 1e-4 would stop too early.
         model = LogisticRegression(tol=self.tol, max_iter=10_000, class_weight="balanced")
-        model = fit_best(model, "C", self.strongest_first(self.Cs), z, y, groups, self.cv, self.random_state)
+        model = fit_best(model, "C", self.regularizations(), z, y, groups, self.cv, self.random_state)
         self.C_ = model.C
         self._set_hyperplane(*units.unscale(to_rows(model.coef_[0]), model.intercept_[0]))
         return self
@@ -87,7 +90,7 @@ class LogisticDirection(BinaryDirection):
             Liu, Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming 45,
             1989.
         """
-        (C,) = self.Cs
+        (C,) = self.regularizations()
         members = self._indicators(stream.used, y)
         n = members.sum()
         signs = members[:, 1] - members[:, 0]

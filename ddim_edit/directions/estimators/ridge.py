@@ -22,6 +22,7 @@ class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
 
     Args:
         alphas: regularisations; of several the best by squared error over folds is kept, ties give the largest.
+        alpha: a single one, which takes the place of all of alphas, for searches of scikit-learn's own.
         standardize: whether each column first gets the standard deviation 1.
         cv: at most this many shuffled folds, fewer where there are fewer samples.
         random_state: of the shuffle.
@@ -39,17 +40,19 @@ class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
         Hoerl, Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems", Technometrics 12, 1970.
     """
 
-    regularization = ("alphas", "alpha_")
+    regularization = ("alpha", "alphas", "alpha_")
 
     def __init__(
         self,
         alphas: Sequence[float] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0),
         *,
+        alpha: float | None = None,
         standardize: bool = True,
         cv: int = 3,
         random_state: int | None = 0,
     ) -> None:
         self.alphas = alphas
+        self.alpha = alpha
         self.standardize = standardize
         self.cv = cv
         self.random_state = random_state
@@ -68,7 +71,7 @@ class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
         wide = rows.shape[1] > len(labels)
         model = KernelRidge(kernel="precomputed") if wide else Ridge(fit_intercept=False)
         samples = rows @ rows.T if wide else rows
-        alphas = self.strongest_first(self.alphas)
+        alphas = self.regularizations()
         model = fit_best(model, "alpha", alphas, samples, labels - self.mean_label_, groups, self.cv, self.random_state)
         self.alpha_ = model.alpha
         weights = rows.T @ model.dual_coef_ if wide else model.coef_
@@ -80,7 +83,7 @@ class RidgeDirection(RegressorMixin, Hyperplane):  # type: ignore[misc]
 
         (S + alpha I) w = U^T (y - mean y), with S = U^T U the second moments.
         """
-        (alpha,) = self.alphas
+        (alpha,) = self.regularizations()
         self.mean_label_ = float(y[stream.used].mean())
         residuals = np.where(stream.used, y - self.mean_label_, 0)
         right = stream.weighted_sums(residuals[:, None])[:, 0]

@@ -18,6 +18,7 @@ class SVMDirection(BinaryDirection):
 
     Args:
         Cs: inverse regularisations; of several the best by AUC over folds is kept, ties and no folds give the least.
+        C: a single one, which takes the place of all of Cs, for searches of scikit-learn's own.
         standardize: whether each column first gets the standard deviation 1.
         cv: at most this many stratified, shuffled folds, fewer where a class has fewer samples.
         tol: of the optimality conditions.
@@ -38,18 +39,20 @@ class SVMDirection(BinaryDirection):
         arXiv:1907.10786.
     """
 
-    regularization = ("Cs", "C_")
+    regularization = ("C", "Cs", "C_")
 
     def __init__(
         self,
         Cs: Sequence[float] = (0.01, 0.1, 1.0, 10.0, 100.0),
         *,
+        C: float | None = None,
         standardize: bool = True,
         cv: int = 3,
         tol: float = 1e-3,
         random_state: int | None = 0,
     ) -> None:
         self.Cs = Cs
+        self.C = C
         self.standardize = standardize
         self.cv = cv
         self.tol = tol
@@ -60,9 +63,7 @@ class SVMDirection(BinaryDirection):
         X, y = self._validate(X, y)
         rows, units = standardize_samples(X, self.standardize)
         model = SVC(kernel="precomputed", tol=self.tol, class_weight="balanced")
-        model = fit_best(
-            model, "C", self.strongest_first(self.Cs), rows @ rows.T, y, groups, self.cv, self.random_state
-        )
+        model = fit_best(model, "C", self.regularizations(), rows @ rows.T, y, groups, self.cv, self.random_state)
         self.C_ = model.C
         weights = rows[model.support_].T @ model.dual_coef_[0]
         self._set_hyperplane(*units.unscale(weights, model.intercept_[0]))

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, TextPipeline, even_shares
-from ddim_edit.models.families.tokens import from_tokens, positions_of, shape_of_tokens, sizes_of_tokens, to_tokens
+from ddim_edit.models.families.tokens import (
+    PATCH,
+    from_tokens,
+    positions_of,
+    shape_of_tokens,
+    sizes_of_tokens,
+    to_tokens,
+)
 from ddim_edit.models.sizes import Size
 
 if TYPE_CHECKING:
@@ -55,5 +62,6 @@ FAMILY = DiffusersFamily(
     shape=shape_of_tokens,
     sizes=sizes_of_tokens,
     sampler=even_shares,
+    tokens=PATCH,
     pipeline=TextPipeline("ChromaPipeline", "transformer", ("text_encoder",), _encode, reads=512),
 )

@@ -289,6 +289,8 @@ class DiffusersFamily:
         sampler: returns the settings of a sampler as its pipeline changes them.
         guidance: how its pipeline guides, by two outputs of the network; None is as in Ho and Salimans.
         unshifted_times: whether a network of a rectified flow is told times as they were before the sampler's shift.
+        tokens: cells a side of a token, where the steps of its pipeline are taken with tokens of x_0; 0 where with x_0.
+        packs: whether its pipeline makes these tokens of the `latents=` that it is given, or else is given tokens.
         bottleneck: whether its bottleneck is the output of its `mid_block`; False is no h-space.
         pipeline: the pipeline that encodes its prompts, or None.
         own: builds a network of our own that computes the same and has tensors of the same names, or returns None.
@@ -312,6 +314,8 @@ class DiffusersFamily:
     sampler: Callable[[SamplerTimes], SamplerTimes] = as_configured
     guidance: GuidanceRule | None = None
     unshifted_times: bool = False
+    tokens: int = 0
+    packs: bool = False
     bottleneck: bool = False
     pipeline: TextPipeline | None = None
     own: Callable[[Config], nn.Module | None] | None = None

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.models.families.family import DiffusersFamily, FamilyNotes, OriginalFormat, TextPipeline, even_shares
-from ddim_edit.models.families.tokens import from_tokens, positions_of, shape_of_tokens, sizes_of_tokens, to_tokens
+from ddim_edit.models.families.tokens import (
+    PATCH,
+    from_tokens,
+    positions_of,
+    shape_of_tokens,
+    sizes_of_tokens,
+    to_tokens,
+)
 from ddim_edit.models.originals.transformers import is_flux, read_flux
 from ddim_edit.models.sizes import Size
 
@@ -52,6 +59,7 @@ FAMILY = DiffusersFamily(
     shape=shape_of_tokens,
     sizes=sizes_of_tokens,
     sampler=even_shares,
+    tokens=PATCH,
     pipeline=TextPipeline("FluxPipeline", "transformer", ("text_encoder", "text_encoder_2"), _encode),
     original=OriginalFormat(is_flux, read_flux),
 )

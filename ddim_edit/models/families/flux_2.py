@@ -83,6 +83,8 @@ FAMILY = DiffusersFamily(
     call=call_flux_2,
     shape=shape_of_flux_2,
     sampler=stepwise_shares,
+    tokens=1,
+    packs=True,
     pipeline=TextPipeline(
         "Flux2Pipeline",
         "transformer",

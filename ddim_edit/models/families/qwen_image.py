@@ -53,6 +53,7 @@ FAMILY = DiffusersFamily(
     shape=_shape,
     sizes=sizes_of_tokens,
     sampler=even_shares,
+    tokens=PATCH,
     guidance=guide_with_norm,
     pipeline=TextPipeline(
         "QwenImagePipeline",
