@@ -796,7 +796,7 @@ class Editor:
         *,
         seed: int = 0,
         iterations: int = 12,
-        tol: float = 0.01,
+        tolerance: float = 0.01,
         crop: Crop | None = None,
         **options: Unpack[SolverOptions],
     ) -> list[Direction]:
@@ -819,7 +819,8 @@ class Editor:
             config: how to invert, by a single-state solver.
             seed: of the first vectors of the iteration.
             iterations: at most so many; see `directions.krylov`.
-            tol: a direction has converged where |J^T J v - s^2 v| is at most so much of s^2. Its report says whether.
+            tolerance: a direction has converged where |J^T J v - s^2 v| is at most so much of s^2; its report says
+                whether it has.
             crop: as for `invert`.
             **options: fields of `InversionConfig`.
 
@@ -858,7 +859,7 @@ class Editor:
             count,
             batches=self._runner.batches,
             iterations=iterations,
-            tol=tol,
+            tolerance=tolerance,
             seed=seed,
             on_evaluation=self.on_evaluation,
         )

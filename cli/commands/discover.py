@@ -27,11 +27,16 @@ from ..types import DIRECTION, Strip, Text, parse_names, parse_strip
 from .directions import summary_line
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddim_edit import Direction, NoiseSchedule, Workload
     from ddim_edit.images import InputImage
+    from ddim_edit.latents.image_recipes import DiscoveryRecipe
 
 ON_SHEET = 3
 """Images on the sheet at most, each with a row for each direction."""
+CELL = 128
+"""Pixels that an image on the sheet is wide at least."""
 PRODUCTS = 7
 """Products with the Jacobian that a direction takes, about; each is two passes through half of the network."""
 
@@ -115,14 +120,11 @@ def discover(
     """
     if level.startswith("h"):
         raise click.UsageError(f"Directions are discovered in x, not in h. Give a --level such as 0.4T, not {level}.")
-    all_names = [*(names or []), *(f"v{number}" for number in range(len(names or []) + 1, count + 1))]
-    if len(all_names) > count:
-        raise click.UsageError(
-            f"There are {len(all_names)} names for {count} directions. Raise --count, or leave some out."
-        )
-    if len(set(all_names)) < count:
-        raise click.UsageError(f"Two directions would be called {_repeated(all_names)}. Give each a name of its own.")
+    all_names = _name_all(names or [], count)
     require_folder(output)
+
+    # This imports torch, and so only once the arguments are known to be right.
+    from ddim_edit.latents.image_recipes import DiscoveryRecipe
 
     session.metadata = metadata
     files = find_images(session, images, crop)
@@ -143,13 +145,26 @@ def discover(
         session.emit({"output": str(target), **summary}, target)
     if not all(each.report["converged"] for each in found):
         session.warn("not all directions have converged; raise --iterations")
-    _write_sheet(session, sheet, readable, dict(zip(all_names, found, strict=True)), strengths, level, seed, config)
+    sources, factors = tuple(image.source for image in readable), tuple(strengths.factors)
+    recipe = DiscoveryRecipe(session.editor.model.name, sources, tuple(all_names), level, factors, seed, config)
+    _write_sheet(session, sheet, readable[:ON_SHEET], found, recipe)
     session.note(f"wrote {sheet}")
     session.finish()
 
 
-def _repeated(names: Sequence[str]) -> str:
-    return next(name for name in names if names.count(name) > 1)
+def _name_all(names: Sequence[str], count: int) -> list[str]:
+    """Return the names of all directions: v1, v2 and so on where there are no others.
+
+    Raises:
+        UsageError: there are too many names, or two are equal.
+    """
+    if len(names) > count:
+        raise click.UsageError(f"There are {len(names)} names for {count} directions. Raise --count, or name fewer.")
+    all_names = [*names, *(f"v{number}" for number in range(len(names) + 1, count + 1))]
+    for name in names:
+        if all_names.count(name) > 1:
+            raise click.UsageError(f"Two directions would be called {name}. Choose another name.")
+    return all_names
 
 
 def _discover(
@@ -177,36 +192,28 @@ def _write_sheet(
     session: Session,
     file: Path,
     images: "Sequence[InputImage]",
-    directions: "Mapping[str, Direction]",
-    strengths: Strip,
-    level: str,
-    seed: int,
-    config: Mapping[str, Any],
+    directions: "Sequence[Direction]",
+    recipe: "DiscoveryRecipe",
 ) -> None:
     """Write a sheet with a column for each strength, and a row for each direction and image."""
     from ddim_edit.images import display_factor, labelled, short_label, to_uint8, upscale
-    from ddim_edit.latents.image_recipes import DiscoveryRecipe
 
-    shown = images[:ON_SHEET]
-    settings = [{direction: factor} for direction in directions.values() for factor in strengths.factors]
-    inversion = replace(next(iter(directions.values())).config, check=True)
+    settings = [{direction: factor} for direction in directions for factor in recipe.factors]
+    inversion = replace(directions[0].config, check=True)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         edits = len(settings) * inversion.decoding_workload(schedule)
-        return len(shown) * (inversion.inversion_workload(schedule) + edits)
+        return len(images) * (inversion.inversion_workload(schedule) + edits)
 
-    with session.counting_evaluations(len(shown), workload, 3 + len(settings)):
-        edited = to_uint8(session.editor.edits(shown, settings))
-    edited = edited.unflatten(1, (len(directions), len(strengths.factors)))
-    rows, row_labels = [], []
-    for number, name in enumerate(directions):
-        for image in edited[:, number]:
-            rows.append(upscale(image, display_factor(image.shape[-1], 128)))
-        label = short_label(name, f"v{number + 1}")
-        row_labels += [label, *[""] * (len(shown) - 1)]
-    labels = [f"{factor:+.3g}" if factor else "0" for factor in strengths.factors]
-    sources = tuple(image.source for image in images)
-    recipe = DiscoveryRecipe(
-        session.editor.model.name, sources, tuple(directions), level, tuple(strengths.factors), seed, config
-    )
+    with session.counting_evaluations(len(images), workload, 3 + len(settings)):
+        edited = to_uint8(session.editor.edits(images, settings))
+    rows: list[Tensor] = []
+    row_labels: list[str] = []
+    for number, name in enumerate(recipe.names):
+        columns = slice(number * len(recipe.factors), (number + 1) * len(recipe.factors))
+        for image in edited[:, columns]:
+            rows.append(upscale(image, display_factor(image.shape[-1], CELL)))
+        # The rows of one direction share its label.
+        row_labels += [short_label(name, f"v{number + 1}"), *[""] * (len(images) - 1)]
+    labels = [f"{factor:+.3g}" if factor else "0" for factor in recipe.factors]
     session.save_image(file, labelled(rows, labels, row_labels), recipe)

@@ -29,7 +29,7 @@ class Eigenvectors(NamedTuple):
 
 
 def leading_eigenvectors(
-    multiply: Product, d: int, count: int, *, iterations: int = 12, tol: float = 0.01, seed: int = 0
+    multiply: Product, d: int, count: int, *, iterations: int = 12, tolerance: float = 0.01, seed: int = 0
 ) -> Eigenvectors:
     """Return the `count` leading eigenvectors of a positive semidefinite matrix G [d, d], by a block Krylov method.
 
@@ -41,7 +41,7 @@ def leading_eigenvectors(
         d: size of G.
         count: how many, at most d.
         iterations: at most this many blocks.
-        tol: a vector has converged where |G v - value v| <= tol value.
+        tolerance: a vector has converged where |G v - value v| <= tolerance * value.
         seed: of the first block, which is random.
 
     References:
@@ -64,7 +64,7 @@ def leading_eigenvectors(
         vectors = turn @ basis
         errors = turn @ products - values[:, None] * vectors
         residuals = errors.norm(dim=1) / values.clamp_min(torch.finfo(values.dtype).tiny)
-        open_ = residuals > tol
+        open_ = residuals > tolerance
         room = d - len(basis)
         if number == iterations or not open_.any() or not room:
             break

@@ -32,7 +32,7 @@ def jacobian_directions(
     *,
     batches: AdaptiveBatcher,
     iterations: int = 12,
-    tol: float = 0.01,
+    tolerance: float = 0.01,
     seed: int = 0,
     on_evaluation: Callable[[int], object] | None = None,
 ) -> list[Direction]:
@@ -46,7 +46,9 @@ def jacobian_directions(
         latents: states x of n images.
         count: how many.
         batches: splits the products, each with one vector at one image.
-        iterations, tol, seed: as for `leading_eigenvectors`.
+        iterations: at most so many.
+        tolerance: as for `leading_eigenvectors`.
+        seed: as for `leading_eigenvectors`.
         on_evaluation: called after each pass through the network with the number of rows in it.
 
     Raises:
@@ -74,12 +76,12 @@ def jacobian_directions(
         found = torch.cat(list(batches(multiply_batch, every)))
         return found.view(n, *v.shape).mean(0).flatten(1)
 
-    found = leading_eigenvectors(multiply, d, count, iterations=iterations, tol=tol, seed=seed)
+    found = leading_eigenvectors(multiply, d, count, iterations=iterations, tolerance=tolerance, seed=seed)
     singular_values = found.values.sqrt()
     # Products in float32 leave that much of a vector that does not move h at all.
     if not singular_values[-1] > 1e-5 * singular_values[0]:
         rank = int((singular_values > 1e-5 * singular_values[0]).sum())
-        raise DirectionError(f"h changes along {rank} directions only, not {count}. Ask for fewer.")
+        raise DirectionError(f"The number of directions that h changes along is {rank}, not {count}. Ask for fewer.")
     directions = []
     for number in range(count):
         vector = to_unit(found.vectors[number].view(shape))
@@ -90,7 +92,7 @@ def jacobian_directions(
             "n": n,
             "singular_value": float(singular_values[number]),
             "residual": float(found.residuals[number]),
-            "converged": bool(found.residuals[number] <= tol),
+            "converged": bool(found.residuals[number] <= tolerance),
             "products": n * found.products,
         }
         directions.append(Direction(f"v{number + 1}", vector, -mean, mean, STEP, latents.recipe, report=report))

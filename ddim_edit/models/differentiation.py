@@ -18,6 +18,7 @@ from ddim_edit.diffusion.bottleneck import bottleneck_at, require_bottleneck
 from ddim_edit.diffusion.denoisers import Denoiser
 from ddim_edit.diffusion.schedules import Level
 from ddim_edit.errors import ModelError, first_line
+from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.blocks import restore_blocks
 from ddim_edit.models.devices import DeviceNetwork, evaluation_mode
 from ddim_edit.models.unet.base import UNetBase
@@ -63,8 +64,10 @@ class BottleneckJacobian:
         """Return J v [B, c, h, w] at x for v, both [B, C, H, W]."""
         # Of attention, only the kernel of plain operations has a forward mode.
         with self._differentiating(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-            h = self(forward_ad.make_dual(x.clone(), v.clone()))
-            product = forward_ad.unpack_dual(h).tangent
+            with ignored_warnings:  # torch uses what it has deprecated where it is first asked for a forward mode
+                moving = forward_ad.make_dual(x.clone(), v.clone())  # type: ignore[no-untyped-call]
+            h = self(moving)
+            product: Tensor | None = forward_ad.unpack_dual(h).tangent  # type: ignore[no-untyped-call]
         return torch.zeros_like(h) if product is None else product
 
     def transposed_times(self, x: Tensor, u: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ddim_edit.models.devices import DeviceNetwork
 
 from .. import tiny
 
-WALKING = ("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "probe")
+WALKING = ("invert", "decode", "reconstruct", "interpolate", "edit", "translate", "sample", "fit", "discover", "probe")
 
 
 READING = ("decode", "interpolate")
