@@ -19,7 +19,7 @@ import torch
 from ddim_edit import Direction, Editor, hardware, load_model
 from ddim_edit.metrics import LPIPS
 
-LEVELS = ("0.4T", "0.5T", "0.6T")
+LEVELS = ("0.4T", "0.6T")
 STRENGTHS = (1.0, 2.0, 4.0, 6.0)
 OTHERS = 8
 SHOWN = 3
@@ -38,7 +38,7 @@ def random_directions(like: Direction, count: int, seed: int) -> list[Direction]
 def lpips_of(editor: Editor, lpips: LPIPS, file: Path, directions: Sequence[Direction]) -> torch.Tensor:
     """Return LPIPS [directions, strengths] between a photograph and its edits."""
     settings = [{each: strength} for each in directions for strength in (0.0, *STRENGTHS)]
-    edited = editor.edits(file, settings)
+    edited: torch.Tensor = editor.edits(file, settings)
     edited = edited.view(len(directions), -1, *edited.shape[1:])
     source = edited[:, :1].expand_as(edited[:, 1:])
     distances = lpips(source.flatten(0, 1).clamp(-1, 1), edited[:, 1:].flatten(0, 1).clamp(-1, 1))

@@ -827,6 +827,7 @@ class Editor:
         Raises:
             ArgumentError: no images, a level of the bottleneck, or less than one direction.
             DirectionError: h does not depend on x in so many directions.
+            NonFiniteError: a latent or a Jacobian that is not finite.
             ModelError: a network that does not expose its bottleneck, or that cannot be differentiated.
 
         References:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddim_edit.directions.direction import Direction, to_unit
 from ddim_edit.directions.krylov import leading_eigenvectors
-from ddim_edit.errors import ArgumentError, DirectionError
+from ddim_edit.errors import ArgumentError, DirectionError, NonFiniteError
 from ddim_edit.latents.cache import LatentArray
 from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.differentiation import BottleneckJacobian
@@ -54,6 +54,7 @@ def jacobian_directions(
     Raises:
         ArgumentError: fewer than one direction, or more than there are dimensions.
         DirectionError: h does not depend on x in so many directions.
+        NonFiniteError: a Jacobian that is not finite.
     """
     n, *shape = latents.values.shape
     x = latents.values.double()
@@ -61,16 +62,20 @@ def jacobian_directions(
     if not 1 <= count <= d:
         raise ArgumentError(f"count must be from 1 to the {d} numbers of a latent, not {count}. 6 is a good start.")
 
+    count_rows = on_evaluation or (lambda rows: None)
+
     def multiply(rows: Tensor) -> Tensor:
         v = rows.view(-1, *shape)
 
         def multiply_batch(pairs: Sequence[_Pair]) -> Tensor:
             images, vectors = map(list, zip(*pairs, strict=True))
             change = jacobian.times(x[images], v[vectors])
-            _report(on_evaluation, len(pairs))
-            found = jacobian.transposed_times(x[images], change)
-            _report(on_evaluation, len(pairs))
-            return found.double()
+            count_rows(len(pairs))
+            moved_back = jacobian.transposed_times(x[images], change)
+            count_rows(len(pairs))
+            if not moved_back.isfinite().all():
+                raise NonFiniteError("The Jacobian of h has NaN or infinite values. Load the model in float32.")
+            return moved_back.double()
 
         every = [_Pair(*each) for each in product(range(n), range(len(v)))]
         found = torch.cat(list(batches(multiply_batch, every)))
@@ -97,8 +102,3 @@ def jacobian_directions(
         }
         directions.append(Direction(f"v{number + 1}", vector, -mean, mean, STEP, latents.recipe, report=report))
     return directions
-
-
-def _report(on_evaluation: Callable[[int], object] | None, rows: int) -> None:
-    if on_evaluation is not None:
-        on_evaluation(rows)

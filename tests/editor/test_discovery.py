@@ -15,6 +15,7 @@ from ddim_edit import (
     Model,
     ModelError,
     NoiseSchedule,
+    NonFiniteError,
     load_model,
 )
 from ddim_edit.directions.unlabelled import jacobian_directions
@@ -185,3 +186,16 @@ def test_more_directions_than_h_has_are_refused(editor: Editor, files: list[Path
         DirectionError, match=r"^The number of directions that h changes along is 1, not 2\. Ask for fewer\.$"
     ):
         jacobian_directions(Flat(), latents, 2, batches=AdaptiveBatcher(4))
+
+
+class Broken(Flat):
+    """Of an h whose slope overflows."""
+
+    def times(self, x: Tensor, v: Tensor) -> Tensor:
+        return v[:, :1, :1, :1] * torch.inf
+
+
+def test_a_jacobian_that_is_not_finite_is_refused(editor: Editor, files: list[Path]) -> None:
+    (latents,) = editor.latents_at(files[0], ["0.4T"], **QUICK)
+    with pytest.raises(NonFiniteError, match=r"^The Jacobian of h has NaN or infinite values\. [^\n]+$"):
+        jacobian_directions(Broken(), latents, 1, batches=AdaptiveBatcher(4))
