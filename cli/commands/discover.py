@@ -37,7 +37,7 @@ ON_SHEET = 3
 """Images on the sheet at most, each with a row for each direction."""
 CELL = 128
 """Pixels that an image on the sheet is wide at least."""
-PRODUCTS = 7
+PRODUCTS = 8
 """Products with the Jacobian that a direction takes, about; each is two passes through half of the network."""
 
 
