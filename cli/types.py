@@ -177,6 +177,18 @@ def parse_weights(text: str) -> list[float]:
     return [float(word) for word in words]
 
 
+def parse_names(text: str) -> list[str]:
+    """Return names of files with commas between them.
+
+    Raises:
+        ValueError: an empty name, one with a slash or a leading dot, or one that comes twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or any(re.search(r"[/\\\0]|^\.", name) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{text!r} is not a list of different names of files with commas between them.")
+    return names
+
+
 def parse_steps(text: str) -> int:
     """Return a number of steps.
 

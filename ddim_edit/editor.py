@@ -32,6 +32,7 @@ from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import PathPoint, count_rows, find_shares, plan_line, plan_path
 from ddim_edit.latents.latent import Latent, Latents, combine, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
+from ddim_edit.latents.spaces import find_space
 from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction, score_batch
 from ddim_edit.metrics.registry import ImageScorer
 from ddim_edit.models.checkpoint import ModelParts
@@ -845,6 +846,84 @@ class Editor:
         labels = np.repeat([1.0, 0.0], [len(with_.values), len(without.values)])
         both = with_._replace(values=torch.cat([with_.values, without.values]), images=(*with_.images, *without.images))
         return fit_direction(name, both, labels, "mean")
+
+    def discover(
+        self,
+        images: Images,
+        count: int = 6,
+        level: str | float = "0.4T",
+        config: InversionConfig | None = None,
+        *,
+        seed: int = 0,
+        iterations: int = 12,
+        tolerance: float = 0.01,
+        crop: Crop | None = None,
+        **options: Unpack[SolverOptions],
+    ) -> list[Direction]:
+        """Return directions without labels: those in which a step in x_t moves the network's bottleneck h most.
+
+        Of one image they are the right singular vectors of J = dh / dx_t at its latent. Of several they are the leading
+        eigenvectors of the mean of J^T J: the principal axes of the singular vectors of all of them, each weighted by
+        its singular value, whatever their signs. They come in the order of their singular values (of several images:
+        the root mean square of |J v|), named v1, v2 and so on. What they mean is for you to see and to name; their
+        signs say nothing.
+
+        No latents tell how far such a direction goes, so its sd is 1, the standard deviation of x_T along any unit
+        vector: strength 3 is a step of length 3. Its score is measured from the images that it was found at. A
+        direction may be used on other images, as it is one of x at a level; there its effect may differ.
+
+        Args:
+            images: as for `invert`.
+            count: how many.
+            level: of x: a time, a part of T or "xT".
+            config: how to invert, by a single-state solver.
+            seed: of the first vectors of the iteration.
+            iterations: at most so many; see `directions.krylov`.
+            tolerance: a direction has converged where |J^T J v - s^2 v| is at most so much of s^2; its report says
+                whether it has.
+            crop: as for `invert`.
+            **options: fields of `InversionConfig`.
+
+        Raises:
+            ArgumentError: no images, a level of the bottleneck, or less than one direction.
+            DirectionError: h does not depend on x in so many directions.
+            NonFiniteError: a latent or a Jacobian that is not finite.
+            ModelError: a network that does not expose its bottleneck, or that cannot be differentiated.
+
+        References:
+            Park, Kwon, Choi, Jo, Uh, "Understanding the Latent Space of Diffusion Models through the Lens of Riemannian
+            Geometry", NeurIPS 2023, arXiv:2307.12868.
+
+        Examples:
+            >>> editor = Editor.from_pretrained()
+            >>> face = editor.sample(1, steps=2).clamp(-1, 1)[0]
+            >>> first, second = editor.discover(face, 2, steps=3, iterations=2)
+            >>> first.name, list(first.vector.shape), first.report["singular_value"] > second.report["singular_value"]
+            ('v1', [3, 64, 64], True)
+            >>> moved = editor.edit(face, {first: 3})
+        """
+        from ddim_edit.directions.unlabelled import jacobian_directions
+        from ddim_edit.models.differentiation import BottleneckJacobian
+
+        config = make_config(config, options)
+        schedule = self.model.schedule
+        space = find_space(level, config.make_grid(schedule), schedule.T)
+        if space.times:
+            raise ArgumentError(
+                f"Directions are discovered in x, not in h. Give a level of x such as 0.4T, not {level}."
+            )
+        jacobian = BottleneckJacobian(self.model.conditioned_on(config.condition), schedule.level(space.last))
+        (latents,) = self.latents_at(images, [level], config, crop=crop)
+        return jacobian_directions(
+            jacobian,
+            latents,
+            count,
+            batches=self._runner.batches,
+            iterations=iterations,
+            tolerance=tolerance,
+            seed=seed,
+            on_evaluation=self.on_evaluation,
+        )
 
     def analogy(
         self,

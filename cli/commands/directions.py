@@ -25,7 +25,7 @@ def option_groups() -> list[OptionGroup]:
     return [OptionGroup("Options", [click.Argument(["folder"], required=False, type=FOLDER), model, json_option()])]
 
 
-@command("Directions", 2, option_groups, "ddim-edit directions", "ddim-edit directions my-directions/ --json")
+@command("Directions", 3, option_groups, "ddim-edit directions", "ddim-edit directions my-directions/ --json")
 def directions(folder: Path | None, model: str, as_json: bool) -> None:
     """List directions. They are those that come with the package, or those in FOLDER.
 
@@ -45,10 +45,12 @@ def directions(folder: Path | None, model: str, as_json: bool) -> None:
 
 def summary_line(summary: Mapping[str, Any]) -> str:
     """Return the summary of a direction as a line of text."""
+    fitted = f"{summary.get('method', ''):<9} n {summary.get('n', '?'):<6}"
+    place = f"{summary['name']:<12} {summary['model']:<10} level {summary['level']:<8}"
+    if "singular_value" in summary:
+        return f"{place} {fitted} singular value {summary['singular_value']:.1f}"
     measured: list[str] = []
     for mean, sd in (("auc", "auc_sd"), ("permuted_auc", "permuted_sd")):
         known = summary.get(mean) is not None and summary.get(sd) is not None
         measured.append(f"{summary[mean]:.3f} +- {summary[sd]:.3f}" if known else "not measured")
-    fitted = f"{summary.get('method', ''):<9} n {summary.get('n', '?'):<6}"
-    place = f"{summary['name']:<12} {summary['model']:<10} level {summary['level']:<8}"
     return f"{place} {fitted} AUC {measured[0]}, shuffled {measured[1]}"

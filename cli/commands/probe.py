@@ -76,7 +76,7 @@ def option_groups() -> list[OptionGroup]:
 
 @command(
     "Directions",
-    3,
+    4,
     option_groups,
     "ddim-edit probe --images faces/ --labels faces.csv --column female --plot curves.png",
 )

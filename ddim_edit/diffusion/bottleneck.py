@@ -70,8 +70,12 @@ def bottleneck_of(denoiser: Denoiser) -> tuple[NetworkDenoiser, Bottleneck]:
     return denoiser, require_bottleneck(denoiser.network)
 
 
-def _at(denoiser: Denoiser, level: Level) -> tuple[NetworkDenoiser, Bottleneck]:
-    """Return the denoiser with the one network that it evaluates at a level, and that network's bottleneck."""
+def bottleneck_at(denoiser: Denoiser, level: Level) -> tuple[NetworkDenoiser, Bottleneck]:
+    """Return the denoiser with the one network that it evaluates at a level, and that network's bottleneck.
+
+    Raises:
+        ModelError: as `bottleneck_of`.
+    """
     at_level = bottleneck_of(denoiser)[0].at(level)
     return at_level, require_bottleneck(at_level.network)
 
@@ -96,7 +100,7 @@ class BottleneckReader:
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """Return the denoiser's prediction at x [B, C, H, W]."""
-        denoiser, bottleneck = _at(self.denoiser, level)
+        denoiser, bottleneck = bottleneck_at(self.denoiser, level)
 
         def read(x: Tensor, index: Tensor) -> Tensor:
             output, self.bottlenecks[level.t] = bottleneck.read(x, index)
@@ -160,7 +164,7 @@ class ShiftedDenoiser:
         if level.t not in self.shifts:
             return self.denoiser(x, level)
         shift = to_device(self.shifts[level.t], x.device)
-        inner, bottleneck = _at(self.denoiser, level)
+        inner, bottleneck = bottleneck_at(self.denoiser, level)
 
         # One call of the network for both outputs: the half before the bottleneck runs once.
         def own_and_shifted(x: Tensor, index: Tensor) -> Tensor:

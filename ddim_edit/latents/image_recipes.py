@@ -210,6 +210,38 @@ class ReconstructionRecipe(ImageRecipe):
 
 
 @dataclass(frozen=True)
+class DiscoveryRecipe(ImageRecipe):
+    """A sheet of directions that were found without labels.
+
+    Attributes:
+        model: name of the model.
+        sources: SHA-256 of the image files that they were found at; the sheet shows the first ones.
+        names: of the directions.
+        level: where they were found.
+        factors: the strengths, one for each column.
+        seed: of the iteration.
+        config: solver, grid, steps and condition, as JSON.
+    """
+
+    kind: ClassVar[str] = "discovery"
+    command: ClassVar[str] = "discover"
+    model: str = field(metadata=entry(schema.text))
+    sources: tuple[str, ...] = field(metadata=entry(list_of(schema.text), parse=tuple))
+    names: tuple[str, ...] = field(metadata=entry(list_of(schema.text), parse=tuple))
+    level: str = field(metadata=entry(schema.text))
+    factors: tuple[float, ...] = field(metadata=entry(list_of(schema.number), parse=tuple))
+    seed: int = field(metadata=entry(schema.count))
+    config: Mapping[str, Any] = field(metadata=REST)
+
+    def options(self) -> list[str]:
+        """Return --count, --names, --level, --strengths, --seed and those of the inversion."""
+        low, high = _positional(self.factors[0]), _positional(self.factors[-1])
+        words = ["--count", str(len(self.names)), "--names", ",".join(self.names), "--level", self.level]
+        words += ["--strengths", f"{low}:{high}:{len(self.factors)}", "--seed", str(self.seed)]
+        return words + config_options(self.config)
+
+
+@dataclass(frozen=True)
 class SampleRecipe(ImageRecipe):
     """An image drawn from a seed.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -186,6 +186,12 @@ class DeviceNetwork:
         # Unlike the output, h is kept: copied outside of inference mode it is an ordinary tensor, which may track
         # gradients.
         return _without_variances(output, x), h.to(x.device, torch.float32, copy=True)
+
+    def differentiable_bottleneck(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the bottleneck alone, with gradients where the caller tracks them, on the device of the network."""
+        network: Any = self.network
+        h: Tensor = network.bottleneck(*self._inputs(x, index), **self._conditioning(len(x)))
+        return h
 
     def shifted(self, x: Tensor, index: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output, and the one with the shift added to its bottleneck, on the device of x.

@@ -46,6 +46,18 @@ class DiffusersUNet(DiffusersNetwork):
         output = self._hooked(lambda h: seen.append(h.clone()), x, index, **conditioning)
         return output, seen[0]
 
+    def bottleneck(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
+        """Return h alone, without running the rest of the network."""
+
+        def stop(h: Tensor) -> None:
+            raise _BottleneckReachedError(h)
+
+        try:
+            self._hooked(stop, x, index, **conditioning)
+        except _BottleneckReachedError as reached:
+            return reached.h
+        raise AssertionError("a UNet without a middle block")
+
     def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
         """Return the raw output, and the one with the shift added to h; both take a whole evaluation.
 
@@ -68,6 +80,14 @@ class DiffusersUNet(DiffusersNetwork):
         finally:
             handle.remove()
         return output
+
+
+class _BottleneckReachedError(Exception):
+    """Ends an evaluation at the bottleneck."""
+
+    def __init__(self, h: Tensor) -> None:
+        super().__init__()
+        self.h = h
 
 
 def load_diffusers_network(

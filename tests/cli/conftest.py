@@ -19,7 +19,10 @@ from ddim_edit.models.devices import DeviceNetwork
 
 from .. import tiny
 
-WALKING = ("invert", "decode", "reconstruct", "interpolate", "combine", "edit", "translate", "sample", "fit", "probe")
+WALKING = (
+    *("invert", "decode", "reconstruct", "interpolate", "combine", "edit", "translate", "sample", "fit", "discover"),
+    "probe",
+)
 
 
 READING = ("decode", "interpolate", "combine")

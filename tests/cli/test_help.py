@@ -28,6 +28,7 @@ EDIT = ["edit", "a.png", "-o", "out", "--set"]
 INTERPOLATE = ["interpolate", "a.png", "b.png", "-o", "out.png"]
 SHEET = ["interpolate", *"abcd", "-o"]
 FIT = ["fit", "old", "-o", "old.direction.safetensors"]
+DISCOVER = ["discover", "a.png", "-o", "out"]
 PROBE = ["probe", "--with", "a", "--without", "b"]
 TRAIN = ["train", "faces", "-o", "model"]
 WRONG = [
@@ -87,6 +88,14 @@ WRONG = [
     [*FIT, "--with", "a", "--without", "b", "--estimator", "magic"],
     [*FIT, "--latents", "a", "--labels", "c.csv", "--column", "age", "--steps", "5"],
     ["fit", "old", "--with", "a", "--without", "b", "-o", "old.safetensors"],
+    [*DISCOVER, "--count", "0"],
+    [*DISCOVER, "--level", "h"],
+    [*DISCOVER, "--names", "smile,smile"],
+    [*DISCOVER, "--names", "v2"],
+    [*DISCOVER, "--names", "a/b"],
+    [*DISCOVER, "--names", "a,b,c", "--count", "2"],
+    [*DISCOVER, "--strengths", "3"],
+    ["discover", "a.png", "-o", "sheet.png"],
     ["evaluate", "a", "-o", "out", "--solvers", "dpm2m,rk45"],
     ["evaluate", "a", "-o", "out", "--grids", "uniform,zigzag"],
     ["evaluate", "a", "-o", "out", "--steps", "10,,20"],

@@ -24,7 +24,17 @@ from .. import pipelines
 from . import pages
 from .pages import ROOT, Block
 
-SMALL = {"steps": "2", "solvers": "dpm2m", "samples": "1", "probes": "2", "sizes": "4", "draws": "1"}
+SMALL = {
+    "steps": "2",
+    "solvers": "dpm2m",
+    "samples": "1",
+    "probes": "2",
+    "sizes": "4",
+    "draws": "1",
+    "count": "2",
+    "iterations": "1",
+    "strengths": "-1:1:2",
+}
 """Values of options that a page leaves at their defaults, because a step takes a tenth of a second for each image."""
 FEWER = {"--strip": {"-9:9:7": "-9:9:2"}, "--frames": {"13": "4"}, "-n": {"8": "2"}}
 """Numbers of images on the pages, and the smaller ones that are run; `test_command_lines.py` parses the lines."""

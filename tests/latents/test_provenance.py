@@ -12,6 +12,7 @@ from ddim_edit.images import Box, CentreSquare, Fit
 from ddim_edit.latents.image_recipes import (
     OPTIONS,
     CombinationRecipe,
+    DiscoveryRecipe,
     EditRecipe,
     EvaluationRecipe,
     ImageRecipe,
@@ -169,6 +170,21 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
             "condition": {},
         },
         "reconstruct a.png --check --dequantise-seed 5 --refine-codec gradient",
+    ),
+    (
+        DiscoveryRecipe("m", ("s", "t"), ("smile", "v2"), "0.6T", (-4.0, 0.0, 4.0), 7, SAMPLING),
+        {
+            "kind": "discovery",
+            "model": "m",
+            "sources": ["s", "t"],
+            "names": ["smile", "v2"],
+            "level": "0.6T",
+            "factors": [-4.0, 0.0, 4.0],
+            "seed": 7,
+            **SAMPLING,
+        },
+        "discover a.png --count 2 --names smile,v2 --level 0.6T --strengths -4:4:3 --seed 7 --steps 4 --solver heun"
+        " --grid quad --class 3",
     ),
     (
         SampleRecipe("m", 7, 0.5, False, {**SAMPLING, "solver": "ddim"}),

@@ -44,6 +44,11 @@ class UNetBase(nn.Module):
         h, decode = self.split_at_bottleneck(x, index, label)
         return decode(h), h
 
+    def bottleneck(self, x: Tensor, index: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the bottleneck h alone, without running the rest of the network."""
+        h, _ = self.split_at_bottleneck(x, index, label)
+        return h
+
     def shifted(self, x: Tensor, index: Tensor, shift: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the raw output, and the one with shift [C, h, w] or [B, C, h, w] added to h.
 
