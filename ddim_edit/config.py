@@ -51,7 +51,7 @@ class InversionConfig:
     """
 
     solver: str | Solver = field(default="dpm2m", metadata={"help": "Solver of the diffusion ODE."})
-    grid: str | Grid | GridMaker = field(default="karras:12@0.16T", metadata={"help": "Grid of timesteps."})
+    grid: str | Grid | GridMaker = field(default="karras:14@0.16T", metadata={"help": "Grid of timesteps."})
     steps: int = field(default=20, metadata={"help": "Number of steps."})
     exact: bool = field(
         default=False, metadata={"help": "Iterate until the decoded image is the same, and certify that it is."}

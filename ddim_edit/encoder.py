@@ -79,7 +79,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         level: str | float = "0.4T",
         *,
         solver: str = "dpm2m",
-        grid: str = "karras:12@0.16T",
+        grid: str = "karras:14@0.16T",
         steps: int = 20,
         dequantise: int | None = 0,
         crop: Crop | None = None,

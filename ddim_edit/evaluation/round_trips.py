@@ -70,7 +70,8 @@ class RoundTrip(Protocol):
     def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
         """Sample images from seeds, invert them, and decode what is between the true and the found x_T.
 
-        Samples are taken at the first level of the grid, where inversions start, and no noise is added to them.
+        Samples are taken at the first level of the grid, where inversions start, and no noise is added to them. A start
+        above the image is left out.
 
         Args:
             seeds: one for each image.
@@ -96,14 +97,19 @@ class EditorRoundTrip:
         """Reconstruct and return the scores."""
         return self.editor.reconstruct(images, self.config).scores
 
+    @property
+    def _sampling_config(self) -> InversionConfig:
+        """The config for samples, which are images only where the grid begins right above the image."""
+        return replace(self.config.without_start(), dequantise=None)
+
     def self_interpolation_workload(self, fractions: int) -> Workload:
         """Return the evaluations that `self_interpolate` takes for a seed."""
-        schedule = self.editor.model.schedule
-        return (1 + fractions) * self.config.decoding_workload(schedule) + self.config.inversion_workload(schedule)
+        schedule, config = self.editor.model.schedule, self._sampling_config
+        return (1 + fractions) * config.decoding_workload(schedule) + config.inversion_workload(schedule)
 
     def self_interpolate(self, seeds: Sequence[int], fractions: Sequence[float]) -> SelfInterpolated:
         """Sample, invert, and decode along the way by the editor."""
-        config = replace(self.config, dequantise=None)
+        config = self._sampling_config
         grid = config.make_grid(self.editor.model.schedule)
         true = []
         for latent in self.editor.noise(seeds, config):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ddim_edit.models.model import Model
 
 DEFAULT_SOLVERS = ("dpm2m", "ddim")
-DEFAULT_GRIDS = ("karras:12@0.16T",)
+DEFAULT_GRIDS = ("karras:14@0.16T",)
 DEFAULT_STEPS = (10, 20, 50, 100, 200, 500, 1000)
 """Those of the DDIM paper's table 2."""
 

@@ -192,7 +192,7 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "sample a.png -n 1 --seed 7 --eta 0.5 --steps 4 --grid quad --class 3",
     ),
     (
-        SampleSheetRecipe("m", (7, 8), 0.0, False, {"solver": "dpm2m", "grid": "karras:12@0.16T", "steps": 20}),
+        SampleSheetRecipe("m", (7, 8), 0.0, False, {"solver": "dpm2m", "grid": "karras:14@0.16T", "steps": 20}),
         {
             "kind": "samples",
             "model": "m",
@@ -200,7 +200,7 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
             "eta": 0.0,
             "posterior_mean": False,
             "solver": "dpm2m",
-            "grid": "karras:12@0.16T",
+            "grid": "karras:14@0.16T",
             "steps": 20,
         },
         "sample a.png -n 2 --seed 7",
