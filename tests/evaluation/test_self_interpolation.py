@@ -73,18 +73,18 @@ def test_on_a_gaussian_the_way_is_linear_however_few_the_steps(gaussian: Editor,
     between = slerp(made.true, made.found, 0.3).flatten()
     a, b = torch.linalg.lstsq(torch.stack([x, y], 1), between[:, None]).solution.flatten()
     (latent,) = gaussian.noise([3], solver=solver, steps=4)
-    times = gaussian.invert(MEAN, solver=solver, steps=4).recipe.times
+    times = gaussian.invert(MEAN, solver=solver, grid="karras:14", steps=4).recipe.times
     origin = replace(latent, x=torch.zeros_like(latent.x), recipe=replace(latent.recipe, times=times))
     expected = a * made.images + b * made.decoded[1] + (1 - a - b) * gaussian.decode(origin)
     assert torch.allclose(made.decoded[0], expected, rtol=0, atol=1e-9)
 
 
 def test_rows_are_the_scores_of_what_is_decoded_by_hand(editor: Editor) -> None:
-    found = self_interpolate(editor, [3, 4, 5], ("ddim", "bdia"), steps=(4,), fractions=(0.5, 1.0))
+    found = self_interpolate(editor, [3, 4, 5], ("ddim", "bdia"), ("karras:14",), (4,), fractions=(0.5, 1.0))
     assert len(found.rows) == 2 * 3 * 2
     scorer = ImageScorer()
     for solver in ("ddim", "bdia"):
-        config = InversionConfig(solver, steps=4, dequantise=None)
+        config = InversionConfig(solver, "karras:14", steps=4, dequantise=None)
         true = editor.noise([3, 4, 5], config)
         times = config.make_grid(editor.model.schedule).times
         images = editor.decode([replace(each, recipe=replace(each.recipe, times=times)) for each in true])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ddim_edit import ArgumentError, Condition, Editor, ModelError
 from ddim_edit.images import read
 from ddim_edit.integrations.diffusers import DDIMEditScheduler, invert
+from ddim_edit.integrations.diffusers.schedulers import DEFAULT_GRID
 from ddim_edit.models.pipelines import latents_of_pipeline
 
 from ... import pipelines, recent_pipelines, tiny
@@ -79,7 +80,7 @@ def test_latents_and_images_are_those_of_the_editor(pipe_of: PipeOf, photographs
     prompt = PROMPT if family in PROMPTED else ""
     found = invert(pipe, image, prompt, num_inference_steps=STEPS, size=pipelines.SIZE)
     editor = Editor.from_pipeline(pipe, size=pipelines.SIZE)
-    latent = editor.invert(image, steps=STEPS, condition=Condition(prompt))
+    latent = editor.invert(image, grid=DEFAULT_GRID, steps=STEPS, condition=Condition(prompt))
     kind = latents_of_pipeline(pipe, pipelines.SIZE)
     # A straight path ends on (1 - tau) x0 + tau eps, which is x_T over 1 + 2^-12.
     unit = 1 / (1 + 2**-12) if family in SHARES else 1.0
