@@ -31,12 +31,23 @@ class Baseline:
     grid: str
 
 
-def _make_diffusers(model: Model) -> DiffusersInversion:
+def _make_ddim(model: Model) -> DiffusersInversion:
     from ddim_edit.models.diffusers_inversion import DiffusersInversion
 
     return DiffusersInversion.of(model)
 
 
+def _make_multistep(model: Model) -> DiffusersInversion:
+    from ddim_edit.models.diffusers_inversion import DiffusersInversion
+
+    return DiffusersInversion.of(model, multistep=True)
+
+
 BASELINES: Mapping[str, Baseline] = {
-    "diffusers": Baseline("diffusers' DDIMInverseScheduler and DDIMScheduler", _make_diffusers, "leading"),
+    "diffusers": Baseline("diffusers' DDIMInverseScheduler and DDIMScheduler", _make_ddim, "leading"),
+    "diffusers-dpm": Baseline(
+        "diffusers' DPMSolverMultistepInverseScheduler and DPMSolverMultistepScheduler, order 2, Karras sigmas",
+        _make_multistep,
+        "karras",
+    ),
 }

@@ -21,15 +21,15 @@ IndexedNetwork = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class DiffusersInversion:
-    """DDIMInverseScheduler up and DDIMScheduler down around one network, to compare with. x keeps its dtype.
+    """An inverse scheduler of diffusers up and its counterpart down around one network, to compare with.
 
-    It takes one evaluation a step. The inverse scheduler calls the network at the time that it goes to, and takes the
-    output for the one where it is: this is why it does not return to the image.
+    x keeps its dtype, and a step takes one evaluation. DDIMInverseScheduler calls the network at the time that it goes
+    to, and takes its output for the one where it is: this is why it does not return to the image.
 
     Args:
         network: the network.
-        up: a DDIMInverseScheduler.
-        down: a DDIMScheduler of the same settings.
+        up: a DDIMInverseScheduler or a DPMSolverMultistepInverseScheduler.
+        down: a DDIMScheduler or a DPMSolverMultistepScheduler of the same settings.
 
     References:
         von Platen et al., "Diffusers: State-of-the-art diffusion models", 2022,
@@ -42,8 +42,13 @@ class DiffusersInversion:
     down: Any
 
     @classmethod
-    def of(cls, model: Model) -> Self:
-        """Return the loop around a model's network at the model's own levels, leading spacing, without clipping.
+    def of(cls, model: Model, multistep: bool = False) -> Self:
+        """Return the loop around a model's network at the model's own levels, without clipping.
+
+        Args:
+            model: of pixels, unconditional.
+            multistep: take DPM-Solver++ of order 2 on Karras sigmas, the better of diffusers' two pairs, and not DDIM
+                with leading spacing. Its order 3 divides by zero there.
 
         Raises:
             MissingExtraError: diffusers is not installed.
@@ -55,8 +60,6 @@ class DiffusersInversion:
             "num_train_timesteps": model.schedule.T,
             "trained_betas": betas(model.schedule),
             "prediction_type": model.prediction,
-            # Clipping is many-to-one, and far from right for latents.
-            "clip_sample": False,
         }
 
         def network(x: Tensor, time: Tensor) -> Tensor:
@@ -64,6 +67,11 @@ class DiffusersInversion:
             at_level = denoiser.at(model.schedule.level(float(time) + 1)).network
             return at_level(x.to(denoiser.dtype), index).to(x.dtype)
 
+        if multistep:
+            options |= {"solver_order": 2, "use_karras_sigmas": True}
+            up = library.DPMSolverMultistepInverseScheduler(**options)
+            return cls(network, up, library.DPMSolverMultistepScheduler(**options))
+        options["clip_sample"] = False  # clipping is many-to-one, and far from right for latents
         return cls(network, library.DDIMInverseScheduler(**options), library.DDIMScheduler(**options))
 
     def encode(self, images: Tensor, steps: int) -> Tensor:

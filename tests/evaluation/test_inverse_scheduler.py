@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers import (
+    DDIMInverseScheduler,
+    DDIMPipeline,
+    DDIMScheduler,
+    DPMSolverMultistepInverseScheduler,
+    DPMSolverMultistepScheduler,
+    UNet2DModel,
+)
 from torch import Tensor
 
 from ddim_edit import Editor, FlowParametrization, ModelError, NoiseSchedule, evaluate, load_model, metrics
@@ -64,6 +71,24 @@ def test_every_step_up_and_down_is_that_of_the_loop_of_diffusers_users(checkpoin
         assert len(mine) == STEPS
         for ours, oracle in zip(mine, theirs, strict=True):
             torch.testing.assert_close(ours, oracle, atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers with NumPy 2
+def test_the_multistep_pair_is_that_of_diffusers_and_returns_better(checkpoint: Path) -> None:
+    network = UNet2DModel.from_pretrained(checkpoint / "unet").eval()
+    config = DDIMScheduler.from_pretrained(checkpoint / "scheduler").config
+    options = {"solver_order": 2, "use_karras_sigmas": True}
+    loop = DiffusersInversion.of(load_model(checkpoint), multistep=True)
+    x = closed_form.drawn(2).float()
+    up = users_path(DPMSolverMultistepInverseScheduler.from_config(config, **options), network, x)[-1]
+    down = users_path(DPMSolverMultistepScheduler.from_config(config, **options), network, up)[-1]
+    torch.testing.assert_close(loop.encode(x, STEPS), up, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loop.decode(up, STEPS), down, atol=1e-4, rtol=1e-4)
+
+    editor = Editor(closed_form.model())
+    found = evaluate(editor, closed_form.drawn(3), (), steps=(20,), against=("diffusers", "diffusers-dpm"))
+    errors = {each.setting.solver: each.scores["mse"].mean for each in found.summaries}
+    assert errors["diffusers-dpm"] < errors["diffusers"] / 10
 
 
 def test_the_way_down_is_diffusers_own_pipeline(checkpoint: Path) -> None:
