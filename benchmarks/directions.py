@@ -63,7 +63,9 @@ def main() -> None:
         row = {"attribute": attribute, "level": direction.level, **direction.report, "method": "packaged"}
         _report(row | trial.run(direction, arguments.strengths), arguments.json)
     for level in arguments.levels:
-        (latents,) = editor.latents_at(files, [level], InversionConfig(), cache=LatentCache(arguments.cache))
+        (latents,) = editor.latents_at(
+            files, [level], InversionConfig(grid="karras:14"), cache=LatentCache(arguments.cache)
+        )
         light = []
         if level != "h":
             for name, weights in LIGHT.items():

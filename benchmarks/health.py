@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder of photographs of faces, 64x64 pixels")
     parser.add_argument("--count", type=int, default=128, help="how many of them")
+    parser.add_argument("--grid", default="karras:14", help="graphics are healthier from grids that start higher")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -38,7 +39,7 @@ def main() -> None:
     files = sorted(arguments.data.iterdir())[: arguments.count]
     graphics = {name: draw() for name, draw in GRAPHICS.items()}
     small = [graphic.resize((64, 64), Image.Resampling.LANCZOS) for graphic in graphics.values()]
-    config = InversionConfig(steps=arguments.steps)
+    config = InversionConfig(grid=arguments.grid, steps=arguments.steps)
     print(hardware(editor.model.device))
     columns = ("std", "kurtosis", "patch_low", "patch_high", "low", "middle", "high", "deviation")
     print(f"{'':<28}" + "".join(f"{name:>11}" for name in columns))

@@ -74,7 +74,9 @@ def main() -> None:
     arguments = _arguments()
     editor = Editor.from_pretrained(dtype=arguments.dtype, batch_size=16)
     files = images.find([arguments.data / "train"])
-    (latents,) = editor.latents_at(files, [arguments.level], InversionConfig(), cache=LatentCache(arguments.cache))
+    (latents,) = editor.latents_at(
+        files, [arguments.level], InversionConfig(grid="karras:14"), cache=LatentCache(arguments.cache)
+    )
     pixels = torch.stack([images.read(file, (64, 64)).tensor for file in files])
     recipes = _recipes(arguments.data / "train.csv", pixels)
     directions = [_fitted(name, latents, recipe) for name, recipe in recipes.items()]

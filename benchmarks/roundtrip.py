@@ -20,7 +20,7 @@ from torch import Tensor
 from ddim_edit import SOLVERS, Editor, InversionConfig, hardware, images, metrics
 from ddim_edit.models.diffusers_inversion import DiffusersInversion
 
-GRIDS = ("karras:14", "karras", "logsnr", "uniform")
+GRIDS = ("karras:14@0.16T", "karras:14", "karras", "logsnr", "uniform")
 EXACT = (
     InversionConfig(exact=True),
     InversionConfig("heun", exact=True),
