@@ -5,6 +5,7 @@ Importing this module imports neither torch nor numpy, so that the command line 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ddim_edit.errors import ArgumentError, LatentError, first_line
+from ddim_edit.errors import ArgumentError, InputWarning, LatentError, first_line
 from ddim_edit.io.atomic import atomic
 from ddim_edit.io.content import NUMPY, OWN, SAFETENSORS, describe_file
 from ddim_edit.io.digest import digest_file
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
+ROUNDED = 0.01
+"""How far a latent may be from itself after it was in a file of 16 bits."""
 _COMFY_MARKER = "latent_format_version_0"
 """The tensor by which ComfyUI's LoadLatent recognises files whose values are not multiplied by a factor."""
 _COMFY_FIRST_FACTOR = 0.18215
@@ -278,6 +281,9 @@ def export_latents(
         model: the one that the latents are of; needed for "diffusers" and "comfy".
         dtype: of the file; None is float64 for "npy" and "safetensors" and float32 for the others.
 
+    Warns:
+        InputWarning: latents of a grid that starts above the image, whose detail other programs cannot decode.
+
     Raises:
         ArgumentError: no latents, an unknown format, or a model that is missing or that the format is not for.
         LatentMismatchError: latents that are not decoded alike.
@@ -298,6 +304,14 @@ def export_latents(
     form = _find(to)
     for row in rows:
         row.require_finite()
+    if any(row.detail is not None for row in rows):
+        start = rows[0].recipe.times[0]
+        warnings.warn(
+            f"The detail of the image below t = {start:g}, where its grid starts, is not in x, and another program "
+            "will make its own. Invert with --grid karras:14 for that.",
+            InputWarning,
+            stacklevel=2,
+        )
     kept = dtype or getattr(torch, form.dtype)
     x = form.units(model, rows[0].t).apply(Latents(rows).x.cpu()).to(kept)
     if not x.isfinite().all():
@@ -333,10 +347,26 @@ def import_latents(path: str | Path, like: Latent, of: str | None = None, model:
         raise LatentError(f"Latents of {like.recipe.solver} have two states, and a file holds one. Use dpm2m.")
     x = form.units(model, like.t).invert(form.read(path, tuple(like.x.shape)))
     source = digest_file(path)
-    return Latents(
-        Latent(row, like.t, replace(like.recipe, origin=ImportOrigin(form.name, source, index)), detail=like.detail)
-        for index, row in enumerate(x)
-    )
+    latents = []
+    for index, row in enumerate(x):
+        recipe = replace(like.recipe, origin=ImportOrigin(form.name, source, index))
+        latent = Latent(row, like.t, recipe, detail=like.detail)
+        latents.append(_keep_detail(latent, like.x))
+    return Latents(latents)
+
+
+def _keep_detail(latent: Latent, original: Tensor) -> Latent:
+    """Return a latent with as much of its detail as it is still the original latent.
+
+    With c the cosine between them that is the part max(0, 2 c - 1), all of it where another program only rounded the
+    latent, and nothing of a latent that is another one.
+    """
+    if latent.detail is None or float((latent.x - original).abs().max()) < ROUNDED:
+        return latent
+    x, y = latent.x.double(), original.double()
+    part = max(0.0, 2 * float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-300)) - 1)
+    moved = latent.moved()
+    return replace(moved, recipe=replace(moved.recipe, detail=part), detail=part * latent.detail)
 
 
 def format_of(path: Path) -> str:

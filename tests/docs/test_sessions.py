@@ -81,7 +81,7 @@ def reader(tmp_path: Path, painter: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     portrait = Image.open(PACKAGED / "astronaut.png").convert("RGB")
     for name in ("portrait.jpg", "friend.jpg", "photo.jpg"):
         portrait.save(tmp_path / name, quality=95)
-    for name, source in {"a.png": FACES[0], "b.png": FACES[1]}.items():
+    for name, source in {"a.png": FACES[0], "b.png": FACES[1], "c.png": FACES[2]}.items():
         shutil.copy(source, tmp_path / name)
     for name in ("photos", "portraits"):
         save_faces(tmp_path / name, 2)

@@ -25,6 +25,9 @@ from ddim_edit.diffusion.grids import Karras, grid_below
 from ddim_edit.diffusion.integration import Ending, Inversion, Sampled, invert, sample
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.directions import make_edit
+from ddim_edit.errors import InputWarning
+from ddim_edit.latents.exchange import export_latents, import_latents
+from ddim_edit.latents.interpolation import slerp
 from ddim_edit.latents.latent import interpolate
 from ddim_edit.latents.store.shard import Shard, join_shards, write_shard
 
@@ -229,3 +232,24 @@ def test_stores_keep_the_detail(latents: list[Latent], tmp_path: Path) -> None:
     for kept, latent in zip(Shard(tmp_path / "joined"), latents, strict=True):
         assert kept.parts.keys() == latent.parts.keys() == {"x", "detail"}
         assert all(torch.equal(part, latent.parts[name]) for name, part in kept.parts.items())
+
+
+def test_latents_that_went_through_another_program_keep_what_they_still_are(
+    latents: list[Latent], tmp_path: Path
+) -> None:
+    a, b = latents
+    path = tmp_path / "x.npy"
+    changed = {0.0: a.x, 0.25: slerp(a.x, b.x, 0.25), 1.0: b.x}
+    for w, x in changed.items():
+        with pytest.warns(InputWarning, match=r"below t = 80, where its grid starts, is not in x"):
+            export_latents(path, replace(a, x=x), "npy")
+        (back,) = import_latents(path, a)
+        assert back.detail is not None
+        assert a.detail is not None
+        cosine = float((x * a.x).sum() / (x.norm() * a.x.norm()))
+        if w == 0:
+            assert back.recipe.detail is None
+            assert back.recipe.dequantise == a.recipe.dequantise
+        else:
+            assert back.recipe.detail == pytest.approx(max(0, 2 * cosine - 1))
+            assert max_error(back.detail, back.recipe.detail * a.detail) < 1e-6
