@@ -31,6 +31,8 @@ DTYPES = ("float32", "tf32", "bfloat16", "float16", "mixed", "float64")
 """What networks compute in, by name: the keys of `devices.PRECISIONS`, which imports torch, and what others' have."""
 MOST_NOISES = 4096
 """How many noises may be mixed; each mixture of latents adds theirs."""
+_LARGEST_WEIGHT = 1000
+"""Of a noise in a mixture; beyond, latents that nearly cancel were scaled up, and are all rounding."""
 COMPATIBILITY = ("components", "schedule", "dtype", "condition", "solver", "times")
 """What the recipes of two latents must share for them to be decoded together or mixed."""
 
@@ -298,7 +300,8 @@ def _are_seeded_weights(value: object) -> bool:
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
             return False
-        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]):
+        # Combinations also have negative weights, and ones above 1.
+        if not schema.integer.accepts(pair[0]) or not schema.number.accepts(pair[1]) or abs(pair[1]) > _LARGEST_WEIGHT:
             return False
     return True
 
@@ -364,7 +367,10 @@ class Recipe:
         "schedule": schema.table_of({"T": schema.count}),
         "times": Check("2 to 10,002 times from 0 up, each later than the one before", _are_times),
         "condition": schema.table_of(_CONDITION, closed=True),
-        "dequantise": Check(f"up to {MOST_NOISES} pairs of a seed and a weight", _are_seeded_weights),
+        "dequantise": Check(
+            f"up to {MOST_NOISES} pairs of a seed and a weight from -{_LARGEST_WEIGHT} to {_LARGEST_WEIGHT}",
+            _are_seeded_weights,
+        ),
         "origin": schema.table,
         "format": schema.integer,
         "detail": optional(Check("a number from 0 to 1", _is_part)),

@@ -30,8 +30,9 @@ RECIPE: Mapping[str, list[Any]] = {
     "grid": [{}],
     "times": [[], [1.0, None], [2.0, 1.0], [-1.0, 5.0], [1.0, 10**400], [0.0, 1e9], [float("nan"), 2.0]],
     "condition": ["cat", {"prompt": 3}, {"label": -1}, {"guidance_scale": float("nan")}, {"unknown": 1}],
-    "dequantise": ["ab", [[1]], [[2**70, 1.0]], [[1, float("nan")]], [[1, 1e300]], [[1, -2.0]]],
+    "dequantise": ["ab", [[1]], [[2**70, 1.0]], [[1, float("nan")]], [[1, 1e300]], [[1, -2000.0]]],
     "origin": ["sample"],
+    "detail": ["half", -0.5, 1.5, float("nan")],
     "format": [None, 99, "2"],
 }
 """Wrong values of the entries of a recipe; every other type of JSON is tried in tests/io/test_schema.py."""

@@ -242,7 +242,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an unknown dtype": (lambda record: record["recipe"].update(dtype="int8"), "the recipe: dtype must be "),
     "a million noises": (
         lambda record: record["recipe"].update(dequantise=[[1, 1.0]] * 5000),
-        "dequantise must be up to 4096 pairs of a seed and a weight, not a list of 5000 entries",
+        "dequantise must be up to 4096 pairs of a seed and a weight from -1000 to 1000, not a list of 5000 entries",
     ),
 }
 
