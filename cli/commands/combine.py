@@ -70,7 +70,7 @@ def option_groups() -> list[OptionGroup]:
     option_groups,
     "ddim-edit combine a.png b.png c.png --weights 0.5,0.3,0.2 -o mix.png",
     "ddim-edit combine a.png b.png c.png --weights 1,-1,1 -o a-minus-b-plus-c.png",
-    "ddim-edit combine faces/*.jpg -o mean.latent.safetensors",
+    "ddim-edit combine a.png b.png c.png -o mean.latent.safetensors",
 )
 def combine(
     inputs: Sequence[Path],

@@ -41,8 +41,9 @@ def test_only_the_sliders_of_the_chosen_level_are_shown(told: dict[str, Any]) ->
 
 def test_without_directions_there_are_no_sliders_and_the_page_says_why(told: dict[str, Any]) -> None:
     shown = told["bare"]
-    # Of an own box, in groups that are hidden at first.
-    assert set(labels(shown, "slider")) == {"Size in percent", "Across", "Down"}
+    # Of an own box and of combinations, in groups that are hidden at first.
+    weights = {f"Weight of {name}" for name in "ABCD"}
+    assert set(labels(shown, "slider")) == {"Size in percent", "Across", "Down"} | weights
     assert labels(shown, "number") == ["Frames from each to the next", "How many", "First seed"]
     assert labels(shown, "radio") == ["Animation"]
     assert any("No directions come with this model" in props["value"] for kind, props in shown if kind == "markdown")
