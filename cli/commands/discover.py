@@ -202,8 +202,10 @@ def _write_sheet(
     inversion = replace(directions[0].config, check=True)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
-        edits = len(settings) * inversion.decoding_workload(schedule)
-        return len(images) * (inversion.inversion_workload(schedule) + edits)
+        total = inversion.inversion_workload(schedule)
+        for setting in settings:
+            total += inversion.decoding_workload(schedule, detail=1.0 if any(setting.values()) else None)
+        return len(images) * total
 
     with session.counting_evaluations(len(images), workload, 3 + len(settings)):
         edited = to_uint8(session.editor.edits(images, settings))
