@@ -5,6 +5,7 @@ Importing this module does not import torch, so that the command line can make i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -181,6 +182,21 @@ class InversionConfig:
         if detail is not None and self.dequantise is not None and has_detail(spans):
             workload += Workload.exactly(1 if detail == 1 else grid_below(grid.times[0], schedule).steps)
         return workload
+
+    def edits_workload(self, schedule: NoiseSchedule, moved: Sequence[bool]) -> Workload:
+        """Return how many evaluations edits of one image take: there and back once, and a decode for each edit.
+
+        Args:
+            schedule: of the model.
+            moved: whether each of the edits moves anything.
+
+        Raises:
+            ArgumentError: as `make_grid` and `make_solver`.
+        """
+        total = replace(self, check=True).inversion_workload(schedule)
+        for each in moved:
+            total += self.decoding_workload(schedule, detail=1.0 if each else None)
+        return total
 
 
 class SolverOptions(TypedDict, total=False):

@@ -199,13 +199,10 @@ def _write_sheet(
     from ddim_edit.images import display_factor, labelled, short_label, to_uint8, upscale
 
     settings = [{direction: factor} for direction in directions for factor in recipe.factors]
-    inversion = replace(directions[0].config, check=True)
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
-        total = inversion.inversion_workload(schedule)
-        for setting in settings:
-            total += inversion.decoding_workload(schedule, detail=1.0 if any(setting.values()) else None)
-        return len(images) * total
+        moved = [any(setting.values()) for setting in settings]
+        return len(images) * directions[0].config.edits_workload(schedule, moved)
 
     with session.counting_evaluations(len(images), workload, 3 + len(settings)):
         edited = to_uint8(session.editor.edits(images, settings))

@@ -29,7 +29,7 @@ from ..words import WordOptions, choose_directions, require_names, word_group
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim_edit import InversionConfig, NoiseSchedule, Workload
+    from ddim_edit import NoiseSchedule, Workload
     from ddim_edit.images import InputImage
     from ddim_edit.latents.image_recipes import EditRecipe
 
@@ -171,7 +171,7 @@ def edit(
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         inversion = chosen.fitted.config if chosen.fitted else replace(make_config(config), level=level)
-        return _edits_workload(inversion, [any(step.values()) for step in steps], schedule)
+        return inversion.edits_workload(schedule, [any(step.values()) for step in steps])
 
     for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps), face_required=True):
         model = session.editor.model.name
@@ -208,14 +208,6 @@ def _require_consistent(strip: Strip | None, animate: str | None, result: Result
         raise click.UsageError("--animate sweeps through a --strip, as in --strip -9:9:25 --animate webp.")
     if strip and (result.output_size == PHOTO or crop.all_faces):
         raise click.UsageError("A --strip shows one face in the model's size. Enlarge it with --upscale.")
-
-
-def _edits_workload(config: "InversionConfig", moved: Sequence[bool], schedule: "NoiseSchedule") -> "Workload":
-    """Return the evaluations of an image: there and back once, to see what is lost, and an edit for each step."""
-    total = replace(config, check=True).inversion_workload(schedule)
-    for each in moved:
-        total += config.decoding_workload(schedule, detail=1.0 if each else None)
-    return total
 
 
 def _open_destination(

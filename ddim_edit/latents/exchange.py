@@ -351,22 +351,22 @@ def import_latents(path: str | Path, like: Latent, of: str | None = None, model:
     for index, row in enumerate(x):
         recipe = replace(like.recipe, origin=ImportOrigin(form.name, source, index))
         latent = Latent(row, like.t, recipe, detail=like.detail)
-        latents.append(_keep_detail(latent, like.x))
+        latents.append(_keep_detail(latent, like))
     return Latents(latents)
 
 
-def _keep_detail(latent: Latent, original: Tensor) -> Latent:
-    """Return a latent with as much of its detail as it is still the original latent.
+def _keep_detail(latent: Latent, like: Latent) -> Latent:
+    """Return a latent with as much of its detail as it is still the latent that was exported.
 
     With c the cosine between them that is the part max(0, 2 c - 1), all of it where another program only rounded the
     latent, and nothing of a latent that is another one.
     """
-    if latent.detail is None or float((latent.x - original).abs().max()) < ROUNDED:
+    from ddim_edit.latents.latent import keep_detail
+
+    if like.detail is None or float((latent.x - like.x).abs().max()) < ROUNDED:
         return latent
-    x, y = latent.x.double(), original.double()
-    part = max(0.0, 2 * float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-300)) - 1)
-    moved = latent.moved()
-    return replace(moved, recipe=replace(moved.recipe, detail=part), detail=part * latent.detail)
+    x, y = latent.x.double(), like.x.double()
+    return keep_detail(latent, like, float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-300)))
 
 
 def format_of(path: Path) -> str:

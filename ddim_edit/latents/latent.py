@@ -408,22 +408,32 @@ def _mix_details(mixed: Latent, latents: Sequence[Latent], shares: Sequence[floa
 
     if all(latent.detail is None for latent in latents):
         return mixed
-    distinct: list[tuple[Latent, float]] = []
-    for latent, share in zip(latents, shares, strict=True):
+    totals: list[float] = []
+    for latent in latents:
         # One latent may be there twice.
-        total = sum(each for other, each in zip(latents, shares, strict=True) if torch.equal(other.x, latent.x))
-        if total >= 1 - 1e-12:
-            recipe = replace(mixed.recipe, detail=latent.recipe.detail)
-            return replace(mixed, recipe=recipe, detail=latent.detail)
-        if share and not any(torch.equal(other.x, latent.x) for other, _ in distinct):
-            distinct.append((latent, total))
-    detail = mixed.x.new_zeros(mixed.x.shape)
-    part = 0.0
-    for latent, share in distinct:
-        kept = max(0.0, 2 * share - 1)
-        detail = detail + kept * _or_zeros(latent.detail, mixed.x)
-        part += kept * (1.0 if latent.recipe.detail is None else latent.recipe.detail)
-    return replace(mixed, recipe=replace(mixed.recipe, dequantise=(), detail=part), detail=detail.float())
+        totals.append(
+            sum(share for other, share in zip(latents, shares, strict=True) if torch.equal(other.x, latent.x))
+        )
+    share, nearest = max(zip(totals, latents, strict=True), key=lambda pair: pair[0])
+    if share >= 1 - 1e-12:
+        recipe = replace(mixed.recipe, detail=nearest.recipe.detail)
+        return replace(mixed, recipe=recipe, detail=nearest.detail)
+    # The sizes of all shares sum to 1, so that no other one is above a half.
+    return keep_detail(mixed, nearest, share)
+
+
+def keep_detail(latent: Latent, source: Latent, share: float) -> Latent:
+    """Return a latent that was moved, with the part max(0, 2 share - 1) of the detail of a source.
+
+    Args:
+        latent: the latent, whose own detail is replaced.
+        source: what it was moved from.
+        share: how much of the source it still is, at most 1.
+    """
+    kept = max(0.0, 2 * share - 1)
+    part = kept * (1.0 if source.recipe.detail is None else source.recipe.detail)
+    detail = kept * _or_zeros(source.detail, latent.x)
+    return replace(latent, recipe=replace(latent.recipe, dequantise=(), detail=part), detail=detail.float())
 
 
 def require_compatible(latents: Sequence[Latent]) -> None:

@@ -253,3 +253,15 @@ def test_latents_that_went_through_another_program_keep_what_they_still_are(
         else:
             assert back.recipe.detail == pytest.approx(max(0, 2 * cosine - 1))
             assert max_error(back.detail, back.recipe.detail * a.detail) < 1e-6
+
+
+def test_what_is_imported_like_a_mixture_keeps_no_more_detail_than_that_has(
+    latents: list[Latent], tmp_path: Path
+) -> None:
+    like = interpolate(*latents, "slerp", 0.25)
+    with pytest.warns(InputWarning, match="is not in x"):
+        export_latents(tmp_path / "x.npy", replace(like, x=slerp(like.x, latents[0].x, 0.25)), "npy")
+    (back,) = import_latents(tmp_path / "x.npy", like)
+    assert like.recipe.detail == pytest.approx(0.5)
+    assert back.recipe.detail is not None
+    assert 0 < back.recipe.detail < 0.5
