@@ -30,6 +30,8 @@ from ddim_edit.directions import SUFFIX, DirectionEstimator, cosines
 from ddim_edit.latents.cache import LatentArray
 
 Floats = NDArray[np.float64]
+GUIDED_NAMES = ("old", "baby", "female")
+"""What is also fitted to the bottleneck, for edits along its gradient."""
 CAUTION = """Labels of age and gender in that collection are noisy annotations of other people's photographs, partly by
 machine, not facts about anybody, and the collection is no fair sample of mankind. The direction holds whatever goes
 together with the label there. It is for looking at what a model has learnt, not for judging or identifying people."""
@@ -42,10 +44,10 @@ CARD = """# The direction `{name}` of {model}
 | label | {meaning} |
 | fitted on | {counts}: training faces of the UTKFace collection at 64x64, none of which is in this package |
 | method | {method}, regularisation by cross-validation |
-| level | t = {t:.1f} of 1000, {steps} steps of the grid {grid}, {solver}, {dtype} network |
+| level | {level} of 1000, {steps} of the grid {grid}, {solver}, {dtype} network |
 | AUC | {auc:.3f} +- {auc_sd:.3f} over {folds} folds; with shuffled labels {permuted_auc:.3f} +- {permuted_sd:.3f} |
 | unit of strength | {sd:.3f}, the standard deviation of the training projections |
-| strengths | -{strongest:.3g} to {strongest:.3g}: steps of up to 0.3 of a latent's length, as edits are measured |
+| strengths | -{strongest:.3g} to {strongest:.3g}{range}, as edits are measured |
 
 What else it moves: the cosine with each other packaged direction, and by how many standard deviations of that one a
 step of one standard deviation moves it.
@@ -74,17 +76,25 @@ def main() -> None:
     arguments = _arguments()
     editor = Editor.from_pretrained(dtype=arguments.dtype, batch_size=16)
     files = images.find([arguments.data / "train"])
-    (latents,) = editor.latents_at(
-        files, [arguments.level], InversionConfig(grid="karras:14"), cache=LatentCache(arguments.cache)
-    )
+    cache = LatentCache(arguments.cache)
     pixels = torch.stack([images.read(file, (64, 64)).tensor for file in files])
     recipes = _recipes(arguments.data / "train.csv", pixels)
+    if "straight" in arguments.kinds:
+        (latents,) = editor.latents_at(files, [arguments.level], InversionConfig(grid="karras:14"), cache=cache)
+        _fit_all(recipes, latents, arguments.output)
+    if "guided" in arguments.kinds:
+        (latents,) = editor.latents_at(files, [arguments.guided_level], cache=cache)
+        guided = {f"{name}-guided": recipe for name, recipe in recipes.items() if name in GUIDED_NAMES}
+        _fit_all(guided, latents, arguments.output)
+
+
+def _fit_all(recipes: Mapping[str, Recipe], latents: LatentArray, output: Path) -> None:
+    """Fit directions to latents of one level, and write their files and cards."""
     directions = [_fitted(name, latents, recipe) for name, recipe in recipes.items()]
     for direction in directions:
-        recipe = recipes[direction.name]
-        direction.save(arguments.output / f"{direction.name}{SUFFIX}")
-        card = _card(direction, recipe, directions)
-        (arguments.output / f"{direction.name}.md").write_text(card, encoding="utf-8")
+        direction.save(output / f"{direction.name}{SUFFIX}")
+        card = _card(direction, recipes[direction.name], directions)
+        (output / f"{direction.name}.md").write_text(card, encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -92,6 +102,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="train/ and train.csv")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps latents")
     parser.add_argument("--level", default="0.4T")
+    parser.add_argument("--guided-level", default="guided:0.2T")
+    parser.add_argument("--kinds", nargs="+", choices=["straight", "guided"], default=["straight", "guided"])
     parser.add_argument("--dtype", default="bfloat16", help="of the network while inverting")
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
@@ -139,8 +151,9 @@ def _card(direction: Direction, recipe: Recipe, family: Sequence[Direction]) -> 
         "model": home.model,
         "meaning": recipe.meaning,
         "counts": classes if "positive" in report else f"{report['n']} faces",
-        "t": direction.t,
-        "steps": len(home.times) - 1,
+        "level": f"{'the bottleneck at ' if direction.guided else ''}t = {direction.t:.1f}",
+        "steps": f"{len(home.times) - 1} step{'s' if len(home.times) > 2 else ''}",
+        "range": "" if direction.guided else ": steps of up to 0.3 of a latent's length",
         "grid": home.grid,
         "solver": home.solver,
         "dtype": home.dtype,

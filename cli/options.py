@@ -390,7 +390,7 @@ def parse_level(text: str) -> str:
         spaces.parse_level(text, LATEST)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a level: a time (400), a part of T (0.4T), xT, h or h:LEVEL (h:0.2T)."
+            f"{text!r} is not a level: a time (400), a part of T (0.4T), xT, h, h:LEVEL (h:0.2T) or guided:LEVEL."
         ) from None
     return text
 

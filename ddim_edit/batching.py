@@ -265,8 +265,8 @@ class BatchRunner:
         arrays = []
         for index, (level, space) in enumerate(zip(levels, spaces, strict=True)):
             values = torch.stack([row[index] for row in rows])
-            # A direction of x moves latents that stand at its level; one of h is applied along the whole trajectory.
-            times = grid.times if space.times else grid.until(space.last).times
+            # A direction of x moves latents that stand at its level; one of h may be applied on the whole trajectory.
+            times = grid.times if space.edited_at is None else grid.until(space.edited_at).times
             at_level = replace(recipe, times=times, origin=replace(origin, level=str(level)))
             arrays.append(LatentArray(values, at_level, space.times, tuple(digests)))
         return arrays

@@ -183,19 +183,24 @@ class InversionConfig:
             workload += Workload.exactly(1 if detail == 1 else grid_below(grid.times[0], schedule).steps)
         return workload
 
-    def edits_workload(self, schedule: NoiseSchedule, moved: Sequence[bool]) -> Workload:
+    def edits_workload(self, schedule: NoiseSchedule, moved: Sequence[bool], guided_steps: int = 0) -> Workload:
         """Return how many evaluations edits of one image take: there and back once, and a decode for each edit.
 
         Args:
             schedule: of the model.
             moved: whether each of the edits moves anything.
+            guided_steps: gradients that an edit along guided directions follows; 0 for other directions.
 
         Raises:
             ArgumentError: as `make_grid` and `make_solver`.
         """
+        from ddim_edit.diffusion.workload import Workload
+
         total = replace(self, check=True).inversion_workload(schedule)
         for each in moved:
             total += self.decoding_workload(schedule, detail=1.0 if each else None)
+            if each:
+                total += Workload.exactly(guided_steps)
         return total
 
 

@@ -21,7 +21,16 @@ from ddim_edit.diffusion.grids import Grid
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.solvers.ancestral import AncestralStep, no_noise
 from ddim_edit.diffusion.solvers.solver import SamplingOnlySolver, Solver
-from ddim_edit.directions import Direction, WordDirection, WordEdit, find_direction, make_edits, resolve_direction
+from ddim_edit.directions import (
+    Direction,
+    Edit,
+    GuidedEdit,
+    WordDirection,
+    WordEdit,
+    find_direction,
+    make_edits,
+    resolve_direction,
+)
 from ddim_edit.errors import ArgumentError, LatentMismatchError, NonFiniteError
 from ddim_edit.images import Crop, FaceCrop, ImageTensor, Photograph, default_crop, read, read_faces
 from ddim_edit.images.inputs import NO_IMAGES, ImageItem, Images, SeveralImages, is_single
@@ -698,7 +707,8 @@ class Editor:
         edits = []
         for strengths in settings:
             by_direction = {directions[name]: strength for name, strength in strengths.items()}
-            edits.append(make_edits(self.model, by_direction, kept, conditional))
+            chained = make_edits(self.model, by_direction, kept, conditional)
+            edits.append([self._in_batches(edit) for edit in chained])
         # Everything is checked before the images are inverted, which takes long.
         config = self._config_of_edits(list(directions.values()), level, config, options)
 
@@ -730,6 +740,12 @@ class Editor:
             results.append(torch.cat(decoded) + lost)
         stacked = _as_images(torch.stack(results, 1))
         return _first(stacked) if isinstance(images, Latent) or is_single(images) else stacked
+
+    def _in_batches(self, edit: Edit) -> Edit:
+        """Return an edit that evaluates the network in this editor's batches, and reports that."""
+        if not isinstance(edit, GuidedEdit):
+            return edit
+        return replace(edit, batches=self._runner.batches, on_evaluation=self.on_evaluation)
 
     def _config_of_edits(
         self,

@@ -84,9 +84,8 @@ def option_groups() -> list[OptionGroup]:
                 Option(
                     "--across",
                     type=click.IntRange(2, 100),
-                    default=2,
                     metavar="N",
-                    help="Inputs in each row of the grid that a sheet lies between.",
+                    help="Inputs in each row of the grid that a sheet lies between. [default: 2]",
                 ),
             ],
         ),
@@ -116,7 +115,7 @@ def interpolate(
     interpolation: str,
     loop: bool,
     sheet: tuple[int, int] | None,
-    across: int,
+    across: int | None,
     config: Mapping[str, Any],
     crop: CropOptions,
     session: Session,
@@ -151,7 +150,7 @@ def interpolate(
         rows = [session.editor.interpolate(ends, frames, interpolation, loop)]
     else:
         columns, lines = sheet
-        rows = session.editor.sheet(ends, lines, columns, interpolation, across)
+        rows = session.editor.sheet(ends, lines, columns, interpolation, across or 2)
     recipe = InterpolationRecipe(interpolation, frames, loop, tuple(latent.recipe for latent in ends))
     frames_of = [_decode(session, row, upscale) for row in rows]
     signature = session.recipe_json(recipe)
@@ -178,7 +177,7 @@ def interpolate(
 
 
 def _require_outputs(
-    inputs: Sequence[Path], output: Path, sheet: tuple[int, int] | None, across: int, animated: bool, still: bool
+    inputs: Sequence[Path], output: Path, sheet: tuple[int, int] | None, across: int | None, animated: bool, still: bool
 ) -> None:
     """Refuse inputs and an output that do not go together."""
     from ddim_edit import ArgumentError
@@ -187,11 +186,13 @@ def _require_outputs(
 
     if len(inputs) < 2:
         raise click.UsageError("Interpolation needs at least two inputs.")
+    if sheet is None and across is not None:
+        raise click.UsageError("--across is for sheets. Give --sheet COLUMNSxROWS too.")
     if sheet is not None and not still:
         raise click.UsageError(f"--sheet needs an output that ends in {join_or(still_suffixes())}.")
     if sheet is not None:
         try:
-            count_rows(len(inputs), across)
+            count_rows(len(inputs), across or 2)
         except ArgumentError as error:
             raise click.UsageError(f"{error} --across says how many inputs are in a row.") from error
     if output.suffix and not animated and not still:

@@ -63,8 +63,26 @@ class Grid:
         return Grid(self.name, (*(time for time in self.times if time < t), t))
 
     def nearest(self, t: float) -> float:
-        """Return the time of the grid that is closest to t, the first one excepted, to which no step leads."""
+        """Return the time of the grid that is closest to t, the first one excepted, to which no step leads.
+
+        Raises:
+            ArgumentError: as `require_reached`.
+        """
+        self.require_reached(t)
         return min(self.times[1:], key=lambda time: abs(time - t))
+
+    def require_reached(self, t: float) -> None:
+        """Refuse a level below the start of a grid that starts above the image.
+
+        Raises:
+            ArgumentError: nothing can be read there; the message says what to do.
+        """
+        start = self.times[0]
+        if t < start and start > 1:
+            raise ArgumentError(
+                f"The grid {self.name} starts at t = {start:g}, so nothing can be read at t = {t:g}. Take a higher "
+                "level, or a grid that starts at the image, such as karras:14."
+            )
 
     def to_clean(self) -> "Grid":
         """Return the grid with the clean image, t = 0, as its first time."""

@@ -9,6 +9,7 @@ from .estimators.svm import SVMDirection
 from .finding import directions_in, find_direction, packaged_directions
 from .fitting import fit_direction, principal_directions
 from .geometry import complement, cosines, rotate
+from .guided import GuidedEdit
 from .principal import PrincipalDirections
 from .registry import ESTIMATORS, EstimatorEntry, make_estimator
 from .store_rows import PickedRows, stored_latents
@@ -26,6 +27,7 @@ __all__ = [
     "DirectionEstimator",
     "Edit",
     "EstimatorEntry",
+    "GuidedEdit",
     "LDADirection",
     "LatentRows",
     "LogisticDirection",

@@ -16,7 +16,7 @@ from ddim_edit.io import schema
 from ddim_edit.io.tensorfile import TensorFormat
 from ddim_edit.latents.latent import draw_latents
 from ddim_edit.latents.provenance import LatentArrayOrigin, Recipe, are_same_times
-from ddim_edit.latents.spaces import parse_level
+from ddim_edit.latents.spaces import GUIDED, parse_level
 from ddim_edit.models.identity import find_difference
 from ddim_edit.tables import html_summary
 
@@ -93,8 +93,16 @@ class Direction:
         return self.recipe.times[-1]
 
     @property
+    def guided(self) -> bool:
+        """Whether x is moved along the gradient of the score, which is one of the bottleneck at the time of x.
+
+        Other directions of the bottleneck shift it while latents are decoded from x_T.
+        """
+        return _is_guided(self.recipe, self.times)
+
+    @property
     def level(self) -> str:
-        """Level as a short text: "h" or its time."""
+        """Level as a short text: its time, "h", or "guided:" and its time."""
         return _level(self.recipe, self.times)
 
     def summary(self) -> dict[str, Any]:
@@ -155,8 +163,10 @@ class Direction:
     def strongest(self) -> float:
         """Strength up to which edits along it are measured, in either direction; see docs/directions.md.
 
-        In x, that of a step of 0.3 of a latent's typical length sqrt(d); in h, 6.
+        In x, that of a step of 0.3 of a latent's typical length sqrt(d); in h, 6; along gradients of h, 4.
         """
+        if self.guided:
+            return 4.0
         return 6.0 if self.times else LONGEST_STEP * math.sqrt(self.vector.numel()) / self.sd
 
     def score(self, latents: Tensor) -> Tensor:
@@ -195,7 +205,7 @@ class Direction:
         asked = parse_level(level, T)
         times = self.times if asked.bottleneck else (self.t,)
         far = asked.t is not None and any(abs(asked.t - t) > T / 20 for t in times)
-        if asked.bottleneck != bool(self.times) or far:
+        if (asked.bottleneck, asked.guided) != (bool(self.times), self.guided) or far:
             raise DirectionMismatchError(
                 f"The direction {self.name} is of level {self.level}, not {level}. Leave the level out, or fit a "
                 "direction there."
@@ -244,8 +254,14 @@ def _summarize(
     return {"name": name, "model": recipe.model, "level": _level(recipe, times), "sd": sd, **report}
 
 
+def _is_guided(recipe: Recipe, times: Sequence[float]) -> bool:
+    return bool(times) and times[-1] == recipe.times[-1]
+
+
 def _level(recipe: Recipe, times: Sequence[float]) -> str:
-    return "h" if times else f"{recipe.times[-1]:g}"
+    if times and not _is_guided(recipe, times):
+        return "h"
+    return f"{GUIDED if times else ''}{recipe.times[-1]:g}"
 
 
 def _agree(name: str, a: Recipe, b: Recipe) -> bool:

@@ -60,21 +60,14 @@ class ShellEdit:
             DirectionMismatchError: latents of another level, grid or model than the directions were fitted at.
         """
         for latent in latents:
-            _require_compatible(latent, [*self.strengths, *self.held])
+            require_compatible(latent, [*self.strengths, *self.held])
         flat = latents.x.flatten(1)
         held = torch.stack([each.vector.flatten() for each in self.held]) if self.held else flat[:0]
         step = torch.zeros_like(flat[0])
         for direction, strength in self.strengths.items():
             step = step + strength * direction.sd * direction.vector.flatten()
         moved = rotate(flat, step, held).view_as(latents.x)
-        strengths = {each.name: strength for each, strength in self.strengths.items()}
-        held_names = tuple(each.name for each in self.held)
-        edited = []
-        for latent, x in zip(latents, moved, strict=True):
-            kept = latent.moved() if any(strengths.values()) else latent
-            recipe = replace(kept.recipe, origin=EditOrigin(strengths, held_names, latent.recipe.origin))
-            edited.append(replace(kept, x=x, recipe=recipe, report={}))
-        return Latents(edited), denoiser
+        return record_edit(latents, moved, self.strengths, self.held), denoiser
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ class BottleneckEdit:
         """
         suitable = SOLVERS_REACHED[self.form]
         for latent in latents:
-            _require_compatible(latent, self.strengths)
+            require_compatible(latent, self.strengths)
             if latent.recipe.solver not in suitable:
                 raise ArgumentError(
                     f"The solver {latent.recipe.solver} does not notice a shift of the bottleneck. Fit and invert with "
@@ -121,6 +114,20 @@ class BottleneckEdit:
         return latents.moved() if shifts else latents, ShiftedDenoiser(denoiser, shifts, FORMS[self.form])
 
 
+def record_edit(
+    latents: Latents, moved: Tensor, strengths: Mapping[Direction, float], held: Sequence[Direction]
+) -> Latents:
+    """Return the latents at their new states [B, ...], with what was done to them in their recipes."""
+    named = {each.name: strength for each, strength in strengths.items()}
+    held_names = tuple(each.name for each in held)
+    edited = []
+    for latent, x in zip(latents, moved, strict=True):
+        kept = latent.moved() if any(named.values()) else latent
+        recipe = replace(kept.recipe, origin=EditOrigin(named, held_names, latent.recipe.origin))
+        edited.append(replace(kept, x=x, recipe=recipe, report={}))
+    return Latents(edited)
+
+
 def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = (), conditional: bool = False) -> Edit:
     """Return the edit that moves along several directions at once.
 
@@ -133,7 +140,30 @@ def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = 
         InputWarning: a strength beyond those that edits along the direction are measured for.
 
     Raises:
-        ArgumentError: no directions, ones of x and of the bottleneck together, or ones inside each other's span.
+        ArgumentError: no directions, ones of x and of the bottleneck together, ones inside each other's span, or guided
+            ones, which need the model: see `make_edits`.
+    """
+    everything = require_editable(strengths, keep)
+    if everything[0].guided:
+        raise ArgumentError(f"{everything[0].name} is guided by the network. Use make_edits, which has the model.")
+    free: dict[Direction, float] = {}
+    for direction, strength in strengths.items():
+        others = list(keep)
+        if conditional:
+            others += [other for other in strengths if other is not direction]
+        free[orthogonalize(direction, others)] = strength
+    return BottleneckEdit(free) if everything[0].times else ShellEdit(free, tuple(keep))
+
+
+def require_editable(strengths: Mapping[Direction, float], keep: Sequence[Direction]) -> list[Direction]:
+    """Return all directions of an edit, those that move and those that are kept, once they are known to go together.
+
+    Warns:
+        InputWarning: a strength beyond those that edits along the direction are measured for.
+
+    Raises:
+        ArgumentError: no directions, strengths that are not finite, or directions of several kinds.
+        DirectionMismatchError: directions that were not fitted at the same place.
     """
     everything = [*strengths, *keep]
     if not all(math.isfinite(strength) for strength in strengths.values()):
@@ -141,9 +171,11 @@ def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = 
         raise ArgumentError(f"Strengths must be finite numbers, not {given}. 2 is a good start.")
     if not strengths:
         raise ArgumentError("An edit needs a direction to move along. Name one with its strength.")
-    if len({bool(each.times) for each in everything}) != 1:
+    if len({(bool(each.times), each.guided) for each in everything}) != 1:
         given = ", ".join(f"{each.name} of level {each.level}" for each in everything)
-        raise ArgumentError(f"Directions of x and of h cannot be combined: {given}. Edit with one after the other.")
+        raise ArgumentError(
+            f"Directions of x, of h and guided ones cannot be combined: {given}. Edit with one after the other."
+        )
     _require_one_space(everything)
     for direction, strength in strengths.items():
         if abs(strength) > direction.strongest:
@@ -152,15 +184,9 @@ def make_edit(strengths: Mapping[Direction, float], keep: Sequence[Direction] = 
                 f"Edits along {direction.name} are measured for strengths from -{limit} to {limit}, not of "
                 f"{strength:+g}, which may change everything else too.",
                 InputWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-    free: dict[Direction, float] = {}
-    for direction, strength in strengths.items():
-        others = list(keep)
-        if conditional:
-            others += [other for other in strengths if other is not direction]
-        free[orthogonalize(direction, others)] = strength
-    return BottleneckEdit(free) if everything[0].times else ShellEdit(free, tuple(keep))
+    return everything
 
 
 def orthogonalize(direction: Direction, against: Sequence[Direction]) -> Direction:
@@ -185,7 +211,12 @@ def orthogonalize(direction: Direction, against: Sequence[Direction]) -> Directi
     return replace(direction, vector=rest, report=report)
 
 
-def _require_compatible(latent: Latent, directions: Mapping[Direction, float] | Sequence[Direction]) -> None:
+def require_compatible(latent: Latent, directions: Mapping[Direction, float] | Sequence[Direction]) -> None:
+    """Refuse a latent that does not stand where directions were fitted, or is of another shape.
+
+    Raises:
+        DirectionMismatchError: another model, level, grid or shape.
+    """
     for direction in directions:
         direction.require_fits(latent.recipe)
         if not direction.times and direction.vector.shape != latent.x.shape:

@@ -15,8 +15,9 @@ from ddim_edit.diffusion.bottleneck import ShiftedDenoiser
 from ddim_edit.diffusion.denoisers import Denoiser
 from ddim_edit.diffusion.semantic_guidance import Contrast, SemanticDenoiser, SemanticTerm, shares_of
 from ddim_edit.directions.direction import SUFFIX, Direction
-from ddim_edit.directions.edits import Edit, make_edit
+from ddim_edit.directions.edits import Edit, make_edit, require_editable
 from ddim_edit.directions.finding import find_direction, packaged_directions
+from ddim_edit.directions.guided import GuidedEdit
 from ddim_edit.directions.word_direction import WordDirection
 from ddim_edit.errors import ArgumentError, DirectionError
 from ddim_edit.latents.latent import Latents
@@ -111,7 +112,8 @@ def make_edits(
         model: whose words these are.
         strengths: in standard deviations, or in ways of words; 0 changes nothing.
         keep: what stays: directions their scores, and words what is predicted along them.
-        conditional: whether to move along each only as far as it is orthogonal to all others of its kind.
+        conditional: whether to move along each only as far as it is orthogonal to all others of its kind. Guided
+            directions reach all their scores together anyway.
 
     Raises:
         ArgumentError: strengths that are not finite, something that is to change and to stay, something to keep that is
@@ -131,7 +133,10 @@ def make_edits(
         raise ArgumentError(f"Directions keep directions, and words keep words. Leave out {name!r}, which would stay.")
     edits: list[Edit] = []
     if fitted or not words:
-        edits.append(make_edit(fitted, kept, conditional))
+        guided = any(each.guided for each in fitted)
+        if guided:
+            require_editable(fitted, kept)
+        edits.append(GuidedEdit(model, fitted, kept) if guided else make_edit(fitted, kept, conditional))
     if words:
         edits.append(_make_word_edit(model, words, kept_words, conditional))
     return edits

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 H_FROM = 0.35
 """The part of T below which "h" leaves the bottleneck alone: there the network only paints detail."""
 
+GUIDED = "guided:"
+"""What a level begins with whose directions move x along the gradient of the bottleneck."""
+
 
 class ParsedLevel(NamedTuple):
     """Where latents are read or edited.
@@ -27,14 +30,17 @@ class ParsedLevel(NamedTuple):
     Attributes:
         t: the time in (0, T]; None for all bottlenecks from 0.35 T on.
         bottleneck: whether the bottleneck of the network is meant (h-space), not the state x.
+        guided: whether the state x is moved along gradients of the bottleneck, and not the bottleneck shifted.
     """
 
     t: float | None
     bottleneck: bool
+    guided: bool = False
 
     def stop(self, T: int) -> float:
-        """Return the time up to which an image is inverted: an edit in the bottleneck decodes from x_T."""
-        return T if self.bottleneck or self.t is None else self.t
+        """Return the time up to which an image is inverted: a shift of the bottleneck decodes from x_T."""
+        shifted = self.bottleneck and not self.guided
+        return T if shifted or self.t is None else self.t
 
 
 def parse_level(level: str | float, T: int) -> ParsedLevel:
@@ -42,7 +48,8 @@ def parse_level(level: str | float, T: int) -> ParsedLevel:
 
     Args:
         level: a time in (0, T] as a number or text (400, "400"), a part of T ("0.4T"), "xT" for the noise end, "h" for
-            the bottlenecks from 0.35 T on, or "h:LEVEL" for the bottleneck at one time ("h:0.2T").
+            the bottlenecks from 0.35 T on, "h:LEVEL" for the bottleneck at one time ("h:0.2T"), or "guided:LEVEL" for
+            the same bottleneck as a function of x there, along whose gradient x is moved ("guided:0.2T").
         T: number of trained times of the noise schedule.
 
     Raises:
@@ -50,14 +57,15 @@ def parse_level(level: str | float, T: int) -> ParsedLevel:
 
     Examples:
         >>> parse_level("0.4T", 1000)
-        ParsedLevel(t=400.0, bottleneck=False)
+        ParsedLevel(t=400.0, bottleneck=False, guided=False)
         >>> parse_level("h:200", 1000)
-        ParsedLevel(t=200.0, bottleneck=True)
+        ParsedLevel(t=200.0, bottleneck=True, guided=False)
     """
     if level == "h":
         return ParsedLevel(None, True)
     text = str(level)
-    time = text.removeprefix("h:")
+    guided = text.startswith(GUIDED)
+    time = text.removeprefix("h:").removeprefix(GUIDED)
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)( ?T)?", time)
     if time == "xT":
         t = float(T)
@@ -70,9 +78,9 @@ def parse_level(level: str | float, T: int) -> ParsedLevel:
     if not 0 < t <= T:
         raise ArgumentError(
             f"{text!r:.40} is not a level. Give a time above 0 and up to {T}, a part of T such as 0.4T, xT,"
-            " h or h:0.2T."
+            " h, h:0.2T or guided:0.2T."
         )
-    return ParsedLevel(t, text.startswith("h:"))
+    return ParsedLevel(t, guided or text.startswith("h:"), guided)
 
 
 class Trajectory(NamedTuple):
@@ -98,6 +106,11 @@ class Space(Protocol):
     @property
     def last(self) -> float:
         """The time up to which one must invert to read it."""
+        ...
+
+    @property
+    def edited_at(self) -> float | None:
+        """The time of the latents that its directions move; None for the end of the grid."""
         ...
 
     def read(self, trajectory: Trajectory) -> Tensor:
@@ -130,6 +143,11 @@ class StateSpace:
         """The time up to which one must invert to read it."""
         return self.t
 
+    @property
+    def edited_at(self) -> float | None:
+        """The same time."""
+        return self.t
+
     def read(self, trajectory: Trajectory) -> Tensor:
         """Return the states [B, C, H, W]."""
         return trajectory.states[self.t]
@@ -142,6 +160,8 @@ class BottleneckSpace:
     Args:
         times: of the bottlenecks.
         last: the time up to which one must invert to read them.
+        edited_at: the time of the latents that its directions move: their own, where x is moved along gradients of the
+            bottleneck; None for the end of the grid, where the bottleneck is shifted all the way down.
 
     References:
         Kwon, Jeong, Uh, "Diffusion Models Already Have a Semantic Latent Space", ICLR 2023, arXiv:2210.10960.
@@ -149,6 +169,7 @@ class BottleneckSpace:
 
     times: tuple[float, ...]
     last: float
+    edited_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -180,22 +201,27 @@ def find_space(level: str | float, grid: Grid, T: int) -> Space:
         T: number of trained times of the noise schedule.
 
     Raises:
-        ArgumentError: no level, or a bottleneck on a grid without times inside.
+        ArgumentError: no level, one below the start of the grid, or a bottleneck on a grid without times inside.
     """
     parsed = parse_level(level, T)
-    # No step of an inversion starts at the last time, and at the first one the image is clean.
-    inner = grid.times[1:-1]
+    # No step of an inversion starts at the last time, and at the first one the image is clean or nearly so, except on
+    # grids that start higher.
+    inner = grid.times[:-1] if grid.times[0] > 1 else grid.times[1:-1]
     if not parsed.bottleneck:
         return StateSpace(grid.times[-1] if level == "xT" or parsed.t is None else grid.nearest(parsed.t))
     if parsed.t is None:
         times = tuple(t for t in inner if t >= H_FROM * T)
     else:
         wanted = parsed.t
-        times = tuple(sorted(inner, key=lambda t: abs(t - wanted))[:1])
+        grid.require_reached(wanted)
+        # Latents that are moved stand at the end of a step, so not at the first time.
+        among = grid.times[1:-1] if parsed.guided else inner
+        times = tuple(sorted(among, key=lambda t: abs(t - wanted))[:1])
     if not times:
         raise ArgumentError(
             f"A grid of {grid.steps} steps up to t = {grid.times[-1]:g} has no times inside to read bottlenecks at."
             " Take more steps, or read the state x."
         )
     # The network is evaluated at a time on the way to the next one, so that is how far one must invert.
-    return BottleneckSpace(times, min(t for t in grid.times if t > times[-1]))
+    last = min(t for t in grid.times if t > times[-1])
+    return BottleneckSpace(times, last, edited_at=times[0] if parsed.guided else None)

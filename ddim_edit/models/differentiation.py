@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ddim_edit.diffusion.bottleneck import bottleneck_at, require_bottleneck
 from ddim_edit.diffusion.denoisers import Denoiser
 from ddim_edit.diffusion.schedules import Level
-from ddim_edit.errors import ModelError, first_line
+from ddim_edit.errors import ArgumentError, ModelError, first_line
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.models.blocks import restore_blocks
 from ddim_edit.models.devices import DeviceNetwork, evaluation_mode
@@ -76,6 +76,34 @@ class BottleneckJacobian:
             x = x.clone().requires_grad_()
             (product,) = torch.autograd.grad(self(x), x, u.clone())
         return product
+
+    def scores(self, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inner products of h with vectors, and their gradients, from one pass forth and K back.
+
+        Args:
+            x: [B, C, H, W].
+            vectors: [K, c, h, w].
+
+        Returns:
+            u . h [B, K] and its gradients u J [B, K, C, H, W] in float32, on the device of x.
+
+        Raises:
+            ArgumentError: vectors of another shape than h.
+        """
+        with self._differentiating(), torch.enable_grad():
+            x = x.clone().requires_grad_()
+            h = self(x)
+            if h.shape[1:] != vectors.shape[1:]:
+                raise ArgumentError(
+                    f"The direction is of bottlenecks of shape {list(vectors.shape[1:])}, but that of these latents is "
+                    f"{list(h.shape[1:])}. Fit it again at this size."
+                )
+            products = h.float().flatten(1) @ vectors.to(h.device, torch.float32).flatten(1).T
+            gradients = []
+            for column in products.sum(0):
+                (gradient,) = torch.autograd.grad(column, x, retain_graph=True)
+                gradients.append(gradient.float())
+        return products.detach().to(x.device), torch.stack(gradients, 1)
 
     @contextmanager
     def _differentiating(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from ddim_edit.latents.spaces import GUIDED
 from ddim_edit.ui.controller import PageController
 from ddim_edit.ui.crop_choice import CropChoice
 from ddim_edit.ui.model_queue import ProgressCallback
@@ -306,4 +307,8 @@ class EditingTab:
 
 
 def _describe_level(level: str) -> str:
-    return "the bottleneck h" if level == "h" else f"t = {float(level):.0f}"
+    if level == "h":
+        return "the bottleneck h"
+    guided = level.startswith(GUIDED)
+    time = f"t = {float(level.removeprefix(GUIDED)):.0f}"
+    return f"{time}, along gradients of the bottleneck h" if guided else time

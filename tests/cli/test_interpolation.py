@@ -176,6 +176,12 @@ def test_a_sheet_lies_between_rows_of_inputs(done: Run, latents: list[Path], mod
     )
 
 
+def test_the_width_of_a_grid_needs_a_sheet(run: Run, latents: list[Path], tmp_path: Path) -> None:
+    outcome = run("interpolate", *latents[:2], "-o", tmp_path / "a.png", "--across", "3")
+    assert outcome.status == 2
+    assert "Give --sheet COLUMNSxROWS too." in outcome.err
+
+
 @pytest.mark.parametrize(("count", "across"), [(3, 2), (4, 3)])
 def test_inputs_that_do_not_make_full_rows_are_wrong_use(
     run: Run, latents: list[Path], tmp_path: Path, count: int, across: int

@@ -110,3 +110,16 @@ def test_spaces_are_told_apart_by_their_names(t: float, u: float) -> None:
     spaces = [find_space(level, make_grid("karras:14", NoiseSchedule.linear(), 20), 1000) for level in levels]
     for one in spaces:
         assert [one.name == other.name for other in spaces] == [one == other for other in spaces]
+
+
+STARTED = Grid("started", (160.0, 340.0, 700.0, 950.0))
+
+
+def test_a_grid_that_starts_above_the_image_reads_its_bottleneck_at_the_start() -> None:
+    assert find_space("h:160", STARTED, 1000) == BottleneckSpace((160.0,), 340.0)
+
+
+@pytest.mark.parametrize("level", [100, "0.1T", "h:0.1T"])
+def test_levels_below_the_start_of_a_grid_are_refused(level: str | float) -> None:
+    with pytest.raises(ArgumentError, match="starts at t = 160, so nothing can be read at t = 100"):
+        find_space(level, STARTED, 1000)
