@@ -148,7 +148,7 @@ def edit(
     require_names([*dict(strengths), *keep], words, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
-    from ddim_edit.directions.guided import STEPS
+    from ddim_edit.directions import GuidedEdit
     from ddim_edit.images import display_factor, to_uint8, upscale
     from ddim_edit.latents.image_recipes import EditRecipe
 
@@ -172,7 +172,7 @@ def edit(
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         inversion = chosen.fitted.config if chosen.fitted else replace(make_config(config), level=level)
-        guided_steps = STEPS if chosen.fitted and chosen.fitted.guided else 0
+        guided_steps = GuidedEdit.steps if chosen.fitted and chosen.fitted.guided else 0
         return inversion.edits_workload(schedule, [any(step.values()) for step in steps], guided_steps)
 
     for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps), face_required=True):

@@ -173,9 +173,7 @@ def require_editable(strengths: Mapping[Direction, float], keep: Sequence[Direct
         raise ArgumentError("An edit needs a direction to move along. Name one with its strength.")
     if len({(bool(each.times), each.guided) for each in everything}) != 1:
         given = ", ".join(f"{each.name} of level {each.level}" for each in everything)
-        raise ArgumentError(
-            f"Directions of x, of h and guided ones cannot be combined: {given}. Edit with one after the other."
-        )
+        raise ArgumentError(f"Directions of several kinds cannot be combined: {given}. Edit with one after the other.")
     _require_one_space(everything)
     for direction, strength in strengths.items():
         if abs(strength) > direction.strongest:

@@ -200,7 +200,7 @@ def test_a_direction_of_another_model_is_refused_before_the_network_runs(
 
 def test_incompatible_directions_are_refused(run: Run, fitted: Path, pictures: list[Path], tmp_path: Path) -> None:
     old, high, deep = (f"{fitted / name}{SUFFIX}" for name in ("old", "high", "deep"))
-    assert "Directions of x and of h cannot be combined" in refused(
+    assert "Directions of several kinds cannot be combined" in refused(
         run, tmp_path, pictures[0], "--set", old, "--set", deep
     )
     assert "level " in refused(run, tmp_path, pictures[0], "--set", old, "--set", high)

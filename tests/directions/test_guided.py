@@ -125,7 +125,7 @@ def test_evaluations_are_reported(editor: Editor, directions: Sequence[Direction
 
 
 def test_kinds_do_not_mix(editor: Editor, directions: Sequence[Direction]) -> None:
-    with pytest.raises(ArgumentError, match="Directions of x, of h and guided ones cannot be combined: "):
+    with pytest.raises(ArgumentError, match="Directions of several kinds cannot be combined: "):
         make_edits(editor.model, {directions[0]: 1.0, of_x(): 1.0})
     with pytest.raises(ArgumentError, match="first is guided by the network"):
         make_edit({directions[0]: 1.0})
