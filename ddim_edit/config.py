@@ -183,13 +183,13 @@ class InversionConfig:
             workload += Workload.exactly(1 if detail == 1 else grid_below(grid.times[0], schedule).steps)
         return workload
 
-    def edits_workload(self, schedule: NoiseSchedule, moved: Sequence[bool], guided_steps: int = 0) -> Workload:
+    def edits_workload(self, schedule: NoiseSchedule, moved: Sequence[bool], moving: int = 0) -> Workload:
         """Return how many evaluations edits of one image take: there and back once, and a decode for each edit.
 
         Args:
             schedule: of the model.
             moved: whether each of the edits moves anything.
-            guided_steps: gradients that an edit along guided directions follows; 0 for other directions.
+            moving: evaluations that moving a latent takes, `Direction.evaluations`.
 
         Raises:
             ArgumentError: as `make_grid` and `make_solver`.
@@ -200,7 +200,7 @@ class InversionConfig:
         for each in moved:
             total += self.decoding_workload(schedule, detail=1.0 if each else None)
             if each:
-                total += Workload.exactly(guided_steps)
+                total += Workload.exactly(moving)
         return total
 
 

@@ -148,7 +148,6 @@ def edit(
     require_names([*dict(strengths), *keep], words, session.model)
 
     # This imports torch, and so only once the arguments are known to be right.
-    from ddim_edit.directions import GuidedEdit
     from ddim_edit.images import display_factor, to_uint8, upscale
     from ddim_edit.latents.image_recipes import EditRecipe
 
@@ -172,8 +171,8 @@ def edit(
 
     def workload(schedule: "NoiseSchedule") -> "Workload":
         inversion = chosen.fitted.config if chosen.fitted else replace(make_config(config), level=level)
-        guided_steps = GuidedEdit.steps if chosen.fitted and chosen.fitted.guided else 0
-        return inversion.edits_workload(schedule, [any(step.values()) for step in steps], guided_steps)
+        moving = chosen.fitted.evaluations if chosen.fitted else 0
+        return inversion.edits_workload(schedule, [any(step.values()) for step in steps], moving)
 
     for batch in read_job_faces(session, jobs, crop, workload, 3 + len(steps), face_required=True):
         model = session.editor.model.name

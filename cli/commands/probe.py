@@ -39,7 +39,7 @@ def option_groups() -> list[OptionGroup]:
                 Option(
                     "--levels",
                     type=Text(list_of(parse_level)),
-                    default="0.1T,0.2T,0.4T,0.6T,xT,h:0.1T,h:0.4T",
+                    default="0.2T,0.4T,0.6T,xT,h:0.2T,h:0.4T",
                     metavar="LEVEL,...",
                     help="Levels at which latents are read: T, 0.4T, xT, h:LEVEL.",
                 ),

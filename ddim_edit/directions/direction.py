@@ -32,6 +32,8 @@ further, to t = 0.
 """
 LONGEST_STEP = 0.3
 """Length of the longest steps that docs/directions.md measures, as a part of that of the latent."""
+GUIDED_STEPS = 8
+"""Gradients that an edit along a guided direction follows; see docs/directions.md."""
 _SCORES = ("auc", "auc_sd", "permuted_auc", "permuted_sd")
 DIRECTION_FILE = TensorFormat(
     kind="direction file",
@@ -99,6 +101,11 @@ class Direction:
         Other directions of the bottleneck shift it while latents are decoded from x_T.
         """
         return _is_guided(self.recipe, self.times)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network that moving one latent takes: 0 unless the direction is guided."""
+        return GUIDED_STEPS if self.guided else 0
 
     @property
     def level(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.diffusion.denoisers import Denoiser
-from ddim_edit.directions.direction import LONGEST_STEP, Direction
+from ddim_edit.directions.direction import GUIDED_STEPS, LONGEST_STEP, Direction
 from ddim_edit.directions.edits import record_edit, require_compatible
 from ddim_edit.directions.geometry import rotate
 from ddim_edit.errors import NonFiniteError
@@ -17,9 +17,6 @@ from ddim_edit.memory import AdaptiveBatcher
 from ddim_edit.models.differentiation import BottleneckJacobian
 from ddim_edit.models.model import Model
 from ddim_edit.transfer import to_device
-
-STEPS = 8
-"""Gradients that an edit follows; see docs/directions.md."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class GuidedEdit:
     model: Model
     strengths: Mapping[Direction, float]
     held: Sequence[Direction] = ()
-    steps: int = STEPS
+    steps: int = GUIDED_STEPS
     batches: AdaptiveBatcher | None = None
     on_evaluation: Callable[[int], object] | None = None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.config import InversionConfig
+from ddim_edit.diffusion.workload import Workload
 from ddim_edit.directions import Direction, directions_in, packaged_directions
 from ddim_edit.editor import Editor
 from ddim_edit.images import (
@@ -229,9 +230,10 @@ class Session:
         if not settings.moved:
             return EditedPixels(photo.image.pixels, whole)
         directions = self.directions[settings.level]
-        config = next(directions[name].config for name in settings.moved)
+        first = next(directions[name] for name in settings.moved)
+        config = first.config
         schedule = self.editor.model.schedule
-        workload = config.decoding_workload(schedule, detail=1.0)
+        workload = config.decoding_workload(schedule, detail=1.0) + Workload.exactly(first.evaluations)
         # Inverting and decoding once, to see what is lost, is done only the first time at a level.
         if config not in photo.inversions:
             workload += replace(config, check=True).inversion_workload(schedule)

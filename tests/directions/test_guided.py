@@ -119,7 +119,7 @@ def test_evaluations_are_reported(editor: Editor, directions: Sequence[Direction
     rows: list[int] = []
     watched = Editor(editor.model, batch_size=6, on_evaluation=rows.append)
     config = directions[0].config
-    workload = config.edits_workload(editor.model.schedule, [True, False], guided_steps=8)
+    workload = config.edits_workload(editor.model.schedule, [True, False], directions[0].evaluations)
     watched.edits(pictures, [{directions[0]: 1.0}, {directions[0]: 0.0}])
     assert sum(rows) == len(pictures) * workload.expected
 
