@@ -121,7 +121,7 @@ def _labelled(faces: Faces, column: int, count: int, skip: int) -> Tensor:
 
 def _fitted(attribute: str, latents: LatentArray, labels: Tensor, estimator: DirectionEstimator) -> Direction:
     known = ~labels.isnan()
-    some = latents._replace(values=latents.values[known])
+    some = latents.take(known)
     return fit_direction(attribute, some, labels[known].double().numpy(), estimator, permutations=0)
 
 

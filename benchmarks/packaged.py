@@ -132,7 +132,7 @@ def _classes(positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Floats
 
 def _fitted(name: str, latents: LatentArray, recipe: Recipe) -> Direction:
     known = np.isfinite(recipe.labels)
-    some = latents._replace(values=latents.values[torch.from_numpy(known)])
+    some = latents.take(torch.from_numpy(known))
     direction = fit_direction(name, some, recipe.labels[known], recipe.estimator)
     print(name, dict(direction.report), f"sd {direction.sd:.3f}", flush=True)
     return direction

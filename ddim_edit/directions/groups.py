@@ -132,11 +132,16 @@ def find_groups(
         groups: for example the person in each image; None or NaN for an image of no known group.
 
     Raises:
-        ArgumentError: groups that do not pair up with the labels, or copies of one image with different labels.
+        ArgumentError: groups or images that do not pair up with the labels, or copies of one image with two labels.
     """
     n = len(labels)
     copies = np.arange(n)
     if images:
+        if len(images) != n:
+            raise ArgumentError(
+                f"The latents name {len(images)} images, but there are {n} labels. Take some of the latents with "
+                "LatentArray.take, which takes the names too."
+            )
         copies = number_groups(images)
     if not images or isinstance(rows, np.ndarray):  # rows on disk are read only where nothing else is known
         copies = join_groups(copies, same_rows(rows))

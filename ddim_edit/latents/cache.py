@@ -6,6 +6,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddim_edit.errors import LatentError
@@ -40,6 +41,16 @@ class LatentArray(NamedTuple):
     recipe: Recipe
     times: tuple[float, ...] = ()
     images: tuple[str, ...] = ()
+
+    def take(self, rows: Tensor) -> "LatentArray":
+        """Return the latents of some of the images.
+
+        Args:
+            rows: a mask [B], or indices [b].
+        """
+        indices = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        images = tuple(self.images[index] for index in indices.tolist()) if self.images else ()
+        return self._replace(values=self.values[indices], images=images)
 
 
 def cache_key(recipe: Recipe, space: Space, origin: object) -> str:

@@ -239,3 +239,9 @@ def test_principal_directions_have_the_largest_variance() -> None:
         assert direction.mean == pytest.approx(float(projections.mean()), abs=1e-5)
         assert direction.intercept == -direction.mean
         assert direction.report["auc"] is None
+
+
+def test_names_of_images_that_do_not_pair_up_are_refused() -> None:
+    latents = latents_of(torch.randn(4, 3, 4, 4))._replace(images=("a", "b"))
+    with pytest.raises(ArgumentError, match=r"^The latents name 2 images, but there are 4 labels\. [^\n]+$"):
+        fit_direction("a", latents, np.array([0, 1, 0, 1]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddim_edit import LatentCache, LatentError, Recipe
-from ddim_edit.latents.cache import cache_key
+from ddim_edit.latents.cache import LatentArray, cache_key
 from ddim_edit.latents.provenance import LatentArrayOrigin
 from ddim_edit.latents.spaces import BottleneckSpace, StateSpace
 
@@ -104,3 +104,12 @@ def test_a_key_is_a_short_relative_path() -> None:
     key = cache_key(RECIPE, StateSpace(1 / 3), {"source": "../" * 50})
     assert [len(part) for part in key.split("/")] == [24, 24, 24]
     assert set(key) <= set("0123456789abcdef/")
+
+
+@pytest.mark.parametrize("rows", [torch.tensor([True, False, True]), torch.tensor([0, 2])], ids=["mask", "indices"])
+def test_some_latents_are_taken_with_the_names_of_their_images(rows: torch.Tensor) -> None:
+    array = LatentArray(torch.arange(3.0)[:, None], RECIPE, images=("a", "b", "c"))
+    some = array.take(rows)
+    assert some.values.tolist() == [[0], [2]]
+    assert some.images == ("a", "c")
+    assert array._replace(images=()).take(rows).images == ()
