@@ -48,9 +48,12 @@ class Faces(nn.Module):
         x = x.double()
         if self.kind == "FLOW":
             tau = min(time / 1000, LARGEST_TAU)
-            level = self.schedule.level(self.schedule.time(tau / (1 - tau)))
-            x0, eps = self.denoiser(x / (1 - tau) * level.alpha, level)
-            return (eps - x0).float()
+            s = tau / (1 - tau)
+            y = x / (1 - tau)
+            # Straight paths go on where the training of faces64 ends, at pure noise.
+            index = torch.full_like(timesteps, self.schedule.time(s) - 1).clamp(min=0)
+            eps = self.denoiser.network((y / math.hypot(1, s)).float(), index).double()
+            return (eps - (y - s * eps)).float()
         level = self.schedule.level(time + 1)
         x0, eps = self.denoiser(x, level)
         return (level.alpha * eps - level.sigma * x0).float()

@@ -14,11 +14,14 @@ COMFYUI_PATH = os.environ.get("COMFYUI_PATH")
 
 
 class TinyNetwork(nn.Module):
-    """A network that sees its state, its time and a context of 8 numbers a token, as those of ComfyUI are called."""
+    """A network that is called as those of ComfyUI are, with its state, its times and a context of 8 numbers a token.
+
+    Its answers are small, so that it is a tame one as a network that predicts v.
+    """
 
     dtype = torch.float32  # which ComfyUI asks for
 
-    def __init__(self, channels: int = 3, share: float = 0.3) -> None:
+    def __init__(self, channels: int = 3, share: float = 0.05) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.first = nn.Conv2d(channels, 16, 3, padding=1)

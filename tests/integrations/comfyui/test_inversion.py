@@ -65,12 +65,10 @@ def test_finds_and_decodes_as_the_editor_does(
         decoded = decode(model, POSITIVE, NEGATIVE, latents)
     assert (latents.x - expected.x).abs().max() < 2e-6
     assert (decoded * SCALE - editor.decode(expected)).abs().max() < 2e-5
-    # 6 steps of a network with random weights: far from exact, and far from lost.
-    assert (decoded - samples).abs().max() < 0.3
 
 
 def test_exact_inversions_come_back(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    model = hosts.make_model("EPS", network, scale=SCALE)
+    model = hosts.make_model("V_PREDICTION", network, scale=SCALE)
     latents = invert(model, POSITIVE, NEGATIVE, samples, replace(CONFIG, exact=True, tol=1e-6), cfg=3.0)
     assert all(latent.report["converged"] for latent in latents)
     decoded = decode(model, POSITIVE, NEGATIVE, latents)
@@ -98,7 +96,7 @@ def test_one_frame_is_an_image(network: hosts.TinyNetwork, samples: Tensor) -> N
 
 
 def test_samples_take_the_place_of_the_states(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    model = hosts.make_model("EPS", network)
+    model = hosts.make_model("V_PREDICTION", network)
     latents = invert(model, POSITIVE, NEGATIVE, samples, CONFIG)
     again = decode(model, POSITIVE, NEGATIVE, latents)
     unchanged = decode(model, POSITIVE, NEGATIVE, latents, latents.x.float())
@@ -108,7 +106,7 @@ def test_samples_take_the_place_of_the_states(network: hosts.TinyNetwork, sample
 
 
 def test_another_condition_edits(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    model = hosts.make_model("EPS", network)
+    model = hosts.make_model("V_PREDICTION", network)
     latents = invert(model, POSITIVE, NEGATIVE, samples, CONFIG)
     edited = decode(model, conditioning(3), NEGATIVE, latents)
     moved = Latents(latent.moved() for latent in latents)
@@ -117,15 +115,15 @@ def test_another_condition_edits(network: hosts.TinyNetwork, samples: Tensor) ->
 
 
 def test_latents_of_another_model_are_refused(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    latents = invert(hosts.make_model("EPS", network), POSITIVE, NEGATIVE, samples, CONFIG)
-    other = hosts.make_model("EPS", hosts.TinyNetwork(share=0.2))
+    latents = invert(hosts.make_model("V_PREDICTION", network), POSITIVE, NEGATIVE, samples, CONFIG)
+    other = hosts.make_model("V_PREDICTION", hosts.TinyNetwork(share=0.04))
     with pytest.raises(LatentMismatchError, match="another network"):
         decode(other, POSITIVE, NEGATIVE, latents)
     assert decode(other, POSITIVE, NEGATIVE, latents, force=True).isfinite().all()
 
 
 def test_a_lora_makes_another_model(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    model = hosts.make_model("EPS", network)
+    model = hosts.make_model("V_PREDICTION", network)
     latents = invert(model, POSITIVE, NEGATIVE, samples, CONFIG)
     patched = model.clone()
     patched.patches = {"diffusion_model.last.bias": [(1.0, ("diff", (torch.ones(3),)), 1.0, None, None)]}
@@ -142,14 +140,14 @@ def test_latents_survive_a_file(network: hosts.TinyNetwork, samples: Tensor, tmp
 
 
 def test_interpolations_begin_and_end_with_the_images(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    model = hosts.make_model("EPS", network)
+    model = hosts.make_model("V_PREDICTION", network)
     latents = invert(model, POSITIVE, NEGATIVE, samples, CONFIG)
     ends = Latents(interpolate(*latents, "slerp", w) for w in (0.0, 1.0))
     assert torch.equal(decode(model, POSITIVE, NEGATIVE, ends), decode(model, POSITIVE, NEGATIVE, latents))
 
 
 def test_a_direction_moves_from_one_group_to_the_other(network: hosts.TinyNetwork) -> None:
-    model = hosts.make_model("EPS", network)
+    model = hosts.make_model("V_PREDICTION", network)
     noise = 0.3 * torch.randn(60, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     latents = invert(model, POSITIVE, NEGATIVE, noise + torch.arange(60)[:, None, None, None].ge(30), CONFIG)
     direction = fit("bright", latents[30:], latents[:30])
@@ -160,7 +158,7 @@ def test_a_direction_moves_from_one_group_to_the_other(network: hosts.TinyNetwor
 
 
 def test_noise_is_the_state_in_the_shape_of_the_latent(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    latents = invert(hosts.make_model("EPS", network), POSITIVE, NEGATIVE, samples, CONFIG)
+    latents = invert(hosts.make_model("V_PREDICTION", network), POSITIVE, NEGATIVE, samples, CONFIG)
     noise = LatentNoise(latents)
     assert torch.equal(noise.generate_noise({"samples": torch.zeros(2, 3, 16, 16)}), latents.x.float())
     assert noise.generate_noise({"samples": torch.zeros(2, 3, 1, 16, 16)}).shape == (2, 3, 1, 16, 16)
@@ -174,12 +172,12 @@ def test_reports_every_evaluation(network: hosts.TinyNetwork, samples: Tensor) -
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
         seen.append((step, total))
 
-    invert(hosts.make_model("EPS", network), POSITIVE, NEGATIVE, samples, CONFIG, callback=callback)
+    invert(hosts.make_model("V_PREDICTION", network), POSITIVE, NEGATIVE, samples, CONFIG, callback=callback)
     assert seen == [(2 * step + 1, 12) for step in range(6)]
 
 
 def test_can_be_interrupted(network: hosts.TinyNetwork, samples: Tensor) -> None:
-    model = hosts.make_model("EPS", network)
+    model = hosts.make_model("V_PREDICTION", network)
     from comfy.model_management import InterruptProcessingException, interrupt_current_processing
 
     interrupt_current_processing()
@@ -194,7 +192,7 @@ def test_can_be_interrupted(network: hosts.TinyNetwork, samples: Tensor) -> None
 )
 def test_refuses_other_latents(network: hosts.TinyNetwork, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        invert(hosts.make_model("EPS", network), POSITIVE, NEGATIVE, torch.zeros(shape), CONFIG)
+        invert(hosts.make_model("V_PREDICTION", network), POSITIVE, NEGATIVE, torch.zeros(shape), CONFIG)
 
 
 def test_refuses_other_states(network: hosts.TinyNetwork, samples: Tensor) -> None:
