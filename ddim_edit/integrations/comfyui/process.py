@@ -84,7 +84,7 @@ def _shift(sampling: Any) -> float:
 def with_fractional_times(model: Any) -> Any:
     """Return a MODEL whose network is told the noise level that it is given, also between two of its training.
 
-    ComfyUI rounds it to the nearest of 1000 discrete levels. The network then sees less or more noise than it is told.
+    ComfyUI rounds it to the nearest of 1000 discrete levels, and x_T would differ from that of `Editor`.
     """
     own = model.get_model_object("model_sampling")
     if _definer(own, "timestep") != "ModelSamplingDiscrete":
