@@ -263,7 +263,7 @@ class _Session:
 
         Args:
             task: called with the runner.
-            total: evaluations of one image that are expected.
+            total: evaluations that are expected, one for each image in a batch.
             callback: of ComfyUI.
         """
         import comfy.samplers

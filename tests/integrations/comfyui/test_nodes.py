@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -214,3 +215,11 @@ def test_says_how_to_install_ddim_edit(monkeypatch: pytest.MonkeyPatch, caplog: 
         package = load_package()
     assert package.NODE_CLASS_MAPPINGS == {}
     assert f"{sys.executable} -m pip install ddim-edit" in caplog.text
+
+
+def test_the_registry_has_the_version_of_the_package() -> None:
+    ours, nodes = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (PACKAGE.parents[1], PACKAGE)
+    )
+    assert nodes["version"] == ours["version"]
+    assert nodes["dependencies"] == [f"ddim-edit>={ours['version']}"]
