@@ -66,10 +66,14 @@ class Editor:
         model: the model.
         batch_size: images per forward pass, which changes no result beyond 1e-5; None is the default of the device. It
             is halved where memory runs out.
-        on_evaluation: called after every network evaluation with the number of images in it.
-            It is an attribute too.
+        on_evaluation: called after every network evaluation with the number of images in it, in the thread of the call.
+            What it raises ends the call; the editor stays usable. It is an attribute too.
         on_stage: called with "encoding", "refining" or "decoding" before an autoencoder takes an image, and with
-            "inverting" or "sampling" before the network takes a batch.
+            "inverting" or "sampling" before the network takes a batch. What it raises ends the call too.
+        progress: whether a bar of tqdm shows how many evaluations of a call are done, in notebooks as a widget.
+
+    Threads may share an editor. Where each has to be told of its own calls, or to end them, give each an editor of its
+    own with `Editor(editor.model, on_evaluation=...)`, which costs nothing.
 
     An editor can be pickled, so that it works in other processes (`multiprocessing`, joblib, workers of a DataLoader):
     weights travel with it, callbacks stay behind. It can be copied with `copy.deepcopy`. Results never track
@@ -93,10 +97,12 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
     ) -> None:
         self.model = model
         self.on_evaluation = on_evaluation
         self._on_stage = on_stage
+        self._progress = progress
         self._chosen_batch_size = batch_size
         self._make_runner()
 
@@ -112,6 +118,7 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
         **parts: Unpack[ModelParts],
     ) -> "Editor":
         """Return an editor on a packaged model, a diffusers folder, a checkpoint file or a hub id.
@@ -119,7 +126,7 @@ class Editor:
         Arguments as `load_model` and `Editor`.
         """
         model = load_model(name_or_path, device, dtype, size, offline, compiled, **parts)
-        return cls(model, batch_size, on_evaluation, on_stage)
+        return cls(model, batch_size, on_evaluation, on_stage, progress)
 
     @classmethod
     def from_pipeline(
@@ -129,6 +136,7 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
     ) -> "Editor":
         """Return an editor on a pipeline of diffusers that is in memory, whatever was done to it there.
 
@@ -145,13 +153,14 @@ class Editor:
             batch_size: as for `Editor`.
             on_evaluation: as for `Editor`.
             on_stage: as for `Editor`.
+            progress: as for `Editor`.
 
         Raises:
             MissingExtraError: diffusers or transformers is not installed.
             ArgumentError: something that is no pipeline, or a size that cannot be had.
             ModelError: a pipeline whose network, scheduler or autoencoder is not supported.
         """
-        return cls(model_from_pipeline(pipeline, size), batch_size, on_evaluation, on_stage)
+        return cls(model_from_pipeline(pipeline, size), batch_size, on_evaluation, on_stage, progress)
 
     @overload
     def invert(
@@ -914,16 +923,17 @@ class Editor:
             )
         jacobian = BottleneckJacobian(self.model.conditioned_on(config.condition), schedule.level(space.last))
         (latents,) = self.latents_at(images, [level], config, crop=crop)
-        return jacobian_directions(
-            jacobian,
-            latents,
-            count,
-            batches=self._runner.batches,
-            iterations=iterations,
-            tolerance=tolerance,
-            seed=seed,
-            on_evaluation=self.on_evaluation,
-        )
+        with self._runner.counting("discovering", lambda: None) as on_evaluation:
+            return jacobian_directions(
+                jacobian,
+                latents,
+                count,
+                batches=self._runner.batches,
+                iterations=iterations,
+                tolerance=tolerance,
+                seed=seed,
+                on_evaluation=on_evaluation,
+            )
 
     def analogy(
         self,
@@ -1013,7 +1023,9 @@ class Editor:
         return self
 
     def _make_runner(self) -> None:
-        self._runner = BatchRunner(self.model, self._chosen_batch_size, self.on_evaluation, self._on_stage)
+        self._runner = BatchRunner(
+            self.model, self._chosen_batch_size, self.on_evaluation, self._on_stage, self._progress
+        )
         self.__dict__.pop("_scorer", None)
 
     def __getstate__(self) -> dict[str, Any]:
