@@ -44,7 +44,7 @@ from ddim_edit.tables import html_summary
 
 DEFAULT = InversionConfig()
 DirectionLike = str | Path | Direction | WordDirection
-"""A packaged direction by its name, a direction file, a `Direction`, or words for models that follow prompts."""
+"""A direction by its packaged name, file or hub id, a `Direction`, or words for models that follow prompts."""
 Editable = Images | Latent | Latents
 Strengths = (
     Mapping[str, float]
@@ -103,6 +103,7 @@ class Editor:
         self.on_evaluation = on_evaluation
         self._on_stage = on_stage
         self._progress = progress
+        self._offline = False
         self._chosen_batch_size = batch_size
         self._make_runner()
 
@@ -126,7 +127,9 @@ class Editor:
         Arguments as `load_model` and `Editor`.
         """
         model = load_model(name_or_path, device, dtype, size, offline, compiled, **parts)
-        return cls(model, batch_size, on_evaluation, on_stage, progress)
+        editor = cls(model, batch_size, on_evaluation, on_stage, progress)
+        editor._offline = offline
+        return editor
 
     @classmethod
     def from_pipeline(
@@ -645,8 +648,8 @@ class Editor:
 
         Args:
             images: as for `invert`, or one or several latents that stand at the directions' level.
-            strengths: standard deviations to move, by the name of a packaged direction, file, or `Direction`; for
-                models that follow prompts also by words, or by `WordDirection`, of which 1 is the whole way.
+            strengths: standard deviations to move, by the name of a packaged direction, file, hub id or `Direction`;
+                for models that follow prompts also by words, or by `WordDirection`, of which 1 is the whole way.
             level: where to edit, if you want to be sure: it must be the directions' own. Of words alone, where the
                 inversion stops.
             keep: directions whose scores stay as they are; with words, those along which nothing is predicted to
@@ -701,9 +704,9 @@ class Editor:
         """
         if not settings or not any(settings):
             raise ArgumentError("There is nothing to edit. Name a direction and a strength.")
-        kept = [resolve_direction(name, self.model) for name in keep]
+        kept = [resolve_direction(name, self.model, self._offline) for name in keep]
         named = dict.fromkeys(chain.from_iterable(settings))
-        directions = {name: resolve_direction(name, self.model) for name in named}
+        directions = {name: resolve_direction(name, self.model, self._offline) for name in named}
         edits = []
         for strengths in settings:
             by_direction = {directions[name]: strength for name, strength in strengths.items()}
@@ -821,8 +824,8 @@ class Editor:
         return photograph
 
     def direction(self, name: str | Path | Direction) -> Direction:
-        """Return the direction of that name packaged for this model, or in that file; a `Direction` as it is."""
-        return name if isinstance(name, Direction) else find_direction(name, self.model.name)
+        """Return the direction of a name, file or hub id, as `find_direction`; a `Direction` as it is."""
+        return name if isinstance(name, Direction) else find_direction(name, self.model.name, self._offline)
 
     def attribute_from(
         self,
