@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from ..command import Option, OptionGroup, command
-from ..options import FILE_OR_FOLDER
+from ..options import FILE_OR_FOLDER, quiet_option
+from ..session import Session
 
 
 def option_groups() -> list[OptionGroup]:
@@ -17,6 +18,7 @@ def option_groups() -> list[OptionGroup]:
         Option("--license", required=True, metavar="ID", help="License for the card, as the hub spells it: mit."),
         Option("--description", default="", metavar="TEXT", help="Text for the card: of which data, for what."),
         Option("--private", is_flag=True, help="Make the repository private, if it does not exist yet."),
+        quiet_option(),
     ]
     return [OptionGroup("Options", options)]
 
@@ -29,7 +31,7 @@ def option_groups() -> list[OptionGroup]:
     "ddim-edit push latents/*.latent.safetensors owner/faces --license cc0-1.0 --private",
     "ddim-edit push my-model/ owner/my-model --license mit",
 )
-def push(things: Sequence[Path], repo: str, license: str, description: str, private: bool) -> None:  # noqa: A002
+def push(things: Sequence[Path], repo: str, license: str, description: str, private: bool, quiet: bool) -> None:  # noqa: A002
     """Share directions, latents or a model on the Hugging Face hub, with a card that says what they are.
 
     They are written to the repository OWNER/NAME, which is made if it does not exist, and the address of its page is
@@ -37,5 +39,7 @@ def push(things: Sequence[Path], repo: str, license: str, description: str, priv
     """
     from ddim_edit import save_to_hub
 
-    page = save_to_hub(things, repo, license=license, description=description, private=private or None)
+    session = Session(quiet=quiet)
+    with session.showing_progress():
+        page = save_to_hub(things, repo, license=license, description=description, private=private or None)
     click.echo(page)

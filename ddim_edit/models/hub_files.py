@@ -68,19 +68,14 @@ def find_files(hub_id: HubId, suffix: str, error: type[DDIMEditError], offline: 
         error: no such repository or file, no connection, or offline and not in the cache.
     """
     import_extra("huggingface_hub", "hub", f"There is no file {hub_id.repo!r}, and finding it on the hub")
-    files = _cached_files(hub_id, suffix)
-    if not files:
-        if is_offline(offline):
-            raise error(
-                f"{hub_id} is not in the cache of the hub, and we are offline. Fetch it once with a connection, or "
-                "name a file."
-            )
-        files = _download_files(hub_id, suffix, error)
-    if hub_id.name is None:
+    if files := _cached_files(hub_id, suffix):
         return files
-    if hub_id.name not in files:
-        raise error(f"{hub_id} has no {hub_id.name}{suffix}. It has {', '.join(files)}.")
-    return {hub_id.name: files[hub_id.name]}
+    if is_offline(offline):
+        raise error(
+            f"{hub_id} is not in the cache of the hub, and we are offline. Fetch it once with a connection, or name a "
+            "file."
+        )
+    return _download_files(hub_id, suffix, error)
 
 
 def is_cached(hub_id: HubId, suffix: str) -> bool:
@@ -92,18 +87,17 @@ def _cached_files(hub_id: HubId, suffix: str) -> dict[str, Path]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    pattern = f"{hub_id.name or '*'}{suffix}"
     try:
-        folder = snapshot_download(hub_id.repo, revision=hub_id.revision, local_files_only=True)
+        folder = snapshot_download(hub_id.repo, revision=hub_id.revision, allow_patterns=pattern, local_files_only=True)
     except LocalEntryNotFoundError:
         return {}
-    found = _by_name(folder, suffix)
-    # One that was fetched by its name says nothing of the others, and they nothing of one that came later.
-    return found if hub_id.name is None or hub_id.name in found else {}
+    return _glob(folder, pattern, suffix)
 
 
-def _by_name(folder: str, suffix: str) -> dict[str, Path]:
+def _glob(folder: str, pattern: str, suffix: str) -> dict[str, Path]:
     # A link to what was never downloaded whole is not a file.
-    files = [path for path in sorted(Path(folder).glob(f"*{suffix}")) if path.is_file()]
+    files = [path for path in sorted(Path(folder).glob(pattern)) if path.is_file()]
     return {path.name.removesuffix(suffix): path for path in files}
 
 
@@ -114,15 +108,19 @@ def _download_files(hub_id: HubId, suffix: str, error: type[DDIMEditError]) -> d
     # Ask for the listing first: without a connection a download would wait and retry for long.
     with explaining_errors(str(hub_id), "cannot connect to the hub", error, "name a file"):
         listing = api.model_info(hub_id.repo, revision=hub_id.revision, timeout=find_timeout()).siblings or []
-    wanted = [file.rfilename for file in listing if "/" not in file.rfilename and file.rfilename.endswith(suffix)]
-    if not wanted:
+    names = [file.rfilename for file in listing if file.rfilename.endswith(suffix) and "/" not in file.rfilename]
+    if not names:
         raise error(f"{hub_id} has no *{suffix} file. Check the spelling.")
+    if hub_id.name is not None and f"{hub_id.name}{suffix}" not in names:
+        known = ", ".join(name.removesuffix(suffix) for name in sorted(names))
+        raise error(f"{hub_id} has no {hub_id.name}{suffix}. It has {known}.")
+    pattern = f"{hub_id.name or '*'}{suffix}"
     announce(f"downloading {hub_id}")
     with explaining_errors(str(hub_id), "it did not arrive whole", error, "name a file"):
         folder = api.snapshot_download(
-            hub_id.repo, revision=hub_id.revision, allow_patterns=wanted, etag_timeout=find_timeout()
+            hub_id.repo, revision=hub_id.revision, allow_patterns=pattern, etag_timeout=find_timeout()
         )
-    return _by_name(folder, suffix)
+    return _glob(folder, pattern, suffix)
 
 
 def upload_files(
