@@ -52,7 +52,7 @@ from .evaluation.evaluator import evaluate
 from .evaluation.likelihood.bits import Likelihood, LikelihoodConfig, log_likelihood
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
-from .hub import save_to_hub
+from .hub.sharing import save_to_hub
 from .latents.cache import LatentArray, LatentCache
 from .latents.finding import load_latents
 from .latents.latent import Latent, Latents

@@ -26,6 +26,7 @@ from ddim_edit.images import Crop, default_crop
 from ddim_edit.images.inputs import NO_IMAGES, Images, count_images
 from ddim_edit.images.prepare import READ_AHEAD, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import draw_ahead, prefetch_map
+from ddim_edit.io.progress import evaluation_bar
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import NONFINITE, Latent, Latents, find_contradiction
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
@@ -49,7 +50,6 @@ from ddim_edit.models.finite import (
 from ddim_edit.models.identity import find_difference
 from ddim_edit.models.model import Model
 from ddim_edit.models.typicality import LEVELS, typicality_features
-from ddim_edit.progress import evaluation_bar
 from ddim_edit.transfer import begin_copy_to_cpu
 
 ENCODING, REFINING, INVERTING, SAMPLING, DECODING = "encoding", "refining", "inverting", "sampling", "decoding"

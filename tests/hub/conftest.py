@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from ddim_edit import Direction, Editor, Latent, load_model
 
@@ -19,7 +20,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with serving() as hub:
         use(hub.endpoint, tmp_path, monkeypatch)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        disable_progress_bars()  # as the command line does for itself, in a process that has not imported the hub
         yield hub
+        enable_progress_bars()
 
 
 def use(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +34,6 @@ def use(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(folder / "tokens"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,4 @@
-"""Share directions, latents and models on the Hugging Face hub, each with a card that says what it is."""
+"""Write directions, latents and models into repositories on the hub."""
 
 import re
 import tempfile
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from ddim_edit import hub_cards
 from ddim_edit.directions import SUFFIX as DIRECTION
 from ddim_edit.directions import Direction
 from ddim_edit.errors import ArgumentError, DDIMEditError, DirectionError, LatentError, ModelError
+from ddim_edit.hub import cards
 from ddim_edit.latents.latent import SUFFIX as LATENT
 from ddim_edit.latents.latent import Latent
 from ddim_edit.models.hub import list_checkpoint
@@ -70,19 +70,19 @@ def save_to_hub(
         if kinds == {Direction}:
             error = DirectionError
             files, directions = _gather(given, Direction, DIRECTION, Path(temporary))
-            about = hub_cards.describe_directions(directions, repo)
+            about = cards.describe_directions(directions, repo)
         elif kinds == {Latent}:
             error = LatentError
             files, latents = _gather(given, Latent, LATENT, Path(temporary))
-            about = hub_cards.describe_latents(latents, repo)
+            about = cards.describe_latents(latents, repo)
         else:
             error = ModelError
             folder = Path(str(given[0]))
             files = {name: folder / name for name in list_checkpoint(folder)}
-            about = hub_cards.describe_model(load_model(folder), folder / hub_cards.FILE, repo)
-        card = hub_cards.write(about, license, description)
+            about = cards.describe_model(load_model(folder), folder / cards.FILE, repo)
+        card = cards.write(about, license, description)
         message = f"Add {', '.join(files)}"[:LONGEST_MESSAGE]
-        return upload_files(repo, {**files, hub_cards.FILE: card.encode()}, message, private, error)
+        return upload_files(repo, {**files, cards.FILE: card.encode()}, message, private, error)
 
 
 def _kind(thing: Shareable) -> type:
