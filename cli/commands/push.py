@@ -28,7 +28,7 @@ def option_groups() -> list[OptionGroup]:
     4,
     option_groups,
     "ddim-edit push smile.direction.safetensors owner/smile --license cc-by-4.0",
-    "ddim-edit push latents/*.latent.safetensors owner/faces --license cc0-1.0 --private",
+    "ddim-edit push a.latent.safetensors b.latent.safetensors owner/faces --license cc0-1.0 --private",
     "ddim-edit push my-model/ owner/my-model --license mit",
 )
 def push(things: Sequence[Path], repo: str, license: str, description: str, private: bool, quiet: bool) -> None:  # noqa: A002

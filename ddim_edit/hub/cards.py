@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,19 @@ FILE = "README.md"
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _NOT_SHOWN = ("level", "model", "name")
 """Entries of summaries that the cards show elsewhere."""
+_FACTS = {
+    "sd": "unit of strength: sd of the projections",
+    "method": "estimator",
+    "n": "images",
+    "positive": "images with it",
+    "negative": "images without it",
+    "auc": "AUC on held-out images",
+    "auc_sd": "its sd over the folds",
+    "permuted_auc": "AUC with shuffled labels",
+    "permuted_sd": "its sd",
+    "d": "dimensions",
+}
+"""What entries of reports mean; others stand under their own names."""
 
 
 class About(NamedTuple):
@@ -58,17 +72,19 @@ def describe_directions(directions: Mapping[str, Direction], repo: str) -> About
     """
     recipes = {name: direction.recipe for name, direction in directions.items()}
     model = _one_model(recipes)
+    summaries = [direction.summary() for direction in directions.values()]
+    known = dict.fromkeys([*_FACTS, *chain.from_iterable(summaries)])
     fitted = []
-    for name, direction in directions.items():
-        for entry, value in direction.summary().items():
-            if entry not in _NOT_SHOWN:
-                fitted.append([name if entry == "sd" else "", entry, _number(value)])
+    for entry in known:
+        values = [_number(summary.get(entry, "")) for summary in summaries]
+        if entry not in _NOT_SHOWN and any(values):
+            fitted.append([_FACTS.get(entry, entry.replace("_", " ")), *values])
     first = next(iter(directions))
     id_of_first = repo if len(directions) == 1 else f"{repo}/{first}"
     strength = f"{min(3.0, directions[first].strongest):.2g}"
     usage = (
-        f"```python\nfrom ddim_edit import Editor\n\neditor = Editor.from_pretrained({model.model!r})\n"
-        f'edited = editor.edit_photograph("portrait.jpg", {{{id_of_first!r}: {strength}}})\n```\n\n'
+        f"```python\nfrom ddim_edit import Editor\n\neditor = Editor.from_pretrained({json.dumps(model.model)})\n"
+        f'edited = editor.edit_photograph("portrait.jpg", {{"{id_of_first}": {strength}}})\n```\n\n'
         f"```sh\nddim-edit edit portrait.jpg --set {id_of_first}=+{strength} -o out/{_model_option(model)}\n```\n\n"
         "Strengths are standard deviations (sd) of the projections of the training latents."
     )
@@ -77,7 +93,7 @@ def describe_directions(directions: Mapping[str, Direction], repo: str) -> About
         text=f"{_count(len(directions), 'direction')} in the latent space of the diffusion model "
         f"`{_cell(model.model)}`: moving the latent of an image along it changes an attribute of the image.",
         sections={
-            "How it was fitted": _table(["direction", "", ""], fitted),
+            "How it was fitted": _table(["", *directions], fitted),
             "Where it belongs": _grid_table(recipes, {name: each.level for name, each in directions.items()}),
             "The model": _model_table(model),
             "Use": usage,
@@ -101,8 +117,8 @@ def describe_latents(latents: Mapping[str, Latent], repo: str) -> About:
         made.append([name, summary["origin"], *figures])
     usage = (
         f"```python\nfrom ddim_edit import Editor, load_latents\n\n"
-        f"editor = Editor.from_pretrained({model.model!r}, dtype={model.dtype!r})\n"
-        f"images = editor.decode(load_latents({repo!r})).to_pil()\n```\n\n"
+        f"editor = Editor.from_pretrained({json.dumps(model.model)}, dtype={json.dumps(model.dtype)})\n"
+        f'images = editor.decode(load_latents("{repo}")).to_pil()\n```\n\n'
         f"```sh\nhf download {repo} --local-dir latents/\n"
         f"ddim-edit decode latents/ -o images/{_model_option(model)}\n```"
     )
@@ -136,7 +152,7 @@ def describe_model(model: Model, own_card: Path, repo: str) -> About:
         **{f"digest of {name}": digest for name, digest in sorted(model.components.items())},
     }
     usage = (
-        f"```python\nfrom ddim_edit import Editor\n\neditor = Editor.from_pretrained({repo!r})\n"
+        f"```python\nfrom ddim_edit import Editor\n\neditor = Editor.from_pretrained({json.dumps(repo)})\n"
         f'latent = editor.invert("photo.jpg")\n```\n\n'
         f"```sh\nddim-edit reconstruct photo.jpg --model {repo} -o out/\n```"
     )
@@ -171,7 +187,7 @@ def _model_table(recipe: Recipe) -> str:
 def _grid_table(recipes: Mapping[str, Recipe], levels: Mapping[str, str]) -> str:
     rows = []
     for name, recipe in recipes.items():
-        condition = json.dumps(recipe.condition.as_dict(), sort_keys=True)
+        condition = ", ".join(f"{key} {value}" for key, value in recipe.condition.as_dict().items()) or "none"
         steps = str(len(recipe.times) - 1)
         rows.append([name, levels[name], recipe.solver, recipe.grid, steps, recipe.dtype, condition])
     return _table(["", "level t", "solver", "grid", "steps", "dtype", "condition"], rows)

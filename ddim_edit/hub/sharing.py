@@ -56,6 +56,10 @@ def save_to_hub(
     Examples:
         >>> save_to_hub("smile.direction.safetensors", "someone/smile", license="mit")  # doctest: +SKIP
         'https://huggingface.co/someone/smile'
+        >>> save_to_hub("smile.direction.safetensors", "smile", license="mit")
+        Traceback (most recent call last):
+            ...
+        ddim_edit.errors.ArgumentError: 'smile' is no hub id such as owner/name. Check the spelling.
     """
     given = [things] if isinstance(things, Direction | Latent | str | Path) else list(things)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", license):

@@ -21,6 +21,10 @@ def load_latents(path_or_id: str | Path, offline: bool = False) -> Latents:
         MissingExtraError: a hub id, and huggingface_hub is not installed.
 
     Examples:
+        >>> from ddim_edit import Editor
+        >>> Editor.from_pretrained().noise([7])[0].save("seed-7.latent.safetensors")
+        >>> load_latents("seed-7.latent.safetensors")[0].recipe.origin.seed
+        7
         >>> latents = load_latents("someone/faces")  # doctest: +SKIP
     """
     path = Path(path_or_id)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from ddim_edit import Direction, Editor, Latent, load_model
@@ -29,6 +29,7 @@ def use(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have huggingface_hub use this hub, whose environment it read when it was imported."""
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(hf_api.api, "endpoint", endpoint)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
     monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(folder / "tokens"))
