@@ -105,10 +105,8 @@ def orders(steps: int) -> dict[str, Method]:
 
 EXACT: Mapping[str, Method] = {
     "dpm2m, exact (`--exact`)": by_editor(exact=True),
-    "ddim, 50 steps, exact": by_editor(solver="ddim", steps=50, exact=True),
+    "ddim, exact (`--solver ddim --exact`)": by_editor(solver="ddim", exact=True),
     "bdia (`--lossless`), `karras:14`": by_editor(solver="bdia", grid="karras:14"),
-    "edict, `karras:14`": by_editor(solver="edict", grid="karras:14"),
-    "midpoint, our grid and start": by_editor(solver="midpoint"),
 }
 
 
@@ -130,7 +128,7 @@ TABLES = (
     Table("10 + 10 evaluations", "The same with half of them.", equal_evaluations(10)),
     Table(
         "Exact inversions",
-        "These return every pixel of 8 bits, for more evaluations or for a second tensor beside x_T (bdia, edict).",
+        "These return every pixel of 8 bits, for more evaluations or for a second tensor beside x_T (bdia).",
         EXACT,
     ),
     Table(
@@ -140,7 +138,6 @@ TABLES = (
         "through more points differs more between the two directions.",
         orders(10),
     ),
-    Table("Orders, 20 + 20 evaluations", "The same with twice as many.", orders(20)),
 )
 HEAD = """# Beside other programs and methods
 
