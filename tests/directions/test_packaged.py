@@ -21,18 +21,20 @@ def editor() -> Editor:
 
 
 def test_documented_directions_are_packaged() -> None:
-    assert PACKAGED.keys() == {"old", "baby", "female", "age", "light", "warm"}
+    straight = {"old", "baby", "female", "age", "light", "warm"}
+    assert PACKAGED.keys() == straight | {"old-guided", "baby-guided", "female-guided"}
     assert packaged_directions("another model") == {}
 
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_each_belongs_to_faces64_and_its_own_grid(editor: Editor, name: str) -> None:
     direction = Direction.load(PACKAGED[name])
-    config = InversionConfig(grid="karras:14", level=400)
+    guided = name.endswith("-guided")
+    config = InversionConfig(level="guided:0.2T") if guided else InversionConfig(grid="karras:14", level=400)
     direction.require_fits(editor._runner.recipe(config, config.make_grid(editor.model.schedule)))
-    direction.require_level("0.4T")
+    direction.require_level("guided:0.2T" if guided else "0.4T")
     assert direction.name == name
-    assert direction.vector.shape == editor.model.shape
+    assert direction.vector.shape == ((1, 256, 8, 8) if guided else editor.model.shape)
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -67,3 +69,17 @@ def test_directions_move_portrait_and_0_is_identity(editor: Editor) -> None:
     age, light = editor.direction("age"), editor.direction("light")
     assert age.score(moved) > age.score(code) + 2
     assert (light.score(moved) - light.score(code)).abs() < 0.5
+
+
+def test_guided_directions_reach_the_scores_that_they_were_sent_to(editor: Editor) -> None:
+    """And what another direction, fitted to other latents, knows of age moves too."""
+    direction = editor.direction("old-guided")
+    same, older = editor.edits([FACE], [{direction: 0}, {direction: 2}]).unbind(1)
+    scores = []
+    for pictures in (same, older):
+        (latents,) = editor.latents_at(pictures.clamp(-1, 1), ["guided:0.2T"])
+        scores.append(direction.score(latents.values))
+    # The score is that of the latent before decoding; of the decoded image it is found again but for what is lost.
+    assert 1 < float(scores[1] - scores[0]) < 3
+    code, moved = (editor.invert(x.clamp(-1, 1), editor.direction("age").config).x for x in (same, older))
+    assert editor.direction("age").score(moved) > editor.direction("age").score(code) + 0.5
