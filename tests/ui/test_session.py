@@ -80,8 +80,9 @@ def test_moved_directions_are_not_kept_and_strengths_are_rounded() -> None:
 
 
 def test_directions_are_named_by_package_or_file(fitted: Path) -> None:
-    ((_, here),) = directions_by_level("faces64").items()
-    assert list(here) == ["age", "baby", "female", "light", "old", "warm"]
+    straight, guided = directions_by_level("faces64").values()
+    assert list(straight) == ["age", "baby", "female", "light", "old", "warm"]
+    assert list(guided) == ["baby-guided", "female-guided", "old-guided"]
     assert directions_by_level("another model") == {}
     there = directions_by_level("faces64", fitted)
     assert sorted(len(names) for names in there.values()) == [1, 2]
