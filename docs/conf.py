@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
 
+import command_pages  # noqa: E402
 import reference_pages  # noqa: E402
 
 project = "ddim-edit"
@@ -18,7 +19,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx_click",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "**/GALLERY_HEADER.rst", "tutorial/*.ipynb", "tutorial/*.py", "sg_execution_times.rst"]
@@ -74,19 +74,14 @@ def for_the_page(app, what, name, thing, options, lines):
     lines[:] = [line if line.startswith((".. ", ":")) else reference_pages.escaped(line) for line in lines]
 
 
-def for_the_command_line(app, ctx, lines):
-    """Escape the help of commands in the same way."""
-    lines[:] = [line if line.startswith("| ") else reference_pages.escaped(line) for line in lines]
-
-
 def of_our_own(app, what, name, thing, skip, options):
     """Leave out what scikit-learn gives each estimator; None leaves the choice to others."""
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
 def setup(app):
-    """Write the pages of the Python reference, and read docstrings as they are meant."""
+    """Write the pages of the reference, and read docstrings as they are meant."""
+    command_pages.write(HERE / "reference" / "commands")
     reference_pages.write(HERE / "reference" / "api")
     app.connect("autodoc-process-docstring", for_the_page, priority=400)
-    app.connect("sphinx-click-process-description", for_the_command_line)
     app.connect("autodoc-skip-member", of_our_own)
