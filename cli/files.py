@@ -1,7 +1,6 @@
 """Input files, and the names of what is written for them. A file that fails ends only itself."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -424,15 +423,9 @@ def workload_of(latents: "Iterable[Latent]") -> "FindWorkload":
     """Return what finds the evaluations that decoding latents takes."""
 
     def find(schedule: "NoiseSchedule") -> "Workload":
-        from ddim_edit import Grid, InversionConfig, Workload
+        from ddim_edit.config import workload_of_recipes
 
-        recipes = [latent.recipe for latent in latents]
-        counts = Counter((recipe.solver, recipe.grid, recipe.times, recipe.detail) for recipe in recipes)
-        total = Workload.exactly(0)
-        for (solver, grid, times, detail), count in counts.items():
-            config = InversionConfig(solver, Grid(grid, times))
-            total += count * config.decoding_workload(schedule, detail=detail)
-        return total
+        return workload_of_recipes([latent.recipe for latent in latents], schedule)
 
     return find
 

@@ -87,11 +87,14 @@ def _combine(origins: Sequence[str], targets: Sequence[tuple[str, float]], **val
 
 def require_names(names: Iterable[str], options: WordOptions, model: str | None) -> None:
     """Refuse what a packaged model does not have: names that are neither packaged for it nor files, and words."""
+    from ddim_edit.models.hub_files import HubId
+
     if model is not None and model not in list_assets("models"):
         return  # it is not known yet whether it follows prompts
     known = list_directions(model)
     for name in names:
-        if name not in known and not name.endswith(DIRECTION) and not Path(name).exists():
+        is_file = name.endswith(DIRECTION) or Path(name).exists()
+        if name not in known and not is_file and HubId.parse(name) is None:
             hint = did_you_mean(name, known) or f" It has {', '.join(known)}."
             raise click.UsageError(
                 f"{model or DEFAULT_MODEL} has no direction {name!r}, and there is no such file.{hint} Words are for a "
@@ -158,7 +161,7 @@ def choose_directions(
     typed: dict[Direction | WordDirection, str] = {}
 
     def find(name: str) -> "Direction | WordDirection":
-        found = resolve_direction(name, session.editor.model)
+        found = resolve_direction(name, session.editor.model, session.offline)
         if isinstance(found, WordDirection):
             return replace(found, **settings)
         typed[found] = name

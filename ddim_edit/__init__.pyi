@@ -52,7 +52,9 @@ from .evaluation.evaluator import evaluate
 from .evaluation.likelihood.bits import Likelihood, LikelihoodConfig, log_likelihood
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
+from .hub.sharing import save_to_hub
 from .latents.cache import LatentArray, LatentCache
+from .latents.finding import load_latents
 from .latents.latent import Latent, Latents
 from .latents.provenance import Recipe
 from .latents.store.store import LatentStore, StoreRows
@@ -154,6 +156,7 @@ __all__ = [
     "invert",
     "latents",
     "load_face_template",
+    "load_latents",
     "load_model",
     "log_likelihood",
     "make_grid",
@@ -163,6 +166,7 @@ __all__ = [
     "principal_directions",
     "probe",
     "sample",
+    "save_to_hub",
     "suited_dtype",
     "training",
     "ui",

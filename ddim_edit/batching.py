@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -10,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ddim_edit.config import InversionConfig
+from ddim_edit.config import InversionConfig, workload_of_recipes
 from ddim_edit.diffusion.bottleneck import BottleneckReader
 from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.grids import Grid, grid_below
@@ -18,12 +19,14 @@ from ddim_edit.diffusion.integration import Ending, invert, sample
 from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, draw_mixed_noise, noise_of_image
 from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
-from ddim_edit.diffusion.solvers.solver import Solver
+from ddim_edit.diffusion.solvers.solver import Solver, Spans
+from ddim_edit.diffusion.workload import Workload, inversion_workload
 from ddim_edit.errors import ArgumentError, InputWarning, LatentError, LatentMismatchError, ModelError
 from ddim_edit.images import Crop, default_crop
-from ddim_edit.images.inputs import NO_IMAGES, Images
+from ddim_edit.images.inputs import NO_IMAGES, Images, count_images
 from ddim_edit.images.prepare import READ_AHEAD, PreparedImage, prepare_images
 from ddim_edit.io.prefetch import draw_ahead, prefetch_map
+from ddim_edit.io.progress import evaluation_bar
 from ddim_edit.latents.cache import Cache, LatentArray, cache_key
 from ddim_edit.latents.latent import NONFINITE, Latent, Latents, find_contradiction
 from ddim_edit.latents.provenance import InversionOrigin, LatentArrayOrigin, Recipe
@@ -55,6 +58,8 @@ STAGES = (ENCODING, REFINING, INVERTING, SAMPLING, DECODING)
 
 Chunk = TypeVar("Chunk")
 InvertedBatches = Iterator[tuple[InversionBatch, list[Latent]]]
+OnEvaluation = Callable[[int], object]
+"""Called after an evaluation of the network with the number of images in it."""
 
 
 class PreparedBatch(NamedTuple):
@@ -102,6 +107,7 @@ class BatchRunner:
         on_evaluation: called after every network evaluation with the number of images in it.
         on_stage: called with one of `STAGES` before the autoencoder takes an image, and before the network takes a
             batch.
+        progress: whether a bar shows how many evaluations are done.
 
     Raises:
         ArgumentError: a batch size below 1.
@@ -111,13 +117,15 @@ class BatchRunner:
         self,
         model: Model,
         batch_size: int | None = None,
-        on_evaluation: Callable[[int], object] | None = None,
+        on_evaluation: OnEvaluation | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
     ) -> None:
         self.model = model
         self.batches = AdaptiveBatcher(model.default_batch_size if batch_size is None else batch_size)
         self._on_evaluation = on_evaluation
         self._on_stage = on_stage
+        self._progress = progress
         self._first_look = FirstLook(model)
 
     def prepare(self, images: Images, crop: Crop | None, ahead: int = READ_AHEAD) -> Iterator[PreparedImage]:
@@ -129,7 +137,8 @@ class BatchRunner:
         size = self.batches.size
         prepared = self.prepare(images, crop, ahead=max(READ_AHEAD, size))
         chunks = iter(lambda: list(islice(prepared, size)), [])
-        return chain.from_iterable(self.invert_chunks(chunks, list, config))
+        count = count_images(images) if self._progress else None
+        return chain.from_iterable(self.invert_chunks(chunks, list, config, count=count))
 
     def invert_chunks(
         self,
@@ -137,6 +146,7 @@ class BatchRunner:
         read: Callable[[Chunk], Sequence[PreparedImage]],
         config: InversionConfig,
         check_typicality: bool = True,
+        count: int | None = None,
     ) -> Iterator[InvertedBatches]:
         """Invert one chunk of images after another; while one is in the network, a thread prepares the next one.
 
@@ -148,6 +158,7 @@ class BatchRunner:
             read: returns the images of a chunk, called in that thread.
             config: how to invert.
             check_typicality: whether to report how typical the images are for the model, if that was measured.
+            count: the number of all images, for the bar.
 
         Warns:
             InputWarning: an image that does not look like those that the model was trained on.
@@ -158,7 +169,6 @@ class BatchRunner:
         spans = model.schedule.spans(grid)
         solver = config.make_solver()
         recipe = self.recipe(config, grid)
-        denoiser = self._guard(model.conditioned_on(config.condition))
 
         @torch.no_grad()
         def queue(chunk: PreparedBatch, rows: Sequence[int]) -> QueuedInversion:
@@ -184,13 +194,18 @@ class BatchRunner:
                 chunk = prepared()
                 yield self.batches(partial(queue, chunk), range(len(chunk.images)))
 
-        if model.state_device.type == "cuda":
-            # The device works through one chunk while the results of the one before are read and handed out.
-            queued_chunks: Iterator[Iterable[QueuedInversion]] = draw_ahead(map(list, queue_chunks()))
-        else:
-            queued_chunks = queue_chunks()
-        for queued in queued_chunks:
-            yield (self._finish_inversion(each, config, recipe) for each in queued)
+        def workload() -> Workload | None:
+            return None if count is None else count * config.inversion_workload(model.schedule)
+
+        with self.counting(INVERTING, workload) as on_evaluation:
+            denoiser = self._guard(model.conditioned_on(config.condition), on_evaluation)
+            if model.state_device.type == "cuda":
+                # The device works through one chunk while the results of the one before are read and handed out.
+                queued_chunks: Iterator[Iterable[QueuedInversion]] = draw_ahead(map(list, queue_chunks()))
+            else:
+                queued_chunks = queue_chunks()
+            for queued in queued_chunks:
+                yield (self._finish_inversion(each, config, recipe) for each in queued)
 
     def _finish_inversion(
         self, queued: QueuedInversion, config: InversionConfig, recipe: Recipe
@@ -216,7 +231,7 @@ class BatchRunner:
 
     def typicality_features(self, images: Images, crop: Crop | None, levels: Sequence[float] = LEVELS) -> Tensor:
         """Return what `Typicality` compares of images [N, K + D], from denoising them at noise-to-signal ratios."""
-        model = replace(self.model, denoiser=self._guard(self.model.denoiser))
+        model = replace(self.model, denoiser=self._guard(self.model.denoiser, self._on_evaluation))
 
         @torch.no_grad()
         def denoise(some: Sequence[PreparedImage]) -> Tensor:
@@ -238,13 +253,21 @@ class BatchRunner:
         origin = LatentArrayOrigin(config.dequantise, config.refine)
         recipe = replace(self.recipe(config, grid), origin=origin)
 
+        spans = schedule.spans(grid.until(max(space.last for space in spaces)))
+        solver = config.plain_solver()
+
+        def workload() -> Workload | None:
+            count = count_images(images)
+            noisy = config.dequantise is not None
+            return None if count is None else count * inversion_workload(solver, spans, noisy)
+
         @torch.no_grad()
         def read_batch(prepared: Sequence[PreparedImage]) -> list[list[Tensor]]:
             keys = [[cache_key(recipe, space, image.origin) for space in spaces] for image in prepared]
             rows = [[cache.get(key) for key in row] for row in keys]
             absent = [index for index, row in enumerate(rows) if any(value is None for value in row)]
             if absent:
-                found = self._read_spaces([prepared[index] for index in absent], config, grid, spaces)
+                found = self._read_spaces([prepared[index] for index in absent], config, spans, spaces, on_evaluation)
                 for position, index in enumerate(absent):
                     values = [column[position] for column in found]
                     rows[index] = list(values)
@@ -259,7 +282,8 @@ class BatchRunner:
                 digests.append(image.digest)
                 yield image
 
-        rows = list(chain.from_iterable(self.batches(read_batch, digested())))
+        with self.counting(INVERTING, workload) as on_evaluation:
+            rows = list(chain.from_iterable(self.batches(read_batch, digested())))
         if not rows:
             raise ArgumentError(NO_IMAGES)
         arrays = []
@@ -272,11 +296,15 @@ class BatchRunner:
         return arrays
 
     def _read_spaces(
-        self, prepared: Sequence[PreparedImage], config: InversionConfig, grid: Grid, spaces: Sequence[Space]
+        self,
+        prepared: Sequence[PreparedImage],
+        config: InversionConfig,
+        spans: Spans,
+        spaces: Sequence[Space],
+        on_evaluation: OnEvaluation | None,
     ) -> list[Tensor]:
         """Invert a batch and return its latents in several spaces, [B, ...] each."""
         batch = self._prepare(prepared, config)
-        spans = self.model.schedule.spans(grid.until(max(space.last for space in spaces)))
         trajectory = Trajectory({}, {})
         denoiser = self.model.conditioned_on(config.condition)
         if any(space.times for space in spaces):
@@ -285,7 +313,7 @@ class BatchRunner:
         x0 = self._encode(batch, config)
         self._begin(INVERTING)
         # The trajectory is all that is wanted: the solver and the denoiser record it as they go.
-        invert(self._guard(denoiser), x0, spans, solver, self._to_device(batch.noise))
+        invert(self._guard(denoiser, on_evaluation), x0, spans, solver, self._to_device(batch.noise))
         found = [space.read(trajectory).float().cpu() for space in spaces]
         for values in found:
             require_finite(self.model, NETWORK, values)
@@ -310,8 +338,11 @@ class BatchRunner:
                 ending = Ending(self.model.to_state_device(Latents(alike).detail), parts, below)
             own = denoiser or self.model.conditioned_on(recipe.condition)
             self._begin(SAMPLING)
-            x0 = sample(self._guard(own), state, spans, solver or find_solver(recipe.solver), noise, ending).x0
-            return self._decode(x0)
+            guarded = self._guard(own, on_evaluation)
+            return self._decode(sample(guarded, state, spans, solver or find_solver(recipe.solver), noise, ending).x0)
+
+        def workload() -> Workload:
+            return workload_of_recipes([latent.recipe for latent in latents], self.model.schedule, solver)
 
         # Latents that are decoded alike share batches, wherever they stand. Their keys hold mappings and have no hash.
         groups: list[tuple[object, list[int]]] = []
@@ -323,16 +354,16 @@ class BatchRunner:
             else:
                 rows.append(row)
         images: dict[int, Tensor] = {}
-        for _, rows in groups:
-            decoded = torch.cat(list(self.batches(decode_batch, [latents[row] for row in rows])))
-            images.update(zip(rows, decoded, strict=True))
+        with self.counting(DECODING, workload) as on_evaluation:
+            for _, rows in groups:
+                decoded = torch.cat(list(self.batches(decode_batch, [latents[row] for row in rows])))
+                images.update(zip(rows, decoded, strict=True))
         return torch.stack([images[row] for row in range(len(latents))])
 
     def sample(
         self, seeds: Sequence[int], config: InversionConfig, grid: Grid, make_solver: Callable[[SeededNoise], Solver]
     ) -> Tensor:
         """Return new images by a solver that draws its noise from the same seeds as x_T."""
-        denoiser = self._guard(self.model.conditioned_on(config.condition))
         spans = self.model.schedule.spans(grid)
 
         @torch.no_grad()
@@ -343,7 +374,9 @@ class BatchRunner:
             self._begin(SAMPLING)
             return self._decode(sample(denoiser, (x,), spans, make_solver(noise)).x0)
 
-        return torch.cat(list(self.batches(sample_batch, seeds)))
+        with self.counting(SAMPLING, lambda: Workload.exactly(len(seeds) * len(spans))) as on_evaluation:
+            denoiser = self._guard(self.model.conditioned_on(config.condition), on_evaluation)
+            return torch.cat(list(self.batches(sample_batch, seeds)))
 
     def _prepare(self, images: Sequence[PreparedImage], config: InversionConfig) -> PreparedBatch:
         """Stack images and draw their dequantisation noise, in memory that a device copies from without blocking."""
@@ -468,10 +501,27 @@ class BatchRunner:
             require_finite(self.model, DECODER, images)
         return images
 
-    def _guard(self, denoiser: Denoiser) -> Denoiser:
+    def _guard(self, denoiser: Denoiser, on_evaluation: OnEvaluation | None) -> Denoiser:
         """Return a denoiser that reports progress, and ends the run where nothing that it returns is finite."""
         guarded = GuardedDenoiser(denoiser, self._first_look)
-        return guarded if self._on_evaluation is None else ProgressDenoiser(guarded, self._on_evaluation)
+        return guarded if on_evaluation is None else ProgressDenoiser(guarded, on_evaluation)
+
+    @contextmanager
+    def counting(self, description: str, workload: Callable[[], Workload | None]) -> Iterator[OnEvaluation | None]:
+        """Yield what to call after an evaluation; with `progress` it moves a bar too, until the block ends."""
+        listener = self._on_evaluation
+        if not self._progress:
+            yield listener
+            return
+        expected = workload()
+        with evaluation_bar(description, None if expected is None else expected.expected) as count:
+
+            def tell(images: int) -> None:
+                count(images)
+                if listener is not None:
+                    listener(images)
+
+            yield tell
 
     def _to_device(self, noise: Tensor | None) -> Tensor | None:
         return None if noise is None else self.model.to_state_device(noise)

@@ -5,7 +5,8 @@ Importing this module does not import torch, so that the command line can make i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ddim_edit.diffusion.schedules import NoiseSchedule
     from ddim_edit.diffusion.solvers.solver import Solver
     from ddim_edit.diffusion.workload import Workload
+    from ddim_edit.latents.provenance import Recipe
 
 EIGHT_BIT = 0.45 * 2 / 255
 """An error in [-1, 1] below which every 8-bit pixel comes back, with a tenth of its half-level to spare."""
@@ -202,6 +204,27 @@ class InversionConfig:
             if each:
                 total += Workload.exactly(moving)
         return total
+
+
+def workload_of_recipes(recipes: Iterable[Recipe], schedule: NoiseSchedule, solver: Solver | None = None) -> Workload:
+    """Return how many evaluations decoding the latents of these recipes takes.
+
+    Args:
+        recipes: one for each latent.
+        schedule: of the model.
+        solver: decodes them in place of their own.
+
+    Raises:
+        ArgumentError: as `InversionConfig.decoding_workload`.
+    """
+    from ddim_edit.diffusion.workload import Workload
+
+    counts = Counter((recipe.solver, recipe.grid, recipe.times, recipe.detail) for recipe in recipes)
+    total = Workload.exactly(0)
+    for (name, grid, times, detail), count in counts.items():
+        config = InversionConfig(solver or name, Grid(grid, times))
+        total += count * config.decoding_workload(schedule, detail=detail)
+    return total
 
 
 class SolverOptions(TypedDict, total=False):

@@ -53,7 +53,7 @@ from ddim_edit.tables import html_summary
 
 DEFAULT = InversionConfig()
 DirectionLike = str | Path | Direction | WordDirection
-"""A packaged direction by its name, a direction file, a `Direction`, or words for models that follow prompts."""
+"""A direction by its packaged name, file or hub id, a `Direction`, or words for models that follow prompts."""
 Editable = Images | Latent | Latents
 Strengths = (
     Mapping[str, float]
@@ -75,10 +75,14 @@ class Editor:
         model: the model.
         batch_size: images per forward pass, which changes no result beyond 1e-5; None is the default of the device. It
             is halved where memory runs out.
-        on_evaluation: called after every network evaluation with the number of images in it.
-            It is an attribute too.
+        on_evaluation: called after every network evaluation with the number of images in it, in the thread of the call.
+            What it raises ends the call; the editor stays usable. It is an attribute too.
         on_stage: called with "encoding", "refining" or "decoding" before an autoencoder takes an image, and with
-            "inverting" or "sampling" before the network takes a batch.
+            "inverting" or "sampling" before the network takes a batch. What it raises ends the call too.
+        progress: whether a bar of tqdm shows how many evaluations of a call are done, in notebooks as a widget.
+
+    Threads may share an editor. Where each has to be told of its own calls, or to end them, give each an editor of its
+    own with `Editor(editor.model, on_evaluation=...)`, which costs nothing.
 
     An editor can be pickled, so that it works in other processes (`multiprocessing`, joblib, workers of a DataLoader):
     weights travel with it, callbacks stay behind. It can be copied with `copy.deepcopy`. Results never track
@@ -102,10 +106,13 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
     ) -> None:
         self.model = model
         self.on_evaluation = on_evaluation
         self._on_stage = on_stage
+        self._progress = progress
+        self._offline = False
         self._chosen_batch_size = batch_size
         self._make_runner()
 
@@ -121,6 +128,7 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
         **parts: Unpack[ModelParts],
     ) -> "Editor":
         """Return an editor on a packaged model, a diffusers folder, a checkpoint file or a hub id.
@@ -128,7 +136,9 @@ class Editor:
         Arguments as `load_model` and `Editor`.
         """
         model = load_model(name_or_path, device, dtype, size, offline, compiled, **parts)
-        return cls(model, batch_size, on_evaluation, on_stage)
+        editor = cls(model, batch_size, on_evaluation, on_stage, progress)
+        editor._offline = offline
+        return editor
 
     @classmethod
     def from_pipeline(
@@ -138,6 +148,7 @@ class Editor:
         batch_size: int | None = None,
         on_evaluation: Callable[[int], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
+        progress: bool = False,
     ) -> "Editor":
         """Return an editor on a pipeline of diffusers that is in memory, whatever was done to it there.
 
@@ -154,13 +165,14 @@ class Editor:
             batch_size: as for `Editor`.
             on_evaluation: as for `Editor`.
             on_stage: as for `Editor`.
+            progress: as for `Editor`.
 
         Raises:
             MissingExtraError: diffusers or transformers is not installed.
             ArgumentError: something that is no pipeline, or a size that cannot be had.
             ModelError: a pipeline whose network, scheduler or autoencoder is not supported.
         """
-        return cls(model_from_pipeline(pipeline, size), batch_size, on_evaluation, on_stage)
+        return cls(model_from_pipeline(pipeline, size), batch_size, on_evaluation, on_stage, progress)
 
     @overload
     def invert(
@@ -645,8 +657,8 @@ class Editor:
 
         Args:
             images: as for `invert`, or one or several latents that stand at the directions' level.
-            strengths: standard deviations to move, by the name of a packaged direction, file, or `Direction`; for
-                models that follow prompts also by words, or by `WordDirection`, of which 1 is the whole way.
+            strengths: standard deviations to move, by the name of a packaged direction, file, hub id or `Direction`;
+                for models that follow prompts also by words, or by `WordDirection`, of which 1 is the whole way.
             level: where to edit, if you want to be sure: it must be the directions' own. Of words alone, where the
                 inversion stops.
             keep: directions whose scores stay as they are; with words, those along which nothing is predicted to
@@ -701,9 +713,9 @@ class Editor:
         """
         if not settings or not any(settings):
             raise ArgumentError("There is nothing to edit. Name a direction and a strength.")
-        kept = [resolve_direction(name, self.model) for name in keep]
+        kept = [resolve_direction(name, self.model, self._offline) for name in keep]
         named = dict.fromkeys(chain.from_iterable(settings))
-        directions = {name: resolve_direction(name, self.model) for name in named}
+        directions = {name: resolve_direction(name, self.model, self._offline) for name in named}
         edits = []
         for strengths in settings:
             by_direction = {directions[name]: strength for name, strength in strengths.items()}
@@ -828,8 +840,8 @@ class Editor:
         return photograph
 
     def direction(self, name: str | Path | Direction) -> Direction:
-        """Return the direction of that name packaged for this model, or in that file; a `Direction` as it is."""
-        return name if isinstance(name, Direction) else find_direction(name, self.model.name)
+        """Return the direction of a name, file or hub id, as `find_direction`; a `Direction` as it is."""
+        return name if isinstance(name, Direction) else find_direction(name, self.model.name, self._offline)
 
     def attribute_from(
         self,
@@ -930,16 +942,17 @@ class Editor:
             )
         jacobian = BottleneckJacobian(self.model.conditioned_on(config.condition), schedule.level(space.last))
         (latents,) = self.latents_at(images, [level], config, crop=crop)
-        return jacobian_directions(
-            jacobian,
-            latents,
-            count,
-            batches=self._runner.batches,
-            iterations=iterations,
-            tolerance=tolerance,
-            seed=seed,
-            on_evaluation=self.on_evaluation,
-        )
+        with self._runner.counting("discovering", lambda: None) as on_evaluation:
+            return jacobian_directions(
+                jacobian,
+                latents,
+                count,
+                batches=self._runner.batches,
+                iterations=iterations,
+                tolerance=tolerance,
+                seed=seed,
+                on_evaluation=on_evaluation,
+            )
 
     def analogy(
         self,
@@ -1029,7 +1042,9 @@ class Editor:
         return self
 
     def _make_runner(self) -> None:
-        self._runner = BatchRunner(self.model, self._chosen_batch_size, self.on_evaluation, self._on_stage)
+        self._runner = BatchRunner(
+            self.model, self._chosen_batch_size, self.on_evaluation, self._on_stage, self._progress
+        )
         self.__dict__.pop("_scorer", None)
 
     def __getstate__(self) -> dict[str, Any]:

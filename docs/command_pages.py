@@ -14,8 +14,8 @@ DEFAULT = re.compile(r"\s*\[default: (.*)\]$")
 """Default that a help text states itself, where click would show none."""
 
 INTRODUCTION = """\
-Results go to files, or to standard output where there are none; notes, progress and warnings go to standard error. One file
-that cannot be read never ends a batch. Nothing is downloaded unless you name it.
+Results go to files, or to standard output where there are none; notes, progress and warnings go to standard error. One
+file that cannot be read never ends a batch. Nothing is downloaded unless you name it.
 
 .. list-table:: Exit codes
    :header-rows: 1
@@ -34,8 +34,8 @@ that cannot be read never ends a batch. Nothing is downloaded unless you name it
 Every option can also be set in the environment or in a configuration file
 (:doc:`Configuration files, environment variables and shell completion </configuration>`)."""
 VARIABLES = """\
-``{prefix}_OPTION`` sets an option of this command alone, ``{prefix}_{own}`` for example. Variables without the name of the
-command, such as ``{shared}``, hold for every command that has the option, and come second."""
+``{prefix}_OPTION`` sets an option of this command alone, ``{prefix}_{own}`` for example. Variables without the
+name of the command, such as ``{shared}``, hold for every command that has the option, and come second."""
 
 
 def write(folder: Path) -> None:

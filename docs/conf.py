@@ -18,7 +18,7 @@ project_copyright = author
 release = version = metadata.version("ddim-edit")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
@@ -39,6 +39,8 @@ napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 python_display_short_literal_types = True
 
+# The quick start is shown with the outputs that are committed; a test runs it.
+nb_execution_mode = "off"
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
 
@@ -46,7 +48,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "tutorial",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"(figures|readme_figure)\.py",
+    "ignore_pattern": r"(figures|readme_figure|service)\.py",
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": (),
     "remove_config_comments": True,

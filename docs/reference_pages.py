@@ -20,6 +20,7 @@ TITLES = {
     "directions": "Directions",
     "evaluation": "Evaluation, likelihood and probes",
     "encoder": "In scikit-learn pipelines",
+    "hub": "On the hub",
     "distributed": "Filling stores",
     "training": "Training",
     "ui": "The page",

@@ -24,6 +24,7 @@ settings.load_profile("house")
 SLOWEST = (
     "docs/test_site.py",
     "docs/test_sessions.py",
+    "docs/test_notebook.py",
     "distributed/ray/test_cluster.py",
     "fuzz/test_hostile.py",
     "ui/test_browser.py",

@@ -58,8 +58,8 @@ def option_groups() -> list[OptionGroup]:
                     multiple=True,
                     type=Strength(),
                     metavar="NAME=STRENGTH",
-                    help="Direction, or its file, and how many standard deviations to move along it; or words, for "
-                    "models that follow prompts, and how much of the way to go. Repeatable.",
+                    help="Direction, its file or hub id, and how many standard deviations to move along it; or words, "
+                    "for models that follow prompts, and how much of the way to go. Repeatable.",
                 ),
                 Option(
                     "--keep",

@@ -67,16 +67,18 @@ def noise_of_image(seed: int | None, source: str) -> NoiseMix:
 
 def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
     """Return the noises of several mixes, [B, *shape] in float64 on the CPU."""
-    total = torch.zeros(len(mixes), *shape, dtype=torch.float64)
 
-    def add(row: Tensor, mix: NoiseMix) -> None:
+    def draw(mix: NoiseMix) -> Tensor:
+        total = torch.zeros(*shape, dtype=torch.float64)
         for seed, weight in mix:
-            row += weight * SeededNoise([seed]).draw(shape)[0]
+            total += weight * SeededNoise([seed]).draw(shape)[0]
+        return total
 
     # One image's takes 0.4 ms for 64x64 pixels, most of it without Python's lock.
     with ThreadPoolExecutor(DRAWING_THREADS) as pool:
-        list(pool.map(add, total, mixes))
-    return total
+        rows = list(pool.map(draw, mixes))
+    # Made here, as threads may not write into tensors of torch.inference_mode.
+    return torch.stack(rows) if rows else torch.zeros(0, *shape, dtype=torch.float64)
 
 
 def combine_mixes(mixes: Sequence[NoiseMix], factors: Sequence[float]) -> NoiseMix:

@@ -23,11 +23,22 @@ from ddim_edit.errors import ArgumentError, DirectionError
 from ddim_edit.latents.latent import Latents
 from ddim_edit.models.condition import Condition
 from ddim_edit.models.conditioning import Conditioner, Conditioning
+from ddim_edit.models.hub_files import HubId, is_cached
 from ddim_edit.models.model import Model
 
 
-def resolve_direction(name: str | Path | Direction | WordDirection, model: Model) -> Direction | WordDirection:
-    """Return the direction of a name: packaged for the model, in a file, or else words, if the model follows such.
+def resolve_direction(
+    name: str | Path | Direction | WordDirection, model: Model, offline: bool = False
+) -> Direction | WordDirection:
+    """Return the direction of a name: packaged for the model, in a file or on the hub, or else words.
+
+    Only models that follow prompts or classes have words. For these "man/woman" is a hub id only if the hub's cache has
+    directions of it, else words.
+
+    Args:
+        name: as `find_direction` takes them, or words.
+        model: the model.
+        offline: as for `find_direction`.
 
     Raises:
         DirectionError: no such direction, and the model follows neither prompts nor classes.
@@ -36,9 +47,14 @@ def resolve_direction(name: str | Path | Direction | WordDirection, model: Model
         return name
     is_known = name in packaged_directions(model.name) or str(name).endswith(SUFFIX) or Path(name).is_file()
     if is_known or not isinstance(name, str):
-        return find_direction(name, model.name)
+        return find_direction(name, model.name, offline)
+    hub_id = HubId.parse(name)
     if isinstance(model.conditioner, Conditioner):
+        if hub_id is not None and is_cached(hub_id, SUFFIX):
+            return find_direction(name, model.name, offline=True)
         return WordDirection(name)
+    if hub_id is not None:
+        return find_direction(name, model.name, offline)
     try:
         return find_direction(name, model.name)
     except DirectionError as error:

@@ -48,6 +48,19 @@ def is_single(images: object) -> bool:
     return isinstance(images, _IN_MEMORY) or _is_open_file(images)
 
 
+def count_images(images: Images) -> int | None:
+    """Return how many images these are, or None where only reading them would tell."""
+    if is_single(images):
+        return 1
+    if isinstance(images, np.ndarray | Tensor):
+        return len(images)
+    if isinstance(images, _FILES):
+        return len(find([images]))
+    if isinstance(images, list | tuple) and all(map(is_single, images)):
+        return len(images)
+    return None
+
+
 def expand_images(images: Images) -> Iterable[LoadableImage]:
     """Return the single images that `images` stand for: folders and batches are replaced by the images in them.
 

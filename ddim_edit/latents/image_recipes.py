@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from ddim_edit.errors import ArgumentError
@@ -16,6 +16,7 @@ from ddim_edit.images import Box, CentreSquare, Crop, FaceCrop, Fit
 from ddim_edit.io import schema
 from ddim_edit.io.schema import list_of
 from ddim_edit.latents.provenance import REST, Recipe, Record, entry
+from ddim_edit.models.hub_files import HubId
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ WORD_OPTIONS = {"form": "--words", "mask_quantile": "--mask-quantile", "warm_up"
 
 
 def _bare_name(name: str) -> str:
+    """Return the name of a direction without the place of its file; hub ids, which others can use, stay whole."""
+    if HubId.parse(name) is not None and not name.endswith(".direction.safetensors") and not Path(name).exists():
+        return name
     return PurePath(name).name.removesuffix(".direction.safetensors")
 
 

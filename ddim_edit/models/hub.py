@@ -1,20 +1,18 @@
 """Find hub ids: the local folder of a diffusers checkpoint, from the hub's cache, or downloaded into it."""
 
-import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ddim_edit.errors import ModelError, first_line
+from ddim_edit.errors import ModelError
 from ddim_edit.images.face_templates import TEMPLATE_FILE
 from ddim_edit.io.extras import import_extra
 from ddim_edit.io.schema import parse_json
 from ddim_edit.models.announcements import announce
+from ddim_edit.models.hub_files import explaining_errors, find_timeout, is_offline
+from ddim_edit.models.typicality import FILE as TYPICALITY_FILE
 
-TIMEOUT = 5
-"""Seconds without an answer of the hub until it counts as unreachable, unless HF_HUB_ETAG_TIMEOUT is set."""
 _INDEX = "model_index.json"
 _UNUSED = ("safety_checker",)
 _WEIGHTS = re.compile(r"(?P<stem>diffusion_pytorch_model|model)(-\d{5}-of-(?P<shards>\d{5}))?\.safetensors")
@@ -60,9 +58,7 @@ def fetch(name: str, offline: bool = False) -> Path:
 
     from huggingface_hub import constants
 
-    # The hub reads HF_HUB_OFFLINE once, when it is imported; it may have been set since.
-    late = os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
-    if offline or constants.HF_HUB_OFFLINE or late:
+    if is_offline(offline):
         state = "is not there" if missing is None else f"has no whole {' and '.join(missing)} there"
         raise ModelError(
             f"{name} {state}, in the cache ({constants.HF_HUB_CACHE}), and we are offline. Fetch it once with a "
@@ -94,18 +90,16 @@ def _files(folder: Path) -> set[str]:
 
 
 def _download(name: str, repo: str, revision: str | None) -> Path:
-    from huggingface_hub import constants, hf_hub_download, model_info, snapshot_download
+    from huggingface_hub import hf_hub_download, model_info, snapshot_download
 
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
-    if timeout == constants.DEFAULT_ETAG_TIMEOUT:
-        timeout = TIMEOUT
+    timeout = find_timeout()
     # Ask for the listing first: without a connection a download would wait and retry for long.
-    with _explain_errors(name, "cannot connect to the hub"):
+    with explaining_errors(name, "cannot connect to the hub"):
         listing = model_info(repo, revision=revision, timeout=timeout).siblings or []
     files = {file.rfilename for file in listing}
     index: Mapping[str, object] = {}
     if _INDEX in files:
-        with _explain_errors(name, f"its {_INDEX} did not arrive"):
+        with explaining_errors(name, f"its {_INDEX} did not arrive"):
             path = hf_hub_download(repo, _INDEX, revision=revision, etag_timeout=timeout)
         index = _read_index(Path(path), name)
     elif "config.json" not in files:
@@ -118,14 +112,9 @@ def _download(name: str, repo: str, revision: str | None) -> Path:
             f"{name} has no safetensors or no config for {' and '.join(missing)}. Save it once with diffusers' "
             "save_pretrained(FOLDER), and name FOLDER."
         )
-    folders = {_prefix(component, files) for component in _components(index)}
-    needed = []
-    for file in sorted(files):
-        read = [prefix for prefix in folders if file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix))]
-        if file in (_INDEX, TEMPLATE_FILE) or read:
-            needed.append(file)
+    needed = needed_files(files, index)
     announce(f"downloading {name}")
-    with _explain_errors(name, "it did not arrive whole"):
+    with explaining_errors(name, "it did not arrive whole"):
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=needed, etag_timeout=timeout))
     # A connection that is lost half-way gives a folder all the same.
     if missing := _incomplete_components(_files(folder), index):
@@ -133,30 +122,33 @@ def _download(name: str, repo: str, revision: str | None) -> Path:
     return folder
 
 
-@contextmanager
-def _explain_errors(name: str, otherwise: str) -> Iterator[None]:
-    """Raise the hub's errors as ours; `otherwise` describes those that are not the hub's answer."""
-    try:
-        yield
-    except Exception as error:  # of the hub, of its HTTP library or of the disk: they have no other common base
-        raise ModelError(f"{name}: {_explain(error, otherwise)}") from error
+def needed_files(files: Collection[str], index: Mapping[str, object]) -> list[str]:
+    """Return which files of a repository or a folder are read: no pickles, no single-file weights, no samples."""
+    folders = {_prefix(component, files) for component in _components(index)}
+    needed = []
+    for file in sorted(files):
+        read = [prefix for prefix in folders if file.startswith(prefix) and _READ.fullmatch(file.removeprefix(prefix))]
+        if file in (_INDEX, TEMPLATE_FILE, TYPICALITY_FILE) or read:
+            needed.append(file)
+    return needed
 
 
-def _explain(error: Exception, otherwise: str) -> str:
-    from huggingface_hub import errors
+def list_checkpoint(folder: Path) -> list[str]:
+    """Return the files of a diffusers folder that `fetch` would download if it were on the hub.
 
-    reason = first_line(error)
-    unreached = f"{otherwise} ({reason}). Check the connection, or name a folder."
-    # The first that fits counts: most of these are subclasses of one further down.
-    explanations: tuple[tuple[type[Exception], str], ...] = (
-        (errors.LocalEntryNotFoundError, unreached),
-        (errors.GatedRepoError, "it is gated. Accept its terms on its page and log in to the hub."),
-        (errors.RepositoryNotFoundError, "the hub does not know it. Check the spelling, or log in to see it."),
-        (errors.RevisionNotFoundError, "the hub does not know this revision. Check what follows the @."),
-        (errors.HfHubHTTPError, f"the hub refused ({reason}). Try again later, or name a folder."),
-        (Exception, unreached),
-    )
-    return next(explanation for kind, explanation in explanations if isinstance(error, kind))
+    Raises:
+        ModelError: a folder that could not be loaded by a hub id.
+    """
+    files = _files(folder)
+    if not {_INDEX, "config.json"} & files:
+        raise ModelError(f"{folder} is no diffusers folder: it has no {_INDEX}. Only such folders load by a hub id.")
+    index = _read_index(folder / _INDEX, str(folder))
+    if missing := _incomplete_components(files, index):
+        raise ModelError(
+            f"{folder} has no safetensors or no config for {' and '.join(missing)}. Save it once with diffusers' "
+            "save_pretrained(FOLDER), and name FOLDER."
+        )
+    return needed_files(files, index)
 
 
 def _read_index(path: Path, name: str) -> Mapping[str, object]:

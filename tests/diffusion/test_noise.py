@@ -112,3 +112,11 @@ def test_a_derived_seed_is_the_same_for_ever() -> None:
 def test_seeds_that_no_generator_takes_are_refused(seed: Any) -> None:
     with pytest.raises(ArgumentError, match="Seeds must be integers of at most 64 bits"):
         SeededNoise([0, seed])
+
+
+def test_mixes_can_be_drawn_in_inference_mode() -> None:
+    mixes: list[NoiseMix] = [((1, 1.0),), ((1, 0.6), (2, 0.8)), ()]
+    with torch.inference_mode():
+        drawn = draw_mixed_noise(mixes, SHAPE)
+    assert torch.equal(drawn, draw_mixed_noise(mixes, SHAPE))
+    assert not drawn[2].any()

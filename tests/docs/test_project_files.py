@@ -1,4 +1,4 @@
-"""Workflows, the citation, the bibliography, the drawn architecture, and the pages made from public names and commands."""
+"""Workflows, the citation, the bibliography, the drawn architecture, and the pages of public names and commands."""
 
 import importlib
 import re

@@ -81,7 +81,7 @@ def test_every_page_is_reachable_from_the_index(site: Path, pages: dict[Path, Li
             reached.add(page)
             paths = (unquote(urlsplit(link).path) for link in pages[page].links if not urlsplit(link).scheme)
             waiting += [(page.parent / path).resolve() for path in paths if path]
-    sources = [path for path in (ROOT / "docs").rglob("*.*") if path.suffix in (".md", ".rst")]
+    sources = [path for path in (ROOT / "docs").rglob("*.*") if path.suffix in (".md", ".rst", ".ipynb")]
     wanted = {site / path.relative_to(ROOT / "docs").with_suffix(".html") for path in sources}
     wanted |= {site / "tutorial" / f"{path.stem}.html" for path in (ROOT / "examples").glob("plot_*.py")}
     assert wanted <= reached

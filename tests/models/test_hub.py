@@ -18,7 +18,8 @@ import pytest
 from huggingface_hub import constants
 
 from ddim_edit.errors import DDIMEditError
-from ddim_edit.models.hub import TIMEOUT, fetch
+from ddim_edit.models.hub import fetch
+from ddim_edit.models.hub_files import TIMEOUT
 
 ONE_SENTENCE = r"^[^\n]+$"
 SHA = "0123456789abcdef0123456789abcdef01234567"
