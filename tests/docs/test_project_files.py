@@ -1,9 +1,11 @@
 """Workflows, the citation, the bibliography, the drawn architecture, and the pages of public names and commands."""
 
+import ast
 import importlib
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,6 +85,26 @@ def test_cited_papers_are_in_the_bibliography() -> None:
             papers = re.findall(r'(\w+), "([^"]{12,})"', " ".join(section.split()))
             missing |= {title for author, title in papers if author != "PyTorch" and title not in bibliography}
     assert not missing
+
+
+def test_troubleshooting_quotes_messages_of_the_program() -> None:
+    page = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
+    messages: set[str] = set()
+    for folder in ("ddim_edit", "cli"):
+        for path in (ROOT / folder).rglob("*.py"):
+            messages.update(texts(path))
+    assert quoted
+    assert not [quote for quote in quoted if not any(quote in message for message in messages)]
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Yield the strings in a module, with `...` for what is put into them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
 
 
 @pytest.fixture
