@@ -17,7 +17,8 @@ INTRODUCTION = """\
 Results go to files, or to standard output where there are none; notes, progress and warnings go to standard error. One
 file that cannot be read never ends a batch. Nothing is downloaded unless you name it.
 
-.. list-table:: Exit codes
+.. list-table::
+   :align: left
    :header-rows: 1
 
    * - Code
@@ -151,7 +152,7 @@ def code(language: str, lines: Sequence[str]) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: str) -> str:
     """Return a table; cells are reStructuredText."""
-    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
+    lines = [".. list-table::", "   :header-rows: 1", "   :align: left", f"   :widths: {widths}", ""]
     for row in [header, *rows]:
         for column, cell in enumerate(row):
             first, *more = cell.split("\n")
