@@ -78,4 +78,4 @@ $(LOWEST)/.installed: pyproject.toml tests/lowest_versions.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist out docs/tutorial docs/reference/api *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist out docs/tutorial docs/reference/api docs/reference/commands *.egg-info

@@ -276,6 +276,9 @@ def _field_options(field: "Field[Any]") -> list[Option]:
     if isinstance(field.default, bool):
         return [SharedOption(flag, argument=field.name, is_flag=True, help=help_text)]
     attributes = {"help": help_text, "default": field.default, **_click_attributes(field.name)}
+    if field.name == "solver":
+        # Without a default, so that --lossless and --eta can tell whether a solver was asked for.
+        attributes |= {"help": f"{help_text} [default: {field.default}]", "default": None}
     return [SharedOption(flag, argument=field.name, **attributes)]
 
 
@@ -284,8 +287,7 @@ def _click_attributes(name: str) -> dict[str, Any]:
     if name == "solver":
         from ddim_edit import SOLVER_ENTRIES
 
-        # Without a default, so that --lossless and --eta can tell whether a solver was asked for.
-        return {"type": click.Choice(list(SOLVER_ENTRIES)), "default": None}
+        return {"type": click.Choice(list(SOLVER_ENTRIES))}
     if name == "grid":
         return {"type": Text(parse_grid), "metavar": "NAME", "help": f"Grid of timesteps: {grid_forms()}."}
     if name == "refine":

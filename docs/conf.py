@@ -1,5 +1,7 @@
 """The site's configuration: nothing is downloaded, and every warning is meant to be an error (`make docs`)."""
 
+import dataclasses
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "examples")]
 
+import command_pages  # noqa: E402
 import reference_pages  # noqa: E402
 
 project = "ddim-edit"
@@ -18,7 +21,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx_click",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "**/GALLERY_HEADER.rst", "tutorial/*.ipynb", "tutorial/*.py", "sg_execution_times.rst"]
@@ -71,14 +73,35 @@ html_theme_options = {
 }
 
 
+COLON = "\ue000"
+"""Stands for a colon while napoleon, which takes what is before one for a type, reads the docstring of a property."""
+
+
 def for_the_page(app, what, name, thing, options, lines):
-    """Keep what means something else in reStructuredText from doing so."""
-    lines[:] = [line if line.startswith((".. ", ":")) else reference_pages.escaped(line) for line in lines]
+    """Keep what means something else in reStructuredText from doing so, except in examples."""
+    in_example = False
+    for number, line in enumerate(lines):
+        in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
+        if not in_example and not line.startswith((".. ", ":")):
+            lines[number] = reference_pages.escaped(line)
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(":", COLON)
 
 
-def for_the_command_line(app, ctx, lines):
-    """Escape the help of commands in the same way."""
-    lines[:] = [line if line.startswith("| ") else reference_pages.escaped(line) for line in lines]
+def after_napoleon(app, what, name, thing, options, lines):
+    """Put the colons back."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def with_defaults(app, what, name, thing, options, signature, returned):
+    """Name the functions in the defaults of a dataclass: Sphinx cannot parse `<factory>` and `<function name>`."""
+    if signature and dataclasses.is_dataclass(thing):
+        for field in dataclasses.fields(thing):
+            if field.init and field.default_factory is not dataclasses.MISSING:
+                made = getattr(field.default_factory, "__name__", "<lambda>")
+                signature = signature.replace("<factory>", "..." if made == "<lambda>" else f"{made}()", 1)
+        signature = re.sub(r"<function (\w+)>", r"\1", signature)
+    return signature, returned
 
 
 def of_our_own(app, what, name, thing, skip, options):
@@ -87,8 +110,10 @@ def of_our_own(app, what, name, thing, skip, options):
 
 
 def setup(app):
-    """Write the pages of the Python reference, and read docstrings as they are meant."""
+    """Write the pages of the reference, and read docstrings as they are meant."""
+    command_pages.write(HERE / "reference" / "commands")
     reference_pages.write(HERE / "reference" / "api")
     app.connect("autodoc-process-docstring", for_the_page, priority=400)
-    app.connect("sphinx-click-process-description", for_the_command_line)
+    app.connect("autodoc-process-docstring", after_napoleon, priority=600)
+    app.connect("autodoc-process-signature", with_defaults)
     app.connect("autodoc-skip-member", of_our_own)

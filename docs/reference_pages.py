@@ -51,11 +51,16 @@ def _declared() -> dict[str, list[str]]:
 
 
 def write(folder: Path) -> None:
-    """Write the pages and their index; what has not changed is left alone, so that it is not built again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the pages and their index."""
     pages = {home: page(home, names) for home, names in homes().items()}
     listed = "\n".join(f"   {home}" for home in pages)
     pages["index"] = f"Python reference\n================\n\n{INTRODUCTION}\n\n.. toctree::\n\n{listed}\n"
+    write_pages(folder, pages)
+
+
+def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
+    """Write pages by their names; what has not changed is left alone, so that it is not built again."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         file = folder / f"{name}.rst"
         if not file.exists() or file.read_text() != text:

@@ -1,10 +1,11 @@
-"""The wheel: what is in it, and that it runs from a clean environment with the network switched off."""
+"""What is in the source archive and the wheel, and that the wheel runs from a clean environment without a network."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -20,7 +21,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-ASIDE = shutil.ignore_patterns(".*", "build", "dist", "out", "*.egg-info", "benchmarks", "docs")
+ASIDE = shutil.ignore_patterns(".*", "build", "dist", "out", "*.egg-info")
+MADE_BY_THE_SITE = ("docs/reference/api/", "docs/reference/commands/", "docs/tutorial/", "docs/_build/")
 
 pytestmark = pytest.mark.slow
 
@@ -34,14 +36,34 @@ def run(*command: object, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the source tree, tests and compiled files among it."""
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, of a copy of the source tree with compiled files among it, and the wheel made of it."""
     folder = tmp_path_factory.mktemp("build")
     shutil.copytree(ROOT, folder / "source", ignore=ASIDE)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, folder / "source")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, folder / "source")
     shutil.rmtree(folder / "source")
-    (built,) = folder.glob("*.whl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    (built,) = dist.glob("*.whl")
     return built
+
+
+def test_source_archive_has_what_builds_tests_and_documents_the_package(dist: Path) -> None:
+    (built,) = dist.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    folders = ("assets", "benchmarks", "cli", "ddim_edit", "docs", "examples", "fuzz", "integrations", "tests")
+    paths = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
+    wanted = {str(path.relative_to(ROOT)) for path in paths if path.suffix != ".pyc"}
+    wanted = {name for name in wanted if not name.startswith(MADE_BY_THE_SITE)}
+    alone = {"pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", "conda/recipe.yaml", "MANIFEST.in"}
+    alone |= {path.name for path in ROOT.glob("*.md")}
+    # setuptools adds these.
+    added = {name for name in names if name.startswith("ddim_edit.egg-info/")} | {"PKG-INFO", "setup.cfg"}
+    assert names - added == wanted | alone
 
 
 def names_in(wheel: Path) -> set[str]:

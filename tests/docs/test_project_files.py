@@ -1,9 +1,11 @@
-"""Workflows, the citation, the bibliography, the drawn architecture, and the pages made from public names."""
+"""Workflows, the citation, the bibliography, the drawn architecture, and the pages of public names and commands."""
 
-import importlib.util
+import ast
+import importlib
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 import ddim_edit
+from ddim_edit.cli.main import commands
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -84,17 +87,73 @@ def test_cited_papers_are_in_the_bibliography() -> None:
     assert not missing
 
 
-def reference_pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference_pages", ROOT / "docs" / "reference_pages.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_troubleshooting_quotes_messages_of_the_program() -> None:
+    page = (ROOT / "docs" / "howto" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
+    messages: set[str] = set()
+    for folder in ("ddim_edit", "cli"):
+        for path in (ROOT / folder).rglob("*.py"):
+            messages.update(texts(path))
+    assert quoted
+    assert not [quote for quote in quoted if not any(quote in message for message in messages)]
 
 
-def test_reference_pages_list_each_public_name_once() -> None:
-    listed = [name for names in reference_pages().homes().values() for name in names]
+def texts(path: Path) -> Iterator[str]:
+    """Yield the strings in a module, with `...` for what is put into them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+
+
+@pytest.fixture
+def reference_pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("reference_pages")
+
+
+@pytest.fixture
+def command_pages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("command_pages")
+
+
+def row(page: str, option: str) -> list[str]:
+    """Return the four cells of an option in the table on the page of a command."""
+    (found,) = re.findall(rf"``{option}.*``\n     - (.*)\n     -(.*)\n     -(.*)", page)
+    return [cell.strip() for cell in found]
+
+
+def test_pages_of_commands_have_a_row_for_each_option(command_pages: ModuleType, tmp_path: Path) -> None:
+    command_pages.write(tmp_path)
+    for command in commands.loaded:
+        page = (tmp_path / f"{command.name}.rst").read_text()
+        assert "['" not in page
+        for name, option in command.options.items():
+            assert f"* - .. _ddim-edit-{command.name}-{name}:" in page
+            assert any(flag in page for flag in option.opts)
+        assert all(f"\n   {line}\n" in page for line in command.examples)
+
+
+def test_rows_of_options_say_meaning_default_and_variable(command_pages: ModuleType, tmp_path: Path) -> None:
+    command_pages.write(tmp_path)
+    page = (tmp_path / "interpolate.rst").read_text()
+    assert row(page, "--frames N") == [
+        "Frames from each input to the next, both included. Range: 2 ≤ x ≤ 10000.",
+        "``9``",
+        "``DDIM_EDIT_INTERPOLATE_FRAMES``",
+    ]
+    assert row(page, "--solver")[1:] == ["``dpm2m``", "``DDIM_EDIT_SOLVER``"]
+    assert row(page, "--dequantise, ")[1:] == ["``--dequantise``", "``DDIM_EDIT_DEQUANTISE``"]
+    assert row(page, "--tol E")[:2] == [
+        "Largest error that ``--exact`` accepts. Range: 0 < x ≤ 1.",
+        "every 8-bit pixel is the same",
+    ]
+
+
+def test_reference_pages_list_each_public_name_once(reference_pages: ModuleType) -> None:
+    listed = [name for names in reference_pages.homes().values() for name in names]
     assert sorted(listed) == sorted(ddim_edit.__all__)
 
 
@@ -107,5 +166,5 @@ def test_reference_pages_list_each_public_name_once() -> None:
         ("nothing to do", "nothing to do"),
     ],
 )
-def test_docstrings_are_escaped_for_restructuredtext(line: str, written: str) -> None:
-    assert reference_pages().escaped(line) == written
+def test_docstrings_are_escaped_for_restructuredtext(reference_pages: ModuleType, line: str, written: str) -> None:
+    assert reference_pages.escaped(line) == written
