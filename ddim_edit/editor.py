@@ -649,7 +649,8 @@ class Editor:
 
         Images are inverted to the level of the directions, moved by strength x standard deviation on their own shell,
         and decoded. What the round trip alone loses is given back, so that strength 0 returns the image. What
-        correlates with an attribute in the training data may change with it.
+        correlates with an attribute in the training data may change with it. Guided directions move by the same number
+        of standard deviations along gradients of the network, see `directions.GuidedEdit`.
 
         Words (`WordDirection`) leave the latent where it is, and move what the network predicts while it is decoded.
         They may go with directions of x or of h. Of words alone, the config says how images are inverted, and under
