@@ -49,6 +49,7 @@ from .errors import (
     NonFiniteError,
 )
 from .evaluation.evaluator import evaluate
+from .evaluation.grid_search import GridSearch, tune_grid
 from .evaluation.likelihood.bits import Likelihood, LikelihoodConfig, log_likelihood
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
@@ -96,6 +97,7 @@ __all__ = [
     "Flow",
     "FlowParametrization",
     "Grid",
+    "GridSearch",
     "GuidedDenoiser",
     "ImageError",
     "InputWarning",
@@ -165,5 +167,6 @@ __all__ = [
     "sample",
     "suited_dtype",
     "training",
+    "tune_grid",
     "ui",
 ]
