@@ -10,7 +10,7 @@ use. The first four pictures of --held-out by name are searched with, the others
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ddim_edit import (
     load_model,
     tune_grid,
 )
-from ddim_edit.evaluation.grid_search import encode, round_trip, start_of
+from ddim_edit.evaluation.grid_search import encode, psnr, round_trip, start_of
 
 SIZE = 32
 UNET: Mapping[str, Any] = {
@@ -166,17 +166,18 @@ def measure(name: str, model: Model, arguments: argparse.Namespace) -> None:
 
 
 def _line(editor: Editor, pictures: Tensor, grid: str, config: InversionConfig) -> str:
-    """Return the PSNR of x_0, the health of x_T, and its distance from that of eight times as many steps."""
-    own = InversionConfig(grid=grid, steps=config.steps)
+    """Return the mean and the worst PSNR of x_0, the health of x_T, and its distance from that of more steps."""
+    own = replace(config, grid=grid)
     x0, noise = encode(editor, pictures, own, None)
-    psnr, _ = round_trip(editor, x0, noise, own)
+    errors, _ = round_trip(editor, x0, noise, own)
+    decibels = [psnr(error) for error in errors]
     latents = editor.invert(pictures[:4], own)
     start = grid.partition("@")[2]
-    fine = f"karras:-2@{start}" if start else "logsnr"
-    exact = editor.invert(pictures[:4], grid=fine, steps=8 * config.steps)
-    distance = float((latents.x - exact.x).square().mean().sqrt())
+    fine = replace(config, grid=f"karras:-3@{start}" if start else "logsnr", steps=4 * config.steps)
+    distance = float((latents[:2].x - editor.invert(pictures[:2], fine).x).square().mean().sqrt())
     std, corr = (sum(latent.report[f"xt_{each}"] for latent in latents) / len(latents) for each in ("std", "corr"))
-    return f"{grid:<20}{float(psnr.mean()):>8.2f}{float(psnr.min()):>7.2f}{std:>10.4f}{corr:>+8.4f}{distance:>16.4f}"
+    mean = sum(decibels) / len(decibels)
+    return f"{grid:<20}{mean:>8.2f}{min(decibels):>7.2f}{std:>10.4f}{corr:>+8.4f}{distance:>16.4f}"
 
 
 def load_trained(name: str, arguments: argparse.Namespace) -> Model:

@@ -15,7 +15,7 @@ from ..session import Session
 def option_groups() -> list[OptionGroup]:
     """Return the options of the command."""
     return [
-        OptionGroup("Input", [images_argument()]),
+        OptionGroup("Output", [images_argument()]),
         recursive_group(),
         *config_groups("solver", "steps"),
         crop_group(),

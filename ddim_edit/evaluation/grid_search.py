@@ -36,8 +36,8 @@ MOST_STEPS = 20
 """Steps of a trial. More would find the same rho for more evaluations."""
 MOST_IMAGES = 4
 """Images that are enough for a search."""
-LARGEST_ERROR = 1e3
-"""Error that stands for larger ones, and for what is not finite."""
+LARGEST_ERROR = 1e6
+"""Squared error that stands for larger ones, and for what is not finite."""
 
 _TRIAL: schema.Schema = {"grid": schema.text, "psnr": schema.number, "worst": schema.number}
 _SEARCH: schema.Schema = {
@@ -56,7 +56,7 @@ class GridTrial:
 
     Args:
         grid: its name.
-        psnr: of the round trips, the mean over the images.
+        psnr: of the mean squared error of x_0 over all images, after a round trip.
         worst: the lowest of one image.
     """
 
@@ -123,8 +123,8 @@ def tune_grid(
 
     Grids are karras:RHO@START. START is where s = 0.556, and the end is T: from higher starts, and to earlier ends,
     every round trip is better, as there is less of a way, but then x_T says less of the image, or is less like noise.
-    What is searched is rho, by Brent's method: five round trips for the maximum of the mean PSNR over
-    1 / rho in [-0.7, 0.15], where 0 is `logsnr`.
+    What is searched is rho, by Brent's method: five round trips for the least mean squared error of x_0, to which the
+    worst image contributes most, over 1 / rho in [-0.7, 0.15], where 0 is `logsnr`.
 
     Args:
         editor: whose model it is for.
@@ -160,9 +160,9 @@ def tune_grid(
     def lost(inverse_rho: float) -> float:
         nonlocal evaluations
         grid = grid_name(inverse_rho, start)
-        psnr, nfe = round_trip(editor, x0, noise, replace(config, grid=grid, steps=steps, level=None))
+        errors, nfe = round_trip(editor, x0, noise, replace(config, grid=grid, steps=steps, level=None))
         evaluations += nfe
-        trials.append(GridTrial(grid, float(psnr.mean()), float(psnr.min())))
+        trials.append(GridTrial(grid, psnr(errors.mean()), psnr(errors.max())))
         if on_trial is not None:
             on_trial(trials[-1])
         return -trials[-1].psnr
@@ -187,9 +187,9 @@ def encode(editor: Editor, images: Images, config: InversionConfig, crop: Crop |
 
 
 def round_trip(editor: Editor, x0: Tensor, noise: Tensor | None, config: InversionConfig) -> tuple[Tensor, int]:
-    """Return the PSNR [B] of x_0 after a round trip, its range taken as 2, and the evaluations of an image.
+    """Return the mean squared errors [B] of x_0 after a round trip, and the evaluations of an image.
 
-    It is of x_0, and not of images, because an autoencoder loses more than any grid.
+    They are of x_0, and not of images, because an autoencoder loses more than any grid.
     """
     model = editor.model
     spans, solver = model.schedule.spans(config.make_grid(model.schedule)), config.plain_solver()
@@ -202,14 +202,19 @@ def round_trip(editor: Editor, x0: Tensor, noise: Tensor | None, config: Inversi
         own = None if noise is None else noise[list(rows)]
         found = invert(denoiser, x0[list(rows)], spans, solver, own)
         back = sample(denoiser, found.state, spans, solver, own)
-        error = (back.x0 - x0[list(rows)]).flatten(1).square().mean(1).sqrt()
+        error = (back.x0 - x0[list(rows)]).flatten(1).square().mean(1)
         nfe = (found.nfe.cpu() + back.nfe).tolist()
         return list(zip(error.tolist(), nfe, strict=True))
 
     results = list(chain.from_iterable(AdaptiveBatcher(editor.batch_size)(run, range(len(x0)))))
-    # An error that is none, or that is not finite, is not better or worse than any number, for the means.
-    errors = torch.tensor([error for error, _ in results]).nan_to_num(LARGEST_ERROR).clamp(1e-15, LARGEST_ERROR)
-    return 20 * (2 / errors).log10(), max(nfe for _, nfe in results)
+    errors = torch.tensor([error for error, _ in results], dtype=torch.float64)
+    # What is not finite counts as the largest of all errors, so that means of it can be compared.
+    return errors.nan_to_num(LARGEST_ERROR).clamp(1e-30, LARGEST_ERROR), max(nfe for _, nfe in results)
+
+
+def psnr(error: Tensor) -> float:
+    """Return the PSNR in dB of a mean squared error of values with the range 2."""
+    return float(10 * (4 / error).log10())
 
 
 def search_workload(config: InversionConfig, schedule: NoiseSchedule) -> Workload:
