@@ -68,8 +68,8 @@ def search_grid(
     file = save_grid(found, model, config)
     kept = "could not be kept" if file is None else f"kept in {file}"
     session.note(
-        f"grid {found.grid} for {model.name}, {found.best.psnr:.1f} dB, found with {found.evaluations} evaluations on "
-        f"{_count(found)}; {kept}"
+        f"grid {found.grid} for {model.name}, found with {found.evaluations} evaluations on {_count(found)}, which it "
+        f"returns with {found.chosen.psnr:.1f} dB; {kept}"
     )
     return found
 

@@ -6,7 +6,6 @@ steps, and the guidance. One that cannot be read counts as absent, with a warnin
 
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -69,4 +68,4 @@ def save_grid(found: GridSearch, model: Model, config: InversionConfig) -> Path 
             temporary.write_text(json.dumps({"model": model.name, **found.to_json()}, indent=1), encoding="utf-8")
     except OSError:
         return None
-    return file if os.access(file, os.R_OK) else None
+    return file

@@ -1,7 +1,7 @@
 """Search for the grid on which a model loses least, with a few of its images."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Self
@@ -19,7 +19,7 @@ from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES
 from ddim_edit.diffusion.workload import Workload
 from ddim_edit.editor import DEFAULT, Editor
-from ddim_edit.errors import ArgumentError
+from ddim_edit.errors import ArgumentError, NonFiniteError
 from ddim_edit.images import Crop, default_crop
 from ddim_edit.images.inputs import NO_IMAGES, Images
 from ddim_edit.images.prepare import prepare_images
@@ -32,6 +32,8 @@ LOWEST, HIGHEST = -0.7, 0.15
 """Bounds of 1 / rho: from the other side of `logsnr`, which is 0, to karras:7."""
 TRIALS = 5
 """Round trips of a search: 200 evaluations of 20 steps."""
+MARGIN = 2.0
+"""Decibels below the best trial that are given up to stay away from the side on which single images fail."""
 MOST_STEPS = 20
 """Steps of a trial. More would find the same rho for more evaluations."""
 MOST_IMAGES = 4
@@ -70,7 +72,7 @@ class GridSearch:
     """What a search found.
 
     Args:
-        grid: the name of the best grid, for `grid=` and `--grid`.
+        grid: the name of the grid that was chosen, for `grid=` and `--grid`.
         solver: the solver that was used.
         steps: of each trial, in each direction.
         images: how many images it was tried on.
@@ -86,9 +88,9 @@ class GridSearch:
     trials: tuple[GridTrial, ...]
 
     @property
-    def best(self) -> GridTrial:
-        """The trial of the best grid."""
-        return max(self.trials, key=lambda trial: trial.psnr)
+    def chosen(self) -> GridTrial:
+        """The trial of the grid."""
+        return next(trial for trial in self.trials if trial.grid == self.grid)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON types."""
@@ -117,25 +119,26 @@ def tune_grid(
     config: InversionConfig = DEFAULT,
     *,
     crop: Crop | None = None,
-    on_trial: Callable[[GridTrial], object] | None = None,
 ) -> GridSearch:
     """Search for the grid on which the round trip of images loses least.
 
     Grids are karras:RHO@START. START is where s = 0.556, and the end is T: from higher starts, and to earlier ends,
     every round trip is better, as there is less of a way, but then x_T says less of the image, or is less like noise.
     What is searched is rho, by Brent's method: five round trips for the least mean squared error of x_0, to which the
-    worst image contributes most, over 1 / rho in [-0.7, 0.15], where 0 is `logsnr`.
+    worst image contributes most, over 1 / rho in [-0.7, 0.15], where 0 is `logsnr`. Of the trials within 2 dB of the
+    best, that with the largest 1 / rho is taken: towards lower ones the loss grows fast, first of single images, which
+    four others need not show.
 
     Args:
         editor: whose model it is for.
         images: as for `Editor.invert`, of the kind that the model was trained on; four are enough.
         config: everything else about the inversions. With more than 20 steps, grids are tried with 20.
         crop: as for `Editor.invert`.
-        on_trial: called after each round trip.
 
     Raises:
         ArgumentError: no images, or a config that does not exist.
         ImageError: a file that cannot be used.
+        NonFiniteError: the network returns nothing finite.
 
     References:
         Karras, Aittala, Aila, Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
@@ -155,6 +158,7 @@ def tune_grid(
     start = start_of(editor.model.schedule)
     x0, noise = encode(editor, images, config, crop)
     trials: list[GridTrial] = []
+    inverse_rhos: list[float] = []
     evaluations = 0
 
     def lost(inverse_rho: float) -> float:
@@ -162,14 +166,17 @@ def tune_grid(
         grid = grid_name(inverse_rho, start)
         errors, nfe = round_trip(editor, x0, noise, replace(config, grid=grid, steps=steps, level=None))
         evaluations += nfe
+        inverse_rhos.append(inverse_rho)
         trials.append(GridTrial(grid, psnr(errors.mean()), psnr(errors.max())))
-        if on_trial is not None:
-            on_trial(trials[-1])
         return -trials[-1].psnr
 
     minimize_scalar(lost, bounds=(LOWEST, HIGHEST), method="bounded", options={"maxiter": TRIALS})
-    best = max(trials, key=lambda trial: trial.psnr)
-    return GridSearch(best.grid, config.solver_name, steps, len(x0), evaluations, tuple(trials))
+    best = max(trial.psnr for trial in trials)
+    if best == psnr(torch.tensor(LARGEST_ERROR)):
+        raise NonFiniteError(f"{editor.model.name} returned NaN or infinity on every grid. Load it in float32.")
+    tried = zip(inverse_rhos, trials, strict=True)
+    _, grid = max((inverse_rho, trial.grid) for inverse_rho, trial in tried if trial.psnr > best - MARGIN)
+    return GridSearch(grid, config.solver_name, steps, len(x0), evaluations, tuple(trials))
 
 
 @torch.no_grad()

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddim_edit import ArgumentError, Editor, GridSearch, InputWarning, InversionConfig, NoiseSchedule, tune_grid
+from ddim_edit import (
+    ArgumentError,
+    Editor,
+    GridSearch,
+    InputWarning,
+    InversionConfig,
+    Level,
+    NoiseSchedule,
+    NonFiniteError,
+    Prediction,
+    tune_grid,
+)
 from ddim_edit.evaluation import grid_file, load_grid, save_grid, search_workload
 from ddim_edit.evaluation.grid_search import start_of
 from ddim_edit.images import read
@@ -25,11 +36,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ddim-edit" / "grids"
 
 
-def test_best_of_five_grids_is_found(found: GridSearch, editor: Editor) -> None:
+def test_of_five_grids_the_first_from_above_near_the_best_is_chosen(found: GridSearch, editor: Editor) -> None:
     assert len({trial.grid for trial in found.trials}) == 5
     assert all(trial.grid.startswith("karras:") and trial.grid.endswith("@0.16T") for trial in found.trials)
-    assert found.grid == found.best.grid
-    assert found.best.psnr == max(trial.psnr for trial in found.trials)
+    best = max(trial.psnr for trial in found.trials)
+    near = [trial for trial in found.trials if trial.psnr > best - 2]
+    assert found.chosen == max(near, key=lambda trial: 1 / float(trial.grid[len("karras:") : -len("@0.16T")]))
     assert (found.images, found.steps, found.evaluations) == (3, 4, 5 * 2 * 4)
     assert search_workload(CONFIG, editor.model.schedule).expected == found.evaluations
 
@@ -91,3 +103,12 @@ def test_what_cannot_be_kept_is_no_error(found: GridSearch, editor: Editor, cach
     cache.parent.mkdir()
     cache.touch()
     assert save_grid(found, editor.model, CONFIG) is None
+
+
+def test_network_that_returns_nan_is_named(editor: Editor, files: list[Path]) -> None:
+    def fails(x: torch.Tensor, level: Level) -> Prediction:
+        return Prediction(x * torch.nan, x)
+
+    broken = Editor(replace(editor.model, denoiser=fails))
+    with pytest.raises(NonFiniteError, match="tiny returned NaN or infinity on every grid"):
+        tune_grid(broken, files[0], CONFIG)
