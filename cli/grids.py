@@ -1,7 +1,7 @@
 """The grid that `--grid auto` stands for: one that was found for the model before, or that is searched now."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ddim_edit.errors import ArgumentError, ImageError
@@ -83,6 +83,8 @@ def _read_some(session: Session, files: Sequence[InputFile], crop: CropOptions, 
     from ddim_edit.images import read
 
     size = session.editor.model.size
+    if crop.all_faces:
+        crop = replace(crop, face=None)  # the largest will do
     every = max(len(files) // most, 1)
     # The rest stands behind, in case that some of the chosen ones cannot be read.
     chosen = [*files[::every], *(file for index, file in enumerate(files) if index % every)]
@@ -91,7 +93,7 @@ def _read_some(session: Session, files: Sequence[InputFile], crop: CropOptions, 
         if len(images) == most:
             break
         try:
-            images.append(read(Path(file.path), size, crop.make(session, file.crop)))
+            images.append(read(file.path, size, crop.make(session, file.crop)))
         except (ImageError, OSError):
             continue
     return images

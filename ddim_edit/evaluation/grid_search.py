@@ -172,7 +172,7 @@ def tune_grid(
 
     minimize_scalar(lost, bounds=(LOWEST, HIGHEST), method="bounded", options={"maxiter": TRIALS})
     best = max(trial.psnr for trial in trials)
-    if best == psnr(torch.tensor(LARGEST_ERROR)):
+    if best <= psnr(torch.tensor(LARGEST_ERROR, dtype=torch.float64)):
         raise NonFiniteError(f"{editor.model.name} returned NaN or infinity on every grid. Load it in float32.")
     tried = zip(inverse_rhos, trials, strict=True)
     _, grid = max((inverse_rho, trial.grid) for inverse_rho, trial in tried if trial.psnr > best - MARGIN)

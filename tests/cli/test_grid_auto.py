@@ -31,7 +31,6 @@ def test_grid_is_searched_once_and_named_in_latents_and_recipes(
     assert grid.startswith("karras:")
     latent = Latent.load(tmp_path / "latents" / "a.latent.safetensors")
     assert latent.recipe.grid == grid
-    done("decode", tmp_path / "latents" / "a.latent.safetensors", "-o", tmp_path / "decoded")
 
     again = done("reconstruct", pictures[0], "-o", tmp_path / "out", *AUTO)
     assert f"grid {grid} for tiny, found before on 4 images: {file}" in again.err.splitlines()
