@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .crops import CropOptions, CropText, split_crop
-from .files import LATENT, load_latents, read_batches
+from .files import LATENT, InputFile, load_latents, read_batches
+from .grids import settle_grid
 from .options import make_config
 from .session import Session
 
@@ -36,6 +37,7 @@ def load_or_invert(
     # An input that comes twice is inverted once, unless it is cropped differently.
     to_invert = list(dict.fromkeys(each for each in cropped if each.file not in of_latents))
     crops = [crop.make(session, each.crop) for each in to_invert]
+    config = settle_grid(session, config, [InputFile(each.file, "", each.crop) for each in to_invert], crop)
     inversion_config = make_config(config)
 
     def invert_batch(batch: "Sequence[tuple[_Input, InputImage]]") -> "Latents":

@@ -22,6 +22,8 @@ SEED = click.IntRange(0, 2**32 - 1)
 CONDITION = ("prompt", "negative_prompt", "label", "guidance_scale")
 """Fields of a `Condition`."""
 LOSSLESS = "bdia"
+AUTO = "auto"
+"""The --grid that stands for the one found for the model."""
 LATEST = 1_000_000
 """A time that no noise schedule reaches, to check the form of levels before the model is known."""
 
@@ -289,7 +291,7 @@ def _click_attributes(name: str) -> dict[str, Any]:
 
         return {"type": click.Choice(list(SOLVER_ENTRIES))}
     if name == "grid":
-        return {"type": Text(parse_grid), "metavar": "NAME", "help": f"Grid of timesteps: {grid_forms()}."}
+        return {"type": Text(parse_grid), "metavar": "NAME", "help": f"Grid of timesteps: {grid_forms()}, or auto."}
     if name == "refine":
         from ddim_edit import REFINERS
 
@@ -333,21 +335,31 @@ def _combine_config(
 
 
 def make_config(config: Mapping[str, Any]) -> "InversionConfig":
-    """Return the `InversionConfig` of what the options of `config_groups` say."""
+    """Return the `InversionConfig` of what the options of `config_groups` say.
+
+    Raises:
+        UsageError: the grid is still to be found.
+    """
     from ddim_edit import Condition, InversionConfig
 
+    if config.get("grid") == AUTO:
+        raise click.UsageError(
+            "--grid auto is for invert, reconstruct, edit, interpolate and combine. Find a grid with `ddim-edit tune` "
+            "and name it."
+        )
     return InversionConfig(**{**config, "condition": Condition(**config["condition"])})
 
 
 def parse_grid(text: str) -> str:
-    """Return the name of a grid as it is.
+    """Return the name of a grid as it is, or auto.
 
     Raises:
         ValueError: no such grid.
     """
     from ddim_edit import find_grid
 
-    find_grid(text)
+    if text != AUTO:
+        find_grid(text)
     return text
 
 

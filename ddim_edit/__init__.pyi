@@ -49,6 +49,7 @@ from .errors import (
     NonFiniteError,
 )
 from .evaluation.evaluator import evaluate
+from .evaluation.grid_search import GridSearch, tune_grid
 from .evaluation.likelihood.bits import Likelihood, LikelihoodConfig, log_likelihood
 from .evaluation.probing import ProbeReport, probe
 from .evaluation.report import Evaluation
@@ -98,6 +99,7 @@ __all__ = [
     "Flow",
     "FlowParametrization",
     "Grid",
+    "GridSearch",
     "GuidedDenoiser",
     "ImageError",
     "InputWarning",
@@ -169,5 +171,6 @@ __all__ = [
     "save_to_hub",
     "suited_dtype",
     "training",
+    "tune_grid",
     "ui",
 ]

@@ -10,6 +10,7 @@ import click
 from ..command import Option, OptionGroup, command
 from ..crops import CropOptions, crop_group
 from ..files import Destination, Job, find_images, open_destination, plan_jobs, read_job_faces, run_on_faces
+from ..grids import settle_grid
 from ..options import (
     fps_option,
     images_argument,
@@ -156,9 +157,12 @@ def edit(
         session.prefer_dtype("fp32")
     factors = strip.factors if strip else [1.0]
     destination = _open_destination(session, output, overwrite, result, strip, animate)
-    jobs = plan_jobs(session, find_images(session, images, crop), destination)
+    files = find_images(session, images, crop)
+    jobs = plan_jobs(session, files, destination)
     writer = ResultWriter(session, result)
     chosen = choose_directions(session, strengths, keep, words)
+    # Fitted directions have their own grid.
+    config = config if chosen.fitted else settle_grid(session, config, files, crop)
     steps = [{each: strength * factor for each, strength in chosen.strengths.items()} for factor in factors]
     recorded = None if chosen.fitted else {**config, **({"level": level} if level else {})}
     own_config = None if recorded is None else make_config(config)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ..command import OptionGroup, command
 from ..crops import CropOptions, crop_group
 from ..files import LATENT, Job, find_images, open_destination, plan_jobs, read_jobs
+from ..grids import settle_grid
 from ..options import (
+    AUTO,
     images_argument,
     inversion_groups,
     make_config,
@@ -64,13 +66,16 @@ def invert(
         session.prefer_dtype("fp32")  # rougher networks leave exact inversions short of their tolerance
     if output.suffix == STORE:
         crop.require_one(images)
+        config = settle_grid(
+            session, config, find_images(session, images, crop) if config["grid"] == AUTO else [], crop
+        )
         fill_store(session, images, output, overwrite, store, config=make_config(config), crop=crop.make(session))
         session.finish()
         return
     destination = open_destination(session, output, LATENT, overwrite, files=[LATENT])
-    jobs = plan_jobs(session, find_images(session, images, crop), destination)
-
-    inversion_config = make_config(config)
+    files = find_images(session, images, crop)
+    jobs = plan_jobs(session, files, destination)
+    inversion_config = make_config(settle_grid(session, config, files, crop))
 
     def invert_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Latents":
         # As batches, of which an image that ends in NaN is refused by itself, when its latent is written.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..command import OptionGroup, command
 from ..crops import CropOptions, crop_group
 from ..files import Job, claim, find_images, open_destination, plan_jobs, read_jobs, resolve_all
+from ..grids import settle_grid
 from ..options import (
     images_argument,
     inversion_groups,
@@ -83,6 +84,7 @@ def reconstruct(
     sources: list[str] = []
     on_sheet: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    config = settle_grid(session, config, files, crop)
     inversion_config = make_config({**config, "check": True})
 
     def reconstruct_batch(batch: "Sequence[tuple[Job, InputImage]]") -> "Iterable[tuple[Any, ...]]":

@@ -21,6 +21,8 @@ from ddim_edit.errors import ArgumentError
 
 MOST_TIMES = 10_002
 """The times of the longest grid: 10,000 steps, and t = 0."""
+AUTO = "auto"
+"""What stands for the grid that `tune_grid` finds for a model; no grid has this name."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,9 @@ class Karras:
     """Maker of grids evenly spaced in s^(1/rho) from a start time to T; they leave the clean image out.
 
     Args:
-        rho: how strongly steps crowd at low noise; 1 is uniform in s, infinity is `logsnr`.
+        rho: how strongly steps crowd at low noise: 1 is uniform in s, infinity is `logsnr`, and from there it goes on
+            through the negative numbers to -1, uniform in 1 / s. They suit schedules that end in far more noise than
+            the x0 that a network predicts there could need, as cosine schedules and flows do.
         start: the first time, at least 1, which is index 0 of the network; as text it may be a part of T ("0.08T"). An
             image is brought to its level by seeded noise.
 
@@ -315,6 +319,7 @@ class GridEntry:
         parameter: what the NUMBER of "name:NUMBER" is called; None for grids without a parameter.
         with_parameter: returns the maker for a parameter of at least 1.
         usual: a usual parameter.
+        signed: whether it may be negative too, -1 at most.
         with_start: returns the maker for a parameter and a start; None for grids without a start.
     """
 
@@ -324,6 +329,7 @@ class GridEntry:
     parameter: str | None = None
     with_parameter: Callable[[float], GridMaker] | None = None
     usual: float = 1.0
+    signed: bool = False
     with_start: Callable[[float, str], GridMaker] | None = None
 
     @property
@@ -337,7 +343,7 @@ class GridEntry:
 GRID_ENTRIES: Mapping[str, GridEntry] = {
     entry.name: entry
     for entry in (
-        GridEntry("karras", "even in s^(1/rho), as in EDM", Karras(), "RHO", Karras, 7.0, Karras),
+        GridEntry("karras", "even in s^(1/rho), as in EDM", Karras(), "RHO", Karras, 7.0, True, Karras),
         GridEntry("logsnr", "even in log s", logsnr),
         GridEntry("uniform", "even in time", uniform),
         GridEntry("quad", "even in the square root of time", quad),
@@ -360,8 +366,14 @@ def find_grid(name: str) -> GridMaker:
     seeded noise, and not at t = 1.
 
     Raises:
-        ArgumentError: an unknown name, a rho or shift below 1, or times that are no numbers.
+        ArgumentError: an unknown name, a rho between -1 and 1, a shift below 1, or times that are no numbers; or
+            "auto", which depends on the model.
     """
+    if name == AUTO:
+        raise ArgumentError(
+            "The grid auto is found for a model with some of its images. In Python call tune_grid(editor, images) and "
+            "take its grid; on the command line it is for commands that invert images."
+        )
     kind, colon, text = name.partition(":")
     if kind == "times" and colon:
         return Times(_parse_times(text))
@@ -382,9 +394,11 @@ def _parse_parameter(entry: GridEntry, text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 1 <= number < math.inf:
+    size = abs(number) if entry.signed else number
+    if not 1 <= size < math.inf:
+        wanted = "at least 1, or at most -1" if entry.signed else "at least 1"
         raise ArgumentError(
-            f"{entry.parameter} of {entry.name}:{entry.parameter} must be a number of at least 1, not {text!r}."
+            f"{entry.parameter} of {entry.name}:{entry.parameter} must be a number of {wanted}, not {text!r}."
             f" {entry.name}:{entry.usual:g} is usual."
         )
     return number

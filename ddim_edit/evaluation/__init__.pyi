@@ -1,4 +1,6 @@
 from .evaluator import evaluate, evaluate_iter, evaluation_recipe
+from .grid_cache import grid_file, load_grid, save_grid
+from .grid_search import MOST_IMAGES, GridSearch, GridTrial, search_workload, tune_grid
 from .likelihood.bits import mean_and_error
 from .probing import random_projection
 from .report import Evaluation
@@ -22,9 +24,12 @@ __all__ = [
     "DEFAULT_SOLVERS",
     "DEFAULT_STEPS",
     "FRACTIONS",
+    "MOST_IMAGES",
     "Evaluation",
     "EvaluationRow",
     "EvaluationSetting",
+    "GridSearch",
+    "GridTrial",
     "Interval",
     "RoundTrip",
     "SelfInterpolation",
@@ -34,7 +39,9 @@ __all__ = [
     "evaluate",
     "evaluate_iter",
     "evaluation_recipe",
+    "grid_file",
     "interval",
+    "load_grid",
     "make_round_trips",
     "markdown",
     "mean_and_error",
@@ -43,7 +50,10 @@ __all__ = [
     "read_rows",
     "reconstruction_table",
     "row_writer",
+    "save_grid",
+    "search_workload",
     "self_interpolate",
     "self_interpolate_iter",
+    "tune_grid",
     "write_tables",
 ]

@@ -65,7 +65,7 @@ def test_our_grids_reach_the_last_time_in_any_number_of_steps(name: str, steps: 
     assert (grid.steps, grid.times[-1]) == (steps, LINEAR.T)
 
 
-@pytest.mark.parametrize("rho", [1, 3, 7.5])
+@pytest.mark.parametrize("rho", [1, 3, 7.5, -2.5, -1])
 def test_karras_is_even_in_a_root_of_s(rho: float) -> None:
     grid = make_grid(f"karras:{rho}", LINEAR, 30)
     roots = ratios(grid) ** (1 / rho)
@@ -146,14 +146,21 @@ NO_START = (
     "A grid starts at a time from 1 to below 1000, or at a part of T such as 0.08T, not at '{}'. Leave the start out "
     "to begin right above the image."
 )
+NO_RHO = "RHO of karras:RHO must be a number of at least 1, or at most -1, not "
 WRONG = {
     ("kaRRas", 20): f"There is no grid 'kaRRas'. Use {NAMES}.",
     ("uniform:2", 20): f"There is no grid 'uniform:2'. Use {NAMES}.",
     ("karras", 0): "The number of steps must be from 1 to 10000, not 0. 20 is a good start.",
     ("karras", 10_001): "The number of steps must be from 1 to 10000, not 10001. 20 is a good start.",
-    ("karras:0.5", 20): "RHO of karras:RHO must be a number of at least 1, not '0.5'. karras:7 is usual.",
-    ("karras:inf", 20): "RHO of karras:RHO must be a number of at least 1, not 'inf'. karras:7 is usual.",
-    ("karras:x", 20): "RHO of karras:RHO must be a number of at least 1, not 'x'. karras:7 is usual.",
+    (
+        "auto",
+        20,
+    ): "The grid auto is found for a model with some of its images. In Python call tune_grid(editor, images) "
+    "and take its grid; on the command line it is for commands that invert images.",
+    ("karras:-0.5", 20): f"{NO_RHO}'-0.5'. karras:7 is usual.",
+    ("karras:0.5", 20): f"{NO_RHO}'0.5'. karras:7 is usual.",
+    ("karras:inf", 20): f"{NO_RHO}'inf'. karras:7 is usual.",
+    ("karras:x", 20): f"{NO_RHO}'x'. karras:7 is usual.",
     **{("karras:7@" + start, 20): NO_START.format(start) for start in ("x", "0.5", "1000", "nan", "", "1T", "0.1T0")},
     ("flow:0.5", 20): "SHIFT of flow:SHIFT must be a number of at least 1, not '0.5'. flow:3 is usual.",
     ("trailing", 2000): "A grid needs at least two times from 0 upwards, each larger than the one before, "
