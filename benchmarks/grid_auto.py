@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from latent import with_null_class
 from torch import Tensor, nn
 
 from ddim_edit import (
@@ -133,7 +134,7 @@ def load(name: str, arguments: argparse.Namespace) -> Model:
     """Return the model of a name."""
     if name == "faces64":
         return load_model(name)
-    return load_model(arguments.latent) if name == "latent" else load_trained(name, arguments)
+    return with_null_class(load_model(arguments.latent)) if name == "latent" else load_trained(name, arguments)
 
 
 def read(folder: Path, size: tuple[int, int], count: int | None = None) -> Tensor:

@@ -122,8 +122,9 @@ def tune_grid(
 ) -> GridSearch:
     """Search for the grid on which the round trip of images loses least.
 
-    Grids are karras:RHO@START. START is where s = 0.556, and the end is T: from higher starts, and to earlier ends,
-    every round trip is better, as there is less of a way, but then x_T says less of the image, or is less like noise.
+    Grids are karras:RHO@START. START is where s = 0.556, and the end is T. Round trips cannot decide on these: from T
+    they would be perfect. But the higher the start, the less x_T says of the image, and the earlier the end, the less
+    x_T is like noise.
     What is searched is rho, by Brent's method: five round trips for the least mean squared error of x_0, to which the
     worst image contributes most, over 1 / rho in [-0.7, 0.15], where 0 is `logsnr`. Of the trials within 2 dB of the
     best, that with the largest 1 / rho is taken: towards lower ones the loss grows fast, first of single images, which
