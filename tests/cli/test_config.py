@@ -218,5 +218,5 @@ def test_completes_commands_options_choices_and_packaged_names() -> None:
     assert complete("bash", "complete", "invert", "--solver", tab="bd") == ["plain,bdia"]
     assert complete("bash", "complete", "invert", "--model", tab="fa") == ["plain,faces64"]
     assert complete("bash", "complete", "invert", "--model", tab="./") == ["file,./"]
-    assert complete("bash", "complete", "edit", "a.png", "--set", tab="ol") == ["plain,old"]
-    assert complete("bash", "complete", "edit", "--model", "another", "--set", tab="ol") == ["file,ol"]
+    assert complete("bash", "complete", "edit", "a.png", "--set", tab="li") == ["plain,light"]
+    assert complete("bash", "complete", "edit", "--model", "another", "--set", tab="li") == ["file,li"]
