@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,3 +94,18 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def unplugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever tries to reach another machine fails the test, even if the failure is handled."""
+    tried: list[object] = []
+
+    def forbidden(*args: object, **_: object) -> None:
+        tried.append(args)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    yield
+    assert not tried

@@ -36,6 +36,10 @@ def _negative_input():
     return {"negative": ("CONDITIONING", {"tooltip": "What guidance leads away from. Not used at cfg 1."})}
 
 
+def _guidance_input(default, tooltip, **more):
+    return ("FLOAT", {"default": default, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": tooltip, **more})
+
+
 def _latents_input(tooltip="From an inversion or a file."):
     return (LATENTS, {"tooltip": tooltip})
 
@@ -107,16 +111,10 @@ class Invert(Node):
             "required": {
                 **_model_inputs(),
                 "steps": ("INT", {"default": DEFAULT.steps, "min": 1, "max": 10000}),
-                "cfg": (
-                    "FLOAT",
-                    {
-                        "default": 1.0,
-                        "min": 0.0,
-                        "max": 100.0,
-                        "step": 0.1,
-                        "tooltip": "Guidance, for the inversion and for its decode. 1 is off. The stronger, the less "
-                        "exactly images return.",
-                    },
+                "cfg": _guidance_input(
+                    1.0,
+                    "Guidance, for the inversion and for its decode. 1 is off. The stronger, the less exactly images "
+                    "return.",
                 ),
                 "solver": (list(SOLVER_ENTRIES), {"default": DEFAULT.solver}),
                 "grid": ("STRING", {"default": DEFAULT.grid, "tooltip": "The grid of timesteps.", "advanced": True}),
@@ -163,17 +161,7 @@ class Decode(Node):
             "required": {
                 **_model_inputs(),
                 "latents": _latents_input(),
-                "cfg": (
-                    "FLOAT",
-                    {
-                        "default": 0.0,
-                        "min": 0.0,
-                        "max": 100.0,
-                        "step": 0.1,
-                        "tooltip": "Guidance; 0 is that of the inversion.",
-                        "advanced": True,
-                    },
-                ),
+                "cfg": _guidance_input(0.0, "Guidance; 0 is that of the inversion.", advanced=True),
                 "force": (
                     "BOOLEAN",
                     {"default": False, "tooltip": "Decode latents of another model all the same.", "advanced": True},

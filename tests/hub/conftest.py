@@ -1,6 +1,5 @@
 """A hub on this machine that huggingface_hub takes for the only one, with an empty cache, and things to share."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,21 +36,6 @@ def use(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def unplugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever tries to reach another machine fails the test, even if the failure is handled."""
-    tried: list[object] = []
-
-    def forbidden(*args: object, **_: object) -> None:
-        tried.append(args)
-        raise OSError("no network here")
-
-    monkeypatch.setattr(socket.socket, "connect", forbidden)
-    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
-    yield
-    assert not tried
 
 
 @pytest.fixture(scope="package")

@@ -219,21 +219,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.fixture
-def unplugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever tries to reach another machine fails the test, even if the failure is handled."""
-    tried: list[object] = []
-
-    def forbidden(*args: object, **_: object) -> None:
-        tried.append(args)
-        raise OSError("no network here")
-
-    monkeypatch.setattr(socket.socket, "connect", forbidden)
-    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
-    yield
-    assert not tried
-
-
 @dataclass
 class Repository:
     """One repository on a hub that has no other, in place of the calls that would connect."""
