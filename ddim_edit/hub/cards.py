@@ -44,20 +44,20 @@ class About(NamedTuple):
         text: its first paragraph.
         sections: Markdown by its heading.
         tags: for the hub's search.
-        library: that loads what is in the repository.
+        loaded_by: the library that loads what is in the repository.
     """
 
     title: str
     text: str
     sections: Mapping[str, str]
     tags: Sequence[str]
-    library: str = "ddim-edit"
+    loaded_by: str = "ddim-edit"
 
 
 def write(about: About, license: str, description: str) -> str:  # noqa: A002 - the hub's own word
     """Return a card as Markdown, with the hub's front matter."""
     tags = "\n".join(f"- {tag}" for tag in ("ddim-edit", "diffusion", *about.tags))
-    front = f"---\nlibrary_name: {about.library}\nlicense: {license}\ntags:\n{tags}\n---"
+    front = f"---\nlibrary_name: {about.loaded_by}\nlicense: {license}\ntags:\n{tags}\n---"
     parts = [front, f"# {about.title}", about.text, description.strip()]
     parts += [f"## {heading}\n\n{body}" for heading, body in about.sections.items()]
     parts.append(f"Written by ddim-edit {metadata.version('ddim-edit')}. License: {license}.")
@@ -161,7 +161,7 @@ def describe_model(model: Model, own_card: Path, repo: str) -> About:
         text=(rest.strip() if heading.startswith("# ") else told) or "A diffusion model in the format of diffusers.",
         sections={"What it is": _table(["", ""], [[name, value] for name, value in facts.items()]), "Use": usage},
         tags=[],
-        library="diffusers",
+        loaded_by="diffusers",
     )
 
 
