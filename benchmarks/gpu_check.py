@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if not installed:  # in the checkout alone, where packages lie elsewhere than their names say
             _link_packages(Path(scratch) / "packages")
         model = str(arguments.model.resolve()) if arguments.model else ""
-        setting = Setting(arguments.device, arguments.tiny, model, scratch, deadline)
+        setting = Setting(arguments.device, arguments.tiny, model, scratch, deadline, arguments.batches)
         for group in in_groups([section for section in chosen if section.name in arguments.only]):
             if setting.left > 0:
                 run_group(group, setting, Path(__file__).resolve(), on_message)
@@ -76,6 +76,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help=f"for all sections together; {SECONDS:g} when left out")
     parser.add_argument("--budget", type=_budget, default={}, help="seconds of sections, as in speed=60,store=40")
     parser.add_argument("--only", type=_names, default=NAMES, help=f"sections out of {','.join(NAMES)}")
+    parser.add_argument("--batches", type=_batches, default=(), help="images at once where times are taken, as in 64,1")
     parser.add_argument("--model", type=Path, help="a diffusers folder of a pixel UNet; faces64 when left out")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)  # a section, its setting and the cases to leave out
     return parser.parse_args(words)
@@ -86,6 +87,10 @@ def _names(text: str) -> list[str]:
     if unknown := [name for name in names if name not in NAMES]:
         raise argparse.ArgumentTypeError(f"there is no section {unknown[0]!r}; choose out of {', '.join(NAMES)}")
     return names
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
 
 
 def _budget(text: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +65,7 @@ class Setting:
         model: folder of the pixel model that is measured; empty for faces64 until a section runs.
         scratch: folder for whatever sections write; several may run at once.
         deadline: when to stop beginning anything, as `time.monotonic` tells it.
+        batches: images at once where times are taken; those of the scale when empty.
     """
 
     device: str
@@ -72,11 +73,13 @@ class Setting:
     model: str
     scratch: str
     deadline: float
+    batches: tuple[int, ...] = ()
 
     @property
     def scale(self) -> Scale:
         """How much to measure."""
-        return TINY if self.tiny else Scale()
+        scale = TINY if self.tiny else Scale()
+        return replace(scale, batches=tuple(self.batches)) if self.batches else scale
 
     @property
     def left(self) -> float:
