@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from ddim_edit.diffusion.bottleneck import BottleneckReader
 from ddim_edit.diffusion.denoisers import Denoiser, ProgressDenoiser
 from ddim_edit.diffusion.grids import Grid, grid_below
 from ddim_edit.diffusion.integration import Ending, invert, sample
-from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, draw_mixed_noise, noise_of_image
+from ddim_edit.diffusion.noise import NoiseMix, SeededNoise, begin_drawing, draw_mixed_noise, noise_of_image
 from ddim_edit.diffusion.solvers.recording import record_states
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.diffusion.solvers.solver import Solver, Spans
@@ -69,18 +69,23 @@ class PreparedBatch(NamedTuple):
         images: the images with their origins.
         originals: their pixels [B, 3, H, W] in pinned memory.
         mixes: the dequantisation noise of each as seeds and weights.
-        noise: the same noise as a tensor [B, C, H, W] in pinned memory, if there is any.
+        draw_noise: waits for the same noise, which threads are drawing: a tensor [B, C, H, W] in pinned memory, or None
+            where there is none.
     """
 
     images: Sequence[PreparedImage]
     originals: Tensor
     mixes: Sequence[NoiseMix]
-    noise: Tensor | None
+    draw_noise: Callable[[], Tensor | None]
 
     def rows(self, start: int, end: int) -> "PreparedBatch":
         """Return some of its images."""
-        noise = None if self.noise is None else self.noise[start:end]
-        return PreparedBatch(self.images[start:end], self.originals[start:end], self.mixes[start:end], noise)
+
+        def draw_noise() -> Tensor | None:
+            noise = self.draw_noise()
+            return None if noise is None else noise[start:end]
+
+        return PreparedBatch(self.images[start:end], self.originals[start:end], self.mixes[start:end], draw_noise)
 
 
 class QueuedInversion(NamedTuple):
@@ -175,14 +180,15 @@ class BatchRunner:
             batch = chunk.rows(rows[0], rows[-1] + 1)
             x0 = self._encode(batch, config)
             self._begin(INVERTING)
-            found = invert(denoiser, x0, spans, solver, self._to_device(batch.noise))
+            # Typicality first, as it needs no noise of the images: a GPU has something to do while that is drawn.
+            features = None if typicality is None else typicality_features(model, x0, typicality.levels)
+            found = invert(denoiser, x0, spans, solver, self._to_device(batch.draw_noise()))
             decoded = None
             coded = None
             if found.check is not None:
                 # What a lossy codec alone makes of the images is measured too, to tell its loss from the solver's.
                 decoded = self._run_codec(DECODING, model.codec.decode, found.check.decoded)
                 coded = self._run_codec(DECODING, model.codec.decode, x0) if model.codec.lossy else None
-            features = None if typicality is None else typicality_features(model, x0, typicality.levels)
             inverted = InversionBatch(batch.originals, found, decoded, coded, health(found.state[0]))
             return QueuedInversion(batch, x0, begin_copy_to_cpu((inverted, features)))
 
@@ -225,7 +231,7 @@ class BatchRunner:
             recipes.append(replace(recipe, dequantise=mix, origin=origin))
         latents = inverted.latents(recipes)
         images = (inverted.decoded, inverted.coded)
-        for row, problem in find_failures(self.model, queued.x0, inverted.found.state[0], images).items():
+        for row, problem in find_failures(self.model, queued.x0, inverted.found.parts, images).items():
             latents[row] = replace(latents[row], report={**latents[row].report, NONFINITE: problem})
         return inverted, latents
 
@@ -313,7 +319,7 @@ class BatchRunner:
         x0 = self._encode(batch, config)
         self._begin(INVERTING)
         # The trajectory is all that is wanted: the solver and the denoiser record it as they go.
-        invert(self._guard(denoiser, on_evaluation), x0, spans, solver, self._to_device(batch.noise))
+        invert(self._guard(denoiser, on_evaluation), x0, spans, solver, self._to_device(batch.draw_noise()))
         found = [space.read(trajectory).float().cpu() for space in spaces]
         for values in found:
             require_finite(self.model, NETWORK, values)
@@ -379,13 +385,18 @@ class BatchRunner:
             return torch.cat(list(self.batches(sample_batch, seeds)))
 
     def _prepare(self, images: Sequence[PreparedImage], config: InversionConfig) -> PreparedBatch:
-        """Stack images and draw their dequantisation noise, in memory that a device copies from without blocking."""
+        """Stack images and begin to draw their noise, in memory that a device copies from without blocking."""
         originals = torch.empty(0, 3, *self.model.size, dtype=torch.float64)
         if images:
             originals = torch.stack([image.pixels for image in images])
         mixes = [noise_of_image(config.dequantise, image.origin["source"]) for image in images]
-        noise = self.model.pinned(draw_mixed_noise(mixes, self.model.shape)) if any(mixes) else None
-        return PreparedBatch(images, self.model.pinned(originals), mixes, noise)
+        drawn = begin_drawing(mixes, self.model.shape) if any(mixes) else None
+
+        @cache  # a batch that does not fit is begun again
+        def draw_noise() -> Tensor | None:
+            return None if drawn is None else self.model.pinned(drawn())
+
+        return PreparedBatch(images, self.model.pinned(originals), mixes, draw_noise)
 
     def _encode(self, batch: PreparedBatch, config: InversionConfig) -> Tensor:
         """Return the x_0 of a batch of images, refined if the config asks for it.

@@ -39,7 +39,7 @@ from ddim_edit.images.sources import ImageSource, reread
 from ddim_edit.io.prefetch import prefetch_map
 from ddim_edit.latents.cache import Cache, LatentArray
 from ddim_edit.latents.interpolation import PathPoint, count_rows, find_shares, plan_line, plan_path
-from ddim_edit.latents.latent import Latent, Latents, combine, interpolate, require_compatible
+from ddim_edit.latents.latent import NONFINITE, Latent, Latents, combine, interpolate, require_compatible
 from ddim_edit.latents.provenance import NoiseOrigin, TranslationOrigin
 from ddim_edit.latents.spaces import find_space
 from ddim_edit.metrics.reconstruction import ReconstructedImage, Reconstruction, score_batch
@@ -243,7 +243,9 @@ class Editor:
         Raises:
             ArgumentError: no images.
         """
-        latents = _finite(chain.from_iterable(latents for _, latents in self._runner.invert(images, config, crop)))
+        latents = _require_inverted(
+            chain.from_iterable(latents for _, latents in self._runner.invert(images, config, crop))
+        )
         if not latents:
             raise ArgumentError(NO_IMAGES)
         return latents
@@ -337,7 +339,7 @@ class Editor:
         if not scored:
             raise ArgumentError(NO_IMAGES)
         batches = [batch for batch, _ in scored]
-        latents = _finite(chain.from_iterable(latents for _, latents in batches))
+        latents = _require_inverted(chain.from_iterable(latents for _, latents in batches))
         scores = chain.from_iterable(score() for _, score in scored)
         found = Reconstruction(
             originals=_as_images(torch.cat([batch.originals for batch, _ in batches])),
@@ -734,7 +736,7 @@ class Editor:
                 if isinstance(edit, WordEdit):
                     edit.guide(self.model.conditioned_on(config.condition), config.condition)
             batches = list(self._runner.invert(cast(Images, images), replace(config, check=True), crop))
-            latents = _finite(chain.from_iterable(latents for _, latents in batches))
+            latents = _require_inverted(chain.from_iterable(latents for _, latents in batches))
             if batches:
                 lost = torch.cat([batch.originals - batch.decoded for batch, _ in batches if batch.decoded is not None])
         if not latents:
@@ -1124,17 +1126,15 @@ def _are_latents(value: object) -> TypeGuard[Sequence[Latent]]:
     return isinstance(value, list | tuple | Latents) and all(isinstance(each, Latent) for each in value)
 
 
-def _finite(latents: Iterable[Latent]) -> Latents:
-    """Return latents all of which are finite.
+def _require_inverted(latents: Iterable[Latent]) -> Latents:
+    """Return latents that were just inverted, all of which are finite.
 
     Raises:
         NonFiniteError: one of several is not; the message says which.
     """
     found = Latents(latents)
     for number, latent in enumerate(found, 1):
-        try:
-            latent.require_finite()
-        except NonFiniteError as error:
+        if problem := latent.report.get(NONFINITE):
             which = f"image {number} of {len(found)}: " if len(found) > 1 else ""
-            raise NonFiniteError(f"{which}{error}") from error
+            raise NonFiniteError(f"{which}{problem}")
     return found

@@ -203,11 +203,11 @@ SECTIONS = (
     Section(
         "speed",
         "Time of an evaluation and of a whole inversion",
-        "{steps} steps and as many evaluations, images in memory to latents in memory, medians. Outside the network "
-        "are solver, bookkeeping and copies. FLOP are those of convolutions and matrix products; the peak is that of "
-        "the best product of two square matrices in the same dtype. `x ...` is how many times faster a whole inversion "
-        "is than that of diffusers at the same batch. The error is the relative one of an evaluation against float32 "
-        "on the processor.",
+        "{steps} steps and as many evaluations, unless images are compared with typical ones, which takes two more; "
+        "images in memory to latents in memory, medians. Outside the network are solver, bookkeeping and copies. FLOP "
+        "are those of convolutions and matrix products; the peak is that of the best product of two square matrices in "
+        "the same dtype. `x ...` is how many times faster a whole inversion is than that of diffusers at the same "
+        "batch. The error is the relative one of an evaluation against float32 on the processor.",
         "gpu.speed:speed",
         130,
     ),

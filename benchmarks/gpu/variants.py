@@ -34,6 +34,7 @@ class Variant:
         channels_last: of theirs, whether it is laid out so.
         compiled: whether TorchInductor compiles the whole network; of theirs with `MAX_AUTOTUNE`.
         graphs: of ours, whether it may be replayed from CUDA graphs.
+        typicality: of ours, whether images are compared with typical ones, which takes two evaluations more.
         options: of ours, further fields of `LoadOptions`.
         batches: the only ones to measure, or None for all.
     """
@@ -44,6 +45,7 @@ class Variant:
     channels_last: bool = False
     compiled: bool = False
     graphs: bool = True
+    typicality: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     batches: tuple[int, ...] | None = None
 
@@ -74,6 +76,7 @@ VARIANTS = (
     Variant("ours, tf32", "tf32"),
     Variant("ours, mixed", "mixed", batches=FEW),
     Variant("ours, float16", "float16"),
+    Variant("ours, bfloat16, with typicality", "bfloat16", typicality=True),
     Variant("ours, bfloat16, eager", "bfloat16", options=EAGER, batches=FEW),
     Variant("ours, float32, eager", "float32", options=EAGER, batches=FEW),
     Variant("ours, tf32, eager", "tf32", options=EAGER, batches=FEW),
@@ -136,6 +139,8 @@ def load_ours(variant: Variant, setting: Setting) -> Model:
     device = torch.device(setting.device)
     options = LoadOptions(device, variant.dtype, compiled=variant.compiled, **variant.options)
     model = load_with_options(setting.model, options)
+    if not variant.typicality:
+        model = replace(model, typicality=None)
     assert isinstance(model.denoiser, NetworkDenoiser)
     device_network = model.denoiser.network
     assert isinstance(device_network, DeviceNetwork)
@@ -170,8 +175,10 @@ def _their_runner(network: Any, variant: Variant, model: Path, place: Place) -> 
     dtype = _torch_dtype(variant)
 
     def evaluate(x: Tensor, index: Tensor) -> Tensor:
-        if variant.compiled:  # graphs take no inputs of the processor's, and the scheduler's times are
-            index = index.to(x.device).expand(len(x))
+        if variant.compiled:
+            # Graphs take no inputs of the processor's, and the scheduler's times are; of one dtype, as it is compiled
+            # for each.
+            index = index.to(x.device, torch.float32).expand(len(x))
         output: Tensor = network(x.to(dtype, memory_format=layout), index).sample
         return output.float()
 

@@ -53,6 +53,11 @@ class Inversion(NamedTuple):
     check: RoundTripCheck | None = None
     detail: Tensor | None = None
 
+    @property
+    def parts(self) -> State:
+        """All tensors that latents consist of [B, ...]."""
+        return self.state if self.detail is None else (*self.state, self.detail)
+
 
 class Sampled(NamedTuple):
     """Images [B, ...] and the evaluations [B] that they cost."""

@@ -1,7 +1,7 @@
 """Seeded Gaussian noise, with one generator per image, so that neither batch size nor order changes an image."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -67,18 +67,34 @@ def noise_of_image(seed: int | None, source: str) -> NoiseMix:
 
 def draw_mixed_noise(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
     """Return the noises of several mixes, [B, *shape] in float64 on the CPU."""
+    return begin_drawing(mixes, shape)()
+
+
+def begin_drawing(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Callable[[], Tensor]:
+    """Begin to draw the noises of several mixes in threads.
+
+    Returns:
+        A function that waits for them, and returns them as [B, *shape] in float64 on the CPU.
+    """
 
     def draw(mix: NoiseMix) -> Tensor:
+        if len(mix) == 1 and mix[0][1] == 1:
+            return SeededNoise([mix[0][0]]).draw(shape)[0]
         total = torch.zeros(*shape, dtype=torch.float64)
         for seed, weight in mix:
             total += weight * SeededNoise([seed]).draw(shape)[0]
         return total
 
-    # One image's takes 0.4 ms for 64x64 pixels, most of it without Python's lock.
-    with ThreadPoolExecutor(DRAWING_THREADS) as pool:
-        rows = list(pool.map(draw, mixes))
-    # Made here, as threads may not write into tensors of torch.inference_mode.
-    return torch.stack(rows) if rows else torch.zeros(0, *shape, dtype=torch.float64)
+    # One image's takes 0.2 ms for 64x64 pixels, most of it without Python's lock.
+    pool = ThreadPoolExecutor(DRAWING_THREADS)
+    rows = [pool.submit(draw, mix) for mix in mixes]
+    pool.shutdown(wait=False)
+
+    def finish() -> Tensor:
+        # Stacked here, as threads may not write into tensors of torch.inference_mode.
+        return torch.stack([row.result() for row in rows]) if rows else torch.zeros(0, *shape, dtype=torch.float64)
+
+    return finish
 
 
 def combine_mixes(mixes: Sequence[NoiseMix], factors: Sequence[float]) -> NoiseMix:

@@ -107,20 +107,23 @@ def require_finite(model: Model, part: str, values: Tensor) -> None:
         raise NonFiniteError(describe_nonfinite(model, part, bad, len(good)))
 
 
-def find_failures(model: Model, encoded: Tensor, inverted: Tensor, decoded: Sequence[Tensor | None]) -> dict[int, str]:
+def find_failures(
+    model: Model, encoded: Tensor, inverted: Sequence[Tensor], decoded: Sequence[Tensor | None]
+) -> dict[int, str]:
     """Return what was not finite of images that were inverted, by their index; the host waits only if anything was not.
 
     Args:
         model: the model.
         encoded: x_0 [B, ...].
-        inverted: the latents [B, ...], on the CPU.
+        inverted: the parts of the latents [B, ...], on the CPU.
         decoded: images that were made of both on the way [B, ...], on the CPU, if any.
     """
     failures: dict[int, str] = {}
     for images in decoded:
         if images is not None:
             failures |= dict.fromkeys(_failed_rows(images), DECODER)
-    failures |= dict.fromkeys(_failed_rows(inverted), NETWORK)
+    for part in inverted:
+        failures |= dict.fromkeys(_failed_rows(part), NETWORK)
     if failures and isinstance(model.codec, AutoencoderCodec):
         failures |= dict.fromkeys(_failed_rows(encoded), ENCODER)
     return {row: describe_nonfinite(model, part) for row, part in failures.items()}

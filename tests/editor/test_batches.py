@@ -1,7 +1,7 @@
 """Batches one after another: what each needs besides the network is made while the one before is in it."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddim_edit import ArgumentError, Editor, ImageError, Model, batching
 from ddim_edit.diffusion.denoisers import Denoiser, Prediction
-from ddim_edit.diffusion.noise import NoiseMix, draw_mixed_noise
+from ddim_edit.diffusion.noise import NoiseMix, begin_drawing
 from ddim_edit.diffusion.schedules import Level
 
 from .measures import QUICK
@@ -37,11 +37,11 @@ def test_noise_is_drawn_and_pictures_are_read_beside_the_thread_that_asks_the_ne
 ) -> None:
     threads = []
 
-    def drawn(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Tensor:
+    def begun(mixes: Sequence[NoiseMix], shape: Sequence[int]) -> Callable[[], Tensor]:
         threads.append(threading.current_thread())
-        return draw_mixed_noise(mixes, shape)
+        return begin_drawing(mixes, shape)
 
-    monkeypatch.setattr(batching, "draw_mixed_noise", drawn)
+    monkeypatch.setattr(batching, "begin_drawing", begun)
     Editor(editor.model, batch_size=2).invert(files, QUICK)
     list(editor.invert_batches([files[:2], files[2:]], QUICK))
     assert len(threads) == 3 + 2

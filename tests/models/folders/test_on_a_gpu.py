@@ -80,7 +80,7 @@ def test_networks_compute_in_bfloat16_and_invert(folder_of: FolderOf, family: st
     )
     assert_alike(evaluated(half, condition), evaluated(whole, condition), FAR)
     image = torch.rand(3, 3, *half.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    latents = Editor(half).invert(image, InversionConfig("ddim", steps=2, condition=condition))
+    latents = Editor(half).invert(image, InversionConfig("ddim", steps=2, condition=condition or Condition()))
     assert len(latents) == 3
     assert all(torch.isfinite(latent.x).all() for latent in latents)
 
