@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddim_edit.errors import MissingExtraError
+from ddim_edit.errors import MissingExtraError, ModelError, first_line
 from ddim_edit.images.alignment import Point, Similarity, warp_roughly
 from ddim_edit.images.face_templates import LANDMARKS
 from ddim_edit.io.extras import is_installed
@@ -96,6 +96,7 @@ def find_faces(image: Image.Image) -> list[Face]:
 
     Raises:
         MissingExtraError: OpenCV is not installed.
+        ModelError: it fails.
     """
     scale = min(1.0, DETECTED_AT / max(image.size))
     small = image
@@ -138,22 +139,37 @@ def _central_landmarks(faces: Sequence[Face]) -> tuple[Point, ...] | None:
 
 
 def _detect(pixels: np.ndarray[Any, Any]) -> list[Face]:
-    """Return the faces in uint8 [H, W, 3]."""
-    detector = getattr(_detectors, "detector", None)
-    if detector is None:
-        require_face_detector()
-        with _importing:  # a second thread would be given half of it
-            cv2 = import_module("cv2")
-        network = resources.files("ddim_edit.assets") / "faces" / "yunet_n_640_640.onnx"
-        # Version 5 warns, at every start, of settings that nobody made.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        detector = cv2.FaceDetectorYN.create(str(network), "", (320, 320), CONFIDENT, OVERLAP, MOST_FACES)
-        _detectors.detector = detector  # one for each thread that reads images: it keeps the size of its input
-    detector.setInputSize((pixels.shape[1], pixels.shape[0]))
-    _, rows = detector.detect(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's channels are blue, green, red
+    """Return the faces in uint8 [H, W, 3].
+
+    Raises:
+        ModelError: OpenCV fails.
+    """
+    require_face_detector()
+    with _importing:  # a second thread would be given half of it
+        cv2 = import_module("cv2")
+    try:
+        detector = getattr(_detectors, "detector", None)
+        if detector is None:
+            detector = _detectors.detector = _make_detector(cv2)
+        detector.setInputSize((pixels.shape[1], pixels.shape[0]))
+        _, rows = detector.detect(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's channels are blue, green, red
+    except Exception as error:  # is no fault of the image, for which whoever reads it would take it
+        raise ModelError(
+            f"The face detector fails with OpenCV {cv2.__version__} ({first_line(error)}). Install another version of "
+            "opencv-python-headless, or choose a crop that needs no faces."
+        ) from error
     faces = []
     for row in [] if rows is None else rows.tolist():
         # The detector counts from the centre of the first pixel.
         landmarks = tuple((row[at] + 0.5, row[at + 1] + 0.5) for at in range(4, 14, 2))
         faces.append(Face((row[0] + 0.5, row[1] + 0.5, row[2], row[3]), landmarks, row[14]))
     return faces
+
+
+def _make_detector(cv2: Any) -> Any:
+    """Return a detector for this thread: it keeps the size of its input."""
+    network = resources.files("ddim_edit.assets") / "faces" / "yunet_n_640_640.onnx"
+    # Version 5 warns, at every start, of settings that nobody made; version 4.10 has no such setting.
+    if hasattr(cv2.utils, "logging"):
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    return cv2.FaceDetectorYN.create(str(network), "", (320, 320), CONFIDENT, OVERLAP, MOST_FACES)

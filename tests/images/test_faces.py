@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from ddim_edit.errors import ArgumentError, ImageError, MissingExtraError
+from ddim_edit.errors import ArgumentError, ImageError, MissingExtraError, ModelError
 from ddim_edit.images import (
     AutoCrop,
     CentreSquare,
@@ -158,6 +158,13 @@ def test_an_image_of_the_models_size_is_aligned_already() -> None:
     assert image.notes == ()
     assert image.preprocessing == read(IMAGES / "seed-0028.png", 64).preprocessing
     assert image.pixels.equal(read(IMAGES / "seed-0028.png", 64).pixels)
+
+
+def test_a_failing_detector_is_not_taken_for_a_damaged_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddim_edit.images.faces._detectors", __import__("threading").local())
+    monkeypatch.setattr("cv2.FaceDetectorYN", None)  # as in builds of OpenCV without it
+    with pytest.raises(ModelError, match=r"^The face detector fails with OpenCV .* \('NoneType' object"):
+        read(PORTRAIT, 64, FaceCrop(TEMPLATE))
 
 
 def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
