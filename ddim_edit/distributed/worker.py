@@ -12,12 +12,12 @@ import torch
 
 from ddim_edit.distributed.job import FillJob, FinishedShard
 from ddim_edit.editor import Editor
-from ddim_edit.errors import ImageError, LatentError, LatentMismatchError, NonFiniteError
+from ddim_edit.errors import ImageError, LatentError, LatentMismatchError
 from ddim_edit.images import InputImage, read_all
 from ddim_edit.io import schema
 from ddim_edit.io.locks import FolderLock
 from ddim_edit.io.prefetch import prefetch_map
-from ddim_edit.latents.latent import Latent
+from ddim_edit.latents.latent import NONFINITE, Latent
 from ddim_edit.latents.store.files import TEMPORARY, ShardPlan, StoreFiles, ensure_settings, read_settings
 from ddim_edit.latents.store.shard import Shard, join_shards, write_shard
 from ddim_edit.models.identity import COMPONENTS, find_difference
@@ -199,10 +199,8 @@ class Worker:
         for (batch, good, failures), found in zip(read, invert_images(), strict=True):
             kept: dict[str, Latent] = {}
             for name, latent in zip(good, found, strict=True):
-                try:
-                    latent.require_finite()
-                except NonFiniteError as error:
-                    failures[name] = str(error)
+                if problem := latent.report.get(NONFINITE):
+                    failures[name] = problem
                 else:
                     kept[name] = latent
             yield _InvertedBatch(batch, kept, failures)
