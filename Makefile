@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FACES := assets/images
 
-.PHONY: demo test test-processors test-lowest lint docs figures browser clean
+.PHONY: demo test test-processors test-lowest test-extras lint docs figures browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ddim-edit reconstruct $(FACES)/astronaut_face.png $(FACES)/seed-0028.png -o out --overwrite
@@ -36,6 +36,10 @@ test-processors: $(VENV)/.installed-test browser
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.installed browser
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses auto --dist loadfile -k "not clean_environment" -W ignore::DeprecationWarning -W ignore::FutureWarning
+
+# Each extra alone in a fresh environment, and a command that needs it.
+test-extras:
+	$(PYTHON) tests/extras.py
 
 docs: $(VENV)/.installed-test
 	$(BIN)/sphinx-build -W --keep-going -b html docs out/docs

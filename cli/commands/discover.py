@@ -146,7 +146,9 @@ def discover(
     if not all(each.report["converged"] for each in found):
         session.warn("not all directions have converged; raise --iterations")
     sources, factors = tuple(image.source for image in readable), tuple(strengths.factors)
-    recipe = DiscoveryRecipe(session.editor.model.name, sources, tuple(all_names), level, factors, seed, config)
+    recipe = DiscoveryRecipe(
+        session.editor.model.name, sources, tuple(all_names), level, factors, seed, config, iterations
+    )
     _write_sheet(session, sheet, readable[:ON_SHEET], found, recipe)
     session.note(f"wrote {sheet}")
     session.finish()

@@ -130,6 +130,8 @@ class InterpolationRecipe(ImageRecipe):
         frames: from each latent to the next, with both.
         loop: whether it returns to the first.
         ends: the recipes of the latents.
+        sheet: columns and rows of a sheet, for which frames and loop say nothing.
+        across: how many latents are in each row of the grid that a sheet lies between.
     """
 
     command: ClassVar[str] = "interpolate"
@@ -139,10 +141,18 @@ class InterpolationRecipe(ImageRecipe):
     ends: tuple[Recipe, ...] = field(
         metadata=entry(list_of(schema.table), parse=lambda ends: tuple(map(Recipe.from_json, ends)))
     )
+    sheet: tuple[int, int] | None = field(
+        default=None, metadata=entry(list_of(schema.positive_int, 2), parse=tuple, omit=True)
+    )
+    across: int | None = field(default=None, metadata=entry(schema.positive_int, omit=True))
 
     def options(self) -> list[str]:
-        """Return --frames, --interpolation and --loop."""
+        """Return --frames or --sheet and --across, --interpolation and --loop."""
         words = ["--frames", str(self.frames)]
+        if self.sheet is not None:
+            words = ["--sheet", "{}x{}".format(*self.sheet)]
+        if self.across is not None:
+            words += ["--across", str(self.across)]
         if self.interpolation != "slerp":
             words += ["--interpolation", self.interpolation]
         return [*words, "--loop"] if self.loop else words
@@ -225,6 +235,7 @@ class DiscoveryRecipe(ImageRecipe):
         factors: the strengths, one for each column.
         seed: of the iteration.
         config: solver, grid, steps and condition, as JSON.
+        iterations: at most; None in images of older versions.
     """
 
     kind: ClassVar[str] = "discovery"
@@ -236,12 +247,15 @@ class DiscoveryRecipe(ImageRecipe):
     factors: tuple[float, ...] = field(metadata=entry(list_of(schema.number), parse=tuple))
     seed: int = field(metadata=entry(schema.count))
     config: Mapping[str, Any] = field(metadata=REST)
+    iterations: int | None = field(default=None, metadata=entry(schema.positive_int, omit=True))
 
     def options(self) -> list[str]:
-        """Return --count, --names, --level, --strengths, --seed and those of the inversion."""
+        """Return --count, --names, --level, --strengths, --seed, --iterations and those of the inversion."""
         low, high = _positional(self.factors[0]), _positional(self.factors[-1])
         words = ["--count", str(len(self.names)), "--names", ",".join(self.names), "--level", self.level]
         words += ["--strengths", f"{low}:{high}:{len(self.factors)}", "--seed", str(self.seed)]
+        if self.iterations is not None:
+            words += ["--iterations", str(self.iterations)]
         return words + config_options(self.config)
 
 

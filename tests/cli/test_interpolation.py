@@ -174,6 +174,9 @@ def test_a_sheet_lies_between_rows_of_inputs(done: Run, latents: list[Path], mod
     assert_shown_alike(
         pixels_of(tmp_path / "sheet.png"), sheet([to_uint8(editor.decode(row)) for row in wanted], gap=0)
     )
+    recipe = read_recipe(tmp_path / "sheet.png")
+    assert recipe is not None
+    assert (recipe["sheet"], recipe["across"]) == ([5, 2], 3)
 
 
 def test_the_width_of_a_grid_needs_a_sheet(run: Run, latents: list[Path], tmp_path: Path) -> None:

@@ -145,6 +145,11 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "interpolate a.png --frames 9 --interpolation lerp --loop",
     ),
     (
+        InterpolationRecipe("slerp", 9, False, (RECIPE,) * 6, (7, 5), 3),
+        {"kind": "slerp", "frames": 9, "loop": False, "ends": [RECIPE_JSON] * 6, "sheet": [7, 5], "across": 3},
+        "interpolate a.png --sheet 7x5 --across 3",
+    ),
+    (
         TranslationRecipe("cats", "m", "s", {**SAMPLING, "exact": True, "dequantise": None, "tol": 0.001}),
         {
             "kind": "translation",
@@ -172,7 +177,7 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "reconstruct a.png --check --dequantise-seed 5 --refine-codec gradient",
     ),
     (
-        DiscoveryRecipe("m", ("s", "t"), ("smile", "v2"), "0.6T", (-4.0, 0.0, 4.0), 7, SAMPLING),
+        DiscoveryRecipe("m", ("s", "t"), ("smile", "v2"), "0.6T", (-4.0, 0.0, 4.0), 7, SAMPLING, 20),
         {
             "kind": "discovery",
             "model": "m",
@@ -181,9 +186,10 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
             "level": "0.6T",
             "factors": [-4.0, 0.0, 4.0],
             "seed": 7,
+            "iterations": 20,
             **SAMPLING,
         },
-        "discover a.png --count 2 --names smile,v2 --level 0.6T --strengths -4:4:3 --seed 7 --steps 4 --solver heun"
+        "discover a.png --count 2 --names smile,v2 --level 0.6T --strengths -4:4:3 --seed 7 --iterations 20 --steps 4 --solver heun"
         " --grid quad --class 3",
     ),
     (
