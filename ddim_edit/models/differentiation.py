@@ -49,7 +49,8 @@ class BottleneckJacobian:
         assert isinstance(network, DeviceNetwork)  # as of every model
         require_bottleneck(network.network)
         if isinstance(network.network, UNetBase):
-            plain = restore_blocks(deepcopy(network.network)).to(self._denoiser.dtype)
+            plain = deepcopy(network.network)
+            restore_blocks(plain).to(self._denoiser.dtype)
             # Up to version 2.11, PyTorch has no forward mode for group norms of channels_last maps.
             plain.to_memory_format(torch.contiguous_format)
             precision = network.precision._replace(dtype=self._denoiser.dtype)
