@@ -46,7 +46,7 @@ class Environment:
         venv.create(folder / "venv", with_pip=True)
         self.programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
         wanted = str(ROOT) if extra == "base" else f"{ROOT}[{extra}]"
-        self.run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted)
+        self.run("python", "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", wanted)
 
     def run(self, program: str, *words: object) -> str:
         """Run a program of the environment; return what it prints, or exit with all of it if it fails."""
@@ -65,7 +65,7 @@ class Environment:
 def base(here: Environment) -> None:
     """Invert, and edit."""
     here.edit("reconstruct", FACE, "-o", "out", "--steps", 4)
-    here.edit("edit", FACE, "--set", "old=+2", "-o", "older", "--steps", 4)
+    here.edit("edit", FACE, "--set", "old=+2", "-o", "older")
 
 
 def diffusers(here: Environment) -> None:
@@ -82,7 +82,7 @@ def evaluation(here: Environment) -> None:
 
 def faces(here: Environment) -> None:
     """Find the face of a portrait."""
-    here.edit("edit", PORTRAIT, "--set", "old=+2", "-o", "out", "--crop", "face", "--steps", 4)
+    here.edit("edit", PORTRAIT, "--set", "old=+2", "-o", "out", "--crop", "face")
 
 
 def heic(here: Environment) -> None:
