@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ddim_edit.diffusion.grids import Grid, GridMaker, Karras, find_grid, make_grid
+from ddim_edit.diffusion.grids import STANDARD, Grid, GridMaker, Karras, StandardGrid, find_grid, make_grid
 from ddim_edit.diffusion.solvers.registry import SOLVER_ENTRIES, find_solver
 from ddim_edit.errors import ArgumentError
 from ddim_edit.latents.spaces import parse_level
@@ -54,7 +54,7 @@ class InversionConfig:
     """
 
     solver: str | Solver = field(default="dpm2m", metadata={"help": "Solver of the diffusion ODE."})
-    grid: str | Grid | GridMaker = field(default="karras:14@0.16T", metadata={"help": "Grid of timesteps."})
+    grid: str | Grid | GridMaker = field(default=STANDARD, metadata={"help": "Grid of timesteps."})
     steps: int = field(default=20, metadata={"help": "Number of steps."})
     exact: bool = field(
         default=False, metadata={"help": "Iterate until the decoded image is the same, and certify that it is."}
@@ -103,7 +103,7 @@ class InversionConfig:
         and translations would take that of the other domain.
         """
         maker = find_grid(self.grid) if isinstance(self.grid, str) else self.grid
-        return replace(self, grid=replace(maker, start=1.0)) if isinstance(maker, Karras) else self
+        return replace(self, grid=replace(maker, start=1.0)) if isinstance(maker, Karras | StandardGrid) else self
 
     def make_sampling_grid(self, schedule: NoiseSchedule) -> Grid:
         """Return the grid from noise down to the clean image, t = 0.

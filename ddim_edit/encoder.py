@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 
 from ddim_edit.config import InversionConfig
+from ddim_edit.diffusion.grids import STANDARD
 from ddim_edit.editor import Editor
 from ddim_edit.errors import ArgumentError
 from ddim_edit.images import Crop
@@ -79,7 +80,7 @@ class LatentEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         level: str | float = "0.4T",
         *,
         solver: str = "dpm2m",
-        grid: str = "karras:14@0.16T",
+        grid: str = STANDARD,
         steps: int = 20,
         dequantise: int | None = 0,
         crop: Crop | None = None,

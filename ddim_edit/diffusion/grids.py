@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from ddim_edit.errors import ArgumentError
 
 MOST_TIMES = 10_002
 """The times of the longest grid: 10,000 steps, and t = 0."""
+STANDARD = "standard"
+"""The grid that is used where none is named; `StandardGrid` makes it, and the grids have names of their own."""
 AUTO = "auto"
 """What stands for the grid that `tune_grid` finds for a model; no grid has this name."""
 
@@ -213,6 +215,59 @@ class Karras:
         return _grid_of_levels(name, schedule, np.linspace(low, high, steps + 1) ** self.rho, start)
 
 
+@dataclass(frozen=True)
+class StandardGrid:
+    """Maker of the default grids: `karras:14@0.16T`, or where a schedule ends in more noise, with another rho.
+
+    rho = 14 was tuned on DDPM's schedule, which ends at s = 157: 72 % of its steps are at s < 40, above which a network
+    predicts hardly more than the mean of all images. Cosine schedules and flows end at 4,000 to 20,000, where it would
+    leave a third of the steps for s < 40. There rho is the one that keeps the 72 %.
+
+    Args:
+        start: as of `Karras`; rho is chosen for the default one.
+
+    Examples:
+        >>> from ddim_edit import NoiseSchedule
+        >>> for schedule in (NoiseSchedule.linear(), NoiseSchedule.cosine(), NoiseSchedule.flow()):
+        ...     print(StandardGrid()(schedule, 20).name)
+        karras:14@0.16T
+        karras:-4.75@0.16T
+        karras:-6.33@0.16T
+    """
+
+    start: float | str = "0.16T"
+
+    RHO: ClassVar[float] = 14.0
+    SHARE: ClassVar[float] = 0.719
+    """Of the steps of DDPM's schedule, those at s < LOW."""
+    LOW: ClassVar[float] = 40.0
+    FAR: ClassVar[float] = 200.0
+    """Schedules that end below this s have RHO."""
+
+    def __call__(self, schedule: NoiseSchedule, steps: int) -> Grid:
+        """Return the grid of that many steps."""
+        return Karras(self._rho(schedule), self.start)(schedule, steps)
+
+    def _rho(self, schedule: NoiseSchedule) -> float:
+        start, end = schedule.s(0.16 * schedule.T), schedule.s(schedule.T)
+        if end <= self.FAR:
+            return self.RHO
+
+        def share(power: float) -> float:
+            """Return the share of the steps at s < LOW if they are even in s^power."""
+            return float((self.LOW**power - start**power) / (end**power - start**power))
+
+        # It falls as the power 1 / rho grows. Zero itself, which is log s, is never hit.
+        low, high = -1.0, 1 / self.RHO
+        for _ in range(40):
+            middle = (low + high) / 2
+            if share(middle) > self.SHARE:
+                low = middle
+            else:
+                high = middle
+        return float(f"{1 / low:.3g}")
+
+
 def grid_below(start: float, schedule: NoiseSchedule) -> Grid:
     """Return the steps from the start of a grid down to the clean image: even in log s to t = 1, and one to t = 0.
 
@@ -343,6 +398,7 @@ class GridEntry:
 GRID_ENTRIES: Mapping[str, GridEntry] = {
     entry.name: entry
     for entry in (
+        GridEntry(STANDARD, "karras:14@0.16T; with another rho for cosine schedules and flows", StandardGrid()),
         GridEntry("karras", "even in s^(1/rho), as in EDM", Karras(), "RHO", Karras, 7.0, True, Karras),
         GridEntry("logsnr", "even in log s", logsnr),
         GridEntry("uniform", "even in time", uniform),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddim_edit.config import InversionConfig
+from ddim_edit.diffusion.grids import STANDARD
 from ddim_edit.diffusion.integration import Inversion, RoundTripCheck
 from ddim_edit.diffusion.noise import SeededNoise
 from ddim_edit.diffusion.workload import Workload
@@ -215,9 +216,10 @@ def make_round_trips(
     round_trips: list[RoundTrip] = []
     for solver, grid, S in product(dict.fromkeys(solvers), dict.fromkeys(grids), dict.fromkeys(steps)):
         one = replace(config, solver=solver, grid=grid, steps=S)
-        one.make_grid(schedule)
+        made = one.make_grid(schedule)
         one.make_solver()
-        round_trips.append(EditorRoundTrip(EvaluationSetting(solver, grid, S, one.exact), editor, one))
+        name = made.name if grid == STANDARD else grid
+        round_trips.append(EditorRoundTrip(EvaluationSetting(solver, name, S, one.exact), editor, one))
     for name in against:
         if name not in BASELINES:
             raise ArgumentError(f"There is no baseline {name!r}. Choose one of {', '.join(BASELINES)}.")

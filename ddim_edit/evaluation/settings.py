@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ddim_edit.diffusion.grids import STANDARD
+
 if TYPE_CHECKING:
     from ddim_edit.models.diffusers_inversion import DiffusersInversion
     from ddim_edit.models.model import Model
 
 DEFAULT_SOLVERS = ("dpm2m", "ddim")
-DEFAULT_GRIDS = ("karras:14@0.16T",)
+DEFAULT_GRIDS = (STANDARD,)
 DEFAULT_STEPS = (10, 20, 50, 100, 200, 500, 1000)
 """Those of the DDIM paper's table 2."""
 

@@ -389,7 +389,7 @@ def recipe_from_json(record: Mapping[str, Any]) -> Recipe | ImageRecipe:
 OPTIONS: Mapping[str, tuple[str, Any]] = {
     "steps": ("--steps", 20),
     "solver": ("--solver", "dpm2m"),
-    "grid": ("--grid", "karras:14@0.16T"),
+    "grid": ("--grid", "standard"),
     "exact": ("--exact", False),
     "tol": ("--tol", None),
     "check": ("--check", False),

@@ -189,8 +189,8 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
             "iterations": 20,
             **SAMPLING,
         },
-        "discover a.png --count 2 --names smile,v2 --level 0.6T --strengths -4:4:3 --seed 7 --iterations 20 --steps 4 --solver heun"
-        " --grid quad --class 3",
+        "discover a.png --count 2 --names smile,v2 --level 0.6T --strengths -4:4:3 --seed 7 --iterations 20"
+        " --steps 4 --solver heun --grid quad --class 3",
     ),
     (
         SampleRecipe("m", 7, 0.5, False, {**SAMPLING, "solver": "ddim"}),
@@ -198,7 +198,7 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
         "sample a.png -n 1 --seed 7 --eta 0.5 --steps 4 --grid quad --class 3",
     ),
     (
-        SampleSheetRecipe("m", (7, 8), 0.0, False, {"solver": "dpm2m", "grid": "karras:14@0.16T", "steps": 20}),
+        SampleSheetRecipe("m", (7, 8), 0.0, False, {"solver": "dpm2m", "grid": "standard", "steps": 20}),
         {
             "kind": "samples",
             "model": "m",
@@ -206,7 +206,7 @@ IMAGES: list[tuple[ImageRecipe, dict[str, Any], str]] = [
             "eta": 0.0,
             "posterior_mean": False,
             "solver": "dpm2m",
-            "grid": "karras:14@0.16T",
+            "grid": "standard",
             "steps": 20,
         },
         "sample a.png -n 2 --seed 7",

@@ -7,6 +7,7 @@ from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import GRIDS, Grid, Karras, Leading, logsnr, make_grid, quad, uniform
 from ddim_edit.diffusion.schedules import NoiseSchedule
 from ddim_edit.errors import ArgumentError
@@ -55,7 +56,8 @@ def test_every_grid_has_its_steps_and_repeats_no_time(name: str, schedule: Noise
         grid = make_grid(name, schedule, steps)
         assert grid.steps == steps
         assert (np.diff(grid.times) > 0).all()
-        assert grid.times[0] == (1 if name.startswith(("karras", "logsnr")) else 0)
+        first = 0.16 * schedule.T if name == "standard" else name.startswith(("karras", "logsnr"))
+        assert grid.times[0] == first
         assert grid.times[-1] == schedule.T or name == "leading"
 
 
@@ -114,7 +116,7 @@ def test_until_before_the_first_step_is_refused() -> None:
         make_grid("karras", LINEAR, 20).until(1)
 
 
-@given(st.floats(-10, 2000), st.sampled_from(list(GRIDS)), st.integers(1, 50))
+@given(st.floats(-10, 2000), st.sampled_from(sorted(set(GRIDS) - {"standard"})), st.integers(1, 50))
 def test_the_nearest_time_is_one_that_a_step_leads_to(t: float, name: str, steps: int) -> None:
     grid = make_grid(name, LINEAR, steps)
     nearest = grid.nearest(t)
@@ -139,8 +141,8 @@ def test_times_that_do_not_increase_from_0_upwards_make_no_grid(times: tuple[flo
 
 
 NAMES = (
-    "karras[:RHO[@START]], logsnr, uniform, quad, leading, trailing, linspace, flow[:SHIFT] or times:T,T,... of your "
-    "own"
+    "standard, karras[:RHO[@START]], logsnr, uniform, quad, leading, trailing, linspace, flow[:SHIFT] or times:T,T,... "
+    "of your own"
 )
 NO_START = (
     "A grid starts at a time from 1 to below 1000, or at a part of T such as 0.08T, not at '{}'. Leave the start out "
@@ -192,3 +194,29 @@ def test_the_flow_grid_is_that_of_diffusers(shift: float, steps: int) -> None:
     # The last one, pure noise there, keeps 2^-12 of the picture here.
     assert s / (1 + s) == pytest.approx(oracle.sigmas.numpy()[1:], rel=2e-6, abs=1e-9)
     assert (grid.times[0], grid.times[-1]) == (0, 1000)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, NoiseSchedule.scaled_linear()])
+def test_standard_grid_is_the_one_that_was_tuned(schedule: NoiseSchedule) -> None:
+    assert make_grid("standard", schedule, 20) == make_grid("karras:14@0.16T", schedule, 20)
+
+
+@pytest.mark.parametrize(
+    "schedule", [NoiseSchedule.cosine(), NoiseSchedule.flow(), NoiseSchedule.scaled_linear().with_zero_snr()]
+)
+def test_standard_grid_has_as_many_steps_at_low_noise_on_schedules_that_end_in_more(schedule: NoiseSchedule) -> None:
+    assert schedule.s(schedule.T) > 1000
+    wanted = _steps_below(40, make_grid("standard", LINEAR, 200), LINEAR)
+    grid = make_grid("standard", schedule, 200)
+    assert abs(_steps_below(40, grid, schedule) - wanted) <= 2
+    assert _steps_below(40, make_grid("karras:14@0.16T", schedule, 200), schedule) < wanted - 50
+    assert grid == make_grid(grid.name, schedule, 200)
+
+
+def _steps_below(s: float, grid: Grid, schedule: NoiseSchedule) -> int:
+    return sum(schedule.s(t) < s for t in grid.times)
+
+
+def test_standard_grid_of_samples_starts_at_the_image() -> None:
+    for schedule, grid in ((LINEAR, "karras:14"), (NoiseSchedule.cosine(), "karras:-4.75")):
+        assert InversionConfig().without_start().make_grid(schedule) == make_grid(grid, schedule, 20)
