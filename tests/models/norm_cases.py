@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.blocks import fuse_norms
+from ddim_edit.models.blocks import fuse_blocks
 from ddim_edit.models.group_norm import FusedGroupNorm
 from ddim_edit.models.layers import GroupNormAct
 from ddim_edit.models.unet.config import UNetConfig
@@ -140,7 +140,7 @@ def check_network(scale_shift: bool, device: str) -> None:
     network = UNet(config).to(device)
     x, time = random(2, 3, 6, 4, seed=0, device=device).float(), torch.tensor([417.25, 3.0], device=device)
     exact = network.double()(x.double(), time)
-    fuse_norms(network.float())
+    fuse_blocks(network.float())
     assert not any(isinstance(module, nn.GroupNorm) for module in network.modules())
     torch.testing.assert_close(network(x, time), exact.float(), rtol=1e-4, atol=1e-4)
 
