@@ -160,13 +160,13 @@ class UnbiasedConv2d(nn.Conv2d):
         return out
 
 
-def refuse_gradients(*maps: Tensor) -> None:
-    """Check that no gradients are asked for, which the kernels of fused layers do not compute.
+def refuse_gradients(x: Tensor) -> None:
+    """Check that no gradients of a map are asked for, which the kernels of fused layers do not compute.
 
     Raises:
-        RuntimeError: one of the maps requires gradients, and they are enabled.
+        RuntimeError: x requires gradients, and they are enabled.
     """
-    if torch.is_grad_enabled() and any(each.requires_grad for each in maps):
+    if torch.is_grad_enabled() and x.requires_grad:
         raise RuntimeError("A fused layer computes no gradients. Load the model with blocks='eager'.")
 
 

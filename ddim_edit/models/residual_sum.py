@@ -10,7 +10,6 @@ same result in every batch.
 This module needs Triton, which comes with PyTorch on Linux only: `blocks.fuse_blocks` imports it where it is needed.
 
 References:
-    He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385.
     Tillet, Kung and Cox, "Triton: An Intermediate Language and Compiler for Tiled Neural Network Computations",
     MAPL 2019.
 """
@@ -82,10 +81,11 @@ def add_up(
     Raises:
         RuntimeError: a map requires gradients, which the kernel does not compute.
     """
-    refuse_gradients(h, *([] if shortcut is None else [shortcut]))
+    refuse_gradients(h)
     layout = torch.channels_last if is_channels_last(h) else torch.contiguous_format
     h = h.contiguous(memory_format=layout)
     if shortcut is not None:
+        refuse_gradients(shortcut)
         shortcut = shortcut.contiguous(memory_format=layout)
     tiling = Tiling.of(h)
     with torch.cuda.device_of(h):  # type: ignore[no-untyped-call]
