@@ -14,7 +14,7 @@ from torch import Tensor
 from ddim_edit import Editor, InversionConfig, Model, NetworkDenoiser
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import DeviceNetwork
-from ddim_edit.models.layers import FusedNorm
+from ddim_edit.models.layers import FusedLayer
 from ddim_edit.models.loading import load_with_options
 from gpu.plan import Setting, Skipped
 from gpu.targets import COMPILED, HALF, PLAIN
@@ -145,10 +145,10 @@ def load_ours(variant: Variant, setting: Setting) -> Model:
     device_network = model.denoiser.network
     assert isinstance(device_network, DeviceNetwork)
     assert isinstance(device_network.network, torch.nn.Module)
-    # Norms fall back to torch's where the kernels do not run.
-    fused = any(isinstance(module, FusedNorm) for module in device_network.network.modules())
+    # Layers fall back to torch's where the kernels do not run.
+    fused = any(isinstance(module, FusedLayer) for module in device_network.network.modules())
     if device.type == "cuda" and options.blocks == "fused" and not (fused or variant.compiled):
-        raise Skipped("the kernels for fused norms do not run here")
+        raise Skipped("the kernels of fused layers do not run here")
     if variant.graphs:
         return model
     # In eager mode: without the faster call of the network.

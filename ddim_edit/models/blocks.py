@@ -1,4 +1,4 @@
-"""Run the residual blocks of a network as they are, with fused norms, or compiled.
+"""Run the residual blocks of a network as they are, with fused layers, or compiled.
 
 The choice rewrites the layers of a loaded network, whose forward passes stay as they are, and works on whatever runs
 the network: CUDA graphs capture each of them. `load_model(..., blocks=...)` takes it by name:
@@ -7,9 +7,11 @@ the network: CUDA graphs capture each of them. `load_model(..., blocks=...)` tak
     load_model("faces64", "cuda", "bfloat16", blocks="eager")     # every layer as PyTorch runs it
     load_model("faces64", "cuda", "bfloat16", blocks="compiled")  # TorchInductor, block by block
 
-"fused" has Triton kernels for group norm, embedding and SiLU: on an H200 they halve the time of an evaluation
-(docs/performance.md). `fusion_obstacle(device, dtype)` returns why they would do nothing on a device. For one network
-without a `Model` around it call `prepare_blocks(network, blocks)` once, after the network was moved and cast.
+"fused" has Triton kernels for what lies between the convolutions: group norm with the bias before it, embedding and
+SiLU, and the residual sum with the biases of both its terms. On an H200 the norms halve the time of an evaluation
+(docs/performance.md); the biases have not been timed. `fusion_obstacle(device, dtype)` returns why the kernels would do
+nothing on a device. For one network without a `Model` around it call `prepare_blocks(network, blocks)` once, after the
+network was moved and cast.
 """
 
 import copyreg
@@ -24,7 +26,7 @@ from ddim_edit.errors import ArgumentError, first_line
 from ddim_edit.io.extras import is_installed
 from ddim_edit.models.cpu_layers import optimize_for_cpu, restore_layers
 from ddim_edit.models.executors import compile_call
-from ddim_edit.models.layers import FusedNorm, GroupNormAct, ResidualBlock
+from ddim_edit.models.layers import FusedLayer, GroupNormAct, ResidualBlock, ResidualSum, UnbiasedConv2d
 
 BLOCKS = ("eager", "fused", "compiled")
 """The ways, by name."""
@@ -35,7 +37,7 @@ _GRAPHS = 256
 def prepare_blocks(network: nn.Module, blocks: str) -> nn.Module:
     """Rewrite a network so that its blocks run as named, and its other layers as fast as they can on its device.
 
-    Where norms cannot be fused, "fused" runs as "eager" does.
+    Where layers cannot be fused, "fused" runs as "eager" does.
 
     Args:
         network: a network in its final device, dtype and memory format; it is changed in place.
@@ -49,7 +51,7 @@ def prepare_blocks(network: nn.Module, blocks: str) -> nn.Module:
         return network
     norm = next((module for module in network.modules() if isinstance(module, nn.GroupNorm)), None)
     if blocks == "fused" and norm is not None and fusion_obstacle(norm.weight.device, norm.weight.dtype) is None:
-        fuse_norms(network)
+        fuse_blocks(network)
     return optimize_for_cpu(network)
 
 
@@ -59,8 +61,10 @@ def restore_blocks(network: nn.Module) -> nn.Module:
         if isinstance(module.__dict__.get("forward"), _CompiledForward):
             del module.forward
         for name, child in list(module.named_children()):
-            if isinstance(child, FusedNorm):
+            if isinstance(child, FusedLayer):
                 setattr(module, name, child.unfused())
+            elif isinstance(child, UnbiasedConv2d):
+                child.__class__ = nn.Conv2d  # type: ignore[assignment]
     return restore_layers(network)
 
 
@@ -78,7 +82,7 @@ def require_blocks(blocks: str, compiled: bool) -> None:
 
 @cache
 def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Return why norms cannot be fused on a device and in a dtype, or None where they can.
+    """Return why layers cannot be fused on a device and in a dtype, or None where they can.
 
     On a CUDA device the kernels are tried: they need Triton, a compiler for its launchers, and a GPU that both know.
     """
@@ -87,29 +91,69 @@ def fusion_obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if not is_installed("triton"):
         return "Triton is not installed"
     try:
-        norm = GroupNormAct(2, 6, 1e-5, nn.SiLU()).to(device, dtype)
-        network = nn.Sequential(norm)
-        fuse_norms(network)
-        x = torch.linspace(-2, 3, 6 * 35, device=device).view(1, 6, 5, 7).to(dtype)
-        with torch.inference_mode():
-            difference = (network(x) - norm(x)).abs().max().item()
+        difference = fusion_error(device, dtype)
     except Exception as error:  # Triton's compiler, the C compiler and the driver fail in many ways.
         return f"the kernels fail with {type(error).__name__}: {first_line(error)}"
     return None if difference < 16 * torch.finfo(dtype).eps else f"the kernels are wrong by {difference:.1e}"
 
 
-def fuse_norms(network: nn.Module) -> None:
-    """Replace every group norm of a network, with its embedding and activation, by `group_norm.FusedGroupNorm`.
+@torch.inference_mode()
+def fusion_error(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the largest difference that fused layers make to a small map, which is some rounding errors of the dtype.
 
     Raises:
         ImportError: Triton is not installed.
     """
     from ddim_edit.models.group_norm import FusedGroupNorm
+    from ddim_edit.models.residual_sum import FusedResidualSum
 
+    norm = GroupNormAct(2, 6, 1e-5, nn.SiLU()).to(device, dtype)
+    residual_sum = ResidualSum(divisor=2)
+    x = torch.linspace(-2, 3, 6 * 35, device=device).view(1, 6, 5, 7).to(dtype)
+    bias = torch.linspace(-1, 1, 6, device=device).to(dtype)
+    biased = x + bias[:, None, None]
+    normed = FusedGroupNorm(norm, bias)(x) - norm(biased)
+    summed = FusedResidualSum(residual_sum, bias, bias)(x.clone(), x) - residual_sum(biased.clone(), biased)
+    return float(torch.stack((normed, summed)).abs().max())
+
+
+def fuse_blocks(network: nn.Module) -> None:
+    """Replace what lies between the convolutions of a network by layers in Triton kernels, in place.
+
+    Every group norm, with its embedding and activation, becomes a `group_norm.FusedGroupNorm`, and the sum of a
+    residual block a `residual_sum.FusedResidualSum`. They add the biases of the convolutions before them; the other
+    convolutions add theirs in place, in the kernel of the sum. Parameters keep their names.
+
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    from ddim_edit.models.group_norm import FusedGroupNorm
+    from ddim_edit.models.residual_sum import FusedBiasConv2d, FusedResidualSum
+
+    for block in list(network.modules()):
+        if not isinstance(block, ResidualBlock):
+            continue
+        for conv, name in block.normed:
+            norm = block.get_submodule(name)
+            if isinstance(norm, nn.GroupNorm):
+                block.set_submodule(name, FusedGroupNorm(norm, _take_bias(block.get_submodule(conv))))
+        if block.summed is not None and isinstance(block.residual_sum, ResidualSum):
+            computed, shortcut = (_take_bias(block.get_submodule(name)) for name in block.summed)
+            block.residual_sum = FusedResidualSum(block.residual_sum, computed, shortcut)
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.GroupNorm):
                 setattr(module, name, FusedGroupNorm(child))
+            elif type(child) is nn.Conv2d and child.bias is not None:
+                child.__class__ = FusedBiasConv2d
+
+
+def _take_bias(layer: nn.Module) -> Tensor | None:
+    """Have a plain convolution leave out its bias, and return it; other layers keep theirs, if they have any."""
+    if type(layer) is not nn.Conv2d or layer.bias is None:
+        return None
+    layer.__class__ = UnbiasedConv2d
+    return layer.bias
 
 
 def compile_blocks(network: nn.Module) -> None:

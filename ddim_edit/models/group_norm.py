@@ -1,4 +1,4 @@
-"""Group norm, embedding and SiLU in Triton kernels that read a map twice and write it once, in either memory layout.
+"""Group norm, bias, embedding and SiLU in Triton kernels that read a map twice and write it once, in either layout.
 
 PyTorch's group norm on CUDA works on contiguous maps only: a channels_last map is copied before it, its result is
 copied back, and the embedding and the activation each read and write the map again. Three kernels take their place:
@@ -7,6 +7,9 @@ copied back, and the embedding and the activation each read and write the map ag
 2. Combine these over a group's tiles and channels, by the formula of Chan et al., into three numbers per image and
    channel.
 3. Write y = act((x - centre) * scale + offset) from them.
+
+The bias of the convolution before a norm moves the means of channels, and is added to them in the second kernel, where
+it takes no time: PyTorch runs a kernel over the whole map for it.
 
 All of it is calculated in float32. Tiles do not depend on the batch and no sum depends on the order in which programs
 finish, so that an image has the same result in every run and in every batch.
@@ -21,13 +24,14 @@ References:
 """
 
 from math import prod
+from typing import NamedTuple, Self
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from ddim_edit.models.layers import FusedNorm, GroupNormAct, share_norm
+from ddim_edit.models.layers import FusedLayer, GroupNormAct, refuse_gradients, share_norm
 
 _TILE = 4096
 """Elements of a map that one program holds at a time."""
@@ -72,6 +76,7 @@ def _combine_tiles(  # noqa: PLR0913
     moments: tl.tensor,
     weight: tl.tensor,
     bias: tl.tensor,
+    conv_bias: tl.tensor,
     emb: tl.tensor,
     coefficients: tl.tensor,
     pixels: tl.tensor,
@@ -80,6 +85,7 @@ def _combine_tiles(  # noqa: PLR0913
     width: tl.tensor,
     emb_stride: tl.tensor,
     eps: tl.tensor,
+    CONV_BIAS: tl.constexpr,
     ADD: tl.constexpr,
     SCALE_SHIFT: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -93,8 +99,11 @@ def _combine_tiles(  # noqa: PLR0913
     valid = i < width
     emb += image * emb_stride + c
     moments += image * chunks * 2 * channels + c
+    # What is added to a channel moves its mean, and leaves the deviations as they are.
     added = tl.zeros([1, WIDTH], tl.float32)
-    if ADD:  # moves the means of channels, and leaves their deviations as they are
+    if CONV_BIAS:
+        added += tl.load(conv_bias + c, mask=valid, other=0.0).to(tl.float32)
+    if ADD:
         added += tl.load(emb, mask=valid, other=0.0).to(tl.float32)
 
     total = tl.zeros([CHUNKS, WIDTH], tl.float32)
@@ -156,7 +165,43 @@ def _normalize_tiles(
     tl.store(y + place, made.to(y.dtype.element_ty), mask=inside)
 
 
-class FusedGroupNorm(FusedNorm):
+class Tiling(NamedTuple):
+    """How the kernels share a map out, one program for each tile of an image.
+
+    Fields: images, channels and pixels of the map; chunks, tiles of an image along its pixels; grid of the programs;
+    sizes of a tile, as the kernels' constants.
+    """
+
+    images: int
+    channels: int
+    pixels: int
+    chunks: int
+    grid: tuple[int, int]
+    sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, x: Tensor) -> Self:
+        """Return the tiles of a map [B, C, ...] that is contiguous or channels_last."""
+        channels_last = is_channels_last(x)
+        images, channels, pixels = x.shape[0], x.shape[1], prod(x.shape[2:])
+        if channels_last:
+            tile_channels = min(_CHANNELS, triton.next_power_of_2(channels))
+            tile_pixels = min(_TILE // tile_channels, triton.next_power_of_2(pixels))
+        else:
+            tile_pixels = min(_PIXELS, triton.next_power_of_2(pixels))
+            tile_channels = min(_TILE // tile_pixels, triton.next_power_of_2(channels))
+        chunks = triton.cdiv(pixels, tile_pixels)
+        grid = (images * chunks, triton.cdiv(channels, tile_channels))
+        sizes = {"CHANNELS_LAST": channels_last, "PIXELS": tile_pixels, "CHANNELS": tile_channels}
+        return cls(images, channels, pixels, chunks, grid, sizes)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether the channels of a pixel lie side by side in memory, and its pixels one after the other."""
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class FusedGroupNorm(FusedLayer):
     """A `GroupNormAct` or `torch.nn.GroupNorm` that runs in the kernels of this module; for inference only.
 
     Activations other than SiLU run after the kernels. Maps may be contiguous or channels_last, and the result is laid
@@ -164,12 +209,17 @@ class FusedGroupNorm(FusedNorm):
 
     Args:
         norm: the layer to run; its parameters are shared.
+        conv_bias: bias [C] of the convolution before it, which that one leaves out; None for none.
     """
 
-    def __init__(self, norm: nn.GroupNorm) -> None:
+    conv_bias: Tensor | None
+
+    def __init__(self, norm: nn.GroupNorm, conv_bias: Tensor | None = None) -> None:
         super().__init__()
         self.groups, self.eps = norm.num_groups, norm.eps
         self.weight, self.bias = norm.weight, norm.bias
+        # The very parameter, but beside those of this layer: the convolution has it under its own name.
+        self.__dict__["conv_bias"] = conv_bias
         activation = norm.activation if isinstance(norm, GroupNormAct) else nn.Identity()
         self.silu = isinstance(activation, nn.SiLU)
         self.activation = nn.Identity() if self.silu else activation
@@ -181,7 +231,7 @@ class FusedGroupNorm(FusedNorm):
         return share_norm(self.weight, self.bias, self.groups, self.eps, activation, self.scale_shift)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        """Return the normalized and activated features; see `GroupNormAct`.
+        """Return the normalized and activated features of x + conv_bias; see `GroupNormAct`.
 
         Args:
             x: features [B, C, ...], which are left as they are.
@@ -193,31 +243,21 @@ class FusedGroupNorm(FusedNorm):
         Raises:
             RuntimeError: x requires gradients, which the kernels do not compute.
         """
-        if torch.is_grad_enabled() and x.requires_grad:
-            raise RuntimeError("A fused group norm computes no gradients. Load the model with blocks='eager'.")
-        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        if not channels_last:
+        refuse_gradients(x)
+        if not is_channels_last(x):
             x = x.contiguous()
-        images, channels, pixels = x.shape[0], x.shape[1], prod(x.shape[2:])
-        if channels_last:
-            tile_channels = min(_CHANNELS, triton.next_power_of_2(channels))
-            tile_pixels = min(_TILE // tile_channels, triton.next_power_of_2(pixels))
-        else:
-            tile_pixels = min(_PIXELS, triton.next_power_of_2(pixels))
-            tile_channels = min(_TILE // tile_pixels, triton.next_power_of_2(channels))
-        tile = {"CHANNELS_LAST": channels_last, "PIXELS": tile_pixels, "CHANNELS": tile_channels}
-        chunks = triton.cdiv(pixels, tile_pixels)
+        images, channels, pixels, chunks, grid, sizes = Tiling.of(x)
         width = channels // self.groups
-        grid = (images * chunks, triton.cdiv(channels, tile_channels))
         moments = x.new_empty(images, chunks, 2, channels, dtype=torch.float32)
         coefficients = x.new_empty(images, 3, channels, dtype=torch.float32)
         y = torch.empty_like(x)
         with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-            _reduce_tiles[grid](x, moments, pixels, channels, chunks, **tile)
+            _reduce_tiles[grid](x, moments, pixels, channels, chunks, **sizes)
             _combine_tiles[images, self.groups](
                 moments,
                 self.weight,
                 self.bias,
+                self.weight if self.conv_bias is None else self.conv_bias,
                 self.weight if emb is None else emb.contiguous(),
                 coefficients,
                 pixels,
@@ -226,12 +266,13 @@ class FusedGroupNorm(FusedNorm):
                 width,
                 0 if emb is None or len(emb) == 1 else emb.shape[1],
                 self.eps,
+                CONV_BIAS=self.conv_bias is not None,
                 ADD=emb is not None and not self.scale_shift,
                 SCALE_SHIFT=emb is not None and self.scale_shift,
-                PIXELS=tile_pixels,
+                PIXELS=sizes["PIXELS"],
                 CHUNKS=min(_CHUNKS, triton.next_power_of_2(chunks)),
                 WIDTH=triton.next_power_of_2(width),
             )
-            _normalize_tiles[grid](x, coefficients, y, pixels, channels, chunks, SILU=self.silu, **tile)
+            _normalize_tiles[grid](x, coefficients, y, pixels, channels, chunks, SILU=self.silu, **sizes)
         activated: Tensor = self.activation(y)
         return activated

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +56,39 @@ class SinusoidalFeatures(TimeFeatures):
         return F.pad(features, (0, self.width % 2))
 
 
+class ResidualSum(nn.Module):
+    """The sum of what a residual block computed and its shortcut, (h + shortcut) * factor / divisor.
+
+    Args:
+        factor: what the sum is multiplied by.
+        divisor: what it is divided by, which rounds otherwise than a product with 1 / divisor.
+    """
+
+    def __init__(self, factor: float = 1, divisor: float = 1) -> None:
+        super().__init__()
+        self.factor = factor
+        self.divisor = divisor
+
+    def forward(self, h: Tensor, shortcut: Tensor) -> Tensor:
+        """Return the sum of h, which it may overwrite, and shortcut, both [B, C, H, W]."""
+        out = h.add_(shortcut)
+        if self.factor != 1:
+            out = out * self.factor
+        return out if self.divisor == 1 else out / self.divisor
+
+
 class ResidualBlock(nn.Module):
-    """The base of residual blocks, by which `blocks.compile_blocks` finds what to compile as one region."""
+    """The base of residual blocks, by which `blocks` finds what to compile as one region, and which biases to fuse.
+
+    Attributes:
+        normed: names of convolutions, each with the name of the norm that takes its output.
+        summed: names of the two layers of which `residual_sum` adds the outputs.
+        residual_sum: in blocks that have `summed`.
+    """
+
+    normed: ClassVar[tuple[tuple[str, str], ...]] = ()
+    summed: ClassVar[tuple[str, str] | None] = None
+    residual_sum: nn.Module
 
 
 class GroupNormAct(nn.GroupNorm):
@@ -112,12 +143,31 @@ class GroupNormAct(nn.GroupNorm):
         return activated
 
 
-class FusedNorm(nn.Module):
-    """The base of norms in kernels of their own, by which `blocks.restore_blocks` finds them without importing any."""
+class FusedLayer(nn.Module):
+    """The base of layers in kernels of their own, by which `blocks.restore_blocks` finds them without importing any."""
 
-    def unfused(self) -> GroupNormAct:
+    def unfused(self) -> nn.Module:
         """Return the same layer by operations of torch; its parameters are shared."""
         raise NotImplementedError
+
+
+class UnbiasedConv2d(nn.Conv2d):
+    """A convolution that keeps its bias, under its name, and leaves it to another layer to add."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of x without bias."""
+        out: Tensor = self._conv_forward(x, self.weight, None)
+        return out
+
+
+def refuse_gradients(x: Tensor) -> None:
+    """Check that no gradients of a map are asked for, which the kernels of fused layers do not compute.
+
+    Raises:
+        RuntimeError: x requires gradients, and they are enabled.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise RuntimeError("A fused layer computes no gradients. Load the model with blocks='eager'.")
 
 
 def share_norm(

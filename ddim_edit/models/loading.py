@@ -69,9 +69,9 @@ def load_model(
         size: height and width of the images in pixels, or one number for both; as trained when left out.
         offline: whether a hub id may come from the cache only; HF_HUB_OFFLINE=1 has the same effect.
         compiled: whether TorchInductor compiles the network, which takes a minute for every batch size.
-        blocks: how the blocks of a pixel-space UNet run: "fused", with Triton kernels for group norm, embedding and
-            SiLU on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one by
-            TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
+        blocks: how the blocks of a pixel-space UNet run: "fused", with Triton kernels for what lies between the
+            convolutions on CUDA devices where these work, and as "eager" elsewhere; "eager"; or "compiled" one by one
+            by TorchInductor. Networks of diffusers, and networks that are compiled as a whole, run as they are.
         parts: what takes the place of parts of the model, and how they run. `base`, a diffusers folder from which a
             single file of Stable Diffusion or Flux gets what it lacks: text encoders, tokenizers, autoencoder.
             `scheduler`, where the noise schedule is read from: a scheduler_config.json, its folder, or "linear",

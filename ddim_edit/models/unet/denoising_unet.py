@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.layers import ResidualBlock, TimeFeatures
+from ddim_edit.models.layers import ResidualBlock, ResidualSum, TimeFeatures
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 
 Shapes = Mapping[str, torch.Size]
@@ -217,17 +217,21 @@ class DenoisingConv(nn.Module):
 class DenoisingResBlock(ResidualBlock):
     """Two convolutions, the first one with the embedding, plus a shortcut: inputs -> outputs channels."""
 
+    normed = (("block1.proj", "block1.norm"), ("block2.proj", "block2.norm"))
+    summed = ("block2", "res_conv")
+
     def __init__(self, config: DenoisingUNetConfig, inputs: int, outputs: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(config.time_width, 2 * outputs))
         self.block1 = DenoisingConv(inputs, outputs, config.norm)
         self.block2 = DenoisingConv(outputs, outputs, config.norm)
         self.res_conv = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.residual_sum = ResidualSum()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the features."""
         h = self.block2(self.block1(x, self.mlp(emb)[:, :, None, None]))
-        out: Tensor = h + self.res_conv(x)
+        out: Tensor = self.residual_sum(h, self.res_conv(x))
         return out
 
 

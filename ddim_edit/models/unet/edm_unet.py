@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.layers import GroupNormAct, ResidualBlock, TimeFeatures
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock, ResidualSum, TimeFeatures
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 
 Resize = Callable[[Tensor, Tensor], Tensor]
@@ -190,6 +190,9 @@ def _activated_norm(width: int, eps: float, scale_shift: bool = False) -> GroupN
 class EDMBlock(ResidualBlock):
     """Two convolutions, the second one with the embedding, plus a shortcut: inputs -> outputs channels."""
 
+    normed = (("conv0", "norm1"),)
+    summed = ("conv1", "skip")
+
     def __init__(
         self, style: BlockStyle, config: EDMConfig, inputs: int, outputs: int, resize: Resize | None = None
     ) -> None:
@@ -205,12 +208,13 @@ class EDMBlock(ResidualBlock):
             self.skip = _conv(config, inputs, outputs, 1, resize)
         elif resize:
             self.skip = EDMResize(config.taps, resize)
+        self.residual_sum = ResidualSum(factor=style.skip_scale)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the features."""
         h = self.conv0(self.norm0(x))
         h = self.conv1(self.norm1(h, self.affine(emb)))
-        out: Tensor = (h + self.skip(x)) * self.style.skip_scale
+        out: Tensor = self.residual_sum(h, self.skip(x))
         return out
 
 

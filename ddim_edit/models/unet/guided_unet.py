@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddim_edit.errors import ModelError
-from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock, ResidualSum, SinusoidalFeatures
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 
 _GROUPS = 32
@@ -107,6 +107,9 @@ class GuidedResBlock(ResidualBlock):
     x [B, inputs, H, W], emb [B, time_width] -> [B, outputs, H', W'].
     """
 
+    normed = (("in_layers.2", "out_layers.0"),)
+    summed = ("out_layers.3", "skip_connection")
+
     def __init__(self, config: GuidedUNetConfig, inputs: int, outputs: int, resample: nn.Module | None = None) -> None:
         super().__init__()
         scale_shift = config.use_scale_shift_norm
@@ -127,14 +130,16 @@ class GuidedResBlock(ResidualBlock):
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.resample = resample or nn.Identity()
+        self.residual_sum = ResidualSum()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the features."""
         norm, _, conv = self.in_layers
         h = conv(self.resample(norm(x)))
         norm, _, _, conv = self.out_layers
-        out: Tensor = conv(norm(h, self.emb_layers(emb)))
-        return out.add_(self.skip_connection(self.resample(x)))
+        h = conv(norm(h, self.emb_layers(emb)))
+        out: Tensor = self.residual_sum(h, self.skip_connection(self.resample(x)))
+        return out
 
 
 class GuidedAttention(nn.Module):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddim_edit.models.layers import GroupNormAct, ResidualBlock, SinusoidalFeatures, TimeFeatures
+from ddim_edit.models.layers import GroupNormAct, ResidualBlock, ResidualSum, SinusoidalFeatures, TimeFeatures
 from ddim_edit.models.pretrained import read_component_weights, read_config
 from ddim_edit.models.unet.base import Split, UNetBase, require_images, require_label
 from ddim_edit.models.unet.config import ACTIVATIONS, UNetConfig
@@ -58,6 +58,9 @@ class ResnetBlock(ResidualBlock):
     h = conv2(norm2(conv1(resample(norm1(x))), emb)), out = (h + shortcut(resample(x))) / scale; the norms activate.
     """
 
+    normed = (("conv1", "norm2"),)
+    summed = ("conv2", "conv_shortcut")
+
     def __init__(
         self,
         config: UNetConfig,
@@ -78,14 +81,14 @@ class ResnetBlock(ResidualBlock):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.resample = resample or nn.Identity()
-        self.scale = scale
+        self.residual_sum = ResidualSum(divisor=scale)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Return the features."""
         h = self.conv1(self.resample(self.norm1(x)))
         h = self.conv2(self.norm2(h, self.time_emb_proj(emb)))
-        out: Tensor = h.add_(self.conv_shortcut(self.resample(x)))
-        return out if self.scale == 1 else out / self.scale
+        out: Tensor = self.residual_sum(h, self.conv_shortcut(self.resample(x)))
+        return out
 
 
 class UNetAttention(nn.Module):

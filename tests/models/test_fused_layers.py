@@ -1,9 +1,10 @@
-"""Fused norms: their numbers in Triton's interpreter, their code for cards that are not here, and both on a card."""
+"""Fused layers: their numbers in Triton's interpreter, their code for cards that are not here, and both on a card."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,20 +16,24 @@ triton = pytest.importorskip("triton", reason="Triton comes with PyTorch on Linu
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from ddim_edit.models import group_norm  # noqa: E402
+from ddim_edit.models import group_norm, residual_sum  # noqa: E402
 from ddim_edit.models.layers import GroupNormAct  # noqa: E402
 
-from . import norm_cases  # noqa: E402
+from . import fused_network_cases, norm_cases, sum_cases  # noqa: E402
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 KERNELS = ("_reduce_tiles", "_combine_tiles", "_normalize_tiles")
 
 
+CASES = pytest.mark.parametrize("cases", [norm_cases, sum_cases, fused_network_cases])
+
+
 @pytest.mark.slow
-def test_fused_norms_are_group_norms_in_the_interpreter() -> None:
+@CASES
+def test_fused_layers_are_those_of_torch_in_the_interpreter(cases: ModuleType) -> None:
     """In a process of its own, as Triton asks for its interpreter when kernels are defined."""
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    script = [sys.executable, str(Path(norm_cases.__file__))]
+    script = [sys.executable, str(cases.__file__)]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -85,17 +90,44 @@ def test_kernels_compile_for_a_card_that_is_not_here(
     norm = GroupNormAct(groups, shape[1], 1e-5, nn.SiLU(), scale_shift).to(dtype)
     emb = torch.zeros(shape[0], shape[1] * (2 if scale_shift else 1), dtype=dtype)
     with torch.inference_mode():
-        group_norm.FusedGroupNorm(norm)(torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout), emb)
+        x = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
+        group_norm.FusedGroupNorm(norm, torch.zeros(shape[1], dtype=dtype))(x, emb)
     for name, recorder in recorders.items():
         (launch,) = recorder.launches
         assert f".entry {name}" in _compile(kernels[name], *launch)
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((2, 64, 8, 8), torch.bfloat16), ((2, 6, 41, 53), torch.float32), ((1, 1, 1, 1), torch.float16)],
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_kernel_of_sums_compiles_for_a_card_that_is_not_here(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel, recorder = residual_sum._sum_tiles, _Recorder()
+    monkeypatch.setattr(residual_sum, "_sum_tiles", recorder)
+    h = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
+    bias = torch.zeros(shape[1], dtype=dtype)
+    with torch.inference_mode():
+        residual_sum.add_up(h, bias, h.clone(), bias, 0.5)
+        residual_sum.add_up(h, bias)
+    for launch in recorder.launches:
+        assert ".entry _sum_tiles" in _compile(kernel, *launch)
+    assert len(recorder.launches) == 2
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_fused_norms_are_group_norms_on_a_card() -> None:
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        norm_cases.check("cuda")
+@CASES
+def test_fused_layers_are_those_of_torch_on_a_card(cases: ModuleType) -> None:
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        cases.check("cuda")
 
 
 @pytest.mark.gpu
