@@ -219,9 +219,9 @@ class Karras:
 class StandardGrid:
     """Maker of the default grids: `karras:14@0.16T`, or where a schedule ends in more noise, with another rho.
 
-    rho = 14 was tuned on DDPM's schedule, which ends at s = 157: 72 % of its steps are at s < 40, above which a network
-    predicts hardly more than the mean of all images. Cosine schedules and flows end at 4,000 to 20,000, where it would
-    leave a third of the steps for s < 40. There rho is the one that keeps the 72 %.
+    rho = 14 was tuned on DDPM's schedule, which ends at s = 157 and has 46 % of its steps at s < 10. Cosine schedules
+    and flows end at 4,000 to 20,000, where it would leave half of that for them, and most for noise at which nothing is
+    decided. There rho is the one that keeps the 46 % (docs/explanation/grids.md has the measurements).
 
     Args:
         start: as of `Karras`; rho is chosen for the default one.
@@ -231,16 +231,16 @@ class StandardGrid:
         >>> for schedule in (NoiseSchedule.linear(), NoiseSchedule.cosine(), NoiseSchedule.flow()):
         ...     print(StandardGrid()(schedule, 20).name)
         karras:14@0.16T
-        karras:-4.75@0.16T
-        karras:-6.33@0.16T
+        karras:-9.16@0.16T
+        karras:-18.6@0.16T
     """
 
     start: float | str = "0.16T"
 
     RHO: ClassVar[float] = 14.0
-    SHARE: ClassVar[float] = 0.719
+    SHARE: ClassVar[float] = 0.462
     """Of the steps of DDPM's schedule, those at s < LOW."""
-    LOW: ClassVar[float] = 40.0
+    LOW: ClassVar[float] = 10.0
     FAR: ClassVar[float] = 200.0
     """Schedules that end below this s have RHO."""
 
