@@ -6,6 +6,7 @@ OpenVINO is a little faster in bfloat16 (docs/performance.md), so "auto" is PyTo
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddim_edit.errors import ArgumentError
+from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError, first_line
 from ddim_edit.io.extras import import_extra, require_extra
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import PRECISIONS, is_native
@@ -50,6 +51,8 @@ class OnnxSession:
     """
 
     def __init__(self, file: Path, dtype: torch.dtype) -> None:
+        # Otherwise it tells Microsoft that it was imported, and leaves an identifier in the user's cache.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         ort: Any = import_extra("onnxruntime", "onnx", "ONNX Runtime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -134,7 +137,7 @@ class RuntimeNetwork(OutputExecutor):
         dtype: what the runtime multiplies in.
 
     Raises:
-        ModelError: when called, a network that cannot be exported.
+        ModelError: when called, a network that cannot be exported, or that the runtime cannot run.
     """
 
     def __init__(self, network: nn.Module, runtime: str, dtype: torch.dtype) -> None:
@@ -161,9 +164,18 @@ class RuntimeNetwork(OutputExecutor):
         shape = tuple((name, value.shape[1:]) for name, value in inputs.items())
         if shape not in self._sessions:
             assert isinstance(self._network, nn.Module)
-            make = _SESSIONS[self.runtime]
-            self._sessions[shape] = load_graph(self._network, inputs, lambda file: make(file, self._dtype))
+            self._sessions[shape] = load_graph(self._network, inputs, self._open)
         return self._sessions[shape]
+
+    def _open(self, file: Path) -> Session:
+        try:
+            return _SESSIONS[self.runtime](file, self._dtype)
+        except DDIMEditError:
+            raise
+        except Exception as error:  # the runtimes have classes of their own
+            raise ModelError(
+                f"{RUNTIMES[self.runtime]} cannot run this network ({first_line(error, 160)}). Leave --runtime out."
+            ) from error
 
 
 def find_runtime(options: LoadOptions) -> str | None:
