@@ -183,8 +183,10 @@ def _export(network: nn.Module, inputs: Inputs, file: Path) -> None:
                 dynamic_shapes=(tuple({0: batch} for _ in examples),),
             )
             assert program is not None  # as it is without dynamo
+            program.save(str(file), external_data=True)
+        except OSError:
+            raise
         except Exception as error:  # torch.export fails in many ways
             raise ModelError(
                 f"This network cannot be exported ({first_line(error.__cause__ or error, 160)}). Leave --runtime out."
             ) from error
-        program.save(str(file), external_data=True)

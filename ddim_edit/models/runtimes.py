@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError, first_line
@@ -26,6 +27,8 @@ from ddim_edit.models.graphs import Inputs, load_graph
 RUNTIMES = {"auto": "PyTorch", "torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 """Runtimes, and what each is called; what is not PyTorch is also the name of the extra that it needs."""
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+_TORCH = (2, 9)
+"""The first torch that exports by torch.export unless asked otherwise. What 2.6 exports, runtimes do not understand."""
 _STATIC_SHAPES = 4
 """Shapes for which OpenVINO compiles a network of its own, which is up to a tenth faster, and takes a second and the
 weights once more; others share one for all sizes of a batch."""
@@ -217,6 +220,11 @@ def require_runtime(options: LoadOptions) -> None:
         raise ArgumentError(
             f"This processor has no instructions for {options.dtype}, so {name} does not compute in it. Take the dtype "
             "float32."
+        )
+    if Version(torch.__version__).release < _TORCH:
+        raise ArgumentError(
+            f"Exporting networks to {name} takes torch {'.'.join(map(str, _TORCH))} or newer, and this is "
+            f"{torch.__version__}. Update it, or leave runtime out."
         )
     require_extra(_PACKAGES[runtime], runtime, name)
     require_extra("onnxscript", runtime, f"Exporting networks to {name}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from PIL import Image
 from torch import Tensor, nn
 
@@ -31,6 +32,9 @@ from .. import pipelines, tiny
 from ..rounding import assert_alike, assert_shown_alike
 
 pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.skipif(
+    Version(torch.__version__).release < (2, 9), reason="older versions of torch export what runtimes do not understand"
+)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 RUNTIMES = [name for name, package in PACKAGES.items() if is_installed(package)]
@@ -265,6 +269,12 @@ def test_bfloat16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ddim_edit.models.runtimes.is_native", lambda device, dtype: dtype == torch.float32)
     with pytest.raises(ArgumentError, match="This processor has no instructions for bfloat16"):
         require_runtime(LoadOptions(CPU, "bfloat16", parts={"runtime": "openvino"}))
+
+
+def test_old_versions_of_torch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.8.1+cu124")
+    with pytest.raises(ArgumentError, match=r"takes torch 2\.9 or newer, and this is 2\.8\.1\+cu124"):
+        require_runtime(LoadOptions(CPU, "float32", parts={"runtime": "onnx"}))
 
 
 @pytest.mark.parametrize("runtime", PACKAGES)
