@@ -6,6 +6,7 @@
 
 (a) step for step against diffusers  (b) error against evaluations, and time to 50 dB  (d) start-up
 (e) folders and workers              (f) share of the network, and of the matrix peak
+(g) one evaluation and a round trip beside other runtimes: ONNX Runtime, OpenVINO, torch.compile
 
 What --only leaves out stays on the page as it was, if it was measured on the same machine.
 """
@@ -18,14 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from timing import comparison, folders, report, share, startup
+from timing import comparison, folders, report, runtimes, share, startup
 from timing.bench import ON_GPU, QUICK, Bench, BenchScale, BenchSection
 from timing.machine import describe
 from timing.place import Place
 
 from ddim_edit.models.packaged import packaged_models
 
-SECTIONS = (*comparison.SECTIONS, *startup.SECTIONS, *folders.SECTIONS, *share.SECTIONS)
+SECTIONS = (*comparison.SECTIONS, *startup.SECTIONS, *folders.SECTIONS, *share.SECTIONS, *runtimes.SECTIONS)
 TITLE = "Speed, as `python benchmarks/speed.py` measured it"
 MACHINE = "Machine"
 

@@ -61,6 +61,7 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 something failed, 2 wrong use, 130 interrupted."""
+    _yield_busy_processors()
     with warnings.catch_warnings():
         told: set[str] = set()
         # What the library warns of is told as the program tells its own warnings.
@@ -68,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         warnings.showwarning = partial(_print_warning, warnings.showwarning, told)
         status = _run(arguments)
     sys.exit(status)
+
+
+def _yield_busy_processors() -> None:
+    """Have threads sleep while they wait for one another, where more is running than there are processors.
+
+    By default OpenMP's threads spin at the end of each layer. Where other programs run in their place, one spins while
+    the other has no processor: an evaluation was ten times slower (docs/performance.md). Read when torch is imported.
+    """
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _print_warning(

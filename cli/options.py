@@ -164,6 +164,12 @@ def session_options(*without: str) -> OptionGroup:
             help="Keep networks in the memory of the processor, and on the GPU one at a time, or one layer at a time.",
         ),
         SharedOption(
+            "--runtime",
+            type=click.Choice(["auto", "torch", "onnx", "openvino"]),
+            help="What computes the network on a processor: PyTorch, ONNX Runtime (fp32) or OpenVINO. [default: auto, "
+            "which is torch]",
+        ),
+        SharedOption(
             "--size",
             type=Text(parse_size),
             metavar="N|WxH",

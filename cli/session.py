@@ -54,7 +54,7 @@ class Session:
     Attributes:
         model, device, dtype, offline, base, scheduler, vae, compile, batch_size: as the options of their names.
         loras, embeddings: as --lora and --embedding.
-        encoder_dtype, offload: as the options of their names.
+        encoder_dtype, offload, runtime: as the options of their names.
         size: height and width in pixels, or None for the model's own.
         as_json: whether results are printed as JSON.
         quiet: whether notes are left out.
@@ -77,6 +77,7 @@ class Session:
     embeddings: tuple[str, ...] = ()
     encoder_dtype: str | None = None
     offload: str | None = None
+    runtime: str | None = None
     compile: str = "auto"
     batch_size: int | None = None
     as_json: bool = False
@@ -147,6 +148,8 @@ class Session:
             parts["encoder_dtype"] = self.encoder_dtype
         if self.offload is not None:
             parts["offload"] = self.offload
+        if self.runtime is not None:
+            parts["runtime"] = self.runtime
         return parts
 
     def describe(self, model: "Model") -> None:
@@ -171,9 +174,11 @@ class Session:
 
     @property
     def settled_dtype(self) -> str:
-        """The dtype that was asked for, or the one that suits the device."""
+        """The dtype that was asked for, or the one that suits the device and the runtime."""
         from ddim_edit import suited_dtype
 
+        if self.dtype == "auto" and self.runtime == "onnx":
+            return "float32"  # the only one that it has
         return suited_dtype(self.device) if self.dtype == "auto" else self.dtype
 
     def prefer_dtype(self, dtype: str) -> None:

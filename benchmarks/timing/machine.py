@@ -10,7 +10,7 @@ import torch
 from ddim_edit import hardware
 from timing.place import Place
 
-PACKAGES = ("torch", "diffusers")
+PACKAGES = ("torch", "diffusers", "onnxruntime", "openvino")
 
 
 def describe(place: Place) -> Mapping[str, str]:

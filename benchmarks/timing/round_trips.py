@@ -88,6 +88,15 @@ def make_their_loop(folder: Path, network: Callable[[Tensor, Tensor], Tensor]) -
     return DiffusersInversion(network, up, down)
 
 
+def make_multistep_loop(folder: Path, network: Callable[[Tensor, Tensor], Tensor]) -> DiffusersInversion:
+    """Return diffusers' DPM-Solver++ both ways, of order 2 on Karras sigmas, around a network."""
+    diffusers = _import_diffusers()
+    config = diffusers.DDIMScheduler.load_config(folder / "scheduler")
+    options = {"solver_order": 2, "use_karras_sigmas": True}
+    up = diffusers.DPMSolverMultistepInverseScheduler.from_config(config, **options)
+    return DiffusersInversion(network, up, diffusers.DPMSolverMultistepScheduler.from_config(config, **options))
+
+
 def _import_diffusers() -> Any:
     import diffusers
 

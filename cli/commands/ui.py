@@ -67,7 +67,7 @@ def ui(port: int, no_browser: bool, directions: Path | None, session: Session) -
 def session_flags(session: Session) -> list[str]:
     """Return the options that a command line needs to run the same model in the same way."""
     words: list[str] = []
-    for name in ("model", "base", "scheduler", "vae", "encoder_dtype", "offload"):
+    for name in ("model", "base", "scheduler", "vae", "encoder_dtype", "offload", "runtime"):
         if value := getattr(session, name):
             words += [f"--{name.replace('_', '-')}", value]
     for lora in session.loras:

@@ -91,6 +91,7 @@ class ModelParts(TypedDict, total=False):
     embeddings: Sequence[str | Path]
     encoder_dtype: str | None
     offload: str | None
+    runtime: str | None
 
 
 class LoadOptions(NamedTuple):

@@ -335,10 +335,27 @@ def compile_call(call: Call, what: str, remedy: str) -> Call:
     return run
 
 
-class CompiledNetwork:
-    """A network compiled by TorchInductor at its first call for each shape, which takes a minute or so.
+class OutputExecutor:
+    """Base of what computes the output of a network in another way; its bottleneck is the network's own.
 
-    Its bottleneck is read and shifted by the network as it is.
+    Args:
+        network: whose bottleneck is read and shifted, if it has one.
+    """
+
+    def __init__(self, network: Call) -> None:
+        self._network = network
+
+    def read(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's output and its bottleneck."""
+        return require_bottleneck(self._network).read(x, index, **conditioning)
+
+    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's output, and the one with the shift added to its bottleneck."""
+        return require_bottleneck(self._network).shifted(x, index, shift, **conditioning)
+
+
+class CompiledNetwork(OutputExecutor):
+    """A network compiled by TorchInductor at its first call for each shape, which takes a minute or so.
 
     Raises:
         ModelError: when called, on a machine without a compiler, or for a network that cannot be compiled.
@@ -349,7 +366,7 @@ class CompiledNetwork:
     """
 
     def __init__(self, network: Call) -> None:
-        self._network = network
+        super().__init__(network)
         self._compiled = compile_call(network, "The network", "Leave --compile out.")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -359,14 +376,6 @@ class CompiledNetwork:
     def __call__(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> Tensor:
         """Return the network's output."""
         return self._compiled(x, index, **conditioning)
-
-    def read(self, x: Tensor, index: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's output and its bottleneck."""
-        return require_bottleneck(self._network).read(x, index, **conditioning)
-
-    def shifted(self, x: Tensor, index: Tensor, shift: Tensor, **conditioning: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's output, and the one with the shift added to its bottleneck."""
-        return require_bottleneck(self._network).shifted(x, index, shift, **conditioning)
 
 
 def executor_for(device: torch.device, compiled: bool) -> Executor:

@@ -42,7 +42,8 @@ from ddim_edit.models.model import Model
 from ddim_edit.models.offloading import require_offload
 from ddim_edit.models.original_file import load_original_file
 from ddim_edit.models.packaged import DEFAULT_MODEL, packaged_models
-from ddim_edit.models.placing import can_share, place_cast, place_network, place_offloaded
+from ddim_edit.models.placing import can_share, place_cast, place_in_runtime, place_network, place_offloaded
+from ddim_edit.models.runtimes import find_runtime, require_runtime
 from ddim_edit.models.sizes import Size, require_size
 from ddim_edit.models.tensor_files import require_unquantised, upcast_fp8
 from ddim_edit.models.typicality import find_typicality
@@ -79,10 +80,12 @@ def load_model(
             LoRAs that are merged, each with ":SCALE" behind it if that is not 1. `embeddings`, files of textual
             inversions, whose words prompts may then use. `encoder_dtype`, what text encoders compute in, "float32" (the
             default), "bfloat16" or "float16"; latents of other ones are of another model. `offload`, for GPUs with
-            little memory: "model" has one network at a time there, "sequential" one layer.
+            little memory: "model" has one network at a time there, "sequential" one layer. `runtime`, for processors:
+            "onnx" (ONNX Runtime, in float32) or "openvino" compute the network's output in place of "torch", to which
+            the latents are the same up to rounding; "auto", the default, is "torch" (docs/performance.md).
 
     Raises:
-        MissingExtraError: diffusers or huggingface_hub is needed and not installed.
+        MissingExtraError: diffusers, huggingface_hub or the runtime is needed and not installed.
         ModelError: no such model, or one that cannot be run as it claims.
         ArgumentError: a device, dtype or size that cannot be had, an unknown `blocks`, or both ways of compiling.
 
@@ -95,6 +98,7 @@ def load_model(
     pair = (size, size) if isinstance(size, int) else size
     options = LoadOptions(find_device(device), dtype_name(dtype), pair, compiled, blocks, parts=parts)
     require_offload(options)
+    require_runtime(options)
     return load_with_options(str(name_or_path or DEFAULT_MODEL), options, offline)
 
 
@@ -169,9 +173,9 @@ def load_single_file(path: Path, options: LoadOptions) -> CheckpointBundle:
         require_unquantised({name: str(tensor.dtype) for name, tensor in state.items()}, str(path))
         bundle = load_original_file(path, state, family, options)
         return bundle if state is stored else bundle._replace(notes=(*bundle.notes, note_of_fp8(path.name)))
-    if options.parts:
+    if missing := [name for name in options.parts if name != "runtime"]:
         raise ArgumentError(
-            f"{path.name} is a network of pixels in one file, without {' and '.join(options.parts)}. What its weights "
+            f"{path.name} is a network of pixels in one file, without {' and '.join(missing)}. What its weights "
             f"do not tell is read from {path.stem}.json beside it."
         )
     checkpoint = family.load(state, read_settings(path), path.with_suffix(".json").name)
@@ -195,6 +199,8 @@ def build_model(name: str, bundle: CheckpointBundle, options: LoadOptions) -> Mo
             announce(f"moving the network to {options.device}")
         if how := options.parts.get("offload"):
             return PlacedNetworks(place_offloaded(network, bundle.codec, precision, options.device, how, name))
+        if runtime := find_runtime(options):
+            return PlacedNetworks(*place_in_runtime(network, precision, runtime))
         if precision.low is None:
             return PlacedNetworks(place_network(network, precision, options))
         low = Precision(precision.low)

@@ -17,6 +17,7 @@ from ddim_edit.models.devices import DeviceNetwork, Precision, diffusers_memory_
 from ddim_edit.models.diffusers_network import DiffusersNetwork
 from ddim_edit.models.executors import executor_for, is_compiled
 from ddim_edit.models.offloading import offload
+from ddim_edit.models.runtimes import RUNTIMES, RuntimeNetwork
 from ddim_edit.models.unet.base import UNetBase
 
 SHARED_FROM = 1 << 30
@@ -99,6 +100,25 @@ def place_offloaded(
     return DeviceNetwork(module, device, precision, shared=True)
 
 
+def place_in_runtime(network: nn.Module, precision: Precision, runtime: str) -> list[DeviceNetwork]:
+    """Return a network whose output another runtime computes, and the same in its dtype for low noise, if it has one.
+
+    The network itself, which computes bottlenecks and their gradients, stays in float32.
+
+    Args:
+        network: on the CPU.
+        precision: of the runtime.
+        runtime: its name, one of `RUNTIMES`.
+    """
+    module = network.to(torch.float32)
+    placed = []
+    for dtype in (precision.dtype, precision.low):
+        if dtype is not None:
+            run = RuntimeNetwork(module, runtime, dtype)
+            placed.append(DeviceNetwork(module, torch.device("cpu"), Precision(torch.float32), run=run))
+    return placed
+
+
 class Mover:
     """Copies the parts of a model to a device; what two parts share is moved once, and shared by the copies.
 
@@ -109,7 +129,7 @@ class Mover:
         device: where to.
 
     Raises:
-        ArgumentError: when it is called for a network that accelerate offloads.
+        ArgumentError: when it is called for a network that accelerate offloads, or that another runtime computes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -144,6 +164,9 @@ class Mover:
 
     def _move_network(self, part: DeviceNetwork, module: nn.Module) -> DeviceNetwork:
         """Return a network with a module that was moved; networks of one module share what runs it."""
+        if isinstance(part.run, RuntimeNetwork):
+            name = RUNTIMES[part.run.runtime]
+            raise ArgumentError(f"A network in {name} stays on the processor. Load the model again, without runtime.")
         if id(module) not in self._moved:
             options = LoadOptions(self._device, "", compiled=is_compiled(part.run))
             self._moved[id(module)] = place_network(module, part.precision, options)
