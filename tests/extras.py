@@ -109,6 +109,16 @@ def jxl(here: Environment) -> None:
     here.edit("invert", "face.jxl", "-o", "out", "--steps", 2)
 
 
+def onnx(here: Environment) -> None:
+    """Compute by ONNX Runtime."""
+    here.edit("reconstruct", FACE, "-o", "out", "--steps", 2, "--runtime", "onnx")
+
+
+def openvino(here: Environment) -> None:
+    """Compute by OpenVINO."""
+    here.edit("reconstruct", FACE, "-o", "out", "--steps", 2, "--runtime", "openvino")
+
+
 def ray(here: Environment) -> None:
     """Fill a store on a cluster of this machine."""
     here.edit("invert", FACES, "-o", "faces.latents", "--engine", "ray", "--workers", 1, "--steps", 2)
@@ -152,6 +162,8 @@ TRIALS: dict[str, Callable[[Environment], None]] = {
     "heic": heic,
     "hub": hub,
     "jxl": jxl,
+    "onnx": onnx,
+    "openvino": openvino,
     "ray": ray,
     "ui": ui,
     "video": video,

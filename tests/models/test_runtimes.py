@@ -24,7 +24,7 @@ from ddim_edit.models import graphs
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import DeviceNetwork, is_native
 from ddim_edit.models.executors import OutputExecutor
-from ddim_edit.models.graphs import load_graph
+from ddim_edit.models.onnx_graphs import load_graph
 from ddim_edit.models.placing import Mover
 from ddim_edit.models.runtimes import RuntimeNetwork, require_runtime
 
