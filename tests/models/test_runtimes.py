@@ -20,7 +20,7 @@ from ddim_edit.cli import main
 from ddim_edit.errors import ArgumentError, MissingExtraError, ModelError
 from ddim_edit.images import to_uint8
 from ddim_edit.io.extras import is_installed
-from ddim_edit.models import graphs
+from ddim_edit.models import onnx_graphs
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import DeviceNetwork, is_native
 from ddim_edit.models.executors import OutputExecutor
@@ -169,13 +169,13 @@ def exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What is exported in a cache of its own, without the time that it takes."""
     made: list[str] = []
 
-    def export(network: nn.Module, inputs: graphs.Inputs, file: Path) -> None:
+    def export(network: nn.Module, inputs: onnx_graphs.Inputs, file: Path) -> None:
         file.write_bytes(b"graph")
         file.with_name("graph.onnx.data").write_bytes(b"weights")
         made.append(file.parent.name)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(graphs, "_export", export)
+    monkeypatch.setattr(onnx_graphs, "_export", export)
     return made
 
 
@@ -225,7 +225,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_graphs_that_were_not_used_for_longest_go(exports: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_MOST", 2 * len(b"graphweights"))
+    monkeypatch.setattr(onnx_graphs, "_MOST", 2 * len(b"graphweights"))
     for weight in (1.0, 2.0, 1.0, 3.0, 1.0, 2.0):  # the third makes the second go
         load(Pointwise(weight))
     assert len(exports) == 4
