@@ -124,7 +124,7 @@ def _forget_oldest(newest: Path) -> None:
     """Remove what was not used for longest, until all that is kept is small enough, but never the newest graph."""
     total = 0
     for folder in sorted(newest.parent.iterdir(), key=lambda folder: folder.stat().st_mtime_ns, reverse=True):
-        total += sum(file.stat().st_size for file in folder.iterdir())
+        total += sum(file.stat().st_size for file in folder.glob("graph.*"))
         if total > _MOST and folder != newest:
             shutil.rmtree(folder, ignore_errors=True)
 
