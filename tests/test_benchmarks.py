@@ -3,9 +3,10 @@
 import json
 import platform
 import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
-from math import log
+from math import inf, log
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,13 +15,14 @@ import pytest
 import speed
 import torch
 from timing import report
-from timing.bench import BenchScale
+from timing.bench import QUICK, Bench, BenchScale
 from timing.comparison import GOAL, PsnrAtSteps, fewest_steps, raise_steps
 from timing.folders import marginal_rate, worker_setups
 from timing.machine import describe
 from timing.place import Place
 from timing.process import run
 from timing.round_trips import all_round_trips, ours, theirs, time_round_trip
+from timing.runtimes import all_variants, evaluations, round_trips, signal_to_noise
 from timing.sample_images import fill, gather
 from timing.share import flops, watched
 from timing.spread import Spread, interleaved, ratio, rounds_in, spread
@@ -194,6 +196,30 @@ class TestShare:
         assert CPU.tried(partial(fail, MemoryError())) is None
         with pytest.raises(RuntimeError, match="shape"):
             CPU.tried(partial(fail, RuntimeError("shape")))
+
+
+class TestRuntimes:
+    def test_error_is_the_ratio_of_energies(self) -> None:
+        wanted = torch.tensor([3.0, 4.0], dtype=torch.float64)
+        assert signal_to_noise(wanted + torch.tensor([0.0, 0.5]), wanted) == pytest.approx(20)
+        assert signal_to_noise(wanted, wanted) == inf
+
+    @pytest.mark.slow
+    def test_what_is_not_installed_is_named_and_all_else_agrees(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)  # which takes a minute
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        bench = Bench(folder, CPU, QUICK._replace(batches=(1, 9), steps=2, judged=1))
+        rows = list(evaluations(bench))
+        missing = [row for row in rows if isinstance(row["ms"], str)]
+        assert {row["ms"] for row in missing} == {"onnxruntime is not installed", "openvino is not installed"}
+        for row in rows:
+            assert row in missing or row["error dB"] > (100 if row["dtype"] == "float32" else 30)
+        assert {row["batch"] for row in rows} == {1}  # larger ones are left out
+        trips = [(row["variant"], row["dtype"]) for row in round_trips(bench)]
+        assert trips == [(each.name, each.dtype) for each in all_variants(bench) if each.round_trip]
 
 
 class TestStartup:

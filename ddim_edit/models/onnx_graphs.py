@@ -30,10 +30,9 @@ from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.io.locks import FolderLock
 from ddim_edit.models.announcements import announce
 from ddim_edit.models.digest_cache import cache_folder
+from ddim_edit.models.executors import Inputs
 
 Value = TypeVar("Value")
-Inputs = Mapping[str, Tensor]
-"""The inputs of a network by keyword, [B, ...] each."""
 
 _VERSION = 1
 _GRAPH, _WEIGHTS = "graph.onnx", "graph.onnx.data"
@@ -123,13 +122,9 @@ def _keep(network: nn.Module, inputs: Inputs, folder: Path) -> None:
 
 def _forget_oldest(newest: Path) -> None:
     """Remove what was not used for longest, until all that is kept is small enough, but never the newest graph."""
-    rows = []
-    for folder in newest.parent.iterdir():
-        size = sum(file.stat().st_size for file in folder.glob("graph.*"))
-        rows.append((folder != newest, -folder.stat().st_mtime_ns, size, folder))
     total = 0
-    for _, _, size, folder in sorted(rows):
-        total += size
+    for folder in sorted(newest.parent.iterdir(), key=lambda folder: folder.stat().st_mtime_ns, reverse=True):
+        total += sum(file.stat().st_size for file in folder.glob("graph.*"))
         if total > _MOST and folder != newest:
             shutil.rmtree(folder, ignore_errors=True)
 

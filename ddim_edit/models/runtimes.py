@@ -21,8 +21,8 @@ from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError, first_lin
 from ddim_edit.io.extras import import_extra, require_extra
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import PRECISIONS, is_native
-from ddim_edit.models.executors import OutputExecutor
-from ddim_edit.models.onnx_graphs import Inputs, load_graph
+from ddim_edit.models.executors import Inputs, OutputExecutor
+from ddim_edit.models.onnx_graphs import load_graph
 
 RUNTIMES = {"auto": "PyTorch", "torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 """Runtimes, and what each is called; what is not PyTorch is also the name of the extra that it needs."""

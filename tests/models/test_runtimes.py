@@ -23,7 +23,7 @@ from ddim_edit.io.extras import is_installed
 from ddim_edit.models import onnx_graphs
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import DeviceNetwork, is_native
-from ddim_edit.models.executors import OutputExecutor
+from ddim_edit.models.executors import Inputs, OutputExecutor
 from ddim_edit.models.onnx_graphs import load_graph
 from ddim_edit.models.placing import Mover
 from ddim_edit.models.runtimes import RuntimeNetwork, require_runtime
@@ -169,7 +169,7 @@ def exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What is exported in a cache of its own, without the time that it takes."""
     made: list[str] = []
 
-    def export(network: nn.Module, inputs: onnx_graphs.Inputs, file: Path) -> None:
+    def export(network: nn.Module, inputs: Inputs, file: Path) -> None:
         file.write_bytes(b"graph")
         file.with_name("graph.onnx.data").write_bytes(b"weights")
         made.append(file.parent.name)

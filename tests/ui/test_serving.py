@@ -93,10 +93,11 @@ def test_command_lines_name_the_model_as_the_page_was_told() -> None:
         batch_size=2,
         base="parts",
         offload="model",
+        runtime="torch",
         encoder_dtype="bf16",
     )
     assert session_flags(session) == [
         *("--model", "tiny", "--base", "parts"),
-        *("--encoder-dtype", "bf16", "--offload", "model", "--device", "cpu", "--dtype", "fp32"),
+        *("--encoder-dtype", "bf16", "--offload", "model", "--runtime", "torch", "--device", "cpu", "--dtype", "fp32"),
         *("--size", "512x384", "--compile", "off", "--batch-size", "2", "--offline"),
     ]
