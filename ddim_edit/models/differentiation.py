@@ -4,15 +4,17 @@ The networks of a loaded model run without gradients, on layers that have none: 
 norms, captured graphs. Where they were rewritten, the Jacobian is that of a copy with plain layers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from ddim_edit.diffusion.bottleneck import bottleneck_at, require_bottleneck
 from ddim_edit.diffusion.denoisers import Denoiser
@@ -23,6 +25,17 @@ from ddim_edit.models.blocks import restore_blocks
 from ddim_edit.models.devices import DeviceNetwork, evaluation_mode
 from ddim_edit.models.unet.base import UNetBase
 from ddim_edit.precision import float32_precision
+
+
+class _ContiguousGroupNorms(TorchFunctionMode):
+    """Inside of it group norms take contiguous maps: up to version 2.11, PyTorch has a forward mode for no others."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.nn.functional.group_norm:
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 class BottleneckJacobian:
@@ -49,10 +62,7 @@ class BottleneckJacobian:
         assert isinstance(network, DeviceNetwork)  # as of every model
         require_bottleneck(network.network)
         if isinstance(network.network, UNetBase):
-            plain = deepcopy(network.network)
-            restore_blocks(plain).to(self._denoiser.dtype)
-            # Up to version 2.11, PyTorch has no forward mode for group norms of channels_last maps.
-            plain.to_memory_format(torch.contiguous_format)
+            plain = restore_blocks(deepcopy(network.network)).to(self._denoiser.dtype)
             precision = network.precision._replace(dtype=self._denoiser.dtype)
             network = replace(network, network=plain, precision=precision, run=None)
         self._network = network
@@ -66,7 +76,8 @@ class BottleneckJacobian:
     def times(self, x: Tensor, v: Tensor) -> Tensor:
         """Return J v [B, c, h, w] at x for v, both [B, C, H, W]."""
         # Of attention, only the kernel of plain operations has a forward mode.
-        with self._differentiating(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        plain_attention, plain_norms = sdpa_kernel(SDPBackend.MATH), _ContiguousGroupNorms()
+        with self._differentiating(), torch.no_grad(), plain_attention, plain_norms, forward_ad.dual_level():
             with ignored_warnings:  # torch uses what it has deprecated where it is first asked for a forward mode
                 moving = forward_ad.make_dual(x.clone(), v.clone())  # type: ignore[no-untyped-call]
             h = self(moving)
