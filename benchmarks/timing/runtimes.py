@@ -201,13 +201,13 @@ def equal_accuracy(bench: Bench) -> Iterator[Row]:
         steps[name] = fewest if fewest.mean >= GOAL else max(found, key=lambda each: each.mean)
     runs = {name: partial(time_round_trip, make(steps[name].steps), image, bench.place) for name, make in makes.items()}
     measured = interleaved(runs, rounds_in(bench.scale.seconds, inf, least=1))
-    for name, found in measured.items():
+    for name, timed in measured.items():
         yield {
             "variant": name,
             "reached": "yes" if steps[name].mean >= GOAL else "no, at best",
             "steps": steps[name].steps,
             "PSNR dB": steps[name].mean,
-            "seconds": spread([each.total for each in found]).median,
+            "seconds": spread([each.total for each in timed]).median,
         }
 
 
