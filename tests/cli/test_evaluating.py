@@ -35,7 +35,7 @@ def test_four_files_are_written_and_the_tables_are_what_is_printed(
     assert outcome.status == 0, outcome.err
     assert files_in(tmp_path / "out") == FILES
     assert outcome.out == (tmp_path / "out" / "evaluation.md").read_text()
-    assert f"| Error, ddim {InversionConfig().grid}  |" in outcome.out
+    assert "| Error, ddim karras:14@0.16T  |" in outcome.out
     with Image.open(tmp_path / "out" / "evaluation.png") as image:
         assert min(image.size) > 600
     found = Evaluation.load(tmp_path / "out")

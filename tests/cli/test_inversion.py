@@ -230,4 +230,4 @@ def test_typed_steps_come_before_times_that_were_set_elsewhere(
     for name, options in {"set": [], "typed": ["--steps", "3"]}.items():
         done("invert", pictures[0], *options, "-o", tmp_path / name)
     recipes = [Latent.load(tmp_path / name / f"a{LATENT}").recipe for name in ("set", "typed")]
-    assert [recipe.grid for recipe in recipes] == ["times", InversionConfig().grid]
+    assert [recipe.grid for recipe in recipes] == ["times", "karras:14@0.16T"]

@@ -102,7 +102,7 @@ def test_levels_have_one_syntax(level: str, time: float) -> None:
     assert grid == InversionConfig(grid="uniform", level=time).make_grid(LINEAR)
 
 
-@given(st.sampled_from(list(GRIDS)), st.integers(2, 40), st.floats(0.001, 1000))
+@given(st.sampled_from(sorted(set(GRIDS) - {"standard"})), st.integers(2, 40), st.floats(0.001, 1000))
 def test_a_level_ends_the_grid_at_its_nearest_time(name: str, steps: int, level: float) -> None:
     whole, part = (InversionConfig(grid=name, steps=steps, level=each).make_grid(LINEAR) for each in (None, level))
     assert part.times == whole.times[: len(part.times)]
