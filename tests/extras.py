@@ -127,18 +127,18 @@ def ray(here: Environment) -> None:
 def ui(here: Environment) -> None:
     """Open the page."""
     words = [str(here.programs / "ddim-edit"), "ui", "--port", "0", "--no-browser"]
+    visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())  # the page knows who may see it by one
     with subprocess.Popen(words, cwd=here.work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         printed = ""
-        for line in process.stdout:
-            printed += line
-            if "http://" in line:
-                address = "http://" + line.partition("http://")[2].split()[0]
-                with urllib.request.urlopen(address) as answer:
-                    found = answer.status
-                process.terminate()
-                if found == 200:
+        try:
+            for line in process.stdout:
+                printed += line
+                if line.startswith("http://"):
+                    visitor.open(line.strip(), timeout=60).close()
                     return
+        finally:
+            process.terminate()
     sys.exit(f"ui: {printed}")
 
 
