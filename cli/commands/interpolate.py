@@ -151,9 +151,7 @@ def interpolate(
     else:
         columns, lines = sheet
         rows = session.editor.sheet(ends, lines, columns, interpolation, across or 2)
-    recipe = InterpolationRecipe(
-        interpolation, frames, loop, tuple(latent.recipe for latent in ends), sheet, None if sheet is None else across
-    )
+    recipe = InterpolationRecipe(interpolation, frames, loop, tuple(latent.recipe for latent in ends), sheet, across)
     frames_of = [_decode(session, row, upscale) for row in rows]
     signature = session.recipe_json(recipe)
     if animated or still:

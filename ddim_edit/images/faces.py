@@ -8,6 +8,7 @@ References:
     2023.
 """
 
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -142,20 +143,21 @@ def _detect(pixels: np.ndarray[Any, Any]) -> list[Face]:
     """Return the faces in uint8 [H, W, 3].
 
     Raises:
-        ModelError: OpenCV fails.
+        MissingExtraError: OpenCV is not installed.
+        ModelError: it fails.
     """
-    require_face_detector()
-    with _importing:  # a second thread would be given half of it
-        cv2 = import_module("cv2")
     try:
         detector = getattr(_detectors, "detector", None)
         if detector is None:
-            detector = _detectors.detector = _make_detector(cv2)
+            detector = _detectors.detector = _make_detector()
         detector.setInputSize((pixels.shape[1], pixels.shape[0]))
         _, rows = detector.detect(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's channels are blue, green, red
+    except MissingExtraError:
+        raise
     except Exception as error:  # is no fault of the image, for which whoever reads it would take it
+        version = getattr(sys.modules.get("cv2"), "__version__", "as it is installed")
         raise ModelError(
-            f"The face detector fails with OpenCV {cv2.__version__} ({first_line(error)}). Install another version of "
+            f"The face detector fails with OpenCV {version} ({first_line(error)}). Install another version of "
             "opencv-python-headless, or choose a crop that needs no faces."
         ) from error
     faces = []
@@ -166,8 +168,11 @@ def _detect(pixels: np.ndarray[Any, Any]) -> list[Face]:
     return faces
 
 
-def _make_detector(cv2: Any) -> Any:
+def _make_detector() -> Any:
     """Return a detector for this thread: it keeps the size of its input."""
+    require_face_detector()
+    with _importing:  # a second thread would be given half of it
+        cv2 = import_module("cv2")
     network = resources.files("ddim_edit.assets") / "faces" / "yunet_n_640_640.onnx"
     # Version 5 warns, at every start, of settings that nobody made; version 4.10 has no such setting.
     if hasattr(cv2.utils, "logging"):

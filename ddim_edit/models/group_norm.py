@@ -136,6 +136,25 @@ def _combine_tiles(  # noqa: PLR0913
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def locate_tile(
+    pixels: tl.tensor,
+    channels: tl.tensor,
+    chunks: tl.tensor,
+    CHANNELS_LAST: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Return where this program's tile is: image, channels [1, CHANNELS], offsets [PIXELS, CHANNELS] and their mask."""
+    row = tl.program_id(0)
+    image, chunk = (row // chunks).to(tl.int64), row % chunks
+    p = chunk * PIXELS + tl.arange(0, PIXELS)[:, None]
+    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    inside = (p < pixels) & (c < channels)
+    place = image * pixels * channels + (p * channels + c if CHANNELS_LAST else c * pixels + p)
+    return image, c, place, inside
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _normalize_tiles(
     x: tl.tensor,
     coefficients: tl.tensor,
@@ -149,12 +168,7 @@ def _normalize_tiles(
     CHANNELS: tl.constexpr,
 ) -> None:
     """Write a tile of y = act((x - centre) * scale + offset)."""
-    row = tl.program_id(0)
-    image, chunk = (row // chunks).to(tl.int64), row % chunks
-    p = chunk * PIXELS + tl.arange(0, PIXELS)[:, None]
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    inside = (p < pixels) & (c < channels)
-    place = image * pixels * channels + (p * channels + c if CHANNELS_LAST else c * pixels + p)
+    image, c, place, inside = locate_tile(pixels, channels, chunks, CHANNELS_LAST, PIXELS, CHANNELS)
     coefficients += image * 3 * channels + c
     centre = tl.load(coefficients, mask=c < channels, other=0.0)
     scale = tl.load(coefficients + channels, mask=c < channels, other=0.0)

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ddim_edit.models.group_norm import Tiling, is_channels_last
+from ddim_edit.models.group_norm import Tiling, is_channels_last, locate_tile
 from ddim_edit.models.layers import FusedLayer, ResidualSum, UnbiasedConv2d, refuse_gradients
 
 
@@ -41,12 +41,7 @@ def _sum_tiles(  # noqa: PLR0913
     CHANNELS: tl.constexpr,
 ) -> None:
     """Overwrite a tile of h by (h + shortcut + (bias + shortcut_bias)) * factor."""
-    row = tl.program_id(0)
-    image, chunk = (row // chunks).to(tl.int64), row % chunks
-    p = chunk * PIXELS + tl.arange(0, PIXELS)[:, None]
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    inside = (p < pixels) & (c < channels)
-    place = image * pixels * channels + (p * channels + c if CHANNELS_LAST else c * pixels + p)
+    _, c, place, inside = locate_tile(pixels, channels, chunks, CHANNELS_LAST, PIXELS, CHANNELS)
     added = tl.zeros([1, CHANNELS], tl.float32)
     if BIAS:
         added += tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)

@@ -167,6 +167,16 @@ def test_a_failing_detector_is_not_taken_for_a_damaged_photograph(monkeypatch: p
         read(PORTRAIT, 64, FaceCrop(TEMPLATE))
 
 
+def test_neither_is_an_opencv_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("ddim_edit.images.faces._detectors", __import__("threading").local())
+    monkeypatch.setattr("ddim_edit.images.faces.import_module", fail)
+    with pytest.raises(ModelError, match=r"^The face detector fails with OpenCV .* \(libGL\.so\.1: cannot open"):
+        read(PORTRAIT, 64, FaceCrop(TEMPLATE))
+
+
 def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_crop(TEMPLATE) == AutoCrop(TEMPLATE)
     assert default_crop(None) == CentreSquare()
