@@ -40,6 +40,15 @@ def cache_folder() -> Path | None:
     return root / "ddim-edit" / "digests"
 
 
+def mark_used(path: Path) -> None:
+    """Set the time of what is kept in a cache to now, by which what was not used for longest is told.
+
+    The clock by which the system does so by itself stands still for some milliseconds, in which two would be alike.
+    """
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
+
+
 def cached_digest(files: Iterable[Path], compute: Callable[[], str], part: str = "") -> str:
     """Return the digest of what some files hold, from the cache if none of them has changed since.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from ddim_edit.errors import ModelError
 from ddim_edit.io.atomic import atomic
-from ddim_edit.models.digest_cache import cache_folder
+from ddim_edit.models.digest_cache import cache_folder, mark_used
 from ddim_edit.models.tensor_files import load_safetensors
 
 _VERSION = 1
@@ -55,7 +54,7 @@ class CachedEncoding:
             return self.encode(text)
         with suppress(OSError, ModelError):
             found = {name: tensor.clone() for name, tensor in load_safetensors(file).items()}
-            os.utime(file)
+            mark_used(file)
             return found
         made = self.encode(text)
         # Views of one tensor cannot be saved.
@@ -65,6 +64,7 @@ class CachedEncoding:
         with suppress(OSError, SafetensorError):
             with atomic(file) as temporary:
                 save_file(tensors, temporary)
+            mark_used(file)
             _forget_oldest(file.parent)
         return made
 

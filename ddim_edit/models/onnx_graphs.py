@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +28,7 @@ from ddim_edit.io.digest import digest_file
 from ddim_edit.io.ignored_warnings import ignored_warnings
 from ddim_edit.io.locks import FolderLock
 from ddim_edit.models.announcements import announce
-from ddim_edit.models.digest_cache import cache_folder
+from ddim_edit.models.digest_cache import cache_folder, mark_used
 from ddim_edit.models.executors import Inputs
 
 Value = TypeVar("Value")
@@ -62,7 +61,7 @@ def load_graph(network: nn.Module, inputs: Inputs, load: Callable[[Path], Value]
         with suppress(OSError), FolderLock(kept):
             if not _is_whole(kept):
                 _keep(network, inputs, kept)
-            os.utime(kept)
+            mark_used(kept)
             return load(kept / _GRAPH)
     with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         file = Path(scratch, _GRAPH)
@@ -117,6 +116,7 @@ def _keep(network: nn.Module, inputs: Inputs, folder: Path) -> None:
     digests = {name: digest_file(folder / name) for name in (_GRAPH, _WEIGHTS)}
     with atomic(folder / _DIGESTS) as temporary:
         temporary.write_text(json.dumps(digests), encoding="utf-8")
+    mark_used(folder)
     _forget_oldest(folder)
 
 
