@@ -17,8 +17,10 @@ demo: $(VENV)/.installed
 	@echo "and out/older/astronaut-edited.png (the whole portrait, in which only the face is older)."
 
 # A process for each processor and one more, as some tests wait, with a thread each: on tensors as small as a test's, more
-# would wait for one another.
-SUITE := $(BIN)/pytest --numprocesses auto --dist loadfile
+# would wait for one another. One that crashes ends the run and is reported: the process that replaced it would be given
+# nothing to do and be waited for, for ever, if it came late (pytest-xdist 3.8).
+XDIST := --numprocesses auto --dist loadfile --max-worker-restart 0
+SUITE := $(BIN)/pytest $(XDIST)
 test: $(VENV)/.installed-test lint browser
 	OMP_NUM_THREADS=1 $(SUITE)
 
@@ -35,7 +37,7 @@ test-processors: $(VENV)/.installed-test browser
 # the oldest supported, has wheels of all of them. The tests left out install the newest versions.
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.installed browser
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest --numprocesses auto --dist loadfile -k "not clean_environment" -W ignore::DeprecationWarning -W ignore::FutureWarning
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest $(XDIST) -k "not clean_environment" -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 # Each extra alone in a fresh environment, and a command that needs it.
 test-extras:
