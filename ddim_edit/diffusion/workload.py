@@ -16,7 +16,7 @@ from ddim_edit.diffusion.solvers.solver import Solver, Spans
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 
 # Where a tolerance decides, these are what faces64 takes for photographs (docs/numerics.md).
-_ROUNDS = 2.5
+_ROUNDS = 2
 _ITERATIONS = 3
 _COUNTED_SPANS = 5
 """Steps that are counted; those of longer grids take as many as the last of these."""

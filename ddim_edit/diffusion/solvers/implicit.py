@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ddim_edit.diffusion.solvers.steps import HistoryEntry, ddim_step_eps
+from ddim_edit.diffusion.solvers.steps import HistoryEntry, ddim_step_eps, extrapolate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim_edit.diffusion.schedules import Level, Span
+    from ddim_edit.diffusion.schedules import Span
     from ddim_edit.diffusion.solvers.solver import State
     from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
     from ddim_edit.diffusion.solvers.steps import History
@@ -99,16 +99,3 @@ class ImplicitStep:
         found = fixed_point(iterate, guess, self.tol, AndersonAccelerator(mixing), self.limit)
         denoiser.record_residual(found.residual, found.residual <= self.tol)
         return found.outputs[0]
-
-
-def extrapolate(history: History, level: Level) -> Tensor:
-    """Return a quantity at a level, by the polynomial in log s through its earlier values (Lagrange's form)."""
-    if len(history) == 1:
-        return history[0].value
-    nodes = [math.log(entry.level.s) for entry in history]
-    terms = []
-    for node, entry in zip(nodes, history, strict=True):
-        others = [other for other in nodes if other != node]
-        weight = math.prod((math.log(level.s) - other) / (node - other) for other in others)
-        terms.append(weight * entry.value)
-    return sum(terms[1:], terms[0])

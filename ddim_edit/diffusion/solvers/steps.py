@@ -18,9 +18,12 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ddim_edit.diffusion.schedules import Level, Span
@@ -28,10 +31,17 @@ if TYPE_CHECKING:
 
 
 class HistoryEntry(NamedTuple):
-    """The x0 or eps [B, ...] that was predicted at an earlier level, whichever of them a solver extrapolates."""
+    """What a step found at its level.
+
+    Attributes:
+        level: where it was.
+        value: x0 or eps [B, ...] predicted there, whichever of them a solver extrapolates.
+        state: x [B, ...] there, for solvers whose next step does not go on from what the step returned.
+    """
 
     level: Level
     value: Tensor
+    state: Tensor | None = None
 
 
 History: TypeAlias = "tuple[HistoryEntry, ...]"
@@ -95,3 +105,20 @@ def euler_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history: Histor
     """
     x0, eps = denoiser(x, span.here)
     return ddim_step_x0(x0, eps, span.there), history
+
+
+def extrapolation_weights(levels: Sequence[Level], level: Level) -> list[float]:
+    """Return the weights of values at some levels in that of the polynomial in log s through them at another level."""
+    nodes = [math.log(each.s) for each in levels] if len(levels) > 1 else [0.0]
+    weights = []
+    for node in nodes:
+        others = [other for other in nodes if other != node]
+        weights.append(math.prod((math.log(level.s) - other) / (node - other) for other in others))
+    return weights
+
+
+def extrapolate(history: History, level: Level) -> Tensor:
+    """Return a quantity at a level, by the polynomial in log s through its earlier values (Lagrange's form)."""
+    weights = extrapolation_weights([entry.level for entry in history], level)
+    terms = [weight * entry.value for weight, entry in zip(weights, history, strict=True)]
+    return sum(terms[1:], terms[0])

@@ -18,7 +18,7 @@ from ddim_edit.config import InversionConfig
 from ddim_edit.diffusion.grids import Grid, find_grid, make_grid
 from ddim_edit.diffusion.integration import add_noise, remove_noise
 from ddim_edit.diffusion.schedules import Level, NoiseSchedule, Span
-from ddim_edit.diffusion.solvers.registered.dpm2m import dpm2m_step
+from ddim_edit.diffusion.solvers.registered.dpm2m import dpm2m_inverse_step, dpm2m_step, predict_state
 from ddim_edit.diffusion.solvers.solver import reverse_spans
 from ddim_edit.diffusion.solvers.statistics import TrackedDenoiser
 from ddim_edit.diffusion.solvers.steps import History
@@ -247,6 +247,10 @@ class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
         """Return the steps of a grid in the direction of the scheduler."""
         raise NotImplementedError
 
+    def _take_step(self, known: TrackedDenoiser, x: Tensor, span: Span, following: Span | None) -> Tensor:
+        """Return the state that the network is given next; after the last step, where none follows, the result."""
+        raise NotImplementedError
+
     def _finish(self, x: Tensor, level: Level) -> Tensor:
         """Return the sample at the end of a run."""
         raise NotImplementedError
@@ -262,9 +266,10 @@ class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
             model_output = model_output[:, : sample.shape[1]]
         prediction = self.process.parametrization.to_prediction(model_output.to(x.device).double(), x, span.here)
         known = TrackedDenoiser.start(lambda x, level: prediction, len(x), x.device)
-        x, self._history = dpm2m_step(known, x, span, self._history)
+        following = None if index == len(self._times) - 1 else self._span(index + 1)
+        x = self._take_step(known, x, span, following)
         self._state = x
-        return self._finish(x, span.there) if index == len(self._times) - 1 else self._to_sample(x, span.there)
+        return self._finish(x, span.there) if following is None else self._to_sample(x, span.there)
 
     def _to_sample(self, x: Tensor, level: Level) -> Tensor:
         return self.process.parametrization.scale_input(x, level)
@@ -300,7 +305,7 @@ class _GridScheduler(SchedulerMixin, _ConfigMixin):  # type: ignore[misc]
 
 
 class DDIMEditInverseScheduler(_GridScheduler):
-    """Integrates images up to their x_T inside a pipeline of diffusers: DPM-Solver++(2M) on a grid of ours.
+    """Integrates images up to their x_T inside a pipeline of diffusers: the inverse of `DDIMEditScheduler`.
 
     A run begins with images at the first level, which `add_noise` makes of x0, and ends with x_T, as `latents=` takes
     it. `latest_sample` is x_T in float64, also of pipelines that return images only.
@@ -325,12 +330,16 @@ class DDIMEditInverseScheduler(_GridScheduler):
     def _directed(self, schedule: NoiseSchedule, grid: Grid) -> Sequence[Span]:
         return schedule.spans(grid)
 
+    def _take_step(self, known: TrackedDenoiser, x: Tensor, span: Span, following: Span | None) -> Tensor:
+        x, self._history = dpm2m_inverse_step(known, x, span, self._history)
+        return x if following is None else predict_state(x, following, self._history)
+
     def _finish(self, x: Tensor, level: Level) -> Tensor:
         return self._to_sample(x, level)
 
 
 class DDIMEditScheduler(_GridScheduler):
-    """Integrates x_T down to images inside a pipeline of diffusers: the inverse of `DDIMEditInverseScheduler`.
+    """Integrates x_T down to images inside a pipeline of diffusers: DPM-Solver++(2M) on a grid of ours.
 
     With `set_noise` a run ends as the inversion began: at the first level of the grid, where the noise is taken off.
     Without, it goes on to the clean image with one step more, which is what new images need.
@@ -361,6 +370,10 @@ class DDIMEditScheduler(_GridScheduler):
 
     def _directed(self, schedule: NoiseSchedule, grid: Grid) -> Sequence[Span]:
         return reverse_spans(schedule.spans(grid.to_clean() if self.noise is None else grid))
+
+    def _take_step(self, known: TrackedDenoiser, x: Tensor, span: Span, following: Span | None) -> Tensor:
+        x, self._history = dpm2m_step(known, x, span, self._history)
+        return x
 
     def _finish(self, x: Tensor, level: Level) -> Tensor:
         if self.noise is not None and self.noise.shape != x.shape:
