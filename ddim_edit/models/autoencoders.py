@@ -344,6 +344,8 @@ def autoencoder_factor(folder: Path) -> int:
     widths = schema.read_entry(
         config, kind.widths, schema.list_of(schema.number), kind.default_widths, source="config.json", error=ModelError
     )
+    if not widths:
+        raise ModelError(f"{folder / 'config.json'}: {kind.widths} is empty, and must name the width of each level.")
     return kind.factor(widths)
 
 

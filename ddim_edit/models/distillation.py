@@ -53,7 +53,7 @@ def _find_kind(name: str, index: Config, network: Config, scheduler: Config) -> 
         return "a latent consistency model"
     if index.get("is_distilled"):
         return "FLUX.2 klein"
-    if (found := scheduler.get("_class_name")) in _SCHEDULERS:
+    if (found := str(scheduler.get("_class_name"))) in _SCHEDULERS:
         return _SCHEDULERS[found]
     for each in (name, index.get("_name_or_path"), network.get("_name_or_path")):
         words = _NEW_WORD.sub(" ", each).lower() if isinstance(each, str) else ""

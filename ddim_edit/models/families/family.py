@@ -182,8 +182,8 @@ class TextPipeline:
 
     def class_of(self, index: Config) -> str:
         """Return its class in a checkpoint with this model_index.json."""
-        named = index.get("_class_name")
-        return str(named) if named in self.variants else self.name
+        named = str(index.get("_class_name"))
+        return named if named in self.variants else self.name
 
 
 def no_classes(config: Config) -> Classes | None:

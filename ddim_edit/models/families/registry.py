@@ -92,7 +92,7 @@ def family_of_config(config: Config, source: str = "config.json") -> DiffusersFa
     # Flat folders of 2022 have no _class_name; they are all UNet2DModels.
     name = config.get("_class_name", "UNet2DModel")
     if name == "Transformer2DModel":
-        name = _FORMER_CLASSES.get(config.get("norm_type"), name)
+        name = _FORMER_CLASSES.get(str(config.get("norm_type")), name)
     for family in known:
         if family.network == name and family.accepts(config):
             return family
