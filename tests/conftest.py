@@ -87,6 +87,19 @@ def memory() -> Iterator[None]:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def child_signals() -> Iterator[None]:
+    """Take back the handler of SIGCHLD that a `DataLoader` with workers leaves behind.
+
+    Two runs of three ended in a segmentation fault of the kernel's making, as it could not call that handler when the
+    first process after other tests ended: the stack for signals was no longer usable.
+    """
+    before = signal.getsignal(signal.SIGCHLD) if sys.platform != "win32" else None
+    yield
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def threads() -> Iterator[None]:
     """As many as OMP_NUM_THREADS says; one unless it is set, since on tensors as small as a test's, more only wait."""

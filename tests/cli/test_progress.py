@@ -148,7 +148,7 @@ def test_as_many_evaluations_are_made_as_were_expected(
 def test_exact_inversions_report_expected_and_largest_numbers(done: Run, pictures: list[Path], tmp_path: Path) -> None:
     outcome = done("invert", *pictures, "-o", tmp_path / "out", *FEW, "--exact", "--batch-size", "2")
     lines = [found for line in outcome.err.splitlines() if (found := LINE.search(line))]
-    assert lines[0].groups()[1:] == ("2", "about ", "80", "384")
+    assert lines[0].groups()[1:] == ("2", "about ", "64", "384")
     assert lines[-1][2] == lines[-1][4]
 
 

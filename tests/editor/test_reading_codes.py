@@ -36,16 +36,17 @@ def test_one_walk_reads_every_level_as_its_own_inversion_would(
 def test_bottlenecks_are_those_of_the_network_at_the_states_on_the_way(
     editor: Editor, files: list[Path], solver: str
 ) -> None:
-    """An implicit step asks at its guess of the next state, so that h is near that of the state itself."""
+    """The steps of dpm2m and ddim ask at their guess of the next state, so that h is near that of the state itself."""
     method, denoiser = InversionConfig(solver, steps=8, dequantise=None), editor.model.denoiser
     (codes,) = editor.latents_at(files, ["h"], method)
     assert isinstance(denoiser, NetworkDenoiser)
     assert len(codes.times) >= 3
     assert codes.recipe.times == method.make_grid(editor.model.schedule).times
+    tol = {"heun": 1e-5, "dpm2m": 0.02, "ddim": 0.3}[solver]
     for index, t in enumerate(codes.times):
         x = editor.invert(files, replace(method, level=t)).x
         _, h = denoiser.network.read(x.float(), torch.full((len(x),), t - 1))
-        assert max_error(codes.values[:, index], h) < (1e-5 if solver != "ddim" else 0.3)
+        assert max_error(codes.values[:, index], h) < tol
     (one,) = editor.latents_at(files, [f"h:{codes.times[1]}"], method)
     assert one.times == codes.times[1:2]
     assert max_error(one.values, codes.values[:, 1:2]) < 1e-5

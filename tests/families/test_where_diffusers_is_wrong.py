@@ -130,8 +130,10 @@ def test_codes_of_diffusers_are_wrong_and_ours_are_right(name: str) -> None:
     ("grid", "solver", "least"),
     [
         *((maker, "ddim", 1.6) for maker in (Leading(), trailing, linspace, Karras())),
-        # Of the first step, out of the clean image, the multistep method has nothing to extrapolate from.
-        *((maker, "dpm2m", 2.4) for maker in (Leading(), trailing, linspace)),
+        # Of the first step, out of the clean image, the multistep method has nothing to extrapolate from. How many of
+        # the next are too large to be undone depends on their number; explicit ones fall by 2.4 and more, from errors
+        # that are up to three times as large.
+        *((maker, "dpm2m", 1.9) for maker in (Leading(), trailing, linspace)),
         *((maker, "dpm2m", 3.5) for maker in (Karras(), Karras(14))),
     ],
 )
