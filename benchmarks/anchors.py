@@ -137,8 +137,8 @@ TABLES = (
         "Orders, 10 + 10 evaluations",
         "Multistep methods on our grid with our start. Higher orders than 2 lose: a polynomial through more points "
         "differs more between the two directions, and so does UniPC's corrector of order 2 and 3. Its corrector of "
-        "order 1, nearly a trapezoidal rule, is symmetric and 1 dB above our default here, which is within the "
-        "intervals of both. It was not tried with 20 + 20 evaluations.",
+        "order 1, nearly a trapezoidal rule, is symmetric and the best of them. The inverse of `dpm2m` does read "
+        "polynomials through three and four points, but for what the steps of decoding take at them.",
         orders(10),
     ),
 )
@@ -154,15 +154,16 @@ not like noise (deviation above 1 on average), and "†" a latent of two tensors
 competes for the best.
 """
 FOOT = """
-## Where another program is level with ours
+## Where another program is near ours
 
-- **azula and k-diffusion on our grid, with our start level and seeded noise, are as good as our default**: all three
-  are the same formula (DPM-Solver++(2M) is the exponential Adams method of order 2). What is ours is where the steps
-  are and where they start, and neither library has either. On the terms of their own users they are {behind} behind.
+- **azula and k-diffusion on our grid, with our start level and seeded noise**, decode by the formula of our default
+  (DPM-Solver++(2M) is the exponential Adams method of order 2) and invert by the same one, where `dpm2m` undoes its
+  own steps ([how](numerics.md#the-way-up-undoes-the-way-down)). Where the steps are, and where they start, is ours
+  too. On the terms of their own users they are {behind} behind.
 - **bdia, edict and belm return every bit** for few evaluations, but their latent is two tensors of the size of the
   image, and that of edict and belm is not like noise. If x_T alone must do, `--exact` returns every pixel.
-- **`ddim` returns more than the default** from the same start, on average; at 10 + 10 its worst image is 10 dB below
-  that of `dpm2m`. It solves an implicit equation, which strong guidance may forbid.
+- **`ddim`** returns as much on average, with worse worst images. It solves an implicit equation, which strong guidance
+  may forbid, and its steps are of order 1.
 
 ## What was tried and is not here
 
