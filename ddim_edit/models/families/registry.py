@@ -36,7 +36,7 @@ from ddim_edit.models.file_kinds import describe_addition, describe_class, descr
 if TYPE_CHECKING:
     from ddim_edit.models.checkpoint import StateDict
 
-_FORMER_CLASSES: Mapping[object, str] = {
+_FORMER_CLASSES: Mapping[str, str] = {
     "ada_norm_zero": "DiTTransformer2DModel",
     "ada_norm_single": "PixArtTransformer2DModel",
 }
