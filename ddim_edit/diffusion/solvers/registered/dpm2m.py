@@ -58,6 +58,9 @@ def _explicit_step(prediction: Prediction, span: Span, history: History) -> tupl
 
 LARGEST_UNDONE_STEP = 0.7
 """Largest h that `dpm2m_inverse_step` undoes: that magnifies what is wrong with x0 by exp(h)."""
+LARGEST_GROWTH = 1.001
+"""How much longer, in log s, the next step may be than the last for x0 to be extrapolated over it by three and four
+predictions. Logarithms of equal steps differ by rounding."""
 
 
 def dpm2m_inverse_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history: History) -> tuple[Tensor, History]:
@@ -69,6 +72,9 @@ def dpm2m_inverse_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history
 
     The correction is the mean of those through the last three and the last four predictions. On eight photographs at 20
     steps three alone come back with 61 dB, four with 64 and the mean with 65; at 10 steps with 44, 43 and 46.5.
+
+    Where steps grow towards noise only the first one is corrected: beyond it these polynomials are read too far away.
+    A flow on `karras:-2.2` comes back with 83 dB so, with 58 where every state is corrected, and with 74 where none is.
     """
     here, there = span.here, span.there
     known = tuple(entry for entry in history if entry.level.s)  # at s = 0 log s, in which is extrapolated, is infinite
@@ -77,12 +83,17 @@ def dpm2m_inverse_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history
     if not here.s or log(there.s / here.s) > LARGEST_UNDONE_STEP:
         return _explicit_step(prediction, span, history)
     predictions = (*known, HistoryEntry(here, prediction.x0))
-    if known and known[-1].state is not None:
+    if known and known[-1].state is not None and (len(known) == 1 or not _grows(known[-1].level, span)):
         three = _undo_step(known[-1], here, there, predictions[-3:])
         four = _undo_step(known[-1], here, there, predictions[-4:])
         x = (three + four) / 2
     found = HistoryEntry(here, prediction.x0, x)
     return _undo_step(found, there, None, predictions[-2:]), (*known[-2:], found)
+
+
+def _grows(before: Level, span: Span) -> bool:
+    """Return whether a step is longer in log s than the one from the level before."""
+    return log(span.there.s / span.here.s) > LARGEST_GROWTH * log(span.here.s / before.s)
 
 
 def predict_state(x: Tensor, span: Span, history: History) -> Tensor:
