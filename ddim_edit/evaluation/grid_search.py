@@ -31,7 +31,7 @@ START = 0.5564
 LOWEST, HIGHEST = -0.7, 0.15
 """Bounds of 1 / rho: from the other side of `logsnr`, which is 0, to karras:7."""
 TRIALS = 5
-"""Round trips of a search, the first of which takes the rho of the default: 200 evaluations of 20 steps."""
+"""Round trips of a search, the first of which takes rho = 14: 200 evaluations of 20 steps."""
 MARGIN = 2.0
 """Decibels below the best trial that are given up to stay away from the side on which single images fail."""
 MOST_STEPS = 20
@@ -125,11 +125,11 @@ def tune_grid(
     Grids are karras:RHO@START. START is where s = 0.556, and the end is T. Round trips cannot decide on these: from T
     they would be perfect. But the higher the start, the less x_T says of the image, and the earlier the end, the less
     x_T is like noise.
-    What is searched is rho: the 14 of the default, and four by Brent's method, for the least mean squared error of x_0,
-    to which the worst image contributes most, over 1 / rho in [-0.7, 0.15], where 0 is `logsnr`. Of the trials within
-    2 dB of the best, that with the largest 1 / rho is taken: towards lower ones the loss grows fast, first of single
-    images, which four others need not show. 14 is tried apart, as `dpm2m` comes back better on grids whose steps shrink
-    towards noise, which Brent's method would need luck to find beyond `logsnr`.
+    What is searched is rho: 14, which is DDPM's default, and four by Brent's method, for the least mean squared error
+    of x_0, to which the worst image contributes most, over 1 / rho in [-0.7, 0.15], where 0 is `logsnr`. Of the trials
+    within 2 dB of the best, that with the largest 1 / rho is taken: towards lower ones the loss grows fast, first of
+    single images, which four others need not show. 14 is tried apart, as `dpm2m` comes back better on grids whose steps
+    shrink towards noise, which Brent's method would need luck to find beyond `logsnr`.
 
     Args:
         editor: whose model it is for.

@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_of_five_grids_the_first_from_above_near_the_best_is_chosen(found: GridSearch, editor: Editor) -> None:
     assert len({trial.grid for trial in found.trials}) == 5
-    assert found.trials[0].grid == "karras:14@0.16T"  # the default here, so that no search comes back worse
+    assert found.trials[0].grid == "karras:14@0.16T"  # which Brent's method need not come near
     assert all(trial.grid.startswith("karras:") and trial.grid.endswith("@0.16T") for trial in found.trials)
     best = max(trial.psnr for trial in found.trials)
     near = [trial for trial in found.trials if trial.psnr > best - 2]

@@ -83,17 +83,13 @@ def dpm2m_inverse_step(denoiser: TrackedDenoiser, x: Tensor, span: Span, history
     if not here.s or log(there.s / here.s) > LARGEST_UNDONE_STEP:
         return _explicit_step(prediction, span, history)
     predictions = (*known, HistoryEntry(here, prediction.x0))
-    if known and known[-1].state is not None and (len(known) == 1 or not _grows(known[-1].level, span)):
+    grows = len(known) > 1 and log(there.s / here.s) > LARGEST_GROWTH * log(here.s / known[-1].level.s)
+    if known and known[-1].state is not None and not grows:
         three = _undo_step(known[-1], here, there, predictions[-3:])
         four = _undo_step(known[-1], here, there, predictions[-4:])
         x = (three + four) / 2
     found = HistoryEntry(here, prediction.x0, x)
     return _undo_step(found, there, None, predictions[-2:]), (*known[-2:], found)
-
-
-def _grows(before: Level, span: Span) -> bool:
-    """Return whether a step is longer in log s than the one from the level before."""
-    return log(span.there.s / span.here.s) > LARGEST_GROWTH * log(span.here.s / before.s)
 
 
 def predict_state(x: Tensor, span: Span, history: History) -> Tensor:
