@@ -73,7 +73,9 @@ def test_frame_times(tmp_path: Path, frames: Tensor, name: str, fps: float) -> N
 def test_recipe(tmp_path: Path, frames: Tensor, name: str) -> None:
     write_animation(tmp_path / name, frames[..., :16, :16], 12, RECIPE)
     assert read_recipe(tmp_path / name) == RECIPE
+    told = decoded(tmp_path / name)
     write_animation(tmp_path / name, frames[..., :16, :16], 12)
+    assert np.array_equal(decoded(tmp_path / name), told)
     content = (tmp_path / name).read_bytes()
     assert b"ddim" not in content
     assert b"comment" not in content.lower()

@@ -56,7 +56,9 @@ def test_pixels_of_stills(tmp_path, name) -> None:
 def test_recipe_of_stills(tmp_path, name) -> None:
     write(tmp_path / name, PIXELS, RECIPE)
     assert read_recipe(tmp_path / name) == RECIPE
+    told = decoded(tmp_path / name)
     write(tmp_path / name, PIXELS)
+    assert np.array_equal(decoded(tmp_path / name), told)
     assert read_recipe(tmp_path / name) is None
     assert read(tmp_path / name, (24, 32)).notes == ()
 
@@ -65,7 +67,9 @@ def test_recipe_of_stills(tmp_path, name) -> None:
 def test_recipe_of_animations(tmp_path, name) -> None:
     write_animation(tmp_path / name, FRAMES, 10, RECIPE)
     assert read_recipe(tmp_path / name) == RECIPE
+    told = decoded(tmp_path / name)
     write_animation(tmp_path / name, FRAMES, 10)
+    assert np.array_equal(decoded(tmp_path / name), told)
     assert read_recipe(tmp_path / name) is None
 
 
