@@ -25,13 +25,15 @@ test: $(VENV)/.installed-test lint browser
 	OMP_NUM_THREADS=1 $(SUITE)
 
 # The suite once more for each of these processors, as far as PyTorch can be told to compute as it would there: one
-# without vector units of its own, ones with AVX2, one with AVX-512 alone (no bfloat16, no AMX), and two threads.
+# without vector units of its own, ones with AVX2, one with AVX-512 alone (no bfloat16, no AMX), two threads, and one on
+# which no two networks round alike.
 test-processors: $(VENV)/.installed-test browser
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(SUITE)
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(SUITE)
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 $(SUITE)
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE $(SUITE)
 	OMP_NUM_THREADS=2 $(SUITE)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(SUITE) -p tests.other_rounding
 
 # The suite with the lowest version of everything that pyproject.toml asks for, in an environment of its own. Python 3.11,
 # the oldest supported, has wheels of all of them. The tests left out install the newest versions.

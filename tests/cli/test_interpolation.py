@@ -201,6 +201,7 @@ def test_one_input_may_be_given_twice(done: Run, pictures: list[Path], tmp_path:
         assert_shown_alike(other, first)
 
 
+@pytest.mark.same_bits
 def test_the_same_command_writes_the_same_bytes(done: Run, latents: list[Path], tmp_path: Path) -> None:
     """On one machine: one model loaded in one way, and batches of one size (see `rounding`)."""
     for name in ("a.png", "b.png", "a.webp", "b.webp", "a.gif", "b.gif"):

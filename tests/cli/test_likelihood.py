@@ -9,6 +9,7 @@ import pytest
 
 from ddim_edit import LikelihoodConfig, load_model, log_likelihood
 
+from ..rounding import ROUNDING
 from .conftest import Run
 
 FIELDS = {
@@ -29,10 +30,10 @@ def test_rows_equal_library_likelihood(done: Run, pictures: list[Path], model: P
     for row, bits, error, nats in zip(outcome.rows, found.bits, found.error, found.nats, strict=True):
         assert row.keys() == FIELDS
         assert (row["probes"], row["steps"], row["seed"], row["nfe"], row["dim"]) == (3, 3, 4, 48, 768)
-        assert row["bits_per_dim"] == pytest.approx(bits.item(), abs=1e-5)
-        assert row["standard_error"] == pytest.approx(error.item(), abs=1e-5)
+        assert row["bits_per_dim"] == pytest.approx(bits.item(), rel=ROUNDING)
+        assert row["standard_error"] == pytest.approx(error.item(), abs=ROUNDING * bits.item())
         assert row["bits_per_dim"] == pytest.approx(math.log2(127.5) - row["nats"] / 768 / math.log(2), abs=1e-9)
-        assert row["nats"] == pytest.approx(nats.item(), abs=0.01)
+        assert row["nats"] == pytest.approx(nats.item(), abs=ROUNDING * bits.item() * 768 * math.log(2))
 
 
 def test_table_ends_with_mean_and_standard_error(done: Run, pictures: list[Path], small: list[object]) -> None:

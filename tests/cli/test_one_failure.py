@@ -204,6 +204,7 @@ def test_a_sample_that_cannot_be_made(run: Run, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.same_bits
 def test_a_damaged_shard_of_a_store_that_is_filled_again(
     run: Run, done: Run, pictures: list[Path], tmp_path: Path, verify: bool
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_damaged_shard_of_a_store_that_is_filled_again(
         assert (tmp_path / "s.latents" / "shard-00002.safetensors").exists()
 
 
+@pytest.mark.same_bits
 def test_damaged_latents_are_made_again_where_contents_are_compared(
     run: Run, done: Run, pictures: list[Path], tmp_path: Path, evaluations: list[int]
 ) -> None:

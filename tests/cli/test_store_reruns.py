@@ -28,6 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in files_in(folder)}
 
 
+@pytest.mark.same_bits
 def test_restored_image_is_inverted(run: Run, done: Run, many: Path, tmp_path: Path, evaluations: list[int]) -> None:
     content = (many / "b.png").read_bytes()
     (many / "b.png").write_bytes(b"no picture")
@@ -42,6 +43,7 @@ def test_restored_image_is_inverted(run: Run, done: Run, many: Path, tmp_path: P
     assert contents(tmp_path / "s.latents") == contents(tmp_path / "t.latents")
 
 
+@pytest.mark.same_bits
 def test_a_replaced_image_is_noticed(done: Run, many: Path, tmp_path: Path) -> None:
     done("invert", many, "-o", tmp_path / "s.latents", *LINE)
     tiny.save_picture(many / "e.png", 9)

@@ -146,6 +146,7 @@ def test_overwrite_replaces_stores_only(run: Run, done: Run, many: Path, tmp_pat
     assert LatentStore(tmp_path / "s.latents").shards == 1
 
 
+@pytest.mark.same_bits
 def test_shares_write_same_bytes_as_one_process(done: Run, many: Path, tmp_path: Path) -> None:
     """On one machine, or several alike: the sizes and the threads are the store's own (see `rounding`)."""
     done("invert", many, "-o", tmp_path / "one.latents", "--steps", "3", "--batch-size", "1", "--shard-size", "2")
@@ -242,6 +243,7 @@ def test_nonconverged_latents_are_counted(done: Run, many: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.same_bits
 def test_interrupted_run_is_reported_and_resumable(done: Run, many: Path, model: Path, tmp_path: Path) -> None:
     line = ["invert", str(many), "--model", str(model), "--steps", "100", "--batch-size", "1", "--shard-size", "5"]
     line += ["--dtype", "fp32"]

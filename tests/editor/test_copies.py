@@ -58,6 +58,11 @@ def results(editor: Editor) -> Tensor:
     return editor.reconstruct([photo], QUICK).decoded
 
 
+def assert_same_results(found: Tensor, wanted: Tensor, editor: Editor) -> None:
+    """Fail unless these are one answer but for rounding, which may tip a value of bfloat16 over to the next one."""
+    rounding.assert_alike(found, wanted, 2**-5 if editor.model.dtype == "mixed" else rounding.ROUNDING)
+
+
 @pytest.fixture(scope="module")
 def wanted(any_editor: Editor) -> Tensor:
     return results(any_editor)
@@ -68,9 +73,9 @@ def test_copies_give_the_same_results(any_editor: Editor, wanted: Tensor, duplic
     made = duplicate(any_editor)
     assert repr(made.model) == repr(any_editor.model)
     assert made.batch_size == any_editor.batch_size
-    rounding.assert_alike(results(made), wanted)
+    assert_same_results(results(made), wanted, any_editor)
     # Also one that was made of a copy, before it was used itself.
-    rounding.assert_alike(results(duplicate(duplicate(any_editor))), wanted)
+    assert_same_results(results(duplicate(duplicate(any_editor))), wanted, any_editor)
 
 
 def test_a_deep_copy_is_independent() -> None:
@@ -170,7 +175,7 @@ def test_a_model_is_moved_with_all_that_it_shares(any_editor: Editor, wanted: Te
         ][:9]
     other = Editor(copy.copy(model))
     object.__setattr__(other.model, "denoiser", denoiser)
-    rounding.assert_alike(results(other), wanted)
+    assert_same_results(results(other), wanted, any_editor)
 
 
 def test_moving_to_the_same_device_changes_nothing(editor: Editor) -> None:

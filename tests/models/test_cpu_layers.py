@@ -179,8 +179,11 @@ def test_packed_layers_are_restored_with_their_weights(dtype: torch.dtype) -> No
         GroupNormAct,
         nn.Identity,
     }
-    assert torch.equal(restored(x), plain(x))
-    assert_near(optimize_for_cpu(restored)(x), plain(x).double(), 1e-5 if dtype == torch.float32 else 2e-2)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for weight, wanted in zip(restored.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(weight, wanted)
+    assert_near(restored(x), plain(x).double(), tolerance)
+    assert_near(optimize_for_cpu(restored)(x), plain(x).double(), tolerance)
 
 
 @pytest.mark.skipif(not cpu_layers._can_convolve(torch.bfloat16), reason="needs bfloat16 convolutions")

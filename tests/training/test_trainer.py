@@ -50,6 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return everything_in(folder / "model")
 
 
+@pytest.mark.same_bits
 def test_the_same_seed_makes_the_same_files(trainer: Train) -> None:
     one, other = (trainer(name, flip=True, samples=2) for name in ("one", "other"))
     assert one.run() == other.run()
@@ -74,6 +75,7 @@ def test_global_generators_are_untouched(trainer: Train) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 5])
+@pytest.mark.same_bits
 def test_killed_runs_resume_to_the_same_files(
     trainer: Train, tmp_path: Path, undisturbed: dict[str, bytes], step: int
 ) -> None:
@@ -88,6 +90,7 @@ def test_killed_runs_resume_to_the_same_files(
 
 
 @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGINT), (4, signal.SIGTERM)])
+@pytest.mark.same_bits
 def test_interrupted_runs_lose_no_step(
     trainer: Train, tmp_path: Path, undisturbed: dict[str, bytes], step: int, number: signal.Signals
 ) -> None:
