@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ from hypothesis import HealthCheck, settings
 # has the one without the other. oneDNN reads this when it is first used.
 if os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
+    # torch.compile writes vectors there, and then compiles them without the headers that they need (torch 2.14).
+    importlib.import_module("torch._inductor.config").cpp.simdlen = 1
 
 # The health check of slow data counts seconds too.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ddim_edit.errors import ArgumentError, DDIMEditError, ModelError, first_line
 from ddim_edit.io.extras import import_extra, require_extra
+from ddim_edit.machine import instruction_sets
 from ddim_edit.models.checkpoint import LoadOptions
 from ddim_edit.models.devices import PRECISIONS, is_native
 from ddim_edit.models.executors import Inputs, OutputExecutor
@@ -29,6 +30,9 @@ RUNTIMES = {"auto": "PyTorch", "torch": "PyTorch", "onnx": "ONNX Runtime", "open
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 _TORCH = (2, 9)
 """The first torch that exports by torch.export unless asked otherwise. What 2.6 exports, runtimes do not understand."""
+_BELOW_AVX512 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"}
+"""What keeps oneDNN from AVX-512, as ONEDNN_MAX_CPU_ISA. OpenVINO's own oneDNN obeys it and the rest of OpenVINO does
+not, so that networks do not compile, or end the process (2026.4 on AVX-512)."""
 _STATIC_SHAPES = 4
 """Shapes for which OpenVINO compiles a network of its own, which is up to a tenth faster, and takes a second and the
 weights once more; others share one for all sizes of a batch."""
@@ -228,3 +232,8 @@ def require_runtime(options: LoadOptions) -> None:
         )
     require_extra(_PACKAGES[runtime], runtime, name)
     require_extra("onnxscript", runtime, f"Exporting networks to {name}")
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    if runtime == "openvino" and limit.upper() in _BELOW_AVX512 and "AVX-512" in instruction_sets():
+        raise ArgumentError(
+            f"OpenVINO crashes on this processor where ONEDNN_MAX_CPU_ISA is {limit}. Unset it, or leave runtime out."
+        )
