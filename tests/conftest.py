@@ -2,11 +2,11 @@
 
 import ctypes
 import gc
-import importlib
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, settings
 
 # Where oneDNN finds AMX, PyTorch packs bfloat16 for it, and then fails to compute as it is told to here; no processor
 # has the one without the other. oneDNN reads this when it is first used.
-if os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
+CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY")
+if CAPABILITY in ("default", "avx2"):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-if os.environ.get("ATEN_CPU_CAPABILITY") == "default":
-    # torch.compile writes vectors there, and then compiles them without the headers that they need (torch 2.14).
-    importlib.import_module("torch._inductor.config").cpp.simdlen = 1
+# torch.compile finds code in its cache that was written for longer vectors: it does not compile, or returns NaN.
+if CAPABILITY is not None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{CAPABILITY}"))
 
 # The health check of slow data counts seconds too.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
