@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ddim_edit.cli import main
 
@@ -58,10 +59,12 @@ def invert(here: Path, *options: str) -> tuple[int, str]:
 def run_torchrun(here: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command in two processes."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER)}
+    env["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # which the store records
+    env["TMPDIR"] = str(here.parent)  # torchrun leaves a folder there
     return subprocess.run(
         [sys.executable, *TORCHRUN, "-m", "ddim_edit", *LINE, *options],
         cwd=here,
-        env=env | {"OMP_NUM_THREADS": "1", "TMPDIR": str(here.parent)},  # torchrun leaves a folder there
+        env=env,
         capture_output=True,
         text=True,
         timeout=HANG,
