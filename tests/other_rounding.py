@@ -1,16 +1,14 @@
-"""A plugin of pytest under which no two networks round alike: `pytest -p tests.other_rounding`.
+"""A plugin of pytest under which no two networks round alike: `pytest -p tests.other_rounding -m "not same_bits"`.
 
-Two loads of one network usually return the same bits, and once in a thousand times they do not. A test that asks for
-more than `rounding` allows then fails for nobody but the next one who changes something. Here each layer that is made
-multiplies what it returns by 1 + 2**-23 or 1 - 2**-23, drawn anew, so that such a test fails now. Those that promise
-the same bytes (see `rounding`) are marked `same_bits`, and left out.
+Two loads of one network usually return the same bits, but not always, so that a test that asks for more than `rounding`
+allows fails now and then. Here each layer that is made multiplies what it returns by 1 + 2**-23 or 1 - 2**-23, drawn
+anew, so that such a test fails at once. Those that promise the same bytes (see `rounding`) are marked `same_bits`.
 """
 
 import random
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -37,9 +35,3 @@ def _round_otherwise(layer: type[nn.Module]) -> None:
 def pytest_configure() -> None:
     for layer in (nn.Conv2d, nn.Linear):
         _round_otherwise(layer)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if item.get_closest_marker("same_bits")]
-    items[:] = [item for item in items if not item.get_closest_marker("same_bits")]
-    config.hook.pytest_deselected(items=left_out)

@@ -3,7 +3,7 @@
 Other processors, kernels, numbers of threads and sizes of a batch add the terms of a layer in another order, and so do
 weights at other addresses. Bits are the same only where all of these are: one file, loaded in one way, on one machine.
 What promises the same bytes (a store that is taken up again, a training that goes on) keeps to that, and its tests are
-marked `same_bits`; all others compare by what is here, which `other_rounding.py` proves.
+marked `same_bits`; all others compare by what is here, which `other_rounding.py` checks.
 """
 
 import torch

@@ -232,8 +232,9 @@ def require_runtime(options: LoadOptions) -> None:
         )
     require_extra(_PACKAGES[runtime], runtime, name)
     require_extra("onnxscript", runtime, f"Exporting networks to {name}")
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
-    if runtime == "openvino" and limit.upper() in _BELOW_AVX512 and "AVX-512" in instruction_sets():
-        raise ArgumentError(
-            f"OpenVINO crashes on this processor where ONEDNN_MAX_CPU_ISA is {limit}. Unset it, or leave runtime out."
-        )
+    for variable in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        limit = os.environ.get(variable, "")
+        if runtime == "openvino" and limit.upper() in _BELOW_AVX512 and "AVX-512" in instruction_sets():
+            raise ArgumentError(
+                f"OpenVINO crashes on this processor where {variable} is {limit}. Unset it, or leave runtime out."
+            )
